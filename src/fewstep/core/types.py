@@ -1,0 +1,64 @@
+"""The vocabulary of the library: tasks, points and estimates, all of them plain tuples of tensors.
+
+Everything here is a pytree of tensors, because these values cross ``torch.func.vmap`` and ``torch.compile``: a
+closure could not leave the map, a tensor can. The functions of ``core`` see one task; a batch of tasks is the same
+tuple with a leading task axis on every tensor.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+Params: TypeAlias = dict[str, Tensor]
+"""Named tensors, keyed as ``torch.nn.Module.named_parameters`` names them."""
+
+Penalties: TypeAlias = dict[str, Tensor]
+"""Named scalars, each already multiplied by its weight, that an estimator adds to the query loss."""
+
+
+class Batch(NamedTuple):
+    """Labelled rows.
+
+    Attributes:
+        x: inputs, ``[rows, *features]``.
+        y: targets, ``[rows, outputs]``. For classification the rows are one-hot, so the number of ways is a shape and
+            never a value that has to be read back from a tensor.
+        weight: ``[rows]``, 1 for a real row and 0 for padding (ragged shots).
+    """
+
+    x: Float[Tensor, "*tasks_rows_features"]
+    y: Float[Tensor, "*tasks_rows outputs"]
+    weight: Float[Tensor, "*tasks_rows"]
+
+
+class Task(NamedTuple):
+    """One few-shot problem: adapt on ``support``, be judged on ``query``. Also called an episode."""
+
+    support: Batch
+    query: Batch
+
+
+class Point(NamedTuple):
+    """Where adaptation stands.
+
+    Attributes:
+        value: what the inner loop moves: weights (MAML), or latent codes (LEO).
+        context: tensors that stay fixed during adaptation and that decoding ``value`` into weights needs.
+    """
+
+    value: Params
+    context: Params
+
+
+class Estimate(NamedTuple):
+    """What an estimator says of one task.
+
+    Attributes:
+        objective: a scalar whose ordinary autograd gradient *is* the meta-gradient estimate. Its value need not be a
+            loss, so it is never logged.
+        metrics: named scalars to log.
+    """
+
+    objective: Float[Tensor, "*tasks"]
+    metrics: dict[str, Tensor]
