@@ -1,0 +1,51 @@
+"""The composition: three independent choices, and the parts to make each of them."""
+
+from fewstep.core.executors import Executor, Loop, Vmap
+from fewstep.core.learner import Learner
+from fewstep.core.loss import Loss, classification, regression
+from fewstep.core.meta_gradient import Backprop, FirstOrder
+from fewstep.core.method import Method
+from fewstep.core.noise import generator
+from fewstep.core.protocols import MetaGradient, Rule, Start
+from fewstep.core.regularisers import L2, Orthogonality, Regulariser
+from fewstep.core.rule import SGD, LearnedRates
+from fewstep.core.slope import exact, stopped
+from fewstep.core.stages import Decode, Descend
+from fewstep.core.start import OFFICIAL, PAPER, Formulation, Generator, Shared
+from fewstep.core.types import Batch, Estimate, Params, Point, Task
+
+__all__ = [
+    "OFFICIAL",
+    "PAPER",
+    "SGD",
+    "L2",
+    "Backprop",
+    "Batch",
+    "Decode",
+    "Descend",
+    "Estimate",
+    "Executor",
+    "FirstOrder",
+    "Formulation",
+    "Generator",
+    "Learner",
+    "LearnedRates",
+    "Loop",
+    "Loss",
+    "MetaGradient",
+    "Method",
+    "Orthogonality",
+    "Params",
+    "Point",
+    "Regulariser",
+    "Rule",
+    "Shared",
+    "Start",
+    "Task",
+    "Vmap",
+    "classification",
+    "exact",
+    "generator",
+    "regression",
+    "stopped",
+]

@@ -1,0 +1,178 @@
+"""The learner: a network, a start and stages, composed into adaptation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fewstep.core.executors import Executor, direct
+from fewstep.core.loss import Loss, classification, reduce_rows
+from fewstep.core.noise import Mask, Noise, draw
+from fewstep.core.protocols import Start
+from fewstep.core.slope import Slope, exact
+from fewstep.core.stages import Decode, Descend, Stage, SupportLoss
+from fewstep.core.types import Batch, Params, Penalties, Point, Task
+
+
+class RowWeights:
+    """Marks a network's module whose batch statistics are weighted by a ``row_weight`` slot (see ``networks.norms``)."""
+
+
+@dataclass(frozen=True)
+class _InnerLoss(SupportLoss):
+    learner: Learner
+    decoded: bool
+
+    def __call__(self, value: Params, context: Params, support: Batch, noise: Noise) -> Tensor:
+        point = Point(value, context)
+        if not self.decoded:
+            point = self.learner.start.decode(point, _entry(noise, "decode"))
+        return self.learner.support_loss(point, support, noise)
+
+
+class Learner(nn.Module):
+    """Adapts a network to a task: begin at the start, go through the stages, predict.
+
+    Args:
+        network: maps ``[rows, *features]`` to predictions ``[rows, outputs]``; stateless under function transforms.
+            Registered here, once; the start receives it as an argument.
+        start: where adaptation begins.
+        stages: ``Descend`` before ``Decode`` moves codes, after it moves weights. Exactly one ``Decode`` takes place:
+            it is appended when omitted.
+        loss: the loss of rows, and how the support reduces it.
+        dropout: rate in [0, 1) of dropout on the inputs, in meta-training only, with a fresh mask at the start, at
+            every support pass and at the query (LEO, B.4).
+
+    Raises:
+        ValueError: for a dropout rate out of range or more than one ``Decode``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        start: Start,
+        stages: Iterable[Stage],
+        *,
+        loss: Loss | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        stages = list(stages)
+        decodes = sum(isinstance(stage, Decode) for stage in stages)
+        if decodes > 1:
+            raise ValueError(f"Learner: codes can be decoded once, but {decodes} Decode stages were given.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Learner: dropout is the rate of dropping, in [0, 1); got {dropout}.")
+        self.network, self.start = network, start
+        self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
+        self.loss, self.dropout = loss or classification(), dropout
+        self._weighted = [f"{n}.row_weight" for n, m in network.named_modules() if isinstance(m, RowWeights)]
+
+    # -- what is random ------------------------------------------------------------------------------------------
+
+    def sites(self, task: Task) -> dict[str, Any]:
+        """Every random draw of one task: a nest in the shape of the noise that :meth:`adapt` reads.
+
+        Args:
+            task: one task or a batch of them; only shapes are read, rows on the last axis of ``weight``.
+        """
+        support, query = (_single(batch) for batch in task)
+        masks, decode = {"dropout": self._masks(support)}, {"decode": dict(self.start.decode_sites(support))}
+        stages: list[Any] = []
+        step = masks | decode
+        for stage in self.stages:
+            if isinstance(stage, Descend):
+                stages.append([step] * stage.steps)
+            else:
+                stages.append(decode)
+                step = masks
+        return {
+            "begin": {"start": dict(self.start.begin_sites(support)), **masks},
+            "stages": stages,
+            "query": {"dropout": self._masks(query)},
+        }
+
+    def noise(self, tasks: Task, source: torch.Generator) -> Noise:
+        """Draw the noise of a batch of tasks, in the dtype of its inputs."""
+        return draw(self.sites(tasks), len(tasks.support.weight), source, tasks.support.x.dtype)
+
+    def _masks(self, batch: Batch) -> dict[str, Mask]:
+        return {"mask": Mask(tuple(batch.x.shape), self.dropout)} if self.dropout else {}
+
+    # -- what a task does ----------------------------------------------------------------------------------------
+
+    def adapt(
+        self, support: Batch, slope: Slope = exact, noise: Noise = None, each: Executor = direct
+    ) -> tuple[Point, Penalties]:
+        """From a support to adapted network weights.
+
+        Args:
+            support: the labelled rows of one task, or of many when ``each`` maps over tasks.
+            slope: how a loss becomes its gradient.
+            noise: from :meth:`noise`; None in evaluation.
+            each: maps every single piece over tasks; the default runs inside one task.
+
+        Returns:
+            The adapted point, decoded; and the penalties of start and stages.
+        """
+        begun, penalties = each(self._begin)(support, _entry(noise, "begin"))
+        point, decoded = begun, False
+        for i, stage in enumerate(self.stages):
+            entry = None if noise is None else noise["stages"][i]
+            if isinstance(stage, Decode):
+                if noise is not None:
+                    penalties = penalties | each(self.start.penalise)(begun, point)
+                point, decoded = each(self.start.decode)(point, _entry(entry, "decode")), True
+            else:
+                point = stage(point, support, self.inner_loss(decoded), slope, entry, each)
+        return point, penalties
+
+    def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
+        return self.start.begin(self.network, _dropped(support, noise), _entry(noise, "start"))
+
+    def inner_loss(self, decoded: bool) -> SupportLoss:
+        """The support loss as a function of codes, or of weights once they are ``decoded``: what a stage descends."""
+        return _InnerLoss(self, decoded)
+
+    def support_loss(self, point: Point, support: Batch, noise: Noise = None) -> Float[Tensor, ""]:
+        """The inner loss at decoded weights, reduced as ``loss.support`` says."""
+        rows = self.loss.rows(self.predict(point, _dropped(support, noise)), support.y)
+        return reduce_rows(rows, support.weight, self.loss.support)
+
+    def predict(
+        self, point: Point, query: Batch, support: Batch | None = None, noise: Noise = None
+    ) -> Float[Tensor, "rows outputs"]:
+        """The adapted network's predictions for the rows of ``query``; its labels are not read.
+
+        Batch-normalising layers take their statistics from the query rows themselves (*transductive*), or, when
+        ``support`` is given, from the support rows alone. Both are exact at every layer, because statistics are
+        weighted by row: the support passes through the network with weight one, the query with weight zero.
+        """
+        query = _dropped(query, noise)
+        x, weight = query.x, query.weight
+        if support is not None:
+            x = torch.cat([support.x, query.x])
+            weight = torch.cat([support.weight, torch.zeros_like(query.weight)])
+        weights = {**point.context, **point.value, **dict.fromkeys(self._weighted, weight)}
+        prediction: Tensor = functional_call(self.network, weights, (x,))
+        return prediction if support is None else prediction[len(support.x) :]
+
+
+def _entry(noise: Noise, name: str) -> Noise:
+    return None if noise is None else noise[name]
+
+
+def _dropped(batch: Batch, noise: Noise) -> Batch:
+    masks = _entry(noise, "dropout")
+    return batch._replace(x=batch.x * masks["mask"]) if masks else batch
+
+
+def _single(batch: Batch) -> Batch:
+    """One task's batch, when a leading task axis is there."""
+    return Batch(*(tensor[0] for tensor in batch)) if batch.weight.dim() == 2 else batch

@@ -1,0 +1,61 @@
+"""Losses per row, and how rows become a scalar."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Reduction = Literal["mean", "sum"]
+
+
+def cross_entropy(prediction: Float[Tensor, "rows ways"], y: Float[Tensor, "rows ways"]) -> Float[Tensor, " rows"]:
+    """Softmax cross-entropy in nats, ``−Σ_n y_n log softmax(prediction)_n``, one number a row."""
+    return -(y * torch.log_softmax(prediction, dim=-1)).sum(-1)
+
+
+def squared_error(prediction: Float[Tensor, "rows outputs"], y: Float[Tensor, "rows outputs"]) -> Float[Tensor, " rows"]:
+    """Squared error averaged over outputs, one number a row."""
+    return (prediction - y).square().mean(-1)
+
+
+def accuracy(prediction: Float[Tensor, "rows ways"], y: Float[Tensor, "rows ways"]) -> Float[Tensor, " rows"]:
+    """1 where the largest logit is the labelled class, else 0."""
+    return (prediction.argmax(-1) == y.argmax(-1)).to(prediction.dtype)
+
+
+def reduce_rows(
+    values: Float[Tensor, " rows"], weight: Float[Tensor, " rows"], reduction: Reduction
+) -> Float[Tensor, ""]:
+    """Weighted sum or mean over rows; rows of weight zero (padding) count for nothing."""
+    total = (values * weight).sum()
+    return total if reduction == "sum" else total / weight.sum()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss per row, and its reductions.
+
+    Args:
+        rows: loss of each row.
+        support: how support rows become the inner loss. The LEO paper (Eq. 5) and its authors' code sum; most MAML
+            implementations average. An inner rate for one is not an inner rate for the other.
+        score: a second, readable measure per query row (accuracy, squared error) and its name.
+    """
+
+    rows: Callable[[Tensor, Tensor], Tensor]
+    support: Reduction = "mean"
+    score: Callable[[Tensor, Tensor], Tensor] = accuracy
+    score_name: str = "accuracy"
+
+
+def classification(support: Reduction = "mean") -> Loss:
+    """Softmax cross-entropy, scored by accuracy."""
+    return Loss(cross_entropy, support, accuracy, "accuracy")
+
+
+def regression(support: Reduction = "mean") -> Loss:
+    """Squared error, scored by itself."""
+    return Loss(squared_error, support, squared_error, "mse")

@@ -1,0 +1,42 @@
+"""Estimators that differentiate the query loss through adaptation, wholly or to first order."""
+
+from functools import partial
+
+from torch import Tensor
+
+from fewstep.core.executors import Executor, direct
+from fewstep.core.learner import Learner
+from fewstep.core.loss import reduce_rows
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import MetaGradient
+from fewstep.core.slope import Slope, exact
+from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
+
+
+class Backprop(MetaGradient):
+    """``∇ [L_Q(φ(θ)) + penalties]`` with every derivative of the inner loop (Finn et al. 2017, Eq. 1; LEO, Eq. 6).
+
+    Args:
+        support_statistics: normalise the query by the support's batch statistics, see ``Learner.predict``.
+    """
+
+    slope: Slope = staticmethod(exact)
+
+    def __init__(self, support_statistics: bool = False) -> None:
+        self.support_statistics = support_statistics
+
+    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+        """Mean query loss at the adapted point, plus penalties."""
+        point, penalties = learner.adapt(task.support, self.slope, noise, each)
+        query_noise = None if noise is None else noise["query"]
+        return each(partial(self._judge, learner))(point, penalties, task.support, task.query, query_noise)
+
+    def _judge(
+        self, learner: Learner, point: Point, penalties: Penalties, support: Batch, query: Batch, noise: Noise
+    ) -> Estimate:
+        prediction = learner.predict(point, query, support if self.support_statistics else None, noise)
+        loss = reduce_rows(learner.loss.rows(prediction, query.y), query.weight, "mean")
+        score = reduce_rows(learner.loss.score(prediction.detach(), query.y), query.weight, "mean")
+        metrics: dict[str, Tensor] = {"loss": loss.detach(), learner.loss.score_name: score}
+        metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
+        return Estimate(loss + sum(penalties.values()), metrics)

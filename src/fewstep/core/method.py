@@ -1,0 +1,81 @@
+"""A method: a learner, an estimator of its meta-gradient, and regularisers. What an algorithm's file returns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewstep.core.executors import Executor, Vmap
+from fewstep.core.learner import Learner
+from fewstep.core.loss import Reduction
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import MetaGradient
+from fewstep.core.regularisers import Regulariser
+from fewstep.core.types import Batch, Estimate, Point, Task
+
+
+@dataclass(frozen=True)
+class Method:
+    """One point in the space of starts × rules × meta-gradients.
+
+    Attributes:
+        learner: start and stages around a network; its parameters are all the meta-parameters.
+        meta_gradient: the estimator.
+        regularisers: added to the objective once per meta-step.
+        task_reduction: ``"mean"`` or ``"sum"`` of the tasks' objectives (the papers write sums, their codes average).
+    """
+
+    learner: Learner
+    meta_gradient: MetaGradient
+    regularisers: Sequence[Regulariser] = field(default=())
+    task_reduction: Reduction = "mean"
+
+    def objective(
+        self,
+        tasks: Task,
+        noise: Noise,
+        executor: Executor | None = None,
+        granularity: Literal["task", "step"] = "task",
+    ) -> Estimate:
+        """The meta-objective of a batch of tasks: differentiate it, and step.
+
+        Args:
+            tasks: a task axis leads every tensor.
+            noise: from ``learner.noise``; None to evaluate without sampling, dropout and task penalties.
+            executor: how tasks are run; :class:`Vmap` when omitted.
+            granularity: map whole tasks, or every inner step on its own. The numbers are the same.
+
+        Returns:
+            The scalar objective, and metrics with a task axis (regularisers: scalars).
+        """
+        executor = executor or Vmap()
+        if granularity == "task":
+            estimates = executor(partial(self.meta_gradient, self.learner))(tasks, noise)
+        else:
+            estimates = self.meta_gradient(self.learner, tasks, noise, executor)
+        objective = estimates.objective.mean() if self.task_reduction == "mean" else estimates.objective.sum()
+        metrics: dict[str, Tensor] = dict(estimates.metrics)
+        for regulariser in self.regularisers:
+            penalty = regulariser(self.learner)
+            objective = objective + penalty
+            metrics[regulariser.name] = penalty.detach()
+        return Estimate(objective, metrics)
+
+    def adapt(self, support: Batch, executor: Executor | None = None) -> Point:
+        """Adapt to a batch of supports as in evaluation: means, no dropout. The result carries no graph."""
+        # The slope is exact by default and costs nothing here: under no_grad nothing outside the inner loop is recorded.
+        with torch.no_grad():
+            adapt: Callable[..., Any] = self.learner.adapt
+            return (executor or Vmap())(lambda batch: adapt(batch)[0])(support)
+
+    def predict(
+        self, point: Point, query: Batch, support: Batch | None = None, executor: Executor | None = None
+    ) -> Float[Tensor, "tasks rows outputs"]:
+        """Predictions of adapted points for a batch of queries, see ``Learner.predict``."""
+        with torch.no_grad():
+            prediction: Tensor = (executor or Vmap())(self.learner.predict)(point, query, support)
+        return prediction

@@ -1,0 +1,66 @@
+"""The three axes: where a task starts, how a step moves, how the outer loop learns from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from fewstep.core.executors import Executor, direct
+from fewstep.core.noise import Noise, Sites
+from fewstep.core.types import Batch, Estimate, Params, Penalties, Point, Task
+
+if TYPE_CHECKING:
+    from fewstep.core.learner import Learner
+
+
+class Start(nn.Module, ABC):
+    """Where a task's adaptation begins. Functions of one task; meta-parameters are the module's own."""
+
+    @abstractmethod
+    def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
+        """The starting point of a task, and penalties on it (none in evaluation, when ``noise`` is None)."""
+
+    @abstractmethod
+    def decode(self, point: Point, noise: Noise) -> Point:
+        """A point of network weights: ``value`` is what fine-tuning may move, ``context`` what it may not.
+
+        A pure function. Together the two are passed to the network in place of its parameters and slots.
+        """
+
+    def penalise(self, begun: Point, ended: Point) -> Penalties:
+        """Penalties of meta-training on how far codes moved, from the start to the point that is decoded."""
+        return {}
+
+    def begin_sites(self, support: Batch) -> Sites:
+        """Random sites of :meth:`begin`, for a support of the given (unbatched) shapes."""
+        return {}
+
+    def decode_sites(self, support: Batch) -> Sites:
+        """Random sites of one :meth:`decode`."""
+        return {}
+
+
+class Rule(nn.Module, ABC):
+    """How one step moves. Learned rates and the like are the module's own meta-parameters."""
+
+    @abstractmethod
+    def init(self, value: Params) -> Any:
+        """The state that a task's first step starts from: a pytree of tensors."""
+
+    @abstractmethod
+    def update(self, gradient: Params, state: Any, value: Params, loss: Tensor) -> tuple[Params, Any]:
+        """The step to *add* to ``value``, and the next state."""
+
+
+class MetaGradient(ABC):
+    """How the outer loop learns from an adaptation.
+
+    The one rule: the objective of the returned estimate is a scalar whose ordinary autograd gradient is the
+    meta-gradient estimate. Trainer and optimiser never know which estimator ran.
+    """
+
+    @abstractmethod
+    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+        """Adapt to ``task`` and judge the result; ``each`` maps the pieces when steps are mapped one by one."""

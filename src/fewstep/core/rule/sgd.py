@@ -1,0 +1,31 @@
+"""Plain gradient descent."""
+
+from torch import Tensor
+
+from fewstep.core.protocols import Rule
+from fewstep.core.types import Params
+
+
+class SGD(Rule):
+    """``φ ← φ − α ∇L(φ)`` with one fixed rate.
+
+    Args:
+        rate: α > 0.
+
+    Raises:
+        ValueError: when the rate is not positive.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not rate > 0:
+            raise ValueError(f"SGD: the rate must be positive, got {rate}.")
+        self.rate = rate
+
+    def init(self, value: Params) -> tuple[()]:
+        """No state."""
+        return ()
+
+    def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
+        """``−α g``."""
+        return {name: -self.rate * g for name, g in gradient.items()}, state

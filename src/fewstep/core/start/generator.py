@@ -1,0 +1,179 @@
+"""A start generated from the task itself: encode the support, relate its examples, decode codes into weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewstep.core.loss import Reduction
+from fewstep.core.noise import Noise, Normal, Sites
+from fewstep.core.protocols import Start
+from fewstep.core.tree import pull
+from fewstep.core.types import Batch, Penalties, Point
+
+FLOOR = 1e-10
+"""The smallest standard deviation that the authors' code allows."""
+
+
+@dataclass(frozen=True)
+class Formulation:
+    """What the LEO paper and its authors' code write differently, or the paper leaves open.
+
+    Attributes:
+        codes: ``"copies"``: every support row owns a code with noise of its own, all codes of a class share their
+            mean and deviation, and a class's logit is the mean over its codes. ``"class"``: one code a class. In
+            evaluation the K copies of a class are one code with rates divided by K.
+        deviation: of a raw scale u. ``"expm1"``: σ = max(eᵘ − 1 + s, 1e-10). ``"exp"``: σ = s·eᵘ, with s = 1 for
+            codes. For weights, s = √(2/(ways + features)) in both, Glorot's deviation.
+        kl: ``"sample"``: log q(z) − log p(z) at the drawn code. ``"analytic"``: the closed form, ½(σ² + μ² − 1) − log σ.
+        reduction: of the KL and of the encoder penalty over codes and their dimensions. ``"sum"`` sums them, as the
+            paper's norms do; ``"mean"`` averages over dimensions and copies and classes.
+    """
+
+    codes: Literal["copies", "class"] = "copies"
+    deviation: Literal["expm1", "exp"] = "expm1"
+    kl: Literal["sample", "analytic"] = "sample"
+    reduction: Reduction = "mean"
+
+
+OFFICIAL = Formulation()
+PAPER = Formulation(codes="class", deviation="exp", kl="analytic", reduction="sum")
+
+
+class Relation(nn.Module):
+    """The relation network: a three-layer ReLU network on every ordered pair of examples, averaged over pairs.
+
+    ``r_n = 1/(N K²) Σ_{k,m,k'} g([h_{nk}, h_{mk'}])``, linear at the end and without biases (Eq. 3, B.3).
+
+    All (NK)² pairs are needed only in the middle. The first layer acts on a concatenation, so it is the sum of two
+    products of single examples; the last is linear and is followed by means, so the means come first. Equal to the
+    plain evaluation up to rounding.
+
+    Args:
+        inputs: width of an encoded example, H.
+        outputs: width of the result.
+        hidden: units of the two hidden layers.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        widths = (2 * inputs, hidden, hidden, outputs)
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b, bias=False) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(
+        self,
+        h: Float[Tensor, "rows inputs"],
+        by_class: Float[Tensor, "ways rows"],
+        weight: Float[Tensor, " rows"],
+    ) -> Float[Tensor, "ways outputs"]:
+        """Relate encoded rows; ``by_class`` averages rows within classes, ``weight`` is 0 for padded rows."""
+        first, second, last = (layer.weight for layer in self.layers)
+        left, right = first.chunk(2, dim=1)
+        pairs = torch.relu((h @ left.T).unsqueeze(1) + (h @ right.T).unsqueeze(0))
+        pairs = torch.relu(pairs @ second.T)
+        related = torch.einsum("lrd,r->ld", pairs, weight / weight.sum())
+        return (by_class @ related) @ last.T
+
+
+class Generator(Start):
+    """LEO's start: class-conditional latent codes, decoded into the weights of a linear classifier.
+
+    ``h = W_e x`` · ``(μ_n, u_n) = relate(h)`` · ``z_n ~ N(μ_n, σ(u_n)²)`` · ``(μ_w, v_w) = W_d z_n`` ·
+    ``w_n ~ N(μ_w, σ(v_w)²)`` (Rusu et al. 2019, Eq. 3 and 4). In evaluation means take the place of samples.
+
+    The point is ``code`` ``[codes, latents]``; its context is ``mix`` ``[ways, codes]``, which averages the codes of a
+    class. Decoding fills the slots ``weight`` ``[codes, features]`` and ``mix`` of a :class:`~fewstep.networks.Generated`
+    head. Any number of ways and shots is fine at any time.
+
+    Args:
+        features: D, width of the inputs that the head classifies.
+        latents: H, width of a code.
+        hidden: units of the relation network's hidden layers.
+        kl_weight: β ≥ 0 of Eq. 6.
+        encoder_penalty_weight: γ ≥ 0 of Eq. 6.
+        formulation: the authors' code, or the paper's text.
+        head: prefix of the head's slots in the network, for a head inside a larger module (``"head."``).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        latents: int,
+        *,
+        hidden: int | None = None,
+        kl_weight: float = 0.0,
+        encoder_penalty_weight: float = 0.0,
+        formulation: Formulation = OFFICIAL,
+        head: str = "",
+    ) -> None:
+        super().__init__()
+        self.features, self.latents = features, latents
+        self.kl_weight, self.encoder_penalty_weight = kl_weight, encoder_penalty_weight
+        self.formulation, self.head = formulation, head
+        self.encoder = nn.Linear(features, latents, bias=False)
+        self.relation = Relation(latents, 2 * latents, hidden or 2 * latents)
+        self.decoder = nn.Linear(latents, 2 * features, bias=False)
+        for layer in (self.encoder, *self.relation.layers, self.decoder):
+            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
+
+    def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
+        """Encode and relate the support; draw one code a row or a class; penalise its distance from N(0, I)."""
+        members = support.y.T * support.weight
+        by_class = members / members.sum(1, keepdim=True)
+        mean, u = self.relation(self.encoder(support.x), by_class, support.weight).chunk(2, dim=-1)
+        mix = torch.eye(len(members), dtype=members.dtype, device=members.device)
+        if self.formulation.codes == "copies":
+            mean, u, mix = members.T @ mean, members.T @ u, by_class
+        if noise is None:
+            return Point({"code": mean}, {"mix": mix}), {}
+        deviation, epsilon = self._deviation(u, 0.0 if self.formulation.deviation == "expm1" else 1.0), noise["code"]
+        code = mean + deviation * epsilon
+        point = Point({"code": code}, {"mix": mix})
+        if self.formulation.kl == "sample":
+            # log N(z; μ, σ²) − log N(z; 0, 1) through ε: dividing z − μ by a σ at its floor would lose all digits.
+            kl = -0.5 * epsilon.square() - deviation.log() + 0.5 * code.square()
+        else:
+            kl = 0.5 * (deviation.square() + mean.square() - 1) - deviation.log()
+        return point, {"kl": self.kl_weight * self._reduce(kl, point)}
+
+    def decode(self, point: Point, noise: Noise) -> Point:
+        """The weights of a code: their mean, or in meta-training a sample."""
+        mean, v = self.decoder(point.value["code"]).chunk(2, dim=-1)
+        mix = point.context["mix"]
+        if noise is not None:
+            glorot = math.sqrt(2 / (len(mix) + self.features))
+            mean = mean + self._deviation(v, glorot) * noise["weight"]
+        return Point({f"{self.head}weight": mean}, {f"{self.head}mix": mix})
+
+    def penalise(self, begun: Point, ended: Point) -> Penalties:
+        """``γ ‖z − stop(z')‖²``: the encoder should begin where adaptation would have ended (Eq. 6)."""
+        distance = pull(begun.value["code"], ended.value["code"])
+        return {"encoder_penalty": self.encoder_penalty_weight * self._reduce(distance, begun)}
+
+    def begin_sites(self, support: Batch) -> Sites:
+        """One standard-normal number per code and latent dimension."""
+        return {"code": Normal((self._codes(support), self.latents))}
+
+    def decode_sites(self, support: Batch) -> Sites:
+        """One standard-normal number per code and feature."""
+        return {"weight": Normal((self._codes(support), self.features))}
+
+    def _codes(self, support: Batch) -> int:
+        return len(support.y) if self.formulation.codes == "copies" else support.y.shape[1]
+
+    def _deviation(self, raw: Tensor, at_zero: float) -> Tensor:
+        if self.formulation.deviation == "exp":
+            return at_zero * raw.exp()
+        return (raw.expm1() + at_zero).clamp(min=FLOOR)
+
+    def _reduce(self, entries: Float[Tensor, "codes latents"], point: Point) -> Float[Tensor, ""]:
+        """Mean over dimensions, over the codes of a class and over classes, or the sum over all classes' codes."""
+        by_class = point.context["mix"] @ entries  # padded codes have weight zero here
+        return by_class.sum() if self.formulation.reduction == "sum" else by_class.mean()

@@ -1,0 +1,37 @@
+"""One initialisation shared by all tasks: the network's own parameters."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import Start
+from fewstep.core.types import Batch, Penalties, Point
+
+
+class Shared(Start):
+    """Adaptation begins at the network's parameters, the same for every task (Finn et al. 2017, Algorithm 1).
+
+    Args:
+        adapts: which parameters the inner loop moves, by name; all of them when omitted. The others are meta-learned
+            only: ``lambda name: name.startswith("head.")`` is ANIL.
+
+    Raises:
+        ValueError: when ``adapts`` selects no parameter of the network.
+    """
+
+    def __init__(self, adapts: Callable[[str], bool] | None = None) -> None:
+        super().__init__()
+        self.adapts = adapts or (lambda name: True)
+
+    def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
+        """The selected parameters of ``network``; nothing of the task is looked at."""
+        value = {name: p for name, p in network.named_parameters() if self.adapts(name)}
+        if not value:
+            names = ", ".join(name for name, _ in network.named_parameters())
+            raise ValueError(f"Shared start: `adapts` selects none of the network's parameters ({names}).")
+        return Point(value, {}), {}
+
+    def decode(self, point: Point, noise: Noise) -> Point:
+        """The identity: values already are weights."""
+        return point

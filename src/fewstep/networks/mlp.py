@@ -1,0 +1,28 @@
+"""Multi-layer perceptrons."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from fewstep.networks.norms import BatchNorm
+
+
+def mlp(widths: Sequence[int], *, norm: bool = False, std: float | None = None) -> nn.Sequential:
+    """Linear layers with ReLU between, linear at the end.
+
+    Args:
+        widths: of the input, the hidden layers and the output; ``(1, 40, 40, 1)`` is the sinusoid network.
+        norm: batch normalisation before every ReLU, as in MAML's fully connected Omniglot network.
+        std: standard deviation of normal weights, truncated at two of them, with zero biases (0.01 in MAML's sinusoid
+            code); torch's default initialisation when omitted.
+    """
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        linear = nn.Linear(a, b)
+        if std is not None:
+            nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.zeros_(linear.bias)
+        layers.append(linear)
+        if i < len(widths) - 2:
+            layers += [BatchNorm(b), nn.ReLU()] if norm else [nn.ReLU()]
+    return nn.Sequential(*layers)

@@ -1,0 +1,92 @@
+"""Every algorithm once: a row here buys the whole contract of ``test_contract.py``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from fewstep.algorithms import fomaml, leo, maml, meta_sgd
+from fewstep.core import Batch, Method, Task, regression
+from fewstep.networks import Conv4, mlp
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method in float64 and a batch of tasks for it.
+
+    ``differentiable``: the objective's value is a function whose derivative is the meta-gradient, so finite
+    differences apply. Estimators that stop gradients have a witness of their own in ``test_witnesses.py``.
+    ``equivariant``: renaming classes renames predictions (no class owns meta-parameters).
+    """
+
+    name: str
+    method: Callable[[], Method]
+    tasks: Callable[[], Task]
+    differentiable: bool = True
+    equivariant: bool = False
+
+    def build(self) -> tuple[Method, Task]:
+        torch.manual_seed(0)
+        method = self.method()
+        method.learner.double()
+        return method, self.tasks()
+
+
+def classification_tasks(*shape: int, ways: int = 3, shots: int = 2, queries: int = 3, tasks: int = 4) -> Task:
+    """Gaussian clusters; the last support row of the first task is padding."""
+    source = torch.Generator().manual_seed(1)
+    centres = torch.randn(tasks, ways, 1, *shape, generator=source, dtype=torch.float64)
+
+    def batch(rows: int) -> Batch:
+        noise = torch.randn(tasks, ways, rows, *shape, generator=source, dtype=torch.float64)
+        y = torch.eye(ways, dtype=torch.float64).repeat_interleave(rows, 0).expand(tasks, -1, -1)
+        return Batch((centres + 0.7 * noise).flatten(1, 2), y, torch.ones(tasks, ways * rows, dtype=torch.float64))
+
+    support, query = batch(shots), batch(queries)
+    support.weight[0, -1] = 0
+    return Task(support, query)
+
+
+def regression_tasks(tasks: int = 4) -> Task:
+    source = torch.Generator().manual_seed(2)
+    x = 4 * torch.rand(tasks, 10, 1, generator=source, dtype=torch.float64) - 2
+    y = torch.sin(x + torch.rand(tasks, 1, 1, generator=source, dtype=torch.float64))
+    weight = torch.ones(tasks, 10, dtype=torch.float64)
+    return Task(*(Batch(x[:, rows], y[:, rows], weight[:, rows]) for rows in (slice(0, 5), slice(5, 10))))
+
+
+def vectors() -> Task:
+    return classification_tasks(6)
+
+
+def images() -> Task:
+    return classification_tasks(1, 8, 8, shots=1, queries=2, tasks=3)
+
+
+def conv(ways: int = 3) -> Conv4:
+    return Conv4(ways, channels=(4, 4), downsample="stride", scale=True)
+
+
+def is_weight(name: str) -> bool:
+    return "head" in name or name.startswith("blocks.0")
+
+
+LEO = {"latents": 3, "dropout": 0.3, "kl_weight": 0.2, "l2_weight": 0.01, "orthogonality_weight": 0.3,
+       "latent_rate": 0.4, "finetuning_rate": 0.1, "latent_steps": 2, "finetuning_steps": 2}  # fmt: skip
+
+CASES = [
+    Case("maml-mlp", lambda: maml(mlp((6, 5, 3)), rate=0.3, steps=2), vectors),
+    Case("maml-mlp-norm", lambda: maml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
+    Case("maml-regression", lambda: maml(mlp((1, 6, 1)), rate=0.1, loss=regression()), regression_tasks),
+    Case("maml-conv", lambda: maml(conv(), rate=0.2, steps=2), images),
+    Case("maml-conv-partial", lambda: maml(conv(), rate=0.2, adapts=is_weight), images),
+    Case("fomaml-mlp-norm", lambda: fomaml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors, False),
+    Case("fomaml-conv", lambda: fomaml(conv(), rate=0.2, steps=2), images, False),
+    Case("meta-sgd-mlp", lambda: meta_sgd(mlp((6, 5, 3))), vectors),
+    Case("meta-sgd-conv", lambda: meta_sgd(conv(), steps=2), images),
+    # The encoder penalty stops a gradient, so finite differences apply without it; the oracles cover it.
+    Case("leo", lambda: leo(6, encoder_penalty_weight=0.0, **LEO), vectors, equivariant=True),
+    Case("leo-paper", lambda: leo(6, encoder_penalty_weight=0.0, formulation="paper", **LEO), vectors,
+         equivariant=True),
+    Case("leo-encoder-penalty", lambda: leo(6, encoder_penalty_weight=0.5, **LEO), vectors, False, True),
+]  # fmt: skip
