@@ -1,0 +1,285 @@
+"""A class-indexed store of examples: the ground that few-shot tasks are drawn from."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+Store: TypeAlias = Tensor | NDArray[np.generic]
+"""``[n, *features]``: a tensor, an array or a memory map, of any real dtype."""
+
+_CHECKED_AT_ONCE = 2**22  # numbers looked at together by the finiteness check
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Examples grouped by class: *position* ``p`` belongs to class ``c`` iff ``offsets[c] <= p < offsets[c + 1]``.
+
+    Rows are never moved or copied: where the store is not sorted by class, or only some of its classes are wanted,
+    ``order`` says which row lies at each position. So a memory map larger than memory serves as well as a tensor, and
+    no operation after construction costs more than the rows it returns.
+
+    Make one with :meth:`from_labels` or :meth:`from_sorted`.
+
+    Attributes:
+        store: ``[n, *features]``, the rows as they were given.
+        offsets: int64 ``[classes + 1]``, from 0 to the number of positions. Classes may differ in size.
+        class_names: one distinct name per class.
+        order: int64 ``[positions]``, the row of the store at each position; None where they are the same.
+        transform: applied to the rows that :meth:`gather` returns, for example ``l2_normalise``.
+        name: of the dataset, for messages.
+        split: of the dataset, for messages.
+    """
+
+    store: Store
+    offsets: Int[np.ndarray, " bounds"]
+    class_names: tuple[str, ...]
+    order: Int[np.ndarray, " positions"] | None = None
+    transform: Callable[[Tensor], Tensor] | None = None
+    name: str = "dataset"
+    split: str = ""
+
+    def __post_init__(self) -> None:
+        held = len(self.store) if self.order is None else len(self.order)
+        if self.offsets.ndim != 1 or len(self.offsets) != len(self.class_names) + 1:
+            raise ValueError(
+                f"{self}: offsets must have one entry more than there are classes, "
+                f"got shape {self.offsets.shape} for {len(self.class_names)} class names"
+            )
+        if self.offsets[0] != 0 or self.offsets[-1] != held or (np.diff(self.offsets) < 0).any():
+            raise ValueError(f"{self}: offsets must rise from 0 to the number of rows, {held}, got {self.offsets}")
+        if len(set(self.class_names)) < len(self.class_names):
+            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise ValueError(f"{self}: class names must be distinct, {twice!r} occurs more than once")
+
+    @classmethod
+    def from_sorted(
+        cls,
+        rows: Store,
+        offsets: Int[np.ndarray, " bounds"] | Sequence[int],
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str = "dataset",
+        split: str = "",
+    ) -> "Dataset":
+        """Rows that are already grouped by class.
+
+        Args:
+            rows: ``[n, *features]``; class ``c`` is ``rows[offsets[c]:offsets[c + 1]]``.
+            offsets: ``[classes + 1]``, rising from 0 to n.
+            class_names: one per class; "0", "1", ... when omitted.
+            name: of the dataset, for messages.
+            split: of the dataset, for messages.
+
+        Raises:
+            ValueError: if the offsets do not fit the rows, names repeat, or an in-memory row is not finite.
+        """
+        bounds = np.asarray(offsets, dtype=np.int64)
+        names = tuple(map(str, range(len(bounds) - 1))) if class_names is None else tuple(class_names)
+        dataset = cls(rows, bounds, names, name=name, split=split)
+        if not isinstance(rows, np.memmap):
+            dataset.check_finite()
+        return dataset
+
+    @classmethod
+    def from_labels(
+        cls,
+        rows: Store,
+        labels: Sequence[object] | NDArray[np.generic] | Tensor,
+        *,
+        name: str = "dataset",
+        split: str = "",
+    ) -> "Dataset":
+        """Rows in any order, with the name of each row's class.
+
+        Classes are ordered by label, numbers as numbers and names as text; within a class the rows keep their order.
+
+        Args:
+            rows: ``[n, *features]``.
+            labels: ``[n]``, names or numbers.
+            name: of the dataset, for messages.
+            split: of the dataset, for messages.
+
+        Raises:
+            ValueError: if there are no rows, the lengths differ, a label is missing (None, NaN or empty), or an
+                in-memory row is not finite.
+        """
+        known, which = _classes_of(labels, f"{name} {split}".rstrip())
+        if len(which) != len(rows):
+            raise ValueError(
+                f"{f'{name} {split}'.rstrip()}: {len(rows)} rows but {len(which)} labels: give one label for each row"
+            )
+        order = np.argsort(which, kind="stable")
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(known)))]).astype(np.int64)
+        in_place = bool((np.diff(which) >= 0).all())
+        dataset = cls(rows, bounds, known, None if in_place else order, name=name, split=split)
+        if not isinstance(rows, np.memmap):
+            dataset.check_finite()
+        return dataset
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.split}".rstrip()
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self}: {len(self)} rows of {self.feature_shape}, {self.classes} classes>"
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def sizes(self) -> Int[np.ndarray, " classes"]:
+        """Number of examples of each class."""
+        return np.diff(self.offsets)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one row of the store (before ``transform``)."""
+        return tuple(self.store.shape[1:])
+
+    @property
+    def labels(self) -> Int[np.ndarray, " positions"]:
+        """Class index of each position."""
+        return np.repeat(np.arange(self.classes), self.sizes)
+
+    def gather(
+        self,
+        positions: Int[np.ndarray, "..."],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Float[Tensor, "..."]:
+        """The rows at some positions, as floating-point numbers.
+
+        Bytes are images and are scaled to [0, 1] by 1/255 after the gather (and after the copy to the device, which
+        then moves a quarter of the data); every other dtype keeps its values.
+
+        Args:
+            positions: any shape, each from 0 to ``len(self) - 1``.
+            dtype: floating-point type of the result.
+            device: where the result lies. The store stays where it is.
+
+        Returns:
+            ``[*positions.shape, *features]``.
+
+        Raises:
+            IndexError: if a position is out of range.
+        """
+        flat = positions.reshape(-1)
+        if flat.size and (flat.min() < 0 or flat.max() >= len(self)):
+            raise IndexError(f"{self}: positions {flat.min()} to {flat.max()} asked for, there are {len(self)}")
+        index = flat if self.order is None else self.order[flat]
+        if isinstance(self.store, Tensor):
+            rows = self.store[torch.from_numpy(index).to(self.store.device)]
+        else:
+            # Indexing, not np.take: np.take copies the whole of a store that is not contiguous.
+            rows = torch.from_numpy(_torch_readable(self.store[index]))
+        values = rows.to(device).to(dtype)
+        if rows.dtype == torch.uint8:
+            values /= 255
+        if self.transform is not None:
+            values = self.transform(values)
+        return values.reshape(*positions.shape, *values.shape[1:])
+
+    def subset(self, classes: Int[np.ndarray, " some"] | Sequence[int], *, split: str | None = None) -> "Dataset":
+        """Some of the classes, in the order given, over the same store.
+
+        Args:
+            classes: distinct class indices.
+            split: a new split name, for messages.
+
+        Raises:
+            ValueError: if a class index is out of range or repeated, or if there are none.
+        """
+        chosen = np.asarray(classes, dtype=np.int64)
+        if not chosen.size or chosen.min() < 0 or chosen.max() >= self.classes:
+            raise ValueError(
+                f"{self}: class indices must be from 0 to {self.classes - 1} and at least one, got {chosen}"
+            )
+        positions = np.concatenate([np.arange(self.offsets[c], self.offsets[c + 1]) for c in chosen])
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(self.sizes[chosen])]).astype(np.int64),
+            class_names=tuple(self.class_names[c] for c in chosen),
+            order=positions if self.order is None else self.order[positions],
+            split=self.split if split is None else split,
+        )
+
+    def transformed(self, transform: Callable[[Tensor], Tensor] | None) -> "Dataset":
+        """The same data with another ``transform``, a function of rows ``[rows, *features]``. None removes it."""
+        return replace(self, transform=transform)
+
+    def check_finite(self) -> None:
+        """Look for NaN and infinity in every row.
+
+        Done at construction for stores in memory. For a memory map it reads the whole file, so it is left to the
+        caller.
+
+        Raises:
+            ValueError: naming the first bad row of the store and its class.
+        """
+        floating = self.store.is_floating_point() if isinstance(self.store, Tensor) else self.store.dtype.kind == "f"
+        if not floating:
+            return
+        for start, finite in _finite_rows(self.store):
+            if not finite.all():
+                row = start + int(np.argmin(finite))
+                position = row if self.order is None else np.flatnonzero(self.order == row)
+                if np.size(position) == 0:
+                    continue  # a row of a class that was left out
+                owner = int(np.searchsorted(self.offsets, np.min(position), side="right")) - 1
+                raise ValueError(
+                    f"{self}: row {row} (class {self.class_names[owner]!r}) holds NaN or infinity; "
+                    "remove the row or repair the features"
+                )
+
+
+def _finite_rows(store: Store) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Whether each row is finite, a block of rows at a time so that no copy of the store is made."""
+    width = max(1, int(np.prod(store.shape[1:])))
+    block = max(1, _CHECKED_AT_ONCE // width)
+    for start in range(0, len(store), block):
+        rows = store[start : start + block].reshape(-1, width)
+        if isinstance(rows, Tensor):
+            yield start, torch.isfinite(rows).all(1).cpu().numpy()
+        else:
+            yield start, np.logical_and.reduce(np.isfinite(rows), axis=1)
+
+
+def _torch_readable(rows: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The rows in a form that torch accepts: contiguous and in the machine's byte order."""
+    return np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("="))
+
+
+def _classes_of(
+    labels: Sequence[object] | NDArray[np.generic] | Tensor, owner: str
+) -> tuple[tuple[str, ...], Int[np.ndarray, " rows"]]:
+    """Distinct class names in order, and the class index of each row."""
+    values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"{owner}: labels must be a list of at least one label, got shape {values.shape}")
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    if values.dtype.kind == "O":
+        missing = np.array([label is None or label != label or label == "" for label in values.tolist()])
+        values = values if missing.any() else np.array([str(label) for label in values.tolist()])
+    elif values.dtype.kind == "f":
+        missing = np.isnan(values)
+    elif values.dtype.kind == "U":
+        missing = values == ""
+    else:
+        missing = np.zeros(len(values), bool)
+    if missing.any():
+        raise ValueError(f"{owner}: the label of row {int(np.argmax(missing))} is missing; give every row a label")
+    known, which = np.unique(values, return_inverse=True)
+    return tuple(str(label) for label in known.tolist()), which
