@@ -5,6 +5,8 @@ a warning), so networks that are adapted under ``vmap`` use these. There are no 
 normalises by is a function of the rows it is given and of ``row_weight``.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,3 +50,9 @@ class BatchNorm(nn.Module, RowWeights):
         if self.row_weight is None:
             return rows.mean(0)
         return (self.row_weight / self.row_weight.sum()) @ rows
+
+
+def without_norms(network: nn.Module) -> Callable[[str], bool]:
+    """A predicate on parameter names that leaves out those of normalising layers: they are meta-learned only."""
+    norms = {f"{name}." for name, module in network.named_modules() if isinstance(module, BatchNorm)}
+    return lambda name: not any(name.startswith(prefix) for prefix in norms)

@@ -1,0 +1,228 @@
+"""The command line: a thin face over recipes and runs."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fewstep.recipes import RECIPES, Config, to_json
+
+USAGE = """\
+[bold]fewstep[/]: learning to adapt in a few steps from a few examples
+
+  [bold]fewstep train[/] RECIPE [options]   meta-train a recipe, then test it; --resume RUN continues
+  [bold]fewstep evaluate[/] RUN [options]   test a trained run, with paired baselines
+  [bold]fewstep predict[/] RUN --support … --query …   classify images or features
+  [bold]fewstep list[/]                     the recipes
+  [bold]fewstep show[/] RECIPE              a recipe, whole
+
+Each command explains itself with --help, for example [bold]fewstep train leo-omniglot --help[/].
+"""
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train a recipe, then test it; every field of the recipe can be overridden."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    """The recipe."""
+    out: Path | None = None
+    """Folder of the run. None: a new one under runs/."""
+    resume: Path | None = None
+    """Continue the stopped run in this folder, to the same bits."""
+
+
+def train(arguments: Sequence[str]) -> None:
+    """``fewstep train RECIPE [options]``, or ``fewstep train [RECIPE] --resume RUN``."""
+    from fewstep.run import Run, stored_config
+
+    arguments, name = list(arguments), None
+    if arguments and not arguments[0].startswith("-"):
+        name = arguments.pop(0)
+    resumed = _value_of(arguments, "--resume")
+    if resumed is not None:
+        default = stored_config(Path(resumed))
+        if name not in (None, default.recipe):
+            raise ValueError(f"{resumed} is a run of {default.recipe}, not of {name}.")
+    else:
+        default = _recipe(name)
+    parsed = tyro.cli(
+        Train, args=arguments, default=Train(default), prog=f"fewstep train {name or default.recipe}",
+        config=(tyro.conf.AvoidSubcommands,),
+    )  # fmt: skip
+    config = parsed.config
+    if parsed.resume is not None:
+        if config != default:
+            raise ValueError(f"a resumed run keeps its configuration; give no options besides --resume {parsed.resume}.")
+        run = Run.resume(parsed.resume, console.log)
+    else:
+        folder = parsed.out or Path("runs") / f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+        run = Run.create(config, folder, console.log)
+    console.print(f"run folder: [bold]{run.folder}[/]")
+    from fewstep.progress import test_bar, training_bar
+
+    try:
+        with training_bar(console, config.training.steps) as progress:
+            state = run.train(progress).state
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; continue with: fewstep train --resume {run.folder}")
+        raise SystemExit(130) from None
+    console.print(
+        f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}"
+        + (f"; [red]{state.nonfinite} non-finite meta-steps[/]" if state.nonfinite else "")
+    )
+    for shots in config.testing.shots or (None,):
+        with test_bar(console, config.testing.tasks) as advance:
+            evaluation = run.test(shots=shots, progress=advance)
+        run.record(evaluation, "test" if shots is None else f"test-{shots}-shot")
+        if shots is not None:
+            console.print(f"[bold]{shots}-shot[/]")
+        console.print(evaluation.table())
+    console.print(f"report: [bold]{run.folder / 'report.md'}[/]")
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    split: Literal["test", "val", "train"] = "test",
+    tasks: int | None = None,
+    seed: int | None = None,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    out: str | None = None,
+) -> None:
+    """Test a trained run on fresh tasks, beside its own unadapted start, nearest class mean and ridge regression.
+
+    Args:
+        run: folder of the run.
+        split: classes to draw tasks from.
+        tasks: number of tasks; as in the recipe (2,000) when omitted.
+        seed: of the tasks; as in the recipe (0) when omitted.
+        ways: N, classes in a task; any number, whatever was trained.
+        shots: K, support examples of each class; likewise.
+        queries: query examples of each class; all that remain when omitted (regression: 100 points).
+        out: also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report.
+    """
+    from fewstep.progress import test_bar
+    from fewstep.run import Run
+
+    opened = Run.open(run, console.log)
+    with test_bar(console, tasks or opened.config.testing.tasks) as advance:
+        evaluation = opened.test(
+            split, tasks=tasks, seed=seed, ways=ways, shots=shots, queries=queries, progress=advance
+        )
+    console.print(evaluation.table())
+    console.print(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
+    if out is not None:
+        opened.record(evaluation, out)
+
+
+def predict(
+    run: tyro.conf.Positional[Path],
+    support: Path,
+    query: Path,
+    out: Path | None = None,
+) -> None:
+    """Classify queries by a handful of labelled examples.
+
+    Args:
+        run: folder of a trained run.
+        support: a folder with one sub-folder of images per class, or an .npz file with x [n, features] and y [n].
+        query: a folder of images, or an .npz file with x.
+        out: CSV file to write; printed when omitted.
+    """
+    from fewstep.prediction import classify
+
+    header, rows = classify(run, support, query)
+    if out is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+    else:
+        import io
+
+        from fewstep.files import write_atomically
+
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        write_atomically(out, text.getvalue())
+        console.print(f"{len(rows)} predictions: [bold]{out}[/]")
+
+
+def list_recipes() -> None:
+    """The recipes, with their first line."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("recipe", style="bold")
+    table.add_column("what it is")
+    for name, recipe in RECIPES.items():
+        table.add_row(name, (recipe.__doc__ or "").strip().splitlines()[0])
+    console.print(table)
+
+
+def show(recipe: tyro.conf.Positional[str]) -> None:
+    """A recipe's description and its complete configuration.
+
+    Args:
+        recipe: its name, as ``fewstep list`` prints it.
+    """
+    import inspect
+
+    config = _recipe(recipe)
+    console.print(inspect.getdoc(RECIPES[recipe]) or "", highlight=False)
+    console.print_json(to_json(config))
+
+
+def _recipe(name: str | None) -> Config:
+    if name is None or name not in RECIPES:
+        given = "no recipe was given" if name is None else f"there is no recipe {name!r}"
+        raise ValueError(f"{given}; choose one of: {', '.join(RECIPES)}.")
+    return RECIPES[name]()
+
+
+def _value_of(arguments: Sequence[str], flag: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+    return None
+
+
+_FUNCTIONS: dict[str, Callable[..., None]] = {
+    "evaluate": evaluate, "predict": predict, "list": list_recipes, "show": show,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a command; a user's mistake ends in one line and status 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    if not arguments or arguments[0] in ("-h", "--help"):
+        console.print(USAGE, highlight=False)
+        return
+    command, *rest = arguments
+    try:
+        if command == "train" and rest[:1] in ([], ["--help"], ["-h"]):
+            console.print("fewstep train RECIPE [options]; fewstep train RECIPE --help shows every option", highlight=False)
+            list_recipes()
+        elif command == "train":
+            train(rest)
+        elif command in _FUNCTIONS:
+            tyro.cli(_FUNCTIONS[command], args=rest, prog=f"fewstep {command}")
+        else:
+            raise ValueError(f"there is no command {command!r}; the commands are train, {', '.join(_FUNCTIONS)}.")
+    except (ValueError, OSError, FloatingPointError) as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        raise SystemExit(2) from error

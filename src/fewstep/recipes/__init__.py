@@ -1,0 +1,17 @@
+"""Recipes: each a function that returns a complete typed configuration."""
+
+from collections.abc import Callable
+
+from fewstep.recipes.config import Config, Testing, from_json, to_json
+from fewstep.recipes.omniglot import leo_omniglot, leo_omniglot_5way, maml_omniglot
+from fewstep.recipes.sinusoid import maml_sinusoid, meta_sgd_sinusoid
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    "leo-omniglot": leo_omniglot,
+    "leo-omniglot-5way": leo_omniglot_5way,
+    "maml-omniglot": maml_omniglot,
+    "maml-sinusoid": maml_sinusoid,
+    "meta-sgd-sinusoid": meta_sgd_sinusoid,
+}
+
+__all__ = ["RECIPES", "Config", "Testing", "from_json", "to_json"]

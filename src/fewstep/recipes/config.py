@@ -1,0 +1,104 @@
+"""The complete, typed configuration of a run, and its JSON form."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cattrs
+import torch
+import tyro
+from cattrs.strategies import configure_tagged_union
+
+from fewstep.recipes.methods import Leo, Maml, MetaSgd
+from fewstep.recipes.problems import OmniglotFeatures, OmniglotImages, Place, SinusoidTasks
+from fewstep.training import Training
+
+Data = SinusoidTasks | OmniglotImages | OmniglotFeatures
+Algorithm = Leo | Maml | MetaSgd
+
+
+@dataclass(frozen=True)
+class Testing:
+    """The test at the end of training, and what ``fewstep evaluate`` does by default."""
+
+    tasks: int = 2000
+    """Test tasks, the same ones for every method and every training seed."""
+    seed: int = 0
+    """Of the test tasks."""
+    queries: int | None = None
+    """Query examples of each class (regression: query points). None: all that remain (regression: 100)."""
+    shots: tuple[int, ...] = ()
+    """Support sizes to test at. Empty: that of training."""
+    steps: tuple[int, ...] = ()
+    """Numbers of inner steps to test at. Empty: that of training."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on."""
+
+    recipe: Annotated[str, tyro.conf.Suppress]
+    """Name of the recipe."""
+    data: Data
+    """Where tasks come from."""
+    method: Algorithm
+    """What is meta-trained."""
+    training: Training
+    """The outer loop."""
+    testing: Testing = Testing()
+    """The test at the end."""
+    seed: int = 0
+    """Of the meta-parameters' initialisation, of training tasks and of noise."""
+    device: str = "cpu"
+    """"cpu", "cuda" or "cuda:1"."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Floating-point type."""
+    threads: int | None = None
+    """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
+
+    def place(self) -> Place:
+        """Device and dtype; sets the number of threads.
+
+        Raises:
+            ValueError: for a device that is not there.
+        """
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ValueError(f"threads must be at least 1, got {self.threads}.")
+            torch.set_num_threads(self.threads)
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        return Place(device, getattr(torch, self.dtype))
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    configure_tagged_union(Data, converter, tag_name="kind")
+    configure_tagged_union(Algorithm, converter, tag_name="kind")
+    return converter
+
+
+_CONVERTER = _converter()
+
+
+def to_json(config: Config) -> str:
+    """Indented JSON, with a ``kind`` where one of several types is possible."""
+    return json.dumps(_CONVERTER.unstructure(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(path: Path) -> Config:
+    """Read what :func:`to_json` wrote.
+
+    Raises:
+        ValueError: when the file is not a configuration; the message lists what is wrong.
+    """
+    try:
+        loaded: Any = json.loads(path.read_text(encoding="utf-8"))
+        return _CONVERTER.structure(loaded, Config)
+    except (cattrs.BaseValidationError, KeyError, json.JSONDecodeError) as error:
+        what = "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else repr(error)
+        raise ValueError(f"{path} is not a configuration of this version of fewstep: {what}") from error

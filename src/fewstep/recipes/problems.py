@@ -1,0 +1,155 @@
+"""Where tasks come from: typed descriptions of data that open into task sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from fewstep.data import Dataset, EpisodeSampler, Sinusoids, TaskSource, omniglot
+from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in what precision to compute.
+
+    Attributes:
+        device: of tasks and meta-parameters.
+        dtype: of tasks and meta-parameters.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Opened data.
+
+    Attributes:
+        source: task source of a split: ``source(split, tasks, seed, **changes)`` where changes are ``ways``, ``shots``
+            and ``queries`` (None: all remaining examples).
+        inputs: shape of one input.
+        outputs: width of a prediction: ways, or regression targets.
+        protocol: the data's part of what a result must state.
+        extractor: images to the features that tasks hold, if they hold features.
+        regression: targets are numbers rather than classes.
+    """
+
+    source: Callable[..., TaskSource]
+    inputs: tuple[int, ...]
+    outputs: int
+    protocol: dict[str, Any]
+    extractor: FeatureExtractor | None = None
+    regression: bool = False
+
+
+@dataclass(frozen=True)
+class SinusoidTasks:
+    """Regression of sine curves (Finn et al. 2017, section 5.1)."""
+
+    shots: int = 10
+    """K, support points in training."""
+    queries: int = 10
+    """Query points in training."""
+    frequency: tuple[float, float] = (1.0, 1.0)
+    """Range of ω; MAML's curves all have ω = 1."""
+
+    def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
+        """Sources of curves; training, validation and test draw from independent streams."""
+
+        def source(split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None) -> Sinusoids:
+            return Sinusoids(
+                shots=shots or self.shots,
+                queries=self.queries if split == "train" else queries or 100,
+                tasks=tasks,
+                seed=seed,
+                frequency=self.frequency,
+                stream=f"sinusoids/{split}",
+                dtype=place.dtype,
+                device=place.device,
+            )
+
+        protocol = {"dataset": "sinusoids", "amplitude": [0.1, 5.0], "phase": [0, "π"], "frequency": list(self.frequency)}
+        return Problem(source, (1,), 1, protocol, regression=True)
+
+
+@dataclass(frozen=True)
+class OmniglotImages:
+    """Few-shot classification of 28×28 handwritten characters; the data comes with the package."""
+
+    ways: int = 5
+    """N, classes in a task."""
+    shots: int = 1
+    """K, support examples of each class."""
+    queries: int = 15
+    """Query examples of each class, in training."""
+    scheme: Literal["vinyals", "random"] = "vinyals"
+    """Vinyals' split (1028/172/423 characters), or a random 1100/100/423 one as in MAML's code."""
+    rotations: bool = True
+    """Training characters turned by 90°, 180° and 270° are classes of their own."""
+    test_rotations: bool = False
+    """The same for validation and test."""
+
+    def dataset(self, split: Split) -> Dataset:
+        """The images of a split."""
+        return omniglot(split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations)
+
+    def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
+        """Sources of images ``[1, 28, 28]``, ink = 1."""
+        return self._problem({split: self.dataset(split) for split in ("train", "val", "test")}, place)
+
+    def _problem(
+        self, datasets: dict[Split, Dataset], place: Place, extractor: FeatureExtractor | None = None
+    ) -> Problem:
+        def source(
+            split: Split,
+            tasks: int,
+            seed: int,
+            ways: int | None = None,
+            shots: int | None = None,
+            queries: int | None = None,
+        ) -> EpisodeSampler:
+            return EpisodeSampler(
+                datasets[split],
+                ways=ways or self.ways,
+                shots=shots or self.shots,
+                queries=self.queries if split == "train" else queries,
+                tasks=tasks,
+                seed=seed,
+                stream=f"episodes/{split}",
+                dtype=place.dtype,
+                device=place.device,
+            )
+
+        protocol = {
+            "dataset": "Omniglot",
+            "split": f"{self.scheme}, {datasets['train'].classes} training classes, {datasets['test'].classes} test classes",
+            "test rotations": self.test_rotations,
+        }
+        return Problem(source, datasets["train"].feature_shape, self.ways, protocol, extractor)
+
+
+@dataclass(frozen=True)
+class OmniglotFeatures(OmniglotImages):
+    """The same tasks on features of a small network that was trained to name the meta-training characters."""
+
+    pretraining: Pretraining = field(default_factory=Pretraining)
+    """Stage 1."""
+    normalise: bool = True
+    """Scale every feature vector to length 1, as the LEO authors' code does."""
+
+    def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
+        """Features of an intermediate block: trained or taken from the cache, the same for every seed of a run."""
+        images = {split: self.dataset(split) for split in ("train", "val", "test")}
+        features, extractor = cached_features(
+            images, self.pretraining, normalise=self.normalise, device=place.device, report=report
+        )
+        problem = self._problem(features, place, extractor)
+        problem.protocol["features"] = f"{problem.inputs[0]}-d, pooled block {self.pretraining.block}"
+        return problem

@@ -1,0 +1,240 @@
+"""A run: one configuration, one folder, everything that happened in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep.classifier import FewShotClassifier
+from fewstep.core import Method, generator
+from fewstep.data import TaskSource
+from fewstep.evaluation import Evaluation, evaluate, inner_steps
+from fewstep.evaluation.report import report
+from fewstep.files import write_atomically
+from fewstep.pretraining import FeatureExtractor
+from fewstep.recipes import Config, from_json, to_json
+from fewstep.recipes.problems import Problem, Split
+from fewstep.training import Trainer, load_checkpoint
+from fewstep.training.trainer import Progress
+
+logger = logging.getLogger("fewstep")
+
+TEST_BATCH = 100
+"""Tasks at a time in validation and test."""
+
+
+class Run:
+    """A folder with the configuration, log, checkpoints, test result and report of one meta-training.
+
+    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · ``last.safetensors`` · ``best.safetensors`` ·
+    ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` · ``report.md`` · ``learning_curves.png``
+
+    Args:
+        config: what to run.
+        folder: where.
+        note: told, in a line, what takes time before training starts.
+    """
+
+    def __init__(self, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> None:
+        self.config, self.folder = config, folder
+        self.place = config.place()
+        self.problem: Problem = config.data.open(self.place, config.seed, note)
+        # The global generator initialises the meta-parameters, and nothing else draws from it.
+        torch.manual_seed(generator(config.seed, 0, "initialisation").initial_seed())
+        self.method: Method = config.method.build(self.problem)
+        self.method.learner.to(self.place.device, self.place.dtype)
+
+    @classmethod
+    def create(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """Start a new run.
+
+        Raises:
+            ValueError: when the folder already holds files.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty: continue that run with --resume {folder}, or choose another folder.")
+        run = cls(config, folder, note)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "environment.json", json.dumps(environment(config), indent=2) + "\n")
+        problem = run.problem
+        shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
+        write_atomically(folder / "problem.json", json.dumps({**shape, "features": problem.extractor is not None}) + "\n")
+        if problem.extractor is not None:
+            problem.extractor.save(folder / "extractor.safetensors")
+        write_atomically(folder / "config.json", to_json(config))  # last: a folder with it is a complete beginning
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """Continue a run, to the same bits as if it had not been stopped."""
+        for left_over in folder.glob(".*.part"):  # of a write that a kill interrupted
+            left_over.unlink()
+        return cls(stored_config(folder), folder, note)
+
+    @classmethod
+    def open(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """A trained run, with its best meta-parameters in place.
+
+        Raises:
+            ValueError: when there is no trained run in the folder.
+        """
+        run = cls(stored_config(folder), folder, note)
+        load_checkpoint(_best(folder), run.method.learner)
+        return run
+
+    def train(self, progress: Progress | None = None) -> Trainer:
+        """Meta-train from where the folder stands; the best meta-parameters are in place afterwards."""
+        options, testing = self.config.training, self.config.testing
+        tasks = min(options.validation_tasks, TEST_BATCH)
+        validation = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
+        trainer = Trainer(
+            self.method,
+            self.problem.source("train", tasks=options.tasks, seed=self.config.seed),
+            options,
+            lambda method: self._score(method, validation, options.validation_tasks),
+            folder=self.folder,
+            higher_is_better=not self.problem.regression,
+            seed=self.config.seed,
+        )
+        trainer.run(progress)
+        return trainer
+
+    def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
+        executor = self.config.training.make_executor()
+        with self._at_test():
+            return evaluate(method, source, tasks, baselines=False, executor=executor).interval().mean
+
+    def test(
+        self,
+        split: Split = "test",
+        *,
+        tasks: int | None = None,
+        seed: int | None = None,
+        ways: int | None = None,
+        shots: int | None = None,
+        queries: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evaluation:
+        """Evaluate the method as it stands; what is omitted is as the recipe's ``testing`` says.
+
+        The tasks depend on ``seed``, the split, ways and shots alone, so that methods can be compared task by task.
+
+        Raises:
+            ValueError: for counts that the data or the method cannot serve.
+        """
+        testing, training = self.config.testing, self.config.training
+        tasks, seed = tasks or testing.tasks, testing.seed if seed is None else seed
+        counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
+        source = self.problem.source(split, tasks=min(tasks, TEST_BATCH), seed=seed, **counts)
+        protocol = {
+            "recipe": self.config.recipe,
+            **self.problem.protocol,
+            "evaluated on": split,
+            "shots": getattr(source, "shots", None),
+            "queries": "all remaining" if getattr(source, "queries", 0) is None else getattr(source, "queries", None),
+            "task seed": seed,
+            "training seed": self.config.seed,
+        }
+        with self._at_test():
+            return evaluate(
+                self.method,
+                source,
+                tasks,
+                steps=testing.steps,
+                executor=training.make_executor(),
+                protocol=protocol,
+                progress=progress,
+            )
+
+    def _at_test(self) -> AbstractContextManager[None]:
+        steps = getattr(self.config.method, "test_steps", None)
+        return nullcontext() if steps is None else inner_steps(self.method.learner, steps)
+
+    def record(self, evaluation: Evaluation, name: str = "test") -> None:
+        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""
+        write_atomically(self.folder / f"{name}.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
+        evaluation.write_csv(self.folder / f"{name}_tasks.csv")
+        report(self.folder)
+
+
+def _best(folder: Path) -> Path:
+    best = folder / "best.safetensors"
+    if not best.exists():
+        raise ValueError(f"{folder} has no best.safetensors: training has not reached its first validation yet.")
+    return best
+
+
+def stored_config(folder: Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        ValueError: when the folder is not a run.
+    """
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} is not a run of fewstep: it has no config.json. Give the folder that `train` printed.")
+    return from_json(folder / "config.json")
+
+
+def load(folder: str | Path) -> FewShotClassifier:
+    """A classifier from a trained run: ``fewstep.load(run).fit(x, y).predict(x_query)``.
+
+    Only the run's folder is read: neither training data nor a cache is needed.
+
+    Raises:
+        ValueError: when the folder is no trained run, or a run of a regression.
+    """
+    folder = Path(folder)
+    config = stored_config(folder)
+    shape = json.loads((folder / "problem.json").read_text())
+    if shape["regression"]:
+        raise ValueError(f"{folder} holds a regression ({config.recipe}); only classifications can be loaded to classify.")
+    extractor = FeatureExtractor.load(folder / "extractor.safetensors") if shape["features"] else None
+    problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor)
+    method = config.method.build(problem)
+    place = config.place()
+    method.learner.to(place.device, place.dtype)
+    load_checkpoint(_best(folder), method.learner)
+    return FewShotClassifier(method, extractor)
+
+
+def _no_data(*_: Any, **__: Any) -> TaskSource:
+    raise AssertionError("a loaded classifier has no tasks")
+
+
+def environment(config: Config) -> dict[str, Any]:
+    """What a result depends on besides its configuration."""
+    packages = ("fewstep", "torch", "numpy", "safetensors", "pillow")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "device": config.device,
+        "dtype": config.dtype,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that the package runs from, with "+" when it has been changed; None elsewhere."""
+    here = Path(__file__).parent
+    try:
+        ask = ["git", "-C", str(here)]
+        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        dirty = subprocess.run([*ask, "status", "--porcelain", "."], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -1,0 +1,93 @@
+"""Checkpoints: one safetensors file each, written atomically, loaded without unpickling anything.
+
+``last`` holds everything that the next meta-step depends on (meta-parameters, the optimiser's moments, counters,
+early stopping, running sums of the log), so that a resumed run continues to the same bits. ``best`` holds the
+meta-parameters alone.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fewstep.files import write_atomically
+
+
+@dataclass
+class State:
+    """The trainer's counters.
+
+    Attributes:
+        step: meta-steps taken.
+        best: best validation score so far, None before the first validation.
+        best_step: after how many meta-steps it was reached.
+        stale: validations since then.
+        nonfinite: meta-steps whose loss or gradient was not finite.
+        sums: running sums of metrics since the last logged row.
+        summed: how many meta-steps they hold.
+        seconds: training time so far.
+        finished: training ended, by its length or by early stopping.
+    """
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    nonfinite: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def save_checkpoint(
+    path: Path, learner: nn.Module, state: State, optimiser: torch.optim.Optimizer | None = None
+) -> None:
+    """Write meta-parameters, counters, and the optimiser's moments when given."""
+    tensors = {f"learner/{name}": tensor.contiguous() for name, tensor in learner.state_dict().items()}
+    if optimiser is not None:
+        names = [name for name, _ in learner.named_parameters()]
+        for i, moments in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{names[i]}/{key}": value for key, value in moments.items()}
+    # repr of a float, which JSON writes, reads back as the same float: counters and sums survive exactly.
+    write_atomically(path, save(tensors, {"fewstep": json.dumps(asdict(state))}))
+
+
+def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> State:
+    """Restore in place what :func:`save_checkpoint` wrote.
+
+    Raises:
+        ValueError: when the file is not a checkpoint, or is one of another learner; the message names the difference.
+    """
+    try:
+        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            metadata = file.metadata() or {}
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}
+        state = State(**json.loads(metadata["fewstep"]))
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of fewstep ({error}).") from error
+    weights = {key.removeprefix("learner/"): t for key, t in tensors.items() if key.startswith("learner/")}
+    expected = learner.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    if shapes != wanted:
+        different = sorted(set(shapes.items()) ^ set(wanted.items()))[:4]
+        raise ValueError(f"{path} belongs to another learner; names or shapes differ, for example {different}.")
+    learner.load_state_dict(weights)
+    if optimiser is not None:
+        _restore(optimiser, [name for name, _ in learner.named_parameters()], tensors)
+    return state
+
+
+def _restore(optimiser: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
+    moments: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimiser/"):
+            name, kind = key.removeprefix("optimiser/").rsplit("/", 1)
+            moments.setdefault(names.index(name), {})[kind] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})

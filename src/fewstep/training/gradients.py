@@ -1,0 +1,31 @@
+"""What happens to a meta-gradient between the objective and the optimiser."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+def clip(
+    gradients: Sequence[Tensor], value: float | None, norm: float | None, scope: Literal["tensor", "global"]
+) -> None:
+    """Clip in place: entries to ``[−value, value]``, then the norm to ``norm``.
+
+    As the LEO authors' code does it, the norm is that of each tensor by itself; ``scope="global"`` takes the norm of
+    all tensors together (Rusu et al. 2019, B.4, says only that "its norm" is clipped).
+    """
+    if value is not None:
+        for gradient in gradients:
+            gradient.clamp_(-value, value)
+    if norm is not None:
+        norms = torch.stack(torch._foreach_norm(list(gradients)))
+        if scope == "global":
+            norms = norms.norm().expand_as(norms)
+        for gradient, factor in zip(gradients, norm / norms.clamp(min=norm), strict=True):
+            gradient.mul_(factor)
+
+
+def all_finite(objective: Tensor, gradients: Sequence[Tensor]) -> bool:
+    """Whether neither the objective nor any gradient holds an infinity or a NaN."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in (objective, *gradients)]).all())

@@ -1,0 +1,56 @@
+"""The log of a run: a CSV file in long format, and TensorBoard where it is installed."""
+
+import csv
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+from fewstep.files import write_atomically
+
+COLUMNS = ("step", "split", "name", "value")
+
+
+class Metrics:
+    """Rows ``step, split, name, value`` in memory, written whole and atomically at every checkpoint.
+
+    Args:
+        path: of the CSV file. Rows of an earlier session are read back when it exists.
+        upto: rows after this meta-step are dropped: they will be made again.
+        tensorboard: also write event files into this folder, if TensorBoard can be imported.
+    """
+
+    def __init__(self, path: Path, upto: int, tensorboard: Path | None = None) -> None:
+        self.path = path
+        self.rows: list[tuple[int, str, str, float]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = ((int(r["step"]), r["split"], r["name"], float(r["value"])) for r in csv.DictReader(file))
+                self.rows = [row for row in rows if row[0] <= upto]
+        self._writer = _summary_writer(tensorboard, upto) if tensorboard else None
+
+    def add(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Append one row per value."""
+        for name, value in values.items():
+            self.rows.append((step, split, name, value))
+            if self._writer is not None:
+                self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def save(self) -> None:
+        """Write the file."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((step, split, name, repr(value)) for step, split, name, value in self.rows)
+        write_atomically(self.path, text.getvalue())
+        if self._writer is not None:
+            self._writer.flush()
+
+
+def _summary_writer(folder: Path, purge_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    logging.getLogger("fewstep").info("writing TensorBoard events to %s", folder)
+    return SummaryWriter(str(folder), purge_step=purge_step + 1)  # type: ignore[no-untyped-call]

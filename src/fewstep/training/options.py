@@ -1,0 +1,52 @@
+"""What can be set about meta-training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fewstep.core import Executor, Loop, Vmap
+
+
+@dataclass(frozen=True)
+class Training:
+    """The outer loop."""
+
+    steps: int
+    """Meta-steps to take at most."""
+    tasks: int = 12
+    """Tasks in a meta-batch."""
+    rate: float = 1e-3
+    """η, Adam's rate in the outer loop."""
+    clip_value: float | None = None
+    """Clip every entry of the meta-gradient to ± this (LEO: 0.1). None: do not."""
+    clip_norm: float | None = None
+    """Then clip the norm of the meta-gradient to this (LEO: 0.1). None: do not."""
+    clip_scope: Literal["tensor", "global"] = "tensor"
+    """Whose norm is clipped: each tensor's own (LEO's authors' code) or that of all tensors together."""
+    nonfinite: Literal["decay", "skip", "stop"] = "skip"
+    """On a loss or gradient that is not finite: step along 1e-4 times the L2-penalised weights alone (LEO's authors'
+    intent), take no step, or stop with an error. Every such event is counted and reported."""
+    validate_every: int = 1000
+    """Meta-steps between validations."""
+    validation_tasks: int = 600
+    """Tasks in a validation, the same ones each time."""
+    patience: int = 0
+    """Stop after this many validations in a row without a new best. 0: never."""
+    log_every: int = 50
+    """Meta-steps over which logged metrics are averaged."""
+    checkpoint_every: int = 500
+    """Meta-steps between checkpoints; a killed run loses at most these."""
+    executor: Literal["vmap", "loop"] = "vmap"
+    """Run the tasks of a batch at once, or one after another (less memory; faster for convolutions on a CPU)."""
+    chunk: int | None = None
+    """With vmap: tasks at a time. None: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.rate > 0:
+            raise ValueError(f"training.rate must be positive, got {self.rate}.")
+
+    def make_executor(self) -> Executor:
+        """The executor that these options name."""
+        return Loop() if self.executor == "loop" else Vmap(self.chunk)

@@ -1,0 +1,138 @@
+"""The meta-training loop. It knows tasks, objectives and checkpoints, and never an algorithm."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fewstep.core import L2, Method, Task, generator
+from fewstep.data import TaskSource
+from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
+from fewstep.training.gradients import all_finite, clip
+from fewstep.training.metrics import Metrics
+from fewstep.training.options import Training
+
+logger = logging.getLogger("fewstep")
+
+Progress = Callable[[State, dict[str, float]], None]
+
+FALLBACK_DECAY = 1e-4
+"""Coefficient of the L2 gradient that the LEO authors step along when a loss or gradient is not finite."""
+
+
+class Trainer:
+    """Meta-trains a method, and can be stopped at any moment and resumed to the same bits.
+
+    Step s trains on ``source.batch(s)`` with the noise of (seed, s), both reachable directly, so a resumed run sees what
+    it would have seen. Bits are the same for the same machine, torch build and number of threads.
+
+    Args:
+        method: what is trained, in place.
+        source: of training tasks.
+        options: see :class:`Training`.
+        validate: scores the method as it stands, on tasks that do not change.
+        higher_is_better: accuracy rather than error.
+        folder: gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``; resumes from them if they are there.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        source: TaskSource,
+        options: Training,
+        validate: Callable[[Method], float],
+        *,
+        folder: Path,
+        higher_is_better: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.method, self.source, self.options, self.validate = method, source, options, validate
+        self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
+        self.executor = options.make_executor()
+        self.parameters = list(method.learner.parameters())
+        self.optimiser = torch.optim.Adam(self.parameters, lr=options.rate)
+        self.state = State()
+        if (folder / "last.safetensors").exists():
+            self.state = load_checkpoint(folder / "last.safetensors", method.learner, self.optimiser)
+        self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard")
+
+    def run(self, progress: Progress | None = None) -> State:
+        """Train until the steps are done or early stopping says so; afterwards the best meta-parameters are in place.
+
+        Raises:
+            FloatingPointError: on a non-finite step, with ``nonfinite="stop"``.
+        """
+        state, options = self.state, self.options
+        if state.nonfinite:
+            logger.warning("%d non-finite meta-steps so far", state.nonfinite)
+        while not state.finished:
+            began = time.perf_counter()
+            metrics = self.step(self.source.batch(state.step))
+            state.step += 1
+            for name, value in metrics.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            state.summed += 1
+            ended = state.step >= options.steps
+            if state.step % options.log_every == 0 or ended:
+                self.metrics.add(state.step, "train", {n: total / state.summed for n, total in state.sums.items()})
+                state.sums, state.summed = {}, 0
+            if state.step % options.validate_every == 0 or ended:
+                self._validate()
+                ended = ended or (options.patience > 0 and state.stale >= options.patience)
+            state.finished = ended
+            state.seconds += time.perf_counter() - began
+            if state.step % options.checkpoint_every == 0 or state.step % options.validate_every == 0 or ended:
+                self.metrics.save()
+                save_checkpoint(self.folder / "last.safetensors", self.method.learner, state, self.optimiser)
+            if progress is not None:
+                progress(state, metrics)
+        load_checkpoint(self.folder / "best.safetensors", self.method.learner)
+        return state
+
+    def step(self, tasks: Task) -> dict[str, float]:
+        """One meta-step: draw noise, differentiate the objective, clip, and let Adam step."""
+        noise = self.method.learner.noise(
+            tasks, generator(self.seed, self.state.step, "noise", tasks.support.x.device)
+        )
+        estimate = self.method.objective(tasks, noise, self.executor)
+        gradients = list(torch.autograd.grad(estimate.objective, self.parameters))
+        if not all_finite(estimate.objective, gradients):
+            gradients = self._fallback(float(estimate.objective))
+        if gradients:
+            clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.optimiser.step()
+        names = list(estimate.metrics)
+        values = torch.stack([estimate.metrics[name].mean() for name in names]).tolist()
+        return {name: value for name, value in zip(names, values, strict=True) if math.isfinite(value)}
+
+    def _fallback(self, objective: float) -> list[torch.Tensor]:
+        """Count the event; the gradients to use instead, none for no step."""
+        self.state.nonfinite += 1
+        what = f"meta-step {self.state.step}: the objective ({objective:g}) or its gradient is not finite"
+        if self.options.nonfinite == "stop":
+            raise FloatingPointError(f"{what}. The last checkpoint is intact; lower training.rate or the inner rates.")
+        logger.warning("%s; taking %s", what, "no step" if self.options.nonfinite == "skip" else "the L2 step alone")
+        penalised = {n for r in self.method.regularisers if isinstance(r, L2) for n in r.parameters}
+        if self.options.nonfinite == "skip" or not penalised:
+            return []
+        return [
+            FALLBACK_DECAY * p.detach() if name in penalised else torch.zeros_like(p)
+            for name, p in self.method.learner.named_parameters()
+        ]
+
+    def _validate(self) -> None:
+        state, score = self.state, self.validate(self.method)
+        self.metrics.add(state.step, "validation", {self.method.learner.loss.score_name: score})
+        # A score that is not a number is never the best one, except that something must be kept.
+        better = state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0
+        if better:
+            state.best, state.best_step, state.stale = score, state.step, 0
+            save_checkpoint(self.folder / "best.safetensors", self.method.learner, state)
+        else:
+            state.stale += 1
