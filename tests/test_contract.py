@@ -61,32 +61,6 @@ def test_executors_agree(case: Case) -> None:
 
 
 @contract
-@pytest.mark.parametrize("name", ["compiled"])
-def test_compiles_without_graph_breaks(case: Case, name: str) -> None:
-    """The traced graph gives the same meta-gradients; ``-m slow`` compares generated code too."""
-    compare_compiled(case, "aot_eager")
-
-
-@contract
-@pytest.mark.slow
-def test_generated_code_agrees(case: Case) -> None:
-    compare_compiled(case, "inductor")
-
-
-def compare_compiled(case: Case, backend: str) -> None:
-    method, tasks = case.build()
-    noise = noise_of(method, tasks)
-    reference = gradients(method, tasks, noise, Vmap())
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda *args: method.objective(*args).objective, fullgraph=True, backend=backend)
-    parameters = list(method.learner.parameters())
-    objective = compiled(tasks, noise)
-    found = torch.autograd.grad(objective, parameters)
-    ours = torch.cat([objective.reshape(1), *(g.reshape(-1) for g in found)]).detach()
-    torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-11)
-
-
-@contract
 def test_order_of_tasks_does_not_matter(case: Case) -> None:
     method, tasks = case.build()
     noise = noise_of(method, tasks)

@@ -1,0 +1,50 @@
+"""Compiled against eager meta-gradients: ``python tests/compiled_contract.py BACKEND CASE [CASE ...]``.
+
+A script of its own because pytest here checks shapes at run time, through an import hook that dynamo cannot trace.
+Exits with status 1, and a line for each case that fails, when a case does not trace into one graph or its compiled
+objective or a meta-gradient differs from eager.
+"""
+
+import sys
+
+import torch
+from cases import CASES, Case
+
+from fewstep.core import generator
+
+
+def differences(case: Case, backend: str) -> dict[str, float]:
+    """The largest difference in the objective and in each meta-gradient, relative to the eager one's largest entry."""
+    method, tasks = case.build()
+    noise = method.learner.noise(tasks, generator(0, 0, "noise"))
+    parameters = dict(method.learner.named_parameters())
+
+    eager = method.objective(tasks, noise).objective
+    expected = torch.autograd.grad(eager, list(parameters.values()))
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *args: method.objective(*args).objective, fullgraph=True, backend=backend)
+    objective = compiled(tasks, noise)
+    found = torch.autograd.grad(objective, list(parameters.values()))
+
+    pairs = zip(("objective", *parameters), (eager, *expected), (objective, *found), strict=True)
+    return {name: ((b - a).abs().max() / (a.abs().max() + 1e-3)).item() for name, a, b in pairs}
+
+
+def main(backend: str, *names: str) -> int:
+    """Check the named cases; the number that failed."""
+    torch.set_num_threads(1)
+    cases = {case.name: case for case in CASES}
+    failures = 0
+    for name in names:
+        try:
+            wrong = {key: value for key, value in differences(cases[name], backend).items() if not value < 1e-9}
+            message = f"compiled and eager differ (relative): {wrong}" if wrong else ""
+        except Exception as error:  # whatever the compiler raises is this case's result; the others still run
+            message = f"{type(error).__name__}: {error}"
+        failures += bool(message)
+        print(f"{name} [{backend}]: {message or 'agrees'}", flush=True)
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(*sys.argv[1:]) else 0)

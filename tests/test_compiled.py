@@ -1,0 +1,40 @@
+"""``torch.compile(fullgraph=True)`` gives the same objectives and meta-gradients: see ``compiled_contract.py``."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cases import CASES
+
+from fewstep import algorithms
+
+SCRIPT = Path(__file__).with_name("compiled_contract.py")
+
+
+def algorithm(case: str) -> str:
+    """The algorithm that a case's name begins with, or the whole name when it begins with none."""
+    names = [name.replace("_", "-") for name in algorithms.__all__]
+    return max((name for name in names if f"{case}-".startswith(f"{name}-")), key=len, default=case)
+
+
+def check(backend: str, *cases: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), backend, *cases]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-2000:]}"
+
+
+def test_one_case_of_each_algorithm_traces_into_one_graph() -> None:
+    check("aot_eager", *{algorithm(case.name): case.name for case in reversed(CASES)}.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case.name for case in CASES])
+def test_generated_code_agrees(case: str) -> None:
+    compiler = os.environ.get("CXX") or "g++"
+    if not (shutil.which(compiler) or shutil.which("clang++")):
+        pytest.skip(f"inductor needs a C++ compiler, and {compiler} is not here; set CXX")
+    check("inductor", case)
