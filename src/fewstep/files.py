@@ -1,14 +1,14 @@
 """Writing files so that a reader, or a run that is killed, never meets half of one."""
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file whole or not at all: a temporary file beside it, flushed to disk, then renamed over it.
 
-    Folders on the way are made. Permissions are those of a file that ``open`` would make.
+    Folders on the way are made.
 
     Args:
         path: the file; an existing one is replaced.
@@ -19,17 +19,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, for a rename is atomic only within one file system.
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    # In the same folder, for a rename is atomic only within one file system. Not by ``tempfile``, whose files are
+    # readable by their owner alone and would stay so after the rename.
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with part.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)  # it can only be read by setting it
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
+        os.replace(part, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise

@@ -1,0 +1,18 @@
+"""Judging a method: scores on test tasks with their intervals, simple rivals, curves and the report of a run."""
+
+from fewstep.evaluation.baselines import nearest_mean, ridge
+from fewstep.evaluation.evaluate import Evaluation, evaluate
+from fewstep.evaluation.modes import evaluating, inner_steps
+from fewstep.evaluation.statistics import Interval, interval, paired
+
+__all__ = [
+    "Evaluation",
+    "Interval",
+    "evaluate",
+    "evaluating",
+    "inner_steps",
+    "interval",
+    "nearest_mean",
+    "paired",
+    "ridge",
+]

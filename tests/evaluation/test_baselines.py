@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from cases import classification_tasks
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import NearestCentroid
+
+from fewstep.core import Batch, Task
+from fewstep.evaluation import nearest_mean, ridge
+
+
+@pytest.fixture
+def task() -> Task:
+    """Twenty features, fifteen rows; the last row of the first task is padding."""
+    return classification_tasks(20, shots=5)
+
+
+@pytest.mark.parametrize("i", [0, 1])
+@pytest.mark.parametrize("penalty", [0.01, 1.0, 100.0])
+def test_ridge_is_sklearns(task: Task, i: int, penalty: float) -> None:
+    support, query = (Batch(*(t[i] for t in side)) for side in task)
+    witness = Ridge(alpha=penalty).fit(support.x, support.y, sample_weight=support.weight)
+    torch.testing.assert_close(ridge(*task, penalty)[i], torch.from_numpy(witness.predict(query.x)), rtol=0, atol=1e-10)
+
+
+def test_ridge_weighs_rows(task: Task) -> None:
+    weighted = task.support._replace(weight=torch.rand_like(task.support.weight) + 0.1)
+    witness = Ridge(alpha=0.5).fit(weighted.x[1], weighted.y[1], sample_weight=weighted.weight[1])
+    expected = torch.from_numpy(witness.predict(task.query.x[1]))
+    torch.testing.assert_close(ridge(weighted, task.query, 0.5)[1], expected, rtol=0, atol=1e-10)
+
+
+def test_nearest_mean_is_sklearns(task: Task) -> None:
+    for i in range(4):
+        real = task.support.weight[i] > 0
+        witness = NearestCentroid().fit(task.support.x[i][real], task.support.y[i][real].argmax(-1))
+        np.testing.assert_array_equal(nearest_mean(*task)[i].argmax(-1), witness.predict(task.query.x[i]))
+        squares = np.square(task.query.x[i].numpy()[:, None] - witness.centroids_).sum(-1)
+        np.testing.assert_allclose(-nearest_mean(*task)[i], squares, rtol=1e-12)
+
+
+@pytest.mark.parametrize("baseline", [nearest_mean, ridge])
+def test_padding_counts_for_nothing(task: Task, baseline) -> None:
+    moved = task.support.x.clone()
+    moved[0, -1] += 1000
+    there = baseline(task.support._replace(x=moved), task.query)
+    torch.testing.assert_close(there, baseline(*task), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("baseline", [nearest_mean, ridge])
+def test_images_are_flattened(task: Task, baseline) -> None:
+    support, query = (side._replace(x=side.x.unflatten(2, (1, 4, 5))) for side in task)
+    torch.testing.assert_close(baseline(support, query), baseline(*task), rtol=0, atol=0)
+
+
+def test_single_precision_far_from_the_origin(task: Task) -> None:
+    """Features of a ReLU network have a large common mean: float32 must not lose the differences in it."""
+    for baseline in (nearest_mean, ridge):
+        support, query = (side._replace(x=(side.x + 300).float(), y=side.y.float(), weight=side.weight.float())
+                          for side in task)  # fmt: skip
+        exact = baseline(*(Batch(*(t.double() for t in side)) for side in (support, query)))
+        torch.testing.assert_close(baseline(support, query).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_errors(task: Task) -> None:
+    with pytest.raises(ValueError, match="positive and finite, got 0"):
+        ridge(*task, 0.0)
+    task.support.weight[2, 5:10] = 0
+    with pytest.raises(ValueError, match="class 1 of task 2 has no support row"):
+        nearest_mean(*task)
