@@ -101,7 +101,7 @@ class Trainer:
         estimate = self.method.objective(tasks, noise, self.executor)
         gradients = list(torch.autograd.grad(estimate.objective, self.parameters))
         if not all_finite(estimate.objective, gradients):
-            gradients = self._fallback(float(estimate.objective))
+            gradients = self._fallback(estimate.objective.item())
         if gradients:
             clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):

@@ -1,0 +1,66 @@
+"""A small but complete LEO meta-training in a process of its own, for the resume tests to kill.
+
+    python resume_driver.py FOLDER [--kill-in-write N]
+
+Noise, dropout, Adam, clipping, validation, early stopping and checkpoints all take part. With ``--kill-in-write N``
+the process kills itself in the middle of its N-th checkpoint write: after the temporary file, before the rename.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fewstep import files
+from fewstep.algorithms import leo
+from fewstep.core import generator
+from fewstep.data import Dataset, EpisodeSampler, l2_normalise
+from fewstep.evaluation import evaluate
+from fewstep.training import Trainer, Training
+
+OPTIONS = Training(
+    steps=200, tasks=4, rate=3e-2, clip_value=0.1, clip_norm=0.1, validate_every=10, validation_tasks=20, patience=3,
+    log_every=7, checkpoint_every=5,
+)  # fmt: skip
+
+
+def trainer(folder: Path) -> Trainer:
+    torch.set_num_threads(1)
+    torch.manual_seed(generator(0, 0, "initialisation").initial_seed())
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(20, 1, 16)).astype(np.float32)
+    rows = (centres + random.normal(size=(20, 10, 16)).astype(np.float32)).reshape(200, 16)
+    data = Dataset.from_labels(l2_normalise(torch.from_numpy(rows)), np.repeat(np.arange(20), 10))
+    method = leo(16, latents=4, kl_weight=0.1, encoder_penalty_weight=1e-3, orthogonality_weight=0.1)
+    train = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=4, seed=0)
+    held_out = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=20, seed=1)
+    score = lambda m: evaluate(m, held_out, 20, baselines=False).interval().mean  # noqa: E731
+    return Trainer(method, train, OPTIONS, score, folder=folder)
+
+
+def kill_in_write(number: int) -> None:
+    """Die by SIGKILL between writing the temporary file of the ``number``-th checkpoint and renaming it."""
+    rename, seen = os.replace, 0
+
+    def replace(source: object, target: object) -> None:
+        nonlocal seen
+        if str(target).endswith(".safetensors"):
+            seen += 1
+            if seen == number:
+                os.truncate(str(source), os.path.getsize(str(source)) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)  # type: ignore[arg-type]
+
+    files.os.replace = replace  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    if "--kill-in-write" in sys.argv:
+        kill_in_write(int(sys.argv[-1]))
+    run = trainer(Path(sys.argv[1]))
+    print("started", run.state.step, flush=True)
+    run.run()
+    print("finished", flush=True)

@@ -1,0 +1,131 @@
+import csv
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from resume_driver import OPTIONS, trainer
+
+from fewstep.core import L2
+from fewstep.training import Training, load_checkpoint, save_checkpoint
+from fewstep.training.gradients import all_finite, clip
+from fewstep.training.trainer import Trainer
+
+
+def test_clipping_is_by_value_then_by_each_tensors_norm() -> None:
+    # [3, 0.05] → value → [0.1, 0.05] → norm 0.1118 → scaled to 0.1; the second tensor is within both limits.
+    gradients = [torch.tensor([3.0, -0.05]), torch.tensor([0.03, 0.04])]
+    clip(gradients, 0.1, 0.1, "tensor")
+    torch.testing.assert_close(gradients[0], torch.tensor([0.1, -0.05]) * 0.1 / (0.1**2 + 0.05**2) ** 0.5)
+    assert torch.equal(gradients[1], torch.tensor([0.03, 0.04]))
+
+
+def test_global_clipping_keeps_proportions() -> None:
+    gradients = [torch.tensor([3.0]), torch.tensor([4.0])]
+    clip(gradients, None, 1.0, "global")
+    torch.testing.assert_close(torch.cat(gradients), torch.tensor([0.6, 0.8]))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_finiteness(bad: float) -> None:
+    good = [torch.ones(3), torch.zeros(2)]
+    assert all_finite(torch.tensor(1.0), good)
+    assert not all_finite(torch.tensor(bad), good)
+    assert not all_finite(torch.tensor(1.0), [*good, torch.tensor([0.0, bad])])
+
+
+def poisoned(folder: Path, nonfinite: str) -> Trainer:
+    """A trainer whose next task batch holds a NaN."""
+    run = trainer(folder)
+    run.options = Training(steps=1, clip_value=0.1, clip_norm=0.1, nonfinite=nonfinite)  # type: ignore[arg-type]
+    return run
+
+
+def step_with_nan(run: Trainer) -> dict[str, torch.Tensor]:
+    before = {name: p.detach().clone() for name, p in run.method.learner.named_parameters()}
+    tasks = run.source.batch(0)
+    tasks.query.x[0, 0, 0] = float("nan")
+    run.step(tasks)
+    return before
+
+
+def test_nonfinite_step_follows_the_l2_gradient_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the LEO authors intended: 1e-4·W for the penalised matrices, clipped, to Adam; the rates stay."""
+    run = poisoned(tmp_path, "decay")
+    with caplog.at_level(logging.WARNING):
+        before = step_with_nan(run)
+    assert run.state.nonfinite == 1
+    assert "not finite" in caplog.text
+    penalised = {name for r in run.method.regularisers if isinstance(r, L2) for name in r.parameters}
+    for name, parameter in run.method.learner.named_parameters():
+        if name in penalised:
+            expected = before[name] * 1e-4
+            expected = expected * min(1.0, 0.1 / expected.norm().item())
+            torch.testing.assert_close(parameter.grad, expected)
+            # Adam's first step is the rate times g/(|g| + 1e-8): almost the sign.
+            step = OPTIONS.rate * expected / (expected.abs() + 1e-8)
+            torch.testing.assert_close(before[name] - parameter, step, rtol=1e-3, atol=1e-6)
+        else:
+            assert torch.equal(parameter, before[name]), name
+
+
+def test_nonfinite_step_can_be_skipped_or_stop_the_run(tmp_path: Path) -> None:
+    run = poisoned(tmp_path, "skip")
+    before = step_with_nan(run)
+    assert all(torch.equal(p, before[name]) for name, p in run.method.learner.named_parameters())
+    assert run.state.nonfinite == 1
+    with pytest.raises(FloatingPointError, match="not finite"):
+        step_with_nan(poisoned(tmp_path, "stop"))
+
+
+def test_log_holds_plain_means(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    seen: list[float] = []
+    run.options = Training(steps=14, validate_every=100, validation_tasks=5, log_every=7, clip_value=0.1, clip_norm=0.1)
+    run.run(lambda state, metrics: seen.append(metrics["loss"]))
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = {int(r["step"]): float(r["value"]) for r in csv.DictReader(file) if (r["split"], r["name"]) == ("train", "loss")}
+    assert rows == {7: pytest.approx(sum(seen[:7]) / 7), 14: pytest.approx(sum(seen[7:]) / 7)}
+
+
+def test_best_is_restored_at_the_end(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    scores = iter([0.3, 0.9, 0.5])
+    snapshots: list[torch.Tensor] = []
+    run.options = Training(steps=30, validate_every=10, log_every=10, clip_value=0.1, clip_norm=0.1)
+    weight = run.method.learner.get_parameter("start.encoder.weight")
+
+    def validate(_: object) -> float:
+        snapshots.append(weight.detach().clone())
+        return next(scores)
+
+    run.validate = validate
+    state = run.run()
+    assert (state.best, state.best_step, state.stale) == (0.9, 20, 1)
+    assert torch.equal(weight, snapshots[1])
+    assert not torch.equal(weight, snapshots[2])
+
+
+def test_foreign_and_broken_files_are_refused(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run")
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"\x80\x04no pickle is ever loaded")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(path, run.method.learner)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(path, run.method.learner)
+    save_checkpoint(path, torch.nn.Linear(2, 2), run.state)
+    with pytest.raises(ValueError, match="another learner"):
+        load_checkpoint(path, run.method.learner)
+    with safe_open(path, "pt") as file:
+        assert "fewstep" in file.metadata()
+
+
+@pytest.mark.parametrize("field", ["steps", "tasks", "validate_every"])
+def test_senseless_options_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        Training(**({"steps": 1} | {field: 0}))
+    assert OPTIONS.steps > 0
