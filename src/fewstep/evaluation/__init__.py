@@ -3,6 +3,7 @@
 from fewstep.evaluation.baselines import nearest_mean, ridge
 from fewstep.evaluation.evaluate import Evaluation, evaluate
 from fewstep.evaluation.modes import evaluating, inner_steps
+from fewstep.evaluation.report import learning_curves
 from fewstep.evaluation.statistics import Interval, interval, paired
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "evaluating",
     "inner_steps",
     "interval",
+    "learning_curves",
     "nearest_mean",
     "paired",
     "ridge",

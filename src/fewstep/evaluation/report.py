@@ -1,0 +1,215 @@
+"""The report of a run, for a human reader: what was done, on which tasks, with what result."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fewstep.evaluation.evaluate import ADAPTED
+from fewstep.evaluation.statistics import Interval
+from fewstep.files import write_atomically
+
+CURVES, REPORT = "learning_curves.png", "report.md"
+
+Series: TypeAlias = list[tuple[int, float]]
+
+
+def learning_curves(metrics_csv: str | os.PathLike[str], out_png: str | os.PathLike[str]) -> None:
+    """Draw the training loss, and the score of training and validation tasks, over meta-steps.
+
+    Accuracy is drawn in percent. The loss has a logarithmic axis when it spans more than a factor of 30, and starts at
+    zero otherwise; the axis of the score spans what was measured. Values that are not finite leave a gap.
+
+    Args:
+        metrics_csv: long format with the columns ``step, split, name, value``; the splits ``train`` and
+            ``validation``; the name ``loss`` and that of the score.
+        out_png: written whole or not at all.
+
+    Raises:
+        ValueError: when the file has no such columns, or no value to draw.
+        OSError: if a file cannot be read or written.
+    """
+    series = _read(Path(metrics_csv))
+    loss = series.get(("train", "loss"), [])
+    scores = [name for split, name in series if split == "validation"]
+    if not loss and not scores:
+        raise ValueError(f"{metrics_csv} has neither a training loss nor a validation score yet: train a little longer")
+
+    # Here, for importing matplotlib takes longer than most of the library. A Figure of its own leaves the backend of
+    # the user's pyplot alone; without pyplot it draws by Agg.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    panels = (1 if loss else 0) + len(scores)
+    figure = Figure(figsize=(7, 0.7 + 2.6 * panels), layout="constrained", dpi=150)
+    axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+    for axis in axes:
+        axis.grid(alpha=0.3, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("meta-step")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    if loss:
+        axis, (steps, values) = axes[0], zip(*loss, strict=True)
+        axis.plot(steps, values, color="C0", linewidth=1.2, marker="." if len(steps) < 30 else None)
+        finite = [value for value in values if math.isfinite(value)]
+        wide = bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
+        if wide:
+            axis.set_yscale("log")
+        elif finite and min(finite) >= 0:
+            axis.set_ylim(bottom=0)
+        axis.set_ylabel("query loss" + (", log scale" if wide else ""))
+        axis.set_title("Training tasks, averaged between logged steps", loc="left", fontsize=10)
+
+    for axis, name in zip(axes[-len(scores) :] if scores else [], scores, strict=True):
+        scale, unit = (100, ", %") if name == "accuracy" else (1, "")
+        for split, style in (
+            ("train", {"color": "0.6", "linewidth": 1.0, "label": "training tasks (with noise, as trained)"}),
+            ("validation", {"color": "C1", "linewidth": 1.4, "marker": "o", "markersize": 3.5, "label": "validation"}),
+        ):
+            if points := series.get((split, name)):
+                steps, values = zip(*points, strict=True)
+                axis.plot(steps, [scale * value for value in values], **style)
+        axis.set_ylabel(f"{name}{unit}")
+        axis.set_title("Score", loc="left", fontsize=10)
+        axis.legend(frameon=False, fontsize=8)
+
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_atomically(out_png, image.getvalue())
+
+
+def report(run_dir: str | os.PathLike[str]) -> Path:
+    """Write ``report.md``, and ``learning_curves.png`` beside it, from what a run left in its folder.
+
+    Read, where they are there: ``config.json``, ``environment.json``, ``metrics.csv``, and every JSON file that holds
+    an :class:`~fewstep.evaluation.Evaluation`: ``test.json`` first, then the others by name. What is absent is said to
+    be absent.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        ValueError: when a file is damaged.
+        OSError: when the folder cannot be read or written.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise ValueError(f"report: {folder} is not a folder; give the folder of a run")
+    config, environment = _load(folder / "config.json"), _load(folder / "environment.json")
+    others = sorted(path for path in folder.glob("*.json") if path.name != "test.json")
+    loaded = {path.stem: _load(path) for path in [folder / "test.json", *others]}
+    tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}
+
+    lines = [f"# {config.get('recipe') or folder.resolve().name}", ""]
+    lines += ["## Results", ""] if tests else ["## Results", "", "The run has not been tested yet.", ""]
+    for name, test in tests.items():
+        lines += _result(name, test)
+    lines += ["## Learning curves", "", *_curves(folder), ""]
+    lines += ["## Configuration", "", *_mapping(config, "There is no config.json."), ""]
+    lines += ["## Environment", "", *_mapping(environment, "There is no environment.json.")]
+    write_atomically(folder / REPORT, "\n".join(lines).rstrip() + "\n")
+    return folder / REPORT
+
+
+def _result(name: str, test: Mapping[str, Any]) -> list[str]:
+    """One evaluation: its protocol, its scores and what they mean."""
+    percent, tasks = test["score"] == "accuracy", int(test["tasks"])
+    statistics = (
+        "**transductive**: queries were normalised by statistics of all query rows of their task"
+        if test["transductive"]
+        else "inductive: the prediction for a query does not depend on other queries"
+    )
+    protocol = {**test.get("protocol", {}), "tasks": tasks, "statistics": statistics}
+
+    def cell(summary: Mapping[str, float] | None, sign: bool = False) -> str:
+        if summary is None:
+            return "n/a"
+        return Interval(summary["mean"], summary["half_width"], tasks).text(percent=percent, sign=sign)
+
+    unit = f"{test['score']}, %" if percent else test["score"]
+    better = "higher" if test["higher_is_better"] else "lower"
+    rows = [
+        (
+            f"**{ADAPTED}**" if score == ADAPTED else score,
+            cell(summary),
+            "" if score == ADAPTED else cell(test["differences"].get(score), sign=True),
+        )
+        for score, summary in test["scores"].items()
+    ]
+    absent = [score for score, summary in test["scores"].items() if summary is None]
+    return [
+        f"### {name}",
+        "",
+        *_table(("protocol", ""), [(key, _text(value)) for key, value in protocol.items()]),
+        "",
+        *_table(("", f"{unit} ({better} is better)", f"{ADAPTED} − this"), rows),
+        "",
+        f"Mean ± half of the 95% interval over the {tasks} tasks, 1.96·s/√n. Differences are paired by task. Intervals "
+        "are of the choice of test tasks; another training seed is not covered by them.",
+        *([f"n/a: {', '.join(absent)} had scores that are not finite, or a single task."] if absent else []),
+        "",
+    ]
+
+
+def _curves(folder: Path) -> list[str]:
+    if not (folder / "metrics.csv").exists():
+        return ["There is no metrics.csv."]
+    try:
+        learning_curves(folder / "metrics.csv", folder / CURVES)
+    except ValueError as error:
+        return [f"Nothing to draw: {error}."]
+    return [f"![Training loss and score over meta-steps]({CURVES})"]
+
+
+def _read(path: Path) -> dict[tuple[str, str], Series]:
+    """Points by split and name, in the order of the file."""
+    series: dict[tuple[str, str], Series] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8") as file:
+        try:
+            for row in csv.DictReader(file):
+                series[row["split"], row["name"]].append((int(row["step"]), float(row["value"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} must have the columns step, split, name, value, all filled: {error!r}") from error
+    return dict(series)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file or no object."""
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"report: {path} is damaged ({error}); delete it, or restore it") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _mapping(values: Mapping[str, Any], absence: str) -> list[str]:
+    return _table(("setting", "value"), _flat(values)) if values else [absence]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Nested settings as dotted names."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "–" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines]
