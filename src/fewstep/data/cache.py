@@ -1,12 +1,12 @@
-"""Files written whole or not at all, and the folder for what can be computed again."""
+"""The folder for what can be computed again, and arrays as file contents."""
 
+import io
 import os
-import secrets
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
+import numpy as np
 import platformdirs
+from numpy.typing import NDArray
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
@@ -17,26 +17,12 @@ def cache_folder(folder: str | Path | None = None) -> Path:
     return Path(folder or os.environ.get("FEWSTEP_CACHE") or platformdirs.user_cache_dir("fewstep"))
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
-
-    A reader, a crash or a second writer therefore sees the old file or the new one, never a part of one. Missing
-    folders are created.
-
-    Args:
-        path: the file to make or replace.
-        write: receives the file, open for binary writing.
+def npz(arrays: dict[str, NDArray[np.generic]], *, compressed: bool) -> bytes:
+    """Named arrays as the contents of an ``.npz`` file, without pickles.
 
     Raises:
-        OSError: if the folder cannot be written. The temporary file is removed.
+        ValueError: if an array holds Python objects.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

@@ -15,6 +15,16 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
+def check_word(name: str, value: int) -> None:
+    """Refuse a seed or step that is no 64-bit word.
+
+    Raises:
+        ValueError: if ``value`` is outside ``0 <= value < 2**64``.
+    """
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{name} must be an integer from 0 to 2**64 - 1, not {value}")
+
+
 def words(seed: int, step: int, stream: str, shape: tuple[int, ...]) -> UInt64[np.ndarray, "*shape"]:
     """Uniform 64-bit words of one step of one stream.
 
@@ -31,9 +41,8 @@ def words(seed: int, step: int, stream: str, shape: tuple[int, ...]) -> UInt64[n
     Raises:
         ValueError: if the seed or the step is out of range.
     """
-    for name, value in (("seed", seed), ("step", step)):
-        if not 0 <= value < 2**64:
-            raise ValueError(f"{name} must be an integer from 0 to 2**64 - 1, not {value}")
+    check_word("seed", seed)
+    check_word("step", step)
     label = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest(), "little")
     generator = np.random.Philox(key=np.array([seed, label], np.uint64), counter=np.array([0, 0, 0, step], np.uint64))
     drawn: NDArray[np.uint64] = generator.random_raw(int(np.prod(shape))).reshape(shape)

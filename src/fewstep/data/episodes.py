@@ -5,7 +5,7 @@ Drawing which examples make up a task and fetching them are two steps, :meth:`Ep
 bounded by memory bandwidth, and each is timed and tested by itself.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import final
 
 import numpy as np
@@ -77,7 +77,7 @@ def assemble(
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class EpisodeSampler:
     """Random N-way K-shot tasks: a :class:`~fewstep.data.TaskSource`.
 
@@ -103,11 +103,12 @@ class EpisodeSampler:
         device: where the tensors lie.
 
     Raises:
-        ValueError: if a count is not positive, the dataset has fewer classes than ``ways``, or a class has too few
-            examples (named in the message).
+        ValueError: if a count is not positive, the seed is out of range, the dataset has fewer classes than ``ways``,
+            or a class has too few examples (named in the message).
     """
 
     dataset: Dataset
+    _: KW_ONLY
     ways: int
     shots: int
     queries: int | None
@@ -122,6 +123,7 @@ class EpisodeSampler:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        draws.check_word("seed", self.seed)
         if self.dataset.classes < self.ways:
             raise ValueError(
                 f"{self.dataset} has {self.dataset.classes} classes, too few for {self.ways}-way tasks: "

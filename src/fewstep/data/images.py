@@ -100,6 +100,6 @@ def _pixels(path: Path, size: int, colour: bool, invert: bool | None) -> UInt8[n
     opaque = Image.alpha_composite(paper, upright).convert("RGB" if colour else "L")
     if invert is None:
         invert = not colour
-    small = np.asarray(opaque.resize((size, size), Image.Resampling.LANCZOS))
+    small = np.array(opaque.resize((size, size), Image.Resampling.LANCZOS))
     channels = np.moveaxis(small, -1, 0) if colour else small[None]
     return np.ascontiguousarray(255 - channels if invert else channels)

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -20,8 +21,9 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from fewstep.data import draws
-from fewstep.data.cache import cache_folder, write_atomically
+from fewstep.data.cache import cache_folder, npz
 from fewstep.data.dataset import Dataset
+from fewstep.files import write_atomically
 
 Split = Literal["train", "val", "trainval", "test"]
 
@@ -123,7 +125,7 @@ def _small_images(folder: Path) -> tuple[UInt8[np.ndarray, "n 1 28 28"], list[st
     bits, names = _unpack(archive)
     images = _reduce(bits)
     try:
-        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, images=images, names=np.array(names)))
+        write_atomically(path, npz({"images": images, "names": np.array(names)}, compressed=False))
     except OSError as error:
         _log.info("cannot keep the reduced Omniglot images in %s (%s); the next load reduces them again", path, error)
     return images, names
@@ -143,8 +145,12 @@ def _read_cached(path: Path) -> tuple[UInt8[np.ndarray, "n 1 28 28"], list[str]]
 
 
 def _reduce(bits: Bool[np.ndarray, "characters drawers side side"]) -> UInt8[np.ndarray, "n 1 28 28"]:
-    grey = bits.reshape(-1, *bits.shape[-2:]).view(np.uint8) * np.uint8(255)
-    small = np.empty((len(grey), 1, _SIDE, _SIDE), np.uint8)
-    for image, target in zip(grey, small, strict=True):
-        target[0] = np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
-    return small
+    small = np.empty((*bits.shape[:2], _SIDE, _SIDE), np.uint8)
+
+    def reduce_character(c: int) -> None:
+        for image, target in zip(bits[c].view(np.uint8) * np.uint8(255), small[c], strict=True):
+            target[:] = np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
+
+    with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter while it filters
+        list(pool.map(reduce_character, range(len(bits))))
+    return small.reshape(-1, 1, _SIDE, _SIDE)

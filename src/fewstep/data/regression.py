@@ -50,7 +50,7 @@ class Sinusoids:
         device: where the tensors lie.
 
     Raises:
-        ValueError: if a count is not positive, or a range is reversed or not finite.
+        ValueError: if a count is not positive, the seed is out of range, or a range is reversed or not finite.
 
     Source: Finn et al. 2017, section 5.1.
     """
@@ -71,6 +71,7 @@ class Sinusoids:
         for name in ("shots", "queries", "tasks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        draws.check_word("seed", self.seed)
         for name in ("amplitude", "phase", "frequency", "x"):
             low, high = getattr(self, name)
             if not (np.isfinite([low, high]).all() and low <= high):

@@ -1,6 +1,7 @@
 """A fixed list of tasks that can be saved, so that other software can be judged on the same tasks."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 
 from fewstep.core.types import Task
-from fewstep.data.cache import write_atomically
+from fewstep.data.cache import npz
 from fewstep.data.dataset import Dataset
 from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble
+from fewstep.files import write_atomically
 
 _FORMAT = 1
+_INDEX = ("classes", "support", "query", "query_weight")
 
 
 @final
@@ -67,12 +70,7 @@ class TaskList:
         if batches < 1:
             raise ValueError(f"batches must be at least 1, got {batches}")
         drawn = [sampler.indices(step) for step in range(start, start + batches)]
-        index = TaskIndices(
-            *(
-                np.concatenate([getattr(part, name) for part in drawn])
-                for name in ("classes", "support", "query", "query_weight")
-            )
-        )
+        index = TaskIndices(*(np.concatenate([getattr(part, name) for part in drawn]) for name in _INDEX))
         return cls(
             dataset=sampler.dataset, index=index, tasks=sampler.tasks, dtype=sampler.dtype, device=sampler.device
         )
@@ -119,15 +117,12 @@ class TaskList:
         """
         arrays = {
             "format": np.array(_FORMAT),
-            "classes": self.index.classes,
-            "support": self.index.support,
-            "query": self.index.query,
-            "query_weight": self.index.query_weight,
+            **{name: getattr(self.index, name) for name in _INDEX},
             "tasks": np.array(self.tasks),
             "dataset": np.array(str(self.dataset)),
             **_fingerprint(self.dataset),
         }
-        write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+        write_atomically(path, npz(arrays, compressed=True))
 
     @classmethod
     def load(
@@ -155,21 +150,24 @@ class TaskList:
         try:
             with np.load(path, allow_pickle=False) as file:
                 saved = {name: file[name] for name in file.files}
-            if saved["format"] != _FORMAT:
-                raise ValueError(f"{path} has format {saved['format']}, this version reads format {_FORMAT}")
-            index = TaskIndices(*(saved[name] for name in ("classes", "support", "query", "query_weight")))
-        except (zipfile.BadZipFile, KeyError, EOFError, AttributeError) as error:
+            index = TaskIndices(*(saved[name] for name in _INDEX))
+            source, version, saved_tasks = str(saved["dataset"]), int(saved["format"]), int(saved["tasks"])
+            fingerprint = {name: saved[name] for name in _fingerprint(dataset)}
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged or is no task list ({error}): save it again") from error
+        if version != _FORMAT:
+            raise ValueError(f"{path} has format {version}, this version of fewstep reads format {_FORMAT}")
         for name, here in _fingerprint(dataset).items():
-            if not np.array_equal(saved[name], here):
+            there = fingerprint[name]
+            if not np.array_equal(there, here):
                 raise ValueError(
-                    f"{path} was drawn from {saved['dataset']}, which has other {name} than {dataset}: "
-                    f"{_brief(saved[name])} there, {_brief(here)} here. Load the dataset that it was saved with"
+                    f"{path} was drawn from {source}, which has other {name} than {dataset}: "
+                    f"{_brief(there)} there, {_brief(here)} here. Load the dataset that it was drawn from"
                 )
         return cls(
             dataset=dataset,
             index=index,
-            tasks=int(saved["tasks"]) if tasks is None else tasks,
+            tasks=saved_tasks if tasks is None else tasks,
             dtype=dtype,
             device=device,
         )
