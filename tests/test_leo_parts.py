@@ -44,9 +44,9 @@ def draws(method: Method, of: Task, step: int = 0) -> Any:
 
 def gradients(method: Method, of: Task, noise: Any) -> dict[str, Tensor]:
     """The objective and every meta-gradient, by name."""
-    objective = method.objective(of, noise).objective
-    named = dict(method.learner.named_parameters())
-    return {"objective": objective.detach(), **dict(zip(named, torch.autograd.grad(objective, list(named.values()))))}
+    objective, named = method.objective(of, noise).objective, dict(method.learner.named_parameters())
+    found = torch.autograd.grad(objective, list(named.values()))
+    return {"objective": objective.detach(), **dict(zip(named, found, strict=True))}
 
 
 # -- the relation network ----------------------------------------------------------------------------------------------
