@@ -11,14 +11,15 @@ from fewstep.classifier import FewShotClassifier
 from fewstep.core import Descend, Method
 from fewstep.networks import Conv4, mlp
 
-NAMES = ["tern", "auk", "gull"]
+NAMES = ["gull", "auk", "tern"]
 
 
 def clusters(rows: Sequence[int], features: int = 8, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """Far clusters with unequal numbers of rows, shuffled."""
+    """Far clusters with unequal numbers of rows, shuffled so that the last name in the alphabet comes first."""
     source = np.random.default_rng(seed)
     centres = 4 * np.random.default_rng(7).normal(size=(len(rows), features))
     index = source.permutation(np.repeat(np.arange(len(rows)), rows))
+    index = np.concatenate([[len(rows) - 1], np.delete(index, np.flatnonzero(index == len(rows) - 1)[0])])
     return centres[index] + 0.3 * source.normal(size=(len(index), features)), np.array(NAMES)[index]
 
 
@@ -54,7 +55,7 @@ def test_renaming_classes_renames_predictions(build) -> None:
     x, y = clusters([1, 4, 2])
     xq, _ = clusters([5, 5, 5], seed=1)
     method = build()
-    number = {"tern": 30, "auk": -1, "gull": 7}  # sorted in another order than the names
+    number = {"tern": -1, "auk": 30, "gull": 7}  # sorted in another order than the names
     named = FewShotClassifier(method).fit(x, y)
     numbered = FewShotClassifier(method).fit(torch.from_numpy(x), torch.tensor([number[name] for name in y]))
     assert numbered.predict(xq).tolist() == [number[name] for name in named.predict(xq)]

@@ -62,6 +62,18 @@ def test_single_precision_far_from_the_origin(task: Task) -> None:
         torch.testing.assert_close(baseline(support, query).double(), exact, rtol=1e-5, atol=1e-5)
 
 
+def test_ridge_in_single_precision_with_a_small_penalty(task: Task) -> None:
+    """Near-copies of a row make X̃X̃ᵀ nearly singular, with a penalty far below what float32 resolves of it."""
+    x = task.support.x.float() * 30
+    x[:, 1::2] = x[:, :-1:2] + 0.03 * torch.randn(x[:, 1::2].shape)
+    support = task.support._replace(x=x, y=task.support.y.float(), weight=torch.ones(x.shape[:2]))
+    query = task.query._replace(x=task.query.x.float() * 30)
+    for i in range(4):
+        witness = Ridge(alpha=1e-3, solver="svd").fit(x[i].double(), support.y[i].double())
+        expected = torch.from_numpy(witness.predict(query.x[i].double())).float()
+        torch.testing.assert_close(ridge(support, query, 1e-3)[i], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_errors(task: Task) -> None:
     with pytest.raises(ValueError, match="positive and finite, got 0"):
         ridge(*task, 0.0)

@@ -22,8 +22,8 @@ Series: TypeAlias = list[tuple[int, float]]
 def learning_curves(metrics_csv: str | os.PathLike[str], out_png: str | os.PathLike[str]) -> None:
     """Draw the training loss, and the score of training and validation tasks, over meta-steps.
 
-    Accuracy is drawn in percent. The loss has a logarithmic axis when it spans more than a factor of 30, and starts at
-    zero otherwise; the axis of the score spans what was measured. Values that are not finite leave a gap.
+    Accuracy is drawn in percent, over the range that was measured. Losses and errors have a logarithmic axis when they
+    span more than a factor of 30, and one that starts at zero otherwise. Values that are not finite leave a gap.
 
     Args:
         metrics_csv: long format with the columns ``step, split, name, value``; the splits ``train`` and
@@ -52,36 +52,46 @@ def learning_curves(metrics_csv: str | os.PathLike[str], out_png: str | os.PathL
         axis.grid(alpha=0.3, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("meta-step")
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
     if loss:
         axis, (steps, values) = axes[0], zip(*loss, strict=True)
         axis.plot(steps, values, color="C0", linewidth=1.2, marker="." if len(steps) < 30 else None)
-        finite = [value for value in values if math.isfinite(value)]
-        wide = bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
-        if wide:
-            axis.set_yscale("log")
-        elif finite and min(finite) >= 0:
-            axis.set_ylim(bottom=0)
-        axis.set_ylabel("query loss" + (", log scale" if wide else ""))
+        axis.set_ylabel(
+            ("query loss, nats" if "accuracy" in scores else "query loss") + _from_zero_or_log(axis, values)
+        )
         axis.set_title("Training tasks, averaged between logged steps", loc="left", fontsize=10)
 
     for axis, name in zip(axes[-len(scores) :] if scores else [], scores, strict=True):
         scale, unit = (100, ", %") if name == "accuracy" else (1, "")
+        drawn: list[float] = []
         for split, style in (
-            ("train", {"color": "0.6", "linewidth": 1.0, "label": "training tasks (with noise, as trained)"}),
+            ("train", {"color": "0.6", "linewidth": 1.0, "label": "training tasks, averaged between logged steps"}),
             ("validation", {"color": "C1", "linewidth": 1.4, "marker": "o", "markersize": 3.5, "label": "validation"}),
         ):
             if points := series.get((split, name)):
                 steps, values = zip(*points, strict=True)
                 axis.plot(steps, [scale * value for value in values], **style)
-        axis.set_ylabel(f"{name}{unit}")
+                drawn += values
+        axis.set_ylabel(f"{name}{unit}" + ("" if name == "accuracy" else _from_zero_or_log(axis, drawn)))
         axis.set_title("Score", loc="left", fontsize=10)
         axis.legend(frameon=False, fontsize=8)
 
+    axes[-1].set_xlim(left=0)
     image = io.BytesIO()
     figure.savefig(image, format="png")
     write_atomically(out_png, image.getvalue())
+
+
+def _from_zero_or_log(axis: Any, values: Iterable[float]) -> str:
+    """Scale the axis of a loss, and say so."""
+    finite = [value for value in values if math.isfinite(value)]
+    if finite and min(finite) > 0 and max(finite) > 30 * min(finite):
+        axis.set_yscale("log")
+        return ", log scale"
+    if finite and min(finite) >= 0:
+        axis.set_ylim(bottom=0)
+    return ""
 
 
 def report(run_dir: str | os.PathLike[str]) -> Path:
