@@ -1,1 +1,25 @@
-"""fewstep: optimisation-based meta-learning, as compositions of a start, a rule and a meta-gradient."""
+"""fewstep: optimisation-based meta-learning, as compositions of a start, a rule and a meta-gradient.
+
+The parts are in :mod:`fewstep.core`, the papers in :mod:`fewstep.algorithms`, tasks in :mod:`fewstep.data`, and
+``fewstep.load(run)`` opens a trained run as a classifier.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from fewstep.algorithms import fomaml, leo, maml, meta_sgd
+
+if TYPE_CHECKING:
+    from fewstep.run import Run, load
+
+__version__ = "0.1.0"
+
+__all__ = ["Run", "fomaml", "leo", "load", "maml", "meta_sgd"]
+
+
+def __getattr__(name: str) -> Any:
+    # Runs bring in recipes, evaluation and files: not needed to compose and train, so imported when asked for.
+    if name in ("Run", "load"):
+        from fewstep import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module 'fewstep' has no attribute {name!r}")

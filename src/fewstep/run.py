@@ -114,7 +114,7 @@ class Run:
     def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
         executor = self.config.training.make_executor()
         with self._at_test():
-            return evaluate(method, source, tasks, baselines=False, executor=executor).interval().mean
+            return evaluate(method, source, tasks, baselines=False, executor=executor).scores["adapted"].mean().item()
 
     def test(
         self,

@@ -1,0 +1,144 @@
+"""The program as its user meets it: every command on a short but complete run."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fewstep
+from fewstep.cli import main
+from fewstep.data.omniglot import omniglot
+from fewstep.recipes import RECIPES, from_json, to_json
+
+TINY = ["--data.pretraining.epochs", "1", "--data.pretraining.channels", "4", "8", "--data.pretraining.pools", "2", "--data.pretraining.block", "1",
+        "--data.pretraining.batch", "1024", "--data.no-rotations", "--data.ways", "5", "--training.steps", "12",
+        "--training.validate-every", "6", "--training.log-every", "4", "--training.validation-tasks", "10",
+        "--testing.tasks", "20"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "leo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEWSTEP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        main(["train", "leo-omniglot", *TINY, "--out", str(folder)])
+    return folder
+
+
+def test_a_run_folder_is_complete(run: Path) -> None:
+    for name in ("config.json", "environment.json", "metrics.csv", "best.safetensors", "last.safetensors",
+                 "extractor.safetensors", "test.json", "test_tasks.csv", "report.md", "learning_curves.png"):  # fmt: skip
+        assert (run / name).stat().st_size > 0, name
+    config, environment = from_json(run / "config.json"), json.loads((run / "environment.json").read_text())
+    assert config.training.steps == 12
+    assert environment["versions"]["torch"] == torch.__version__.split("+")[0] or environment["versions"]["torch"]
+    assert environment["threads"] >= 1
+    with (run / "test_tasks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 20
+    test = json.loads((run / "test.json").read_text())
+    mean = np.mean([float(row["adapted"]) for row in rows])
+    assert test["scores"]["adapted"]["mean"] == pytest.approx(mean)
+    assert set(test["differences"]) == {"unadapted", "nearest class mean", "ridge"}
+    assert test["protocol"]["queries"] == "all remaining"
+    assert test["protocol"]["query rows"] == 5 * 19
+    report = (run / "report.md").read_text()
+    assert "learning_curves.png" in report
+    assert "leo-omniglot" in report
+
+
+def test_evaluate_takes_any_ways_and_shots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(run), "--ways", "3", "--shots", "4", "--tasks", "10", "--out", "three"])
+    test = json.loads((run / "three.json").read_text())
+    assert (test["protocol"]["ways"], test["protocol"]["support rows"], test["protocol"]["query rows"]) == (3, 12, 48)
+    assert "nearest class mean" in capsys.readouterr().out
+
+
+def test_predict_labels_images_and_features(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = omniglot("test").gather(np.arange(40))[:, 0].numpy()  # two characters of twenty drawings
+    for name, rows in (("alpha", range(5)), ("beta", range(20, 23))):
+        (tmp_path / "support" / name).mkdir(parents=True)
+        for i in rows:
+            Image.fromarray(np.uint8(255 - 255 * images[i])).save(tmp_path / "support" / name / f"{i}.png")
+    (tmp_path / "query").mkdir()
+    for i in (6, 30):
+        Image.fromarray(np.uint8(255 - 255 * images[i])).save(tmp_path / "query" / f"{i}.png")
+    out = tmp_path / "predictions.csv"
+    main(["predict", str(run), "--support", str(tmp_path / "support"), "--query", str(tmp_path / "query"), "--out", str(out)])
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["query"] for row in rows] == ["30.png", "6.png"]
+    assert all(row["label"] in ("alpha", "beta") for row in rows)
+    assert all(float(r["p(alpha)"]) + float(r["p(beta)"]) == pytest.approx(1, abs=1e-5) for r in rows)
+
+    # The same through features and the library gives the same probabilities.
+    x = images[[*range(5), *range(20, 23)], None]
+    classifier = fewstep.load(run).fit(x, ["alpha"] * 5 + ["beta"] * 3)
+    p = classifier.predict_proba(images[[30, 6], None])
+    assert p[:, 0] == pytest.approx([float(row["p(alpha)"]) for row in rows], abs=2e-3)  # PNG has 8 bits
+
+    with pytest.raises(SystemExit):
+        main(["predict", str(run), "--support", str(tmp_path / "query"), "--query", str(tmp_path / "query")])
+    assert "no labels" in capsys.readouterr().err
+
+
+def test_a_finished_run_resumes_to_nothing_and_keeps_its_configuration(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "best.safetensors").read_bytes()
+    with pytest.raises(SystemExit):
+        main(["train", "leo-omniglot", "--resume", str(run), "--seed", "3"])
+    assert "keeps its configuration" in capsys.readouterr().err
+    assert (run / "best.safetensors").read_bytes() == before
+
+
+def test_regression_runs_are_tested_at_several_shots(tmp_path: Path) -> None:
+    main(["train", "maml-sinusoid", "--training.steps", "6", "--training.validate-every", "3",
+          "--training.validation-tasks", "10", "--testing.tasks", "10", "--out", str(tmp_path / "run")])  # fmt: skip
+    for shots in (5, 10):
+        test = json.loads((tmp_path / "run" / f"test-{shots}-shot.json").read_text())
+        assert test["protocol"]["support rows"] == shots
+        assert {"after 1 step", "after 5 steps"} <= set(test["scores"])
+    with pytest.raises(ValueError, match="regression"):
+        fewstep.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_listed_shown_and_survive_json(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["list"])
+    assert name in capsys.readouterr().out
+    main(["show", name])
+    assert '"steps"' in capsys.readouterr().out
+    (tmp_path / "config.json").write_text(to_json(RECIPES[name]()))
+    assert from_json(tmp_path / "config.json") == RECIPES[name]()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no command 'trian'"),
+        (["train", "leo-imagenet"], "no recipe 'leo-imagenet'"),
+        (["evaluate", "nowhere"], "not a run"),
+        (["train", "maml-sinusoid", "--device", "cuda:77"], "cuda:77"),
+        (["train", "maml-sinusoid", "--training.steps", "0"], "at least 1"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_importing_is_light() -> None:
+    import subprocess
+    import sys
+
+    code = "import fewstep, fewstep.cli, sys; print([m for m in ('matplotlib', 'sklearn', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

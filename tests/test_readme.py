@@ -1,0 +1,26 @@
+"""The README's Python runs, shortened where the text says how long."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+SHORTER = {
+    "Pretraining()": "Pretraining(channels=(4, 8), pools=2, block=1, epochs=1, batch=1024)",
+    "range(1000)": "range(2)",
+    "evaluate(method, held_out, 2000)": "evaluate(method, held_out, 100)",
+    'rotations=split == "train"': "rotations=False",
+}
+
+
+def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path))
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    code = blocks[0]
+    for long, short in SHORTER.items():
+        assert long in code, f"the README no longer says {long}"
+        code = code.replace(long, short)
+    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(blocks[1], "README.md", "exec"), {})
