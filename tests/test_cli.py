@@ -14,7 +14,8 @@ from fewstep.cli import main
 from fewstep.data.omniglot import omniglot
 from fewstep.recipes import RECIPES, from_json, to_json
 
-TINY = ["--data.pretraining.epochs", "1", "--data.pretraining.channels", "4", "8", "--data.pretraining.pools", "2", "--data.pretraining.block", "1",
+TINY = ["--data.pretraining.epochs", "1", "--data.pretraining.channels", "4", "8", "--data.pretraining.pools", "2",
+        "--data.pretraining.block", "1",
         "--data.pretraining.batch", "1024", "--data.no-rotations", "--data.ways", "5", "--training.steps", "12",
         "--training.validate-every", "6", "--training.log-every", "4", "--training.validation-tasks", "10",
         "--testing.tasks", "20"]  # fmt: skip
@@ -31,7 +32,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_folder_is_complete(run: Path) -> None:
     for name in ("config.json", "environment.json", "metrics.csv", "best.safetensors", "last.safetensors",
-                 "extractor.safetensors", "test.json", "test_tasks.csv", "report.md", "learning_curves.png"):  # fmt: skip
+                 "extractor.safetensors", "test.json", "test_tasks.csv", "report.md",
+                 "learning_curves.png"):  # fmt: skip
         assert (run / name).stat().st_size > 0, name
     config, environment = from_json(run / "config.json"), json.loads((run / "environment.json").read_text())
     assert config.training.steps == 12
@@ -68,7 +70,18 @@ def test_predict_labels_images_and_features(run: Path, tmp_path: Path, capsys: p
     for i in (6, 30):
         Image.fromarray(np.uint8(255 - 255 * images[i])).save(tmp_path / "query" / f"{i}.png")
     out = tmp_path / "predictions.csv"
-    main(["predict", str(run), "--support", str(tmp_path / "support"), "--query", str(tmp_path / "query"), "--out", str(out)])
+    main(
+        [
+            "predict",
+            str(run),
+            "--support",
+            str(tmp_path / "support"),
+            "--query",
+            str(tmp_path / "query"),
+            "--out",
+            str(out),
+        ]
+    )
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["query"] for row in rows] == ["30.png", "6.png"]
@@ -140,5 +153,9 @@ def test_importing_is_light() -> None:
     import subprocess
     import sys
 
-    code = "import fewstep, fewstep.cli, sys; print([m for m in ('matplotlib', 'sklearn', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import fewstep, fewstep.cli, sys; print([m for m in ('matplotlib', 'sklearn', 'pandas') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

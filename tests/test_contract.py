@@ -17,7 +17,9 @@ def noise_of(method: Method, tasks: Task, step: int = 0) -> object:
     return method.learner.noise(tasks, generator(0, step, "noise"))
 
 
-def gradients(method: Method, tasks: Task, noise: object, executor: Executor, granularity: str = "task") -> torch.Tensor:
+def gradients(
+    method: Method, tasks: Task, noise: object, executor: Executor, granularity: str = "task"
+) -> torch.Tensor:
     """The objective and all meta-gradients in one vector."""
     estimate = method.objective(tasks, noise, executor, granularity)  # type: ignore[arg-type]
     parameters = list(method.learner.parameters())

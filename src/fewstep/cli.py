@@ -65,7 +65,9 @@ def train(arguments: Sequence[str]) -> None:
     config = parsed.config
     if parsed.resume is not None:
         if config != default:
-            raise ValueError(f"a resumed run keeps its configuration; give no options besides --resume {parsed.resume}.")
+            raise ValueError(
+                f"a resumed run keeps its configuration; give no options besides --resume {parsed.resume}."
+            )
         run = Run.resume(parsed.resume, console.log)
     else:
         folder = parsed.out or Path("runs") / f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -208,14 +210,18 @@ _FUNCTIONS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command; a user's mistake ends in one line and status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
     if not arguments or arguments[0] in ("-h", "--help"):
         console.print(USAGE, highlight=False)
         return
     command, *rest = arguments
     try:
         if command == "train" and rest[:1] in ([], ["--help"], ["-h"]):
-            console.print("fewstep train RECIPE [options]; fewstep train RECIPE --help shows every option", highlight=False)
+            console.print(
+                "fewstep train RECIPE [options]; fewstep train RECIPE --help shows every option", highlight=False
+            )
             list_recipes()
         elif command == "train":
             train(rest)

@@ -50,7 +50,7 @@ def _read(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None, 
         with np.load(path, allow_pickle=False) as archive:
             if "x" not in archive:
                 raise ValueError(f"{path} holds {sorted(archive)}, but no array x of features.")
-            x, y = archive["x"], archive["y"] if "y" in archive else None
+            x, y = archive["x"], archive.get("y")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return x, y, [str(i) for i in range(len(x))]

@@ -41,6 +41,8 @@ def training_bar(console: Console, steps: int) -> Iterator[Callable[[State, dict
 @contextmanager
 def test_bar(console: Console, tasks: int) -> Iterator[Callable[[int, int], None]]:
     """A bar over test tasks that leaves nothing behind."""
-    with Progress(TextColumn("testing"), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as progress:
+    with Progress(
+        TextColumn("testing"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
+    ) as progress:
         bar = progress.add_task("testing", total=tasks)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -21,6 +21,7 @@ from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
 from fewstep.data import TaskSource
 from fewstep.evaluation import Evaluation, evaluate, inner_steps
+from fewstep.evaluation.evaluate import ADAPTED
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
 from fewstep.pretraining import FeatureExtractor
@@ -38,8 +39,9 @@ TEST_BATCH = 100
 class Run:
     """A folder with the configuration, log, checkpoints, test result and report of one meta-training.
 
-    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · ``last.safetensors`` · ``best.safetensors`` ·
-    ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` · ``report.md`` · ``learning_curves.png``
+    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · ``last.safetensors`` ·
+    ``best.safetensors`` · ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
+    ``report.md`` · ``learning_curves.png``
 
     Args:
         config: what to run.
@@ -64,13 +66,17 @@ class Run:
             ValueError: when the folder already holds files.
         """
         if folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder} is not empty: continue that run with --resume {folder}, or choose another folder.")
+            raise ValueError(
+                f"{folder} is not empty: continue that run with --resume {folder}, or choose another folder."
+            )
         run = cls(config, folder, note)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "environment.json", json.dumps(environment(config), indent=2) + "\n")
         problem = run.problem
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
-        write_atomically(folder / "problem.json", json.dumps({**shape, "features": problem.extractor is not None}) + "\n")
+        write_atomically(
+            folder / "problem.json", json.dumps({**shape, "features": problem.extractor is not None}) + "\n"
+        )
         if problem.extractor is not None:
             problem.extractor.save(folder / "extractor.safetensors")
         write_atomically(folder / "config.json", to_json(config))  # last: a folder with it is a complete beginning
@@ -114,7 +120,8 @@ class Run:
     def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
         executor = self.config.training.make_executor()
         with self._at_test():
-            return evaluate(method, source, tasks, baselines=False, executor=executor).scores["adapted"].mean().item()
+            scores = evaluate(method, source, tasks, baselines=False, executor=executor).scores
+        return float(scores[ADAPTED].mean())
 
     def test(
         self,
@@ -164,7 +171,9 @@ class Run:
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:
         """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""
-        write_atomically(self.folder / f"{name}.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
+        write_atomically(
+            self.folder / f"{name}.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
+        )
         evaluation.write_csv(self.folder / f"{name}_tasks.csv")
         report(self.folder)
 
@@ -183,7 +192,9 @@ def stored_config(folder: Path) -> Config:
         ValueError: when the folder is not a run.
     """
     if not (folder / "config.json").exists():
-        raise ValueError(f"{folder} is not a run of fewstep: it has no config.json. Give the folder that `train` printed.")
+        raise ValueError(
+            f"{folder} is not a run of fewstep: it has no config.json. Give the folder that `train` printed."
+        )
     return from_json(folder / "config.json")
 
 
@@ -199,7 +210,9 @@ def load(folder: str | Path) -> FewShotClassifier:
     config = stored_config(folder)
     shape = json.loads((folder / "problem.json").read_text())
     if shape["regression"]:
-        raise ValueError(f"{folder} holds a regression ({config.recipe}); only classifications can be loaded to classify.")
+        raise ValueError(
+            f"{folder} holds a regression ({config.recipe}); only classifications can be loaded to classify."
+        )
     extractor = FeatureExtractor.load(folder / "extractor.safetensors") if shape["features"] else None
     problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor)
     method = config.method.build(problem)

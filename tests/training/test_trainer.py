@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from resume_driver import OPTIONS, trainer
 from safetensors import safe_open
 from safetensors.torch import save_file
-from resume_driver import OPTIONS, trainer
 
 from fewstep.core import L2
 from fewstep.training import Training, load_checkpoint, save_checkpoint
@@ -86,7 +86,11 @@ def test_log_holds_plain_means(tmp_path: Path) -> None:
     run.options = Training(steps=14, validate_every=100, validation_tasks=5, log_every=7, clip_value=0.1, clip_norm=0.1)
     run.run(lambda state, metrics: seen.append(metrics["loss"]))
     with (tmp_path / "metrics.csv").open() as file:
-        rows = {int(r["step"]): float(r["value"]) for r in csv.DictReader(file) if (r["split"], r["name"]) == ("train", "loss")}
+        rows = {
+            int(r["step"]): float(r["value"])
+            for r in csv.DictReader(file)
+            if (r["split"], r["name"]) == ("train", "loss")
+        }
     assert rows == {7: pytest.approx(sum(seen[:7]) / 7), 14: pytest.approx(sum(seen[7:]) / 7)}
 
 

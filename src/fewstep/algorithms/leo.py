@@ -17,6 +17,7 @@ from fewstep.core import (
     Learner,
     Method,
     Orthogonality,
+    Stage,
     classification,
 )
 from fewstep.core.loss import Reduction
@@ -46,7 +47,8 @@ def leo(
 ) -> Method:
     """Generate a linear classifier from a latent code, descend in latent space, decode, fine-tune (Algorithm 1).
 
-    ``z' ← z − α ∘ ∇_z L_S(f_{θ(z)})`` five times, ``θ ← decode(z')``, ``θ ← θ − α' ∘ ∇_θ L_S(f_θ)`` five times; meta-objective
+    ``z' ← z − α ∘ ∇_z L_S(f_{θ(z)})`` five times, ``θ ← decode(z')``, ``θ ← θ − α' ∘ ∇_θ L_S(f_θ)`` five times;
+    meta-objective
     ``L_Q(f_θ) + β KL(q(z)‖N(0,I)) + γ‖stop(z') − z‖² + λ₁(‖φ_e‖² + ‖φ_r‖² + ‖φ_d‖²) + λ₂‖C_d − I‖²`` (Eq. 6 and 7).
 
     Args:
@@ -78,7 +80,7 @@ def leo(
         encoder_penalty_weight=encoder_penalty_weight,
         formulation=form,
     )
-    stages = [
+    stages: list[Stage] = [
         Descend(LearnedRates({"code": torch.full((latents,), latent_rate)}), latent_steps),
         Decode(),
         Descend(LearnedRates({"weight": torch.full((features,), finetuning_rate)}), finetuning_steps),

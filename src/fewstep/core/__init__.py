@@ -10,15 +10,15 @@ from fewstep.core.protocols import MetaGradient, Rule, Start
 from fewstep.core.regularisers import L2, Orthogonality, Regulariser
 from fewstep.core.rule import SGD, LearnedRates
 from fewstep.core.slope import exact, stopped
-from fewstep.core.stages import Decode, Descend
+from fewstep.core.stages import Decode, Descend, Stage
 from fewstep.core.start import OFFICIAL, PAPER, Formulation, Generator, Shared
 from fewstep.core.types import Batch, Estimate, Params, Point, Task
 
 __all__ = [
+    "L2",
     "OFFICIAL",
     "PAPER",
     "SGD",
-    "L2",
     "Backprop",
     "Batch",
     "Decode",
@@ -28,8 +28,8 @@ __all__ = [
     "FirstOrder",
     "Formulation",
     "Generator",
-    "Learner",
     "LearnedRates",
+    "Learner",
     "Loop",
     "Loss",
     "MetaGradient",
@@ -40,6 +40,7 @@ __all__ = [
     "Regulariser",
     "Rule",
     "Shared",
+    "Stage",
     "Start",
     "Task",
     "Vmap",

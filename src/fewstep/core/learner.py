@@ -21,7 +21,7 @@ from fewstep.core.types import Batch, Params, Penalties, Point, Task
 
 
 class RowWeights:
-    """Marks a network's module whose batch statistics are weighted by a ``row_weight`` slot (see ``networks.norms``)."""
+    """Marks a module whose batch statistics are weighted by a ``row_weight`` slot (see ``networks.norms``)."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Learner(nn.Module):
             task: one task or a batch of them; only shapes are read, rows on the last axis of ``weight``.
         """
         support, query = (_single(batch) for batch in task)
-        masks, decode = {"dropout": self._masks(support)}, {"decode": dict(self.start.decode_sites(support))}
+        masks: dict[str, Any] = {"dropout": self._masks(support)}
+        decode: dict[str, Any] = {"decode": dict(self.start.decode_sites(support))}
         stages: list[Any] = []
         step = masks | decode
         for stage in self.stages:

@@ -16,7 +16,9 @@ def cross_entropy(prediction: Float[Tensor, "rows ways"], y: Float[Tensor, "rows
     return -(y * torch.log_softmax(prediction, dim=-1)).sum(-1)
 
 
-def squared_error(prediction: Float[Tensor, "rows outputs"], y: Float[Tensor, "rows outputs"]) -> Float[Tensor, " rows"]:
+def squared_error(
+    prediction: Float[Tensor, "rows outputs"], y: Float[Tensor, "rows outputs"]
+) -> Float[Tensor, " rows"]:
     """Squared error averaged over outputs, one number a row."""
     return (prediction - y).square().mean(-1)
 

@@ -1,9 +1,9 @@
 """A method: a learner, an estimator of its meta-gradient, and regularisers. What an algorithm's file returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -67,10 +67,10 @@ class Method:
 
     def adapt(self, support: Batch, executor: Executor | None = None) -> Point:
         """Adapt to a batch of supports as in evaluation: means, no dropout. The result carries no graph."""
-        # The slope is exact by default and costs nothing here: under no_grad nothing outside the inner loop is recorded.
+        # The exact slope costs nothing here: under no_grad nothing is recorded outside the inner loop's own gradient.
         with torch.no_grad():
-            adapt: Callable[..., Any] = self.learner.adapt
-            return (executor or Vmap())(lambda batch: adapt(batch)[0])(support)
+            point: Point = (executor or Vmap())(lambda batch: self.learner.adapt(batch)[0])(support)
+        return point
 
     def predict(
         self, point: Point, query: Batch, support: Batch | None = None, executor: Executor | None = None

@@ -46,4 +46,5 @@ class Conv4(nn.Module):
 
     def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs"]:
         """Logits from the spatial mean of the last block."""
-        return self.head(self.blocks(x).mean((2, 3)))
+        logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
+        return logits

@@ -1,6 +1,7 @@
 """Multi-layer perceptrons."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -17,7 +18,7 @@ def mlp(widths: Sequence[int], *, norm: bool = False, std: float | None = None) 
             code); torch's default initialisation when omitted.
     """
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         linear = nn.Linear(a, b)
         if std is not None:
             nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)

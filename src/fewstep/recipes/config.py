@@ -100,5 +100,7 @@ def from_json(path: Path) -> Config:
         loaded: Any = json.loads(path.read_text(encoding="utf-8"))
         return _CONVERTER.structure(loaded, Config)
     except (cattrs.BaseValidationError, KeyError, json.JSONDecodeError) as error:
-        what = "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else repr(error)
+        what = (
+            "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else repr(error)
+        )
         raise ValueError(f"{path} is not a configuration of this version of fewstep: {what}") from error

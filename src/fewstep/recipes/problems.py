@@ -63,7 +63,9 @@ class SinusoidTasks:
     def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
         """Sources of curves; training, validation and test draw from independent streams."""
 
-        def source(split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None) -> Sinusoids:
+        def source(
+            split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
+        ) -> Sinusoids:
             return Sinusoids(
                 shots=shots or self.shots,
                 queries=self.queries if split == "train" else queries or 100,
@@ -75,7 +77,12 @@ class SinusoidTasks:
                 device=place.device,
             )
 
-        protocol = {"dataset": "sinusoids", "amplitude": [0.1, 5.0], "phase": [0, "π"], "frequency": list(self.frequency)}
+        protocol = {
+            "dataset": "sinusoids",
+            "amplitude": [0.1, 5.0],
+            "phase": [0, "π"],
+            "frequency": list(self.frequency),
+        }
         return Problem(source, (1,), 1, protocol, regression=True)
 
 
@@ -98,7 +105,9 @@ class OmniglotImages:
 
     def dataset(self, split: Split) -> Dataset:
         """The images of a split."""
-        return omniglot(split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations)
+        return omniglot(
+            split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
+        )
 
     def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
         """Sources of images ``[1, 28, 28]``, ink = 1."""
@@ -129,7 +138,8 @@ class OmniglotImages:
 
         protocol = {
             "dataset": "Omniglot",
-            "split": f"{self.scheme}, {datasets['train'].classes} training classes, {datasets['test'].classes} test classes",
+            "split": self.scheme,
+            "classes": {split: dataset.classes for split, dataset in datasets.items()},
             "test rotations": self.test_rotations,
         }
         return Problem(source, datasets["train"].feature_shape, self.ways, protocol, extractor)
@@ -146,7 +156,8 @@ class OmniglotFeatures(OmniglotImages):
 
     def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
         """Features of an intermediate block: trained or taken from the cache, the same for every seed of a run."""
-        images = {split: self.dataset(split) for split in ("train", "val", "test")}
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        images = {split: self.dataset(split) for split in splits}
         features, extractor = cached_features(
             images, self.pretraining, normalise=self.normalise, device=place.device, report=report
         )

@@ -65,9 +65,9 @@ def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optim
         ValueError: when the file is not a checkpoint, or is one of another learner; the message names the difference.
     """
     try:
-        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
         state = State(**json.loads(metadata["fewstep"]))
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a checkpoint of fewstep ({error}).") from error

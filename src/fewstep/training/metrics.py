@@ -53,4 +53,4 @@ def _summary_writer(folder: Path, purge_step: int) -> Any:
     except ImportError:
         return None
     logging.getLogger("fewstep").info("writing TensorBoard events to %s", folder)
-    return SummaryWriter(str(folder), purge_step=purge_step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=purge_step + 1)

@@ -26,8 +26,8 @@ FALLBACK_DECAY = 1e-4
 class Trainer:
     """Meta-trains a method, and can be stopped at any moment and resumed to the same bits.
 
-    Step s trains on ``source.batch(s)`` with the noise of (seed, s), both reachable directly, so a resumed run sees what
-    it would have seen. Bits are the same for the same machine, torch build and number of threads.
+    Step s trains on ``source.batch(s)`` with the noise of (seed, s), both reachable directly, so a resumed run sees
+    what it would have seen. Bits are the same for the same machine, torch build and number of threads.
 
     Args:
         method: what is trained, in place.
@@ -35,7 +35,8 @@ class Trainer:
         options: see :class:`Training`.
         validate: scores the method as it stands, on tasks that do not change.
         higher_is_better: accuracy rather than error.
-        folder: gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``; resumes from them if they are there.
+        folder: gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``, and is resumed from if they are
+            there.
         seed: of the noise.
     """
 
@@ -95,9 +96,7 @@ class Trainer:
 
     def step(self, tasks: Task) -> dict[str, float]:
         """One meta-step: draw noise, differentiate the objective, clip, and let Adam step."""
-        noise = self.method.learner.noise(
-            tasks, generator(self.seed, self.state.step, "noise", tasks.support.x.device)
-        )
+        noise = self.method.learner.noise(tasks, generator(self.seed, self.state.step, "noise", tasks.support.x.device))
         estimate = self.method.objective(tasks, noise, self.executor)
         gradients = list(torch.autograd.grad(estimate.objective, self.parameters))
         if not all_finite(estimate.objective, gradients):

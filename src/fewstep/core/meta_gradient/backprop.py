@@ -29,7 +29,9 @@ class Backprop(MetaGradient):
         """Mean query loss at the adapted point, plus penalties."""
         point, penalties = learner.adapt(task.support, self.slope, noise, each)
         query_noise = None if noise is None else noise["query"]
-        return each(partial(self._judge, learner))(point, penalties, task.support, task.query, query_noise)
+        judge = each(partial(self._judge, learner))
+        estimate: Estimate = judge(point, penalties, task.support, task.query, query_noise)
+        return estimate
 
     def _judge(
         self, learner: Learner, point: Point, penalties: Penalties, support: Batch, query: Batch, noise: Noise

@@ -21,11 +21,14 @@ class LearnedRates(Rule):
     def __init__(self, rates: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._keys = {name: name.replace(".", ":") for name in rates}  # torch allows no dot in a parameter's name
-        self._rates = nn.ParameterDict({self._keys[n]: nn.Parameter(rate.detach().clone()) for n, rate in rates.items()})
+        self._rates = nn.ParameterDict(
+            {self._keys[n]: nn.Parameter(rate.detach().clone()) for n, rate in rates.items()}
+        )
 
     def __getitem__(self, name: str) -> Tensor:
         """The rates of one value."""
-        return self._rates[self._keys[name]]
+        rate: Tensor = self._rates[self._keys[name]]
+        return rate
 
     def init(self, value: Params) -> tuple[()]:
         """No state.

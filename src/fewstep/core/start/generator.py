@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -30,7 +31,8 @@ class Formulation:
             evaluation the K copies of a class are one code with rates divided by K.
         deviation: of a raw scale u. ``"expm1"``: σ = max(eᵘ − 1 + s, 1e-10). ``"exp"``: σ = s·eᵘ, with s = 1 for
             codes. For weights, s = √(2/(ways + features)) in both, Glorot's deviation.
-        kl: ``"sample"``: log q(z) − log p(z) at the drawn code. ``"analytic"``: the closed form, ½(σ² + μ² − 1) − log σ.
+        kl: ``"sample"``: log q(z) − log p(z) at the drawn code. ``"analytic"``:
+            ½(σ² + μ² − 1) − log σ.
         reduction: of the KL and of the encoder penalty over codes and their dimensions. ``"sum"`` sums them, as the
             paper's norms do; ``"mean"`` averages over dimensions and copies and classes.
     """
@@ -63,9 +65,7 @@ class Relation(nn.Module):
     def __init__(self, inputs: int, outputs: int, hidden: int) -> None:
         super().__init__()
         widths = (2 * inputs, hidden, hidden, outputs)
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b, bias=False) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
 
     def forward(
         self,
@@ -74,7 +74,7 @@ class Relation(nn.Module):
         weight: Float[Tensor, " rows"],
     ) -> Float[Tensor, "ways outputs"]:
         """Relate encoded rows; ``by_class`` averages rows within classes, ``weight`` is 0 for padded rows."""
-        first, second, last = (layer.weight for layer in self.layers)
+        first, second, last = (layer.get_parameter("weight") for layer in self.layers)
         left, right = first.chunk(2, dim=1)
         pairs = torch.relu((h @ left.T).unsqueeze(1) + (h @ right.T).unsqueeze(0))
         pairs = torch.relu(pairs @ second.T)
@@ -89,8 +89,8 @@ class Generator(Start):
     ``w_n ~ N(μ_w, σ(v_w)²)`` (Rusu et al. 2019, Eq. 3 and 4). In evaluation means take the place of samples.
 
     The point is ``code`` ``[codes, latents]``; its context is ``mix`` ``[ways, codes]``, which averages the codes of a
-    class. Decoding fills the slots ``weight`` ``[codes, features]`` and ``mix`` of a :class:`~fewstep.networks.Generated`
-    head. Any number of ways and shots is fine at any time.
+    class. Decoding fills the slots ``weight`` ``[codes, features]`` and ``mix`` of a
+    :class:`~fewstep.networks.Generated` head. Any number of ways and shots is fine at any time.
 
     Args:
         features: D, width of the inputs that the head classifies.
@@ -120,8 +120,8 @@ class Generator(Start):
         self.encoder = nn.Linear(features, latents, bias=False)
         self.relation = Relation(latents, 2 * latents, hidden or 2 * latents)
         self.decoder = nn.Linear(latents, 2 * features, bias=False)
-        for layer in (self.encoder, *self.relation.layers, self.decoder):
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
+        for matrix in self.parameters():
+            nn.init.xavier_uniform_(matrix)
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """Encode and relate the support; draw one code a row or a class; penalise its distance from N(0, I)."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from fewstep.core.noise import Noise
 from fewstep.core.protocols import Start
-from fewstep.core.types import Batch, Penalties, Point
+from fewstep.core.types import Batch, Params, Penalties, Point
 
 
 class Shared(Start):
@@ -26,7 +26,7 @@ class Shared(Start):
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The selected parameters of ``network``; nothing of the task is looked at."""
-        value = {name: p for name, p in network.named_parameters() if self.adapts(name)}
+        value: Params = {name: p for name, p in network.named_parameters() if self.adapts(name)}
         if not value:
             names = ", ".join(name for name, _ in network.named_parameters())
             raise ValueError(f"Shared start: `adapts` selects none of the network's parameters ({names}).")
