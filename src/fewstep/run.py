@@ -52,7 +52,9 @@ class Run:
     def __init__(self, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> None:
         self.config, self.folder = config, folder
         self.place = config.place()
-        self.problem: Problem = config.data.open(self.place, config.seed, note)
+        kept = folder / "extractor.safetensors"
+        extractor = FeatureExtractor.load(kept) if kept.exists() else None
+        self.problem: Problem = config.data.open(self.place, note, extractor)
         # The global generator initialises the meta-parameters, and nothing else draws from it.
         torch.manual_seed(generator(config.seed, 0, "initialisation").initial_seed())
         self.method: Method = config.method.build(self.problem)
@@ -74,6 +76,7 @@ class Run:
         write_atomically(folder / "environment.json", json.dumps(environment(config), indent=2) + "\n")
         problem = run.problem
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
+        shape["normalise"] = problem.extractor is not None and problem.extractor.normalise
         write_atomically(
             folder / "problem.json", json.dumps({**shape, "features": problem.extractor is not None}) + "\n"
         )
@@ -219,7 +222,7 @@ def load(folder: str | Path) -> FewShotClassifier:
     place = config.place()
     method.learner.to(place.device, place.dtype)
     load_checkpoint(_best(folder), method.learner)
-    return FewShotClassifier(method, extractor)
+    return FewShotClassifier(method, extractor, normalise=shape["normalise"])
 
 
 def _no_data(*_: Any, **__: Any) -> TaskSource:

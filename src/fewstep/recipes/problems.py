@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,9 +10,10 @@ from typing import Any, Literal
 import torch
 
 from fewstep.data import Dataset, EpisodeSampler, Sinusoids, TaskSource, omniglot
-from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features
+from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class SinusoidTasks:
     frequency: tuple[float, float] = (1.0, 1.0)
     """Range of ω; MAML's curves all have ω = 1."""
 
-    def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of curves; training, validation and test draw from independent streams."""
 
         def source(
@@ -109,13 +111,12 @@ class OmniglotImages:
             split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
         )
 
-    def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of images ``[1, 28, 28]``, ink = 1."""
-        return self._problem({split: self.dataset(split) for split in ("train", "val", "test")}, place)
+        images = {split: self.dataset(split) for split in SPLITS}
+        return Problem(self._source(images.__getitem__, place), (1, 28, 28), self.ways, self._protocol(images))
 
-    def _problem(
-        self, datasets: dict[Split, Dataset], place: Place, extractor: FeatureExtractor | None = None
-    ) -> Problem:
+    def _source(self, dataset: Callable[[Split], Dataset], place: Place) -> Callable[..., TaskSource]:
         def source(
             split: Split,
             tasks: int,
@@ -125,7 +126,7 @@ class OmniglotImages:
             queries: int | None = None,
         ) -> EpisodeSampler:
             return EpisodeSampler(
-                datasets[split],
+                dataset(split),
                 ways=ways or self.ways,
                 shots=shots or self.shots,
                 queries=self.queries if split == "train" else queries,
@@ -136,13 +137,15 @@ class OmniglotImages:
                 device=place.device,
             )
 
-        protocol = {
+        return source
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        return {
             "dataset": "Omniglot",
             "split": self.scheme,
-            "classes": {split: dataset.classes for split, dataset in datasets.items()},
+            "classes": {split: dataset.classes for split, dataset in images.items()},
             "test rotations": self.test_rotations,
         }
-        return Problem(source, datasets["train"].feature_shape, self.ways, protocol, extractor)
 
 
 @dataclass(frozen=True)
@@ -154,13 +157,37 @@ class OmniglotFeatures(OmniglotImages):
     normalise: bool = True
     """Scale every feature vector to length 1, as the LEO authors' code does."""
 
-    def open(self, place: Place, seed: int, report: Callable[[str], None]) -> Problem:
-        """Features of an intermediate block: trained or taken from the cache, the same for every seed of a run."""
-        splits: tuple[Split, ...] = ("train", "val", "test")
-        images = {split: self.dataset(split) for split in splits}
-        features, extractor = cached_features(
-            images, self.pretraining, normalise=self.normalise, device=place.device, report=report
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
+        """Features of an intermediate block: computed, or taken from the cache; the same for every seed of a run.
+
+        With the ``extractor`` that a run has kept, its features, computed for a split when that is first asked for:
+        they are what the run was trained on, whatever this machine would compute.
+        """
+        images = {split: self.dataset(split) for split in SPLITS}
+        if extractor is None:
+
+            def progress(done: int, total: int, metrics: dict[str, float]) -> None:
+                if done % max(1, total // 5) == 0:
+                    shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+                    report(f"pretraining: batch {done} of {total}, {shown}")
+
+            features, extractor = cached_features(
+                images,
+                self.pretraining,
+                normalise=self.normalise,
+                device=place.device,
+                report=report,
+                progress=progress,
+            )
+            dataset: Callable[[Split], Dataset] = features.__getitem__
+        else:
+            kept = extractor.to(place.device)
+            dataset = functools.cache(lambda split: embed(kept, images[split], device=place.device))
+        described = f"{extractor.features}-d, pooled block {self.pretraining.block} of the pre-trained network"
+        return Problem(
+            self._source(dataset, place),
+            (extractor.features,),
+            self.ways,
+            self._protocol(images) | {"features": described, "features normalised": self.normalise},
+            extractor,
         )
-        problem = self._problem(features, place, extractor)
-        problem.protocol["features"] = f"{problem.inputs[0]}-d, pooled block {self.pretraining.block}"
-        return problem
