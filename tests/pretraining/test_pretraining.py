@@ -10,7 +10,7 @@ from fewstep.data import Dataset
 from fewstep.networks.backbone import Backbone
 from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed, pretrain
 
-SMALL = Pretraining(channels=(4, 8, 8), pools=2, block=2, epochs=2, batch=8, rate=0.1)
+SMALL = Pretraining(channels=(4, 8, 8), pools=2, block=2, epochs=2, batch=8, rate=0.01)
 
 
 def images(classes: int = 3, seed: int = 0) -> Dataset:

@@ -19,7 +19,7 @@ from fewstep.networks.backbone import Backbone
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Supervised training of a backbone: SGD with Nesterov momentum under a one-cycle learning rate."""
+    """Supervised training of a backbone: AdamW under a one-cycle learning rate."""
 
     channels: tuple[int, ...] = (32, 64, 128, 256)
     """Width of each convolutional block."""
@@ -28,18 +28,16 @@ class Pretraining:
     block: int = 3
     """The block whose output, averaged over space, is the feature vector. Before the last one: on the last block's
     features the training classes are already told apart, so nothing would be left to meta-learn."""
-    epochs: int = 3
+    epochs: int = 2
     """Passes over the data."""
-    batch: int = 256
+    batch: int = 128
     """Images in a batch."""
-    rate: float = 0.4
+    rate: float = 5e-3
     """Peak of the one-cycle learning rate."""
     warmup: float = 0.2
     """Fraction of the steps in which the rate rises to its peak; afterwards it falls to almost zero."""
-    momentum: float = 0.9
-    """Of SGD."""
-    weight_decay: float = 5e-4
-    """Of all parameters."""
+    weight_decay: float = 0.02
+    """Decoupled from the gradient, times the learning rate."""
     label_smoothing: float = 0.1
     """Probability mass moved from the true class to all classes alike."""
     shift: int = 2
@@ -108,10 +106,8 @@ def pretrain(
     network = _initial(dataset, config, seed).to(device)
     batches = max(1, len(dataset) // config.batch)
     total = config.epochs * batches
-    optimiser = torch.optim.SGD(
-        network.parameters(), config.rate, momentum=config.momentum, nesterov=config.momentum > 0,
-        weight_decay=config.weight_decay,
-    )  # fmt: skip
+    # AdamW, not SGD: with thousands of classes and a few hundred steps, SGD with momentum hardly begins to learn.
+    optimiser = torch.optim.AdamW(network.parameters(), config.rate, weight_decay=config.weight_decay)
     # torch divides by the length of the rise less one step, so a rise may not be exactly one step long.
     rise = config.warmup if round(config.warmup * total) != 1 else 0.0
     schedule = torch.optim.lr_scheduler.OneCycleLR(
