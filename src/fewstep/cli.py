@@ -29,7 +29,7 @@ USAGE = """\
 Each command explains itself with --help, for example [bold]fewstep train leo-omniglot --help[/].
 """
 
-console = Console()
+console = Console(log_path=False)
 
 
 @dataclass(frozen=True)

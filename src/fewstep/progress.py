@@ -26,7 +26,7 @@ def training_bar(console: Console, steps: int) -> Iterator[Callable[[State, dict
         def advance(state: State, metrics: dict[str, float]) -> None:
             for name in metrics:
                 smooth[name] = SMOOTHING * smooth.get(name, metrics[name]) + (1 - SMOOTHING) * metrics[name]
-            shown = [f"{name} {smooth[name]:.4f}" for name in ("loss", "accuracy", "mse") if name in smooth]
+            shown = [f"{name} {smooth[name]:.4f}" for name in ("loss", "accuracy") if name in smooth]
             speed = progress.tasks[bar].speed
             shown.append(f"{speed:.1f} steps/s" if speed else "")
             if state.best is not None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -57,7 +58,7 @@ class Run:
         self.problem: Problem = config.data.open(self.place, note, extractor)
         # The global generator initialises the meta-parameters, and nothing else draws from it.
         torch.manual_seed(generator(config.seed, 0, "initialisation").initial_seed())
-        self.method: Method = config.method.build(self.problem)
+        self.method: Method = replace(config.method.build(self.problem), task_reduction=config.training.task_reduction)
         self.method.learner.to(self.place.device, self.place.dtype)
 
     @classmethod

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fewstep.core import Executor, Loop, Vmap
+from fewstep.core.loss import Reduction
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Training:
     """Meta-steps to take at most."""
     tasks: int = 12
     """Tasks in a meta-batch."""
+    task_reduction: Reduction = "mean"
+    """How the tasks' objectives become one. Papers sum, their codes average; it matters to clipping."""
     rate: float = 1e-3
     """η, Adam's rate in the outer loop."""
     clip_value: float | None = None

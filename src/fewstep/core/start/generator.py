@@ -133,14 +133,16 @@ class Generator(Start):
             mean, u, mix = members.T @ mean, members.T @ u, by_class
         if noise is None:
             return Point({"code": mean}, {"mix": mix}), {}
-        deviation, epsilon = self._deviation(u, 0.0 if self.formulation.deviation == "expm1" else 1.0), noise["code"]
+        exponential, epsilon = self.formulation.deviation == "exp", noise["code"]
+        deviation = self._deviation(u, 1.0 if exponential else 0.0)
+        log_deviation = u if exponential else deviation.log()  # σ = eᵘ may underflow, u does not
         code = mean + deviation * epsilon
         point = Point({"code": code}, {"mix": mix})
         if self.formulation.kl == "sample":
             # log N(z; μ, σ²) − log N(z; 0, 1) through ε: dividing z − μ by a σ at its floor would lose all digits.
-            kl = -0.5 * epsilon.square() - deviation.log() + 0.5 * code.square()
+            kl = -0.5 * epsilon.square() - log_deviation + 0.5 * code.square()
         else:
-            kl = 0.5 * (deviation.square() + mean.square() - 1) - deviation.log()
+            kl = 0.5 * (deviation.square() + mean.square() - 1) - log_deviation
         return point, {"kl": self.kl_weight * self._reduce(kl, point)}
 
     def decode(self, point: Point, noise: Noise) -> Point:
