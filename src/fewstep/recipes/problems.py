@@ -98,6 +98,8 @@ class OmniglotImages:
     """K, support examples of each class."""
     queries: int = 15
     """Query examples of each class, in training."""
+    train_ways: int | None = None
+    """Classes in a training task, for methods that take any number. None: as many as in a test task."""
     scheme: Literal["vinyals", "random"] = "vinyals"
     """Vinyals' split (1028/172/423 characters), or a random 1100/100/423 one as in MAML's code."""
     rotations: bool = True
@@ -127,7 +129,7 @@ class OmniglotImages:
         ) -> EpisodeSampler:
             return EpisodeSampler(
                 dataset(split),
-                ways=ways or self.ways,
+                ways=ways or ((self.train_ways or self.ways) if split == "train" else self.ways),
                 shots=shots or self.shots,
                 queries=self.queries if split == "train" else queries,
                 tasks=tasks,
@@ -143,6 +145,7 @@ class OmniglotImages:
         return {
             "dataset": "Omniglot",
             "split": self.scheme,
+            "training": f"{self.train_ways or self.ways}-way {self.shots}-shot",
             "classes": {split: dataset.classes for split, dataset in images.items()},
             "test rotations": self.test_rotations,
         }

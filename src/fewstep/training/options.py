@@ -1,5 +1,6 @@
 """What can be set about meta-training."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ class Training:
     """How the tasks' objectives become one. Papers sum, their codes average; it matters to clipping."""
     rate: float = 1e-3
     """η, Adam's rate in the outer loop."""
+    decay: Literal["none", "cosine"] = "none"
+    """Keep the rate, or let it fall along half a cosine to zero at the last meta-step."""
     clip_value: float | None = None
     """Clip every entry of the meta-gradient to ± this (LEO: 0.1). None: do not."""
     clip_norm: float | None = None
@@ -49,6 +52,10 @@ class Training:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
         if not self.rate > 0:
             raise ValueError(f"training.rate must be positive, got {self.rate}.")
+
+    def rate_at(self, step: int) -> float:
+        """The outer rate of a meta-step."""
+        return self.rate if self.decay == "none" else 0.5 * self.rate * (1 + math.cos(math.pi * step / self.steps))
 
     def make_executor(self) -> Executor:
         """The executor that these options name."""

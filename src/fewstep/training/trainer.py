@@ -105,6 +105,7 @@ class Trainer:
             clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient
+            self.optimiser.param_groups[0]["lr"] = self.options.rate_at(self.state.step)
             self.optimiser.step()
         names = list(estimate.metrics)
         values = torch.stack([estimate.metrics[name].mean() for name in names]).tolist()
