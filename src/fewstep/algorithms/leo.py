@@ -4,26 +4,12 @@ from typing import Literal
 
 import torch
 
-from fewstep.core import (
-    L2,
-    OFFICIAL,
-    PAPER,
-    Backprop,
-    Decode,
-    Descend,
-    Formulation,
-    Generator,
-    LearnedRates,
-    Learner,
-    Method,
-    Orthogonality,
-    Stage,
-    classification,
-)
+from fewstep import core
 from fewstep.core.loss import Reduction
 from fewstep.networks import Generated
 
 WEIGHTS = ("encoder", "relation.layers.0", "relation.layers.1", "relation.layers.2", "decoder")
+FORMULATIONS = {"official": core.OFFICIAL, "paper": core.PAPER}
 
 
 def leo(
@@ -40,11 +26,11 @@ def leo(
     encoder_penalty_weight: float = 1e-9,
     l2_weight: float = 1e-8,
     orthogonality_weight: float = 1e-3,
-    formulation: Literal["official", "paper"] | Formulation = "official",
+    formulation: Literal["official", "paper"] | core.Formulation = "official",
     support_reduction: Reduction = "sum",
     half_l2: bool | None = None,
     orthogonality_reduction: Reduction | None = None,
-) -> Method:
+) -> core.Method:
     """Generate a linear classifier from a latent code, descend in latent space, decode, fine-tune (Algorithm 1).
 
     ``z' ← z − α ∘ ∇_z L_S(f_{θ(z)})`` five times, ``θ ← decode(z')``, ``θ ← θ − α' ∘ ∇_θ L_S(f_θ)`` five times;
@@ -71,21 +57,15 @@ def leo(
         orthogonality_reduction: the authors' code averages over the entries of C − I, the paper sums them.
     """
     official = formulation != "paper"
-    form = formulation if isinstance(formulation, Formulation) else (OFFICIAL if official else PAPER)
-    start = Generator(
-        features,
-        latents,
-        hidden=hidden,
-        kl_weight=kl_weight,
-        encoder_penalty_weight=encoder_penalty_weight,
-        formulation=form,
-    )
-    stages: list[Stage] = [
-        Descend(LearnedRates({"code": torch.full((latents,), latent_rate)}), latent_steps),
-        Decode(),
-        Descend(LearnedRates({"weight": torch.full((features,), finetuning_rate)}), finetuning_steps),
-    ]
-    learner = Learner(Generated(), start, stages, loss=classification(support_reduction), dropout=dropout)
-    l2 = L2(l2_weight, [f"start.{name}.weight" for name in WEIGHTS], official if half_l2 is None else half_l2)
-    reduction = orthogonality_reduction or ("mean" if official else "sum")
-    return Method(learner, Backprop(), [l2, Orthogonality(orthogonality_weight, "start.decoder.weight", reduction)])
+    form = FORMULATIONS[formulation] if isinstance(formulation, str) else formulation
+    start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight,
+                           encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
+    latent_rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
+    rates = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
+    descents = core.Descend(latent_rates, latent_steps), core.Descend(rates, finetuning_steps)
+    stages = (descents[0], core.Decode(), descents[1])
+    learner = core.Learner(Generated(), start, stages, loss=core.classification(support_reduction), dropout=dropout)
+    l2 = core.L2(l2_weight, [f"start.{name}.weight" for name in WEIGHTS], official if half_l2 is None else half_l2)
+    reduction: Reduction = orthogonality_reduction or ("mean" if official else "sum")
+    orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight", reduction)
+    return core.Method(learner, core.Backprop(), [l2, orthogonality])
