@@ -11,11 +11,15 @@ _TESTING = Testing(tasks=600, shots=(5, 10), steps=(1, 5, 10))
 
 
 def maml_sinusoid() -> Config:
-    """MAML on sine curves, meta-trained with K = 10 and one step (published, 1 step: 0.69 5-shot, 0.44 10-shot)."""
+    """MAML on sine curves, meta-trained with K = 10 and one step (published, 1 step: 0.69 5-shot, 0.44 10-shot).
+
+    The inner rate is that of the authors' documented command, 0.001, which reproduces the published errors after 1, 5
+    and 10 steps; the 0.01 that the paper prints gives lower ones after one step (docs/results.md).
+    """
     return Config(
         recipe="maml-sinusoid",
         data=SinusoidTasks(),
-        method=Maml(Network("mlp", (40, 40), std=0.01), rate=0.01),
+        method=Maml(Network("mlp", (40, 40), std=0.01), rate=0.001),
         training=_TRAINING,
         testing=_TESTING,
     )
