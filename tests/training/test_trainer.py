@@ -65,7 +65,7 @@ def test_nonfinite_step_follows_the_l2_gradient_alone(tmp_path: Path, caplog: py
             expected = expected * min(1.0, 0.1 / expected.norm().item())
             torch.testing.assert_close(parameter.grad, expected)
             # Adam's first step is the rate times g/(|g| + 1e-8): almost the sign.
-            step = OPTIONS.rate * expected / (expected.abs() + 1e-8)
+            step = run.options.rate * expected / (expected.abs() + 1e-8)
             torch.testing.assert_close(before[name] - parameter, step, rtol=1e-3, atol=1e-6)
         else:
             assert torch.equal(parameter, before[name]), name
