@@ -306,3 +306,11 @@ def test_kl_in_float32_is_accurate_where_the_deviation_is_at_its_floor(formulati
         z = mean + sigma * epsilon
         textbook = -0.5 * ((z - mean) / sigma).square() - sigma.log() + 0.5 * z.square()
         assert abs(textbook.mean().item() / exact.item() - 1) > 1e-4
+
+
+def test_kl_of_the_paper_survives_a_deviation_that_underflows() -> None:
+    """In float32 e^-104 is zero and its logarithm is not finite; u is."""
+    zeros = torch.zeros(2, 3)
+    kl, gradient = kl_of(PAPER, zeros, torch.full((2, 3), -104.0), zeros)
+    assert kl.item() == pytest.approx(6 * (104 - 0.5))
+    assert gradient[:, 3:].unique().tolist() == [-1.0]

@@ -133,3 +133,9 @@ def test_senseless_options_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         Training(**({"steps": 1} | {field: 0}))
     assert OPTIONS.steps > 0
+
+
+def test_cosine_decay_ends_at_zero() -> None:
+    options = Training(steps=100, rate=2.0, decay="cosine")
+    assert [options.rate_at(step) for step in (0, 50, 100)] == pytest.approx([2.0, 1.0, 0.0])
+    assert Training(steps=100, rate=2.0).rate_at(99) == 2.0
