@@ -10,7 +10,7 @@ _LEO = Leo(dropout=0.1, latent_rate=0.3, kl_weight=1e-2, orthogonality_weight=1.
 
 def _training(validation_tasks: int) -> Training:
     return Training(
-        steps=3000, rate=3e-3, decay="cosine", clip_value=0.1, clip_norm=0.1, nonfinite="decay",
+        steps=3000, rate=2e-3, decay="cosine", clip_value=0.1, clip_norm=0.1, nonfinite="decay",
         validate_every=500, validation_tasks=validation_tasks,
     )  # fmt: skip
 
