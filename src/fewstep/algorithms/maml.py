@@ -1,6 +1,7 @@
 """MAML and first-order MAML (Finn, Abbeel and Levine 2017)."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -34,13 +35,5 @@ def maml(
     return Method(learner, FirstOrder() if first_order else Backprop())
 
 
-def fomaml(
-    network: nn.Module,
-    *,
-    rate: float,
-    steps: int = 1,
-    loss: Loss | None = None,
-    adapts: Callable[[str], bool] | None = None,
-) -> Method:
-    """First-order MAML: :func:`maml` with ``first_order``."""
-    return maml(network, rate=rate, steps=steps, loss=loss, adapts=adapts, first_order=True)
+fomaml = partial(maml, first_order=True)
+"""First-order MAML: :func:`maml` with ``first_order``, and its other arguments."""
