@@ -1,11 +1,12 @@
 """The composition: three independent choices, and the parts to make each of them."""
 
 from fewstep.core.executors import Executor, Loop, Vmap
+from fewstep.core.gradients import Differentiate, MetaStep
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Loss, classification, regression
 from fewstep.core.meta_gradient import Backprop, FirstOrder
 from fewstep.core.method import Method
-from fewstep.core.noise import generator
+from fewstep.core.noise import Draws, generator
 from fewstep.core.protocols import MetaGradient, Rule, Start
 from fewstep.core.regularisers import L2, Orthogonality, Regulariser
 from fewstep.core.rule import SGD, LearnedRates
@@ -23,6 +24,8 @@ __all__ = [
     "Batch",
     "Decode",
     "Descend",
+    "Differentiate",
+    "Draws",
     "Estimate",
     "Executor",
     "FirstOrder",
@@ -33,6 +36,7 @@ __all__ = [
     "Loop",
     "Loss",
     "MetaGradient",
+    "MetaStep",
     "Method",
     "Orthogonality",
     "Params",

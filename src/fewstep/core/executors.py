@@ -6,7 +6,7 @@ or one inner step at a time (see ``Method.objective``), because what flows betwe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -17,7 +17,8 @@ Function = Callable[..., Any]
 Executor: TypeAlias = Callable[[Function], Function]
 """Maps a function over the leading axis of its arguments.
 
-Arguments and results are pytrees of tensors; None passes through.
+Arguments and results are pytrees of tensors; None passes through. An executor may have a ``chunk``: how many tasks it
+runs at a time, all of them when it is None.
 """
 
 
@@ -53,6 +54,8 @@ class Vmap:
 @dataclass(frozen=True)
 class Loop:
     """One task after another: least memory, and the faster one for convolutions on a CPU."""
+
+    chunk: ClassVar[int] = 1
 
     def __call__(self, function: Function) -> Function:
         """Map ``function`` over tasks."""

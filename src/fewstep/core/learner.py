@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from torch.func import functional_call
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
-from fewstep.core.noise import Mask, Noise, draw
+from fewstep.core.noise import Draws, Mask, Noise, fill, sample
 from fewstep.core.protocols import Start
+from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Descend, Stage, SupportLoss
 from fewstep.core.types import Batch, Params, Penalties, Point, Task
@@ -48,6 +50,8 @@ class Learner(nn.Module):
         loss: the loss of rows, and how the support reduces it.
         dropout: rate in [0, 1) of dropout on the inputs, in meta-training only, with a fresh mask at the start, at
             every support pass and at the query (LEO, B.4).
+        recompute: keep only the points between inner steps, and compute each step a second time for the
+            meta-gradient. The gradients are the same; memory hardly grows with the number of steps.
 
     Raises:
         ValueError: for a dropout rate out of range or more than one ``Decode``.
@@ -61,6 +65,7 @@ class Learner(nn.Module):
         *,
         loss: Loss | None = None,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         stages = list(stages)
@@ -71,7 +76,7 @@ class Learner(nn.Module):
             raise ValueError(f"Learner: dropout is the rate of dropping, in [0, 1); got {dropout}.")
         self.network, self.start = network, start
         self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
-        self.loss, self.dropout = loss or classification(), dropout
+        self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
         self._weighted = [f"{n}.row_weight" for n, m in network.named_modules() if isinstance(m, RowWeights)]
 
     # -- what is random ------------------------------------------------------------------------------------------
@@ -99,9 +104,13 @@ class Learner(nn.Module):
             "query": {"dropout": self._masks(query)},
         }
 
+    def draws(self, tasks: Task, source: torch.Generator) -> Draws:
+        """All the randomness of a batch of tasks, in the dtype of its inputs; ``fill`` makes noise of it."""
+        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.x.dtype)
+
     def noise(self, tasks: Task, source: torch.Generator) -> Noise:
-        """Draw the noise of a batch of tasks, in the dtype of its inputs."""
-        return draw(self.sites(tasks), len(tasks.support.weight), source, tasks.support.x.dtype)
+        """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""
+        return fill(self.sites(tasks), self.draws(tasks, source))
 
     def _masks(self, batch: Batch) -> dict[str, Mask]:
         return {"mask": Mask(tuple(batch.x.shape), self.dropout)} if self.dropout else {}
@@ -131,7 +140,8 @@ class Learner(nn.Module):
                     penalties = penalties | each(self.start.penalise)(begun, point)
                 point, decoded = each(self.start.decode)(point, _entry(entry, "decode")), True
             else:
-                point = stage(point, support, self.inner_loss(decoded), slope, entry, each)
+                step = partial(recomputed, each, list(self.parameters())) if self.recompute else each
+                point = stage(point, support, self.inner_loss(decoded), slope, entry, each, step)
         return point, penalties
 
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:

@@ -15,7 +15,7 @@ from fewstep.core.loss import Reduction
 from fewstep.core.noise import Noise
 from fewstep.core.protocols import MetaGradient
 from fewstep.core.regularisers import Regulariser
-from fewstep.core.types import Batch, Estimate, Point, Task
+from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Method:
         tasks: Task,
         noise: Noise,
         executor: Executor | None = None,
-        granularity: Literal["task", "step"] = "task",
+        granularity: Literal["task", "step"] | None = None,
     ) -> Estimate:
         """The meta-objective of a batch of tasks: differentiate it, and step.
 
@@ -47,23 +47,37 @@ class Method:
             tasks: a task axis leads every tensor.
             noise: from ``learner.noise``; None to evaluate without sampling, dropout and task penalties.
             executor: how tasks are run; :class:`Vmap` when omitted.
-            granularity: map whole tasks, or every inner step on its own. The numbers are the same.
+            granularity: map whole tasks, or every inner step on its own. The numbers are the same. When omitted, whole
+                tasks, unless the learner recomputes its steps.
 
         Returns:
             The scalar objective, and metrics with a task axis (regularisers: scalars).
         """
+        estimates = self.estimate(tasks, noise, executor, granularity)
+        objective = estimates.objective.mean() if self.task_reduction == "mean" else estimates.objective.sum()
+        penalties = self.penalties()
+        metrics = estimates.metrics | {name: penalty.detach() for name, penalty in penalties.items()}
+        return Estimate(objective + sum(penalties.values()), metrics)
+
+    def estimate(
+        self,
+        tasks: Task,
+        noise: Noise,
+        executor: Executor | None = None,
+        granularity: Literal["task", "step"] | None = None,
+    ) -> Estimate:
+        """As :meth:`objective`, without the regularisers, and with a task axis on the objective too."""
         executor = executor or Vmap()
-        if granularity == "task":
+        estimates: Estimate
+        if (granularity or ("step" if self.learner.recompute else "task")) == "task":
             estimates = executor(partial(self.meta_gradient, self.learner))(tasks, noise)
         else:
             estimates = self.meta_gradient(self.learner, tasks, noise, executor)
-        objective = estimates.objective.mean() if self.task_reduction == "mean" else estimates.objective.sum()
-        metrics: dict[str, Tensor] = dict(estimates.metrics)
-        for regulariser in self.regularisers:
-            penalty = regulariser(self.learner)
-            objective = objective + penalty
-            metrics[regulariser.name] = penalty.detach()
-        return Estimate(objective, metrics)
+        return estimates
+
+    def penalties(self) -> Penalties:
+        """The regularisers, once per meta-step."""
+        return {regulariser.name: regulariser(self.learner) for regulariser in self.regularisers}
 
     def adapt(self, support: Batch, executor: Executor | None = None) -> Point:
         """Adapt to a batch of supports as in evaluation: means, no dropout. The result carries no graph."""

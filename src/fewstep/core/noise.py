@@ -1,16 +1,19 @@
 """Every random draw of an adaptation, made once per (seed, step) outside the task map.
 
 Draws inside ``vmap``, its chunks, a loop and compiled code differ from one another. So a learner declares its random
-*sites* (one entry per site and inner step), :func:`draw` fills them for a whole batch of tasks, and the per-task
-functions only read. ``None`` in place of noise means evaluation: means instead of samples, no dropout.
+*sites* (one entry per site and inner step), :func:`sample` draws for a whole batch of tasks, :func:`fill` gives the
+draws the shapes of the sites, and the per-task functions only read. ``None`` in place of noise means evaluation: means
+instead of samples, no dropout.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int16
 from torch import Tensor
 
 
@@ -31,7 +34,7 @@ class Mask:
 
 Sites: TypeAlias = Mapping[str, Normal | Mask]
 Noise: TypeAlias = Any
-"""A nest of dicts and lists of tensors in the shape of the sites it was drawn for, or None (evaluation)."""
+"""A nest of dicts and lists of tensors in the shape of the sites that it fills, or None (evaluation)."""
 
 
 def generator(seed: int, step: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -40,31 +43,73 @@ def generator(seed: int, step: int, stream: str, device: torch.device | str = "c
     return torch.Generator(device).manual_seed(int(entropy >> np.uint64(1)))
 
 
-def draw(sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype = torch.float32) -> Noise:
-    """Fill a nest of sites with draws for ``tasks`` tasks: every tensor is ``[tasks, *shape]``.
+class Draws(NamedTuple):
+    """The raw randomness of a batch of tasks, before it is given the shapes of its sites.
+
+    Two tensors, however many sites there are: few calls of the generator, and few inputs of a compiled function,
+    which makes the masks where they are used.
+
+    Attributes:
+        normal: standard-normal numbers.
+        bits: sixteen random bits for every element of every mask, as integers from −32768 to 32767.
+    """
+
+    normal: Float[Tensor, "tasks normals"]
+    bits: Int16[Tensor, "tasks elements"]
+
+
+def sample(sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype = torch.float32) -> Draws:
+    """Draw all that a nest of sites needs, for ``tasks`` tasks.
 
     Args:
         sites: dicts and lists whose leaves are :class:`Normal` or :class:`Mask`.
         tasks: number of tasks.
         source: the random stream; its device is where the draws are made.
-        dtype: floating-point type of the result.
+        dtype: floating-point type of the normal numbers.
     """
+    normals = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Normal))
+    elements = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Mask))
+    normal = torch.randn((tasks, normals), generator=source, device=source.device, dtype=dtype)
+    # Four elements from one 64-bit draw: several times cheaper than a uniform float each.
+    words = torch.empty(-(-tasks * elements // 4), dtype=torch.int64, device=source.device)
+    bits = words.random_(-(2**63), None, generator=source).view(torch.int16)[: tasks * elements]
+    return Draws(normal, bits.view(tasks, elements))
+
+
+def fill(sites: Any, draws: Draws) -> Noise:
+    """Give draws the shapes of their sites: a nest of tensors ``[tasks, *shape]``. No randomness here."""
+    taken = {"normal": 0, "bits": 0}
+
+    def take(kind: str, shape: tuple[int, ...]) -> Tensor:
+        flat: Tensor = getattr(draws, kind)
+        first, taken[kind] = taken[kind], taken[kind] + prod(shape)
+        return flat[:, first : taken[kind]].view(len(flat), *shape)
+
+    def value(site: Normal | Mask) -> Tensor:
+        if isinstance(site, Normal):
+            return take("normal", site.shape)
+        # The probability is rounded to 1/65536 and the scale uses the rounded one, so the mean is exactly 1.
+        dropped = round(site.rate * 65536)
+        kept = take("bits", site.shape) >= dropped - 32768
+        return kept.to(draws.normal.dtype) * (65536 / (65536 - dropped))
+
+    return _map(value, sites)
+
+
+def _map(function: Callable[[Normal | Mask], Tensor], sites: Any) -> Noise:
     match sites:
-        case Normal(shape):
-            return torch.randn((tasks, *shape), generator=source, device=source.device, dtype=dtype)
-        case Mask(shape, rate):
-            return _mask((tasks, *shape), rate, source, dtype)
+        case Normal() | Mask():
+            return function(sites)
         case Mapping():
-            return {name: draw(site, tasks, source, dtype) for name, site in sites.items()}
+            return {name: _map(function, site) for name, site in sites.items()}
         case _:
-            return [draw(site, tasks, source, dtype) for site in sites]
+            return [_map(function, site) for site in sites]
 
 
-def _mask(shape: tuple[int, ...], rate: float, source: torch.Generator, dtype: torch.dtype) -> Tensor:
-    # Sixteen random bits an element, taken four at a time from 64-bit draws: several times cheaper than a uniform
-    # float each. The probability is rounded to 1/65536 and the scale uses the rounded one, so the mean is exactly 1.
-    count = int(np.prod(shape))
-    words = torch.empty(-(-count // 4), dtype=torch.int64, device=source.device)
-    bits = words.random_(-(2**63), None, generator=source).view(torch.int16)[:count].view(shape)
-    dropped = round(rate * 65536)
-    return (bits >= dropped - 32768).to(dtype).mul_(65536 / (65536 - dropped))
+def _leaves(sites: Any) -> Iterator[Normal | Mask]:
+    match sites:
+        case Normal() | Mask():
+            yield sites
+        case _:
+            for site in sites.values() if isinstance(sites, Mapping) else sites:
+                yield from _leaves(site)

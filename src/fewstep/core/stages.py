@@ -40,12 +40,22 @@ class Descend(nn.Module):
         self.rule, self.steps = rule, steps
 
     def forward(
-        self, point: Point, support: Batch, loss: SupportLoss, slope: Slope, noise: Noise, each: Executor = direct
+        self,
+        point: Point,
+        support: Batch,
+        loss: SupportLoss,
+        slope: Slope,
+        noise: Noise,
+        each: Executor = direct,
+        each_step: Executor | None = None,
     ) -> Point:
-        """Take the steps; ``noise`` holds one entry per step, and ``each`` maps every step over tasks."""
+        """Take the steps.
+
+        ``noise`` holds one entry per step; ``each_step`` maps every step over tasks, ``each`` what else there is.
+        """
         value, state = point.value, each(self.rule.init)(point.value)
+        step = (each_step or each)(partial(self._step, loss, slope))
         for i in range(self.steps):
-            step = each(partial(self._step, loss, slope))
             value, state = step(value, state, point.context, support, None if noise is None else noise[i])
         return Point(value, point.context)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from fewstep.core.loss import Reduction
 from fewstep.core.noise import Noise, Normal, Sites
 from fewstep.core.protocols import Start
 from fewstep.core.tree import pull
-from fewstep.core.types import Batch, Penalties, Point
+from fewstep.core.types import Batch, Params, Penalties, Point
 
 FLOOR = 1e-10
 """The smallest standard deviation that the authors' code allows."""
@@ -76,9 +75,9 @@ class Relation(nn.Module):
         """Relate encoded rows; ``by_class`` averages rows within classes, ``weight`` is 0 for padded rows."""
         first, second, last = (layer.get_parameter("weight") for layer in self.layers)
         left, right = first.chunk(2, dim=1)
-        pairs = torch.relu((h @ left.T).unsqueeze(1) + (h @ right.T).unsqueeze(0))
-        pairs = torch.relu(pairs @ second.T)
-        related = torch.einsum("lrd,r->ld", pairs, weight / weight.sum())
+        pairs = _relu((h @ left.T).unsqueeze(1) + (h @ right.T).unsqueeze(0))
+        pairs = _relu(pairs @ second.T)
+        related = (pairs * (weight / weight.sum()).unsqueeze(1)).sum(1)
         return (by_class @ related) @ last.T
 
 
@@ -88,9 +87,14 @@ class Generator(Start):
     ``h = W_e x`` · ``(μ_n, u_n) = relate(h)`` · ``z_n ~ N(μ_n, σ(u_n)²)`` · ``(μ_w, v_w) = W_d z_n`` ·
     ``w_n ~ N(μ_w, σ(v_w)²)`` (Rusu et al. 2019, Eq. 3 and 4). In evaluation means take the place of samples.
 
-    The point is ``code`` ``[codes, latents]``; its context is ``mix`` ``[ways, codes]``, which averages the codes of a
-    class. Decoding fills the slots ``weight`` ``[codes, features]`` and ``mix`` of a
-    :class:`~fewstep.networks.Generated` head. Any number of ways and shots is fine at any time.
+    The point is ``code`` ``[codes, latents]``. Where a class has several codes, its context is ``mix``
+    ``[ways, codes]``, which averages them. Decoding fills the slot ``weight`` ``[ways, features]`` of a
+    :class:`~fewstep.networks.Generated` head, and then also its ``share``. Any number of ways and shots is fine at
+    any time.
+
+    A class's K codes act on its logit through the mean of their weights alone, w̄, and a step of rate α on each of
+    them moves w̄ by α/K times its slope. So does a step of rate α on √K·w̄: that is what is decoded, and
+    ``share`` is 1/√K. Fine-tuning then moves one vector a class instead of K, to the same numbers.
 
     Args:
         features: D, width of the inputs that the head classifies.
@@ -128,16 +132,16 @@ class Generator(Start):
         members = support.y.T * support.weight
         by_class = members / members.sum(1, keepdim=True)
         mean, u = self.relation(self.encoder(support.x), by_class, support.weight).chunk(2, dim=-1)
-        mix = torch.eye(len(members), dtype=members.dtype, device=members.device)
-        if self.formulation.codes == "copies":
-            mean, u, mix = members.T @ mean, members.T @ u, by_class
+        context: Params = {}
+        if self._copies(support):
+            mean, u, context = members.T @ mean, members.T @ u, {"mix": by_class}
         if noise is None:
-            return Point({"code": mean}, {"mix": mix}), {}
+            return Point({"code": mean}, context), {}
         exponential, epsilon = self.formulation.deviation == "exp", noise["code"]
         deviation = self._deviation(u, 1.0 if exponential else 0.0)
         log_deviation = u if exponential else deviation.log()  # σ = eᵘ may underflow, u does not
         code = mean + deviation * epsilon
-        point = Point({"code": code}, {"mix": mix})
+        point = Point({"code": code}, context)
         if self.formulation.kl == "sample":
             # log N(z; μ, σ²) − log N(z; 0, 1) through ε: dividing z − μ by a σ at its floor would lose all digits.
             kl = -0.5 * epsilon.square() - log_deviation + 0.5 * code.square()
@@ -147,12 +151,17 @@ class Generator(Start):
 
     def decode(self, point: Point, noise: Noise) -> Point:
         """The weights of a code: their mean, or in meta-training a sample."""
-        mean, v = self.decoder(point.value["code"]).chunk(2, dim=-1)
-        mix = point.context["mix"]
+        code, mix = point.value["code"], point.context.get("mix")
+        to_mean, to_deviation = self.decoder.weight.chunk(2)
+        mean = (code if mix is None else mix @ code) @ to_mean.T
         if noise is not None:
-            glorot = math.sqrt(2 / (len(mix) + self.features))
-            mean = mean + self._deviation(v, glorot) * noise["weight"]
-        return Point({f"{self.head}weight": mean}, {f"{self.head}mix": mix})
+            glorot = math.sqrt(2 / (len(mean) + self.features))
+            spread = self._deviation(code @ to_deviation.T, glorot) * noise["weight"]
+            mean = mean + (spread if mix is None else mix @ spread)
+        if mix is None:
+            return Point({f"{self.head}weight": mean}, {})
+        share = mix.square().sum(1, keepdim=True).sqrt()
+        return Point({f"{self.head}weight": mean / share}, {f"{self.head}share": share})
 
     def penalise(self, begun: Point, ended: Point) -> Penalties:
         """``γ ‖z − stop(z')‖²``: the encoder should begin where adaptation would have ended (Eq. 6)."""
@@ -168,7 +177,11 @@ class Generator(Start):
         return {"weight": Normal((self._codes(support), self.features))}
 
     def _codes(self, support: Batch) -> int:
-        return len(support.y) if self.formulation.codes == "copies" else support.y.shape[1]
+        return len(support.y) if self._copies(support) else support.y.shape[1]
+
+    def _copies(self, support: Batch) -> bool:
+        """Whether classes have more than one code: with one shot the formulations have the same codes."""
+        return self.formulation.codes == "copies" and len(support.y) > support.y.shape[1]
 
     def _deviation(self, raw: Tensor, at_zero: float) -> Tensor:
         if self.formulation.deviation == "exp":
@@ -177,5 +190,12 @@ class Generator(Start):
 
     def _reduce(self, entries: Float[Tensor, "codes latents"], point: Point) -> Float[Tensor, ""]:
         """Mean over dimensions, over the codes of a class and over classes, or the sum over all classes' codes."""
-        by_class = point.context["mix"] @ entries  # padded codes have weight zero here
+        # Padded codes have weight zero in the mix.
+        by_class = point.context["mix"] @ entries if "mix" in point.context else entries
         return by_class.sum() if self.formulation.reduction == "sum" else by_class.mean()
+
+
+def _relu(x: Tensor) -> Tensor:
+    # Of the pairs, the largest tensors here. torch.relu's derivative keeps a boolean mask, and inductor reads and
+    # writes those one by one on a CPU: this form made the compiled 5-shot step a third faster, and costs nothing else.
+    return 0.5 * (x + x.abs())

@@ -1,0 +1,82 @@
+"""The meta-gradient of a batch: what an outer loop asks of a method at every step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from fewstep.core.executors import Executor, Vmap
+from fewstep.core.method import Method
+from fewstep.core.noise import Draws, fill
+from fewstep.core.types import Estimate, Task
+
+
+class MetaStep(NamedTuple):
+    """What one batch of tasks says.
+
+    Attributes:
+        objective: the scalar that was differentiated.
+        gradients: its gradient, for every parameter of the learner in their order.
+        metrics: their means over tasks.
+    """
+
+    objective: Float[Tensor, ""]
+    gradients: list[Tensor]
+    metrics: dict[str, Tensor]
+
+
+Transform: TypeAlias = Callable[[Callable[..., Estimate]], Callable[..., Estimate]]
+
+
+class Differentiate:
+    """Differentiates a method's objective, a group of tasks at a time.
+
+    The gradient of a sum is a sum of gradients: tasks are taken in groups of ``executor.chunk``, and the graph of one
+    group is gone before that of the next is built. Objective and gradient are those of ``Method.objective``, up to
+    the order of a sum.
+
+    Args:
+        method: what is differentiated, with respect to all parameters of its learner.
+        executor: how tasks are run; :class:`Vmap`, all at once, when omitted.
+        transform: applied to the function that is differentiated, such as ``torch.compile``.
+    """
+
+    def __init__(self, method: Method, executor: Executor | None = None, transform: Transform | None = None) -> None:
+        self.method, self.executor = method, executor or Vmap()
+        self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
+
+    def __call__(self, tasks: Task, draws: Draws | None) -> MetaStep:
+        """The meta-gradient of a batch of tasks; ``draws`` from ``learner.draws``, or None for no noise."""
+        parameters = list(self.method.learner.parameters())
+        count = len(tasks.support.weight)
+        size = min(getattr(self.executor, "chunk", None) or count, count)
+        total: MetaStep | None = None
+        for first in range(0, count, size):
+            part: Any = (tasks, draws)
+            if size < count:
+                part = tree_map(lambda tensor, at=first: tensor[at : at + size], part)
+            objective, metrics = self._objective(*part, count, first == 0)
+            gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
+            if total is None:
+                total = MetaStep(objective.detach(), gradients, metrics)
+                continue
+            torch._foreach_add_(total.gradients, gradients)
+            sums = {name: total.metrics[name] + metrics.get(name, 0) for name in total.metrics}
+            total = MetaStep(total.objective + objective.detach(), total.gradients, sums)
+        assert total is not None, "a batch has at least one task"
+        return total
+
+    def _of_group(self, tasks: Task, draws: Draws | None, count: int, regularised: bool) -> Estimate:
+        """What a group adds to the objective and to the metrics' means over ``count`` tasks."""
+        noise = None if draws is None else fill(self.method.learner.sites(tasks), draws)
+        estimates = self.method.estimate(tasks, noise, self.executor)
+        objective = estimates.objective.sum() / (count if self.method.task_reduction == "mean" else 1)
+        metrics = {name: values.sum() / count for name, values in estimates.metrics.items()}
+        if regularised:
+            penalties = self.method.penalties()
+            objective = objective + sum(penalties.values())
+            metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
+        return Estimate(objective, metrics)

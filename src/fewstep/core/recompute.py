@@ -1,0 +1,69 @@
+"""Trading time for memory: forget what an inner step computed, and compute it again when it is differentiated."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from fewstep.core.executors import Executor, Function
+
+
+def recomputed(each: Executor, parameters: Sequence[nn.Parameter], function: Function) -> Function:
+    """Map ``function`` by ``each``, keeping its arguments instead of its graph.
+
+    ``torch.utils.checkpoint`` works neither around nor inside function transforms. Here the transforms are inside the
+    function that is run twice, and autograd sees one operation. So this wraps a mapped step, and cannot itself be
+    mapped: tasks have to be mapped step by step.
+
+    Args:
+        each: the executor.
+        parameters: the meta-parameters that ``function`` reads beside its arguments.
+        function: of one task; its arguments and results are pytrees of tensors.
+    """
+    mapped = each(function)
+
+    def run(*trees: Any) -> Any:
+        leaves, form = tree_flatten(trees)
+        where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        forms: list[TreeSpec] = []
+
+        def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+            filled = list(leaves)
+            for i, tensor in zip(where, tensors, strict=True):
+                filled[i] = tensor
+            results, result_form = tree_flatten(mapped(*tree_unflatten(filled, form)))
+            forms.append(result_form)
+            return tuple(results)
+
+        tensors = [leaves[i] for i in where]
+        leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]  # autograd alone keeps the tensors
+        results = _Twice.apply(flat, len(tensors), *tensors, *parameters)
+        return tree_unflatten(results, forms[0])
+
+    return run
+
+
+class _Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, flat: Callable[..., tuple[Tensor, ...]], arguments: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.flat, ctx.arguments = flat, arguments
+        ctx.save_for_backward(*tensors)
+        return flat(*tensors[:arguments])
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        tensors = [
+            tensor.detach().requires_grad_(need) if i < ctx.arguments else tensor
+            for i, (tensor, need) in enumerate(zip(ctx.saved_tensors, needed, strict=True))
+        ]
+        with torch.enable_grad():
+            results = ctx.flat(*tensors[: ctx.arguments])
+        pairs = [(r, s) for r, s in zip(results, slopes, strict=True) if r.requires_grad and s is not None]
+        sources = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
+        found = iter(torch.autograd.grad([r for r, _ in pairs], sources, [s for _, s in pairs], allow_unused=True))
+        return (None, None, *(next(found) if need else None for need in needed))
