@@ -8,7 +8,7 @@ from cases import CASES, Case
 from safetensors.torch import load_file, save_file
 from torch.utils._pytree import tree_map
 
-from fewstep.core import Executor, Loop, Method, Task, Vmap, generator
+from fewstep.core import Differentiate, Executor, Loop, Method, Task, Vmap, generator
 
 contract = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -18,7 +18,7 @@ def noise_of(method: Method, tasks: Task, step: int = 0) -> object:
 
 
 def gradients(
-    method: Method, tasks: Task, noise: object, executor: Executor, granularity: str = "task"
+    method: Method, tasks: Task, noise: object, executor: Executor, granularity: str | None = None
 ) -> torch.Tensor:
     """The objective and all meta-gradients in one vector."""
     estimate = method.objective(tasks, noise, executor, granularity)  # type: ignore[arg-type]
@@ -60,6 +60,28 @@ def test_executors_agree(case: Case) -> None:
     for executor in (Vmap(), Loop()):
         mapped = gradients(method, tasks, noise, executor, "step")
         torch.testing.assert_close(mapped, reference, rtol=1e-9, atol=1e-11)
+
+
+@contract
+def test_recomputed_steps_give_the_same_gradients(case: Case) -> None:
+    method, tasks = case.build()
+    noise = noise_of(method, tasks)
+    reference = gradients(method, tasks, noise, Loop())
+    method.learner.recompute = True
+    for executor in (Vmap(), Vmap(chunk=2), Loop()):
+        torch.testing.assert_close(gradients(method, tasks, noise, executor), reference, rtol=1e-9, atol=1e-11)
+
+
+@contract
+def test_gradients_of_groups_of_tasks_add_up(case: Case) -> None:
+    method, tasks = case.build()
+    reference = method.objective(tasks, noise_of(method, tasks))
+    expected = torch.autograd.grad(reference.objective, list(method.learner.parameters()))
+    draws = method.learner.draws(tasks, generator(0, 0, "noise"))
+    for executor in (Vmap(), Vmap(chunk=2), Loop()):
+        objective, found, metrics = Differentiate(method, executor)(tasks, draws)
+        torch.testing.assert_close([objective, *found], [reference.objective.detach(), *expected])
+        torch.testing.assert_close(metrics, {name: v.mean() for name, v in reference.metrics.items()})
 
 
 @contract

@@ -60,6 +60,7 @@ class Run:
         torch.manual_seed(generator(config.seed, 0, "initialisation").initial_seed())
         self.method: Method = replace(config.method.build(self.problem), task_reduction=config.training.task_reduction)
         self.method.learner.to(self.place.device, self.place.dtype)
+        self.method.learner.recompute = config.training.recompute
 
     @classmethod
     def create(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:

@@ -45,9 +45,9 @@ def poisoned(folder: Path, nonfinite: str) -> Trainer:
 
 def step_with_nan(run: Trainer) -> dict[str, torch.Tensor]:
     before = {name: p.detach().clone() for name, p in run.method.learner.named_parameters()}
-    tasks = run.source.batch(0)
+    tasks, draws = run.inputs(0)
     tasks.query.x[0, 0, 0] = float("nan")
-    run.step(tasks)
+    run.step(tasks, draws)
     return before
 
 

@@ -10,6 +10,7 @@ import torch
 import tyro
 from cattrs.strategies import configure_tagged_union
 
+from fewstep.allocator import keep_freed_memory
 from fewstep.recipes.methods import Leo, Maml, MetaSgd
 from fewstep.recipes.problems import OmniglotFeatures, OmniglotImages, Place, SinusoidTasks
 from fewstep.training import Training
@@ -58,11 +59,12 @@ class Config:
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
 
     def place(self) -> Place:
-        """Device and dtype; sets the number of threads.
+        """Device and dtype; sets the number of threads, and has the allocator keep freed memory.
 
         Raises:
             ValueError: for a device that is not there.
         """
+        keep_freed_memory()
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"threads must be at least 1, got {self.threads}.")

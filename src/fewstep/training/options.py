@@ -45,6 +45,11 @@ class Training:
     """Run the tasks of a batch at once, or one after another (less memory; faster for convolutions on a CPU)."""
     chunk: int | None = None
     """With vmap: tasks at a time. None: all."""
+    recompute: bool = False
+    """Compute every inner step twice instead of keeping its graph: memory hardly grows with the number of steps."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the meta-objective (half a minute to two, once; kept in the cache for later runs). Auto: with vmap, not
+    recomputing, and from 2,000 meta-steps on. Where the compiler is missing or fails, the run goes on without."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every"):
@@ -56,6 +61,11 @@ class Training:
     def rate_at(self, step: int) -> float:
         """The outer rate of a meta-step."""
         return self.rate if self.decay == "none" else 0.5 * self.rate * (1 + math.cos(math.pi * step / self.steps))
+
+    def compiles(self) -> bool:
+        """Whether these options compile the meta-objective."""
+        pays = self.executor == "vmap" and not self.recompute and self.steps >= 2000
+        return self.compile == "on" or (self.compile == "auto" and pays)
 
     def make_executor(self) -> Executor:
         """The executor that these options name."""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from fewstep.core import L2, Method, Task, generator
+from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
 from fewstep.data import TaskSource
 from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
+from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
 from fewstep.training.options import Training
@@ -53,9 +54,12 @@ class Trainer:
     ) -> None:
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
-        self.executor = options.make_executor()
         self.parameters = list(method.learner.parameters())
-        self.optimiser = torch.optim.Adam(self.parameters, lr=options.rate)
+        self.optimiser = torch.optim.Adam(self.parameters, lr=options.rate, fused=True)
+        executor = options.make_executor()
+        self.differentiate: Callable[[Task, Draws], MetaStep] = Differentiate(method, executor)
+        if options.compiles():
+            self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = State()
         if (folder / "last.safetensors").exists():
             self.state = load_checkpoint(folder / "last.safetensors", method.learner, self.optimiser)
@@ -72,7 +76,7 @@ class Trainer:
             logger.warning("%d non-finite meta-steps so far", state.nonfinite)
         while not state.finished:
             began = time.perf_counter()
-            metrics = self.step(self.source.batch(state.step))
+            metrics = self.step(*self.inputs(state.step))
             state.step += 1
             for name, value in metrics.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
@@ -94,22 +98,24 @@ class Trainer:
         load_checkpoint(self.folder / "best.safetensors", self.method.learner)
         return state
 
-    def step(self, tasks: Task) -> dict[str, float]:
-        """One meta-step: draw noise, differentiate the objective, clip, and let Adam step."""
-        noise = self.method.learner.noise(tasks, generator(self.seed, self.state.step, "noise", tasks.support.x.device))
-        estimate = self.method.objective(tasks, noise, self.executor)
-        gradients = list(torch.autograd.grad(estimate.objective, self.parameters))
-        if not all_finite(estimate.objective, gradients):
-            gradients = self._fallback(estimate.objective.item())
+    def inputs(self, step: int) -> tuple[Task, Draws]:
+        """The tasks of a meta-step, and the randomness of adapting to them."""
+        tasks = self.source.batch(step)
+        return tasks, self.method.learner.draws(tasks, generator(self.seed, step, "noise", tasks.support.x.device))
+
+    def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
+        """One meta-step: differentiate the objective, clip, and let Adam step."""
+        objective, gradients, metrics = self.differentiate(tasks, draws)
+        if not all_finite(objective, gradients):
+            gradients = self._fallback(objective.item())
         if gradients:
             clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient
             self.optimiser.param_groups[0]["lr"] = self.options.rate_at(self.state.step)
             self.optimiser.step()
-        names = list(estimate.metrics)
-        values = torch.stack([estimate.metrics[name].mean() for name in names]).tolist()
-        return {name: value for name, value in zip(names, values, strict=True) if math.isfinite(value)}
+        values = torch.stack(list(metrics.values())).tolist()
+        return {name: value for name, value in zip(metrics, values, strict=True) if math.isfinite(value)}
 
     def _fallback(self, objective: float) -> list[torch.Tensor]:
         """Count the event; the gradients to use instead, none for no step."""
