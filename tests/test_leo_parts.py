@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fewstep.algorithms import leo
 from fewstep.core import OFFICIAL, PAPER, Batch, Formulation, Generator, Method, Task, generator
+from fewstep.core.noise import dropout
 from fewstep.core.start import Relation
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -91,7 +92,7 @@ def by_hand(method: Method, task: Task, noise: Any, paper: bool = False) -> tupl
     glorot = (2 / (ways + FEATURES)) ** 0.5
 
     def dropped(batch: Batch, entry: Any) -> Tensor:
-        return batch.x if noise is None else batch.x * entry["dropout"]["mask"]
+        return batch.x if noise is None else batch.x * mask(entry)
 
     def deviation(raw: Tensor, at_zero: float) -> Tensor:
         if paper:
@@ -145,6 +146,11 @@ def by_hand(method: Method, task: Task, noise: Any, paper: bool = False) -> tupl
     return objective + WEIGHTS["orthogonality_weight"] * (excess.sum() if paper else excess.mean()), query_logits
 
 
+def mask(entry: Any) -> Tensor:
+    """A share of 0.3, to 1/65536, of the bits' 65536 values is dropped; what is kept is scaled up."""
+    return (entry["dropout"]["bits"] >= 19661 - 32768).double() * 65536 / (65536 - 19661)
+
+
 def one(tree: Any, i: int) -> Any:
     return tree_map(lambda leaf: leaf[i], tree)
 
@@ -175,7 +181,8 @@ def test_evaluation_at_any_ways_and_shots(formulation: str, ways: int, shots: in
 @pytest.mark.parametrize("rate", [0.1, 0.307651, 0.5])
 def test_masks_are_zero_or_the_inverse_of_the_keeping_rate(rate: float) -> None:
     method = build(dropout=rate)
-    mask = draws(method, tasks(ways=5, shots=10, count=200))["query"]["dropout"]["mask"]
+    bits = draws(method, tasks(ways=5, shots=10, count=200))["query"]["dropout"]["bits"]
+    mask = dropout(torch.ones(bits.shape, dtype=torch.float64), bits, rate)
     dropped = (mask == 0).double()
     values = mask.unique()
     assert len(values) == 2

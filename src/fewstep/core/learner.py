@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
-from fewstep.core.noise import Draws, Mask, Noise, fill, sample
+from fewstep.core.noise import Bits, Draws, Noise, dropout, fill, sample
 from fewstep.core.protocols import Start
 from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
@@ -112,8 +112,12 @@ class Learner(nn.Module):
         """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""
         return fill(self.sites(tasks), self.draws(tasks, source))
 
-    def _masks(self, batch: Batch) -> dict[str, Mask]:
-        return {"mask": Mask(tuple(batch.x.shape), self.dropout)} if self.dropout else {}
+    def _masks(self, batch: Batch) -> dict[str, Bits]:
+        return {"bits": Bits(tuple(batch.x.shape))} if self.dropout else {}
+
+    def _dropped(self, batch: Batch, noise: Noise) -> Batch:
+        masks = _entry(noise, "dropout")
+        return batch._replace(x=dropout(batch.x, masks["bits"], self.dropout)) if masks else batch
 
     # -- what a task does ----------------------------------------------------------------------------------------
 
@@ -145,7 +149,7 @@ class Learner(nn.Module):
         return point, penalties
 
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
-        return self.start.begin(self.network, _dropped(support, noise), _entry(noise, "start"))
+        return self.start.begin(self.network, self._dropped(support, noise), _entry(noise, "start"))
 
     def inner_loss(self, decoded: bool) -> SupportLoss:
         """The support loss as a function of codes, or of weights once they are ``decoded``: what a stage descends."""
@@ -153,7 +157,7 @@ class Learner(nn.Module):
 
     def support_loss(self, point: Point, support: Batch, noise: Noise = None) -> Float[Tensor, ""]:
         """The inner loss at decoded weights, reduced as ``loss.support`` says."""
-        rows = self.loss.rows(self.predict(point, _dropped(support, noise)), support.y)
+        rows = self.loss.rows(self.predict(point, self._dropped(support, noise)), support.y)
         return reduce_rows(rows, support.weight, self.loss.support)
 
     def predict(
@@ -165,7 +169,7 @@ class Learner(nn.Module):
         ``support`` is given, from the support rows alone. Both are exact at every layer, because statistics are
         weighted by row: the support passes through the network with weight one, the query with weight zero.
         """
-        query = _dropped(query, noise)
+        query = self._dropped(query, noise)
         x, weight = query.x, query.weight
         if support is not None:
             x = torch.cat([support.x, query.x])
@@ -177,11 +181,6 @@ class Learner(nn.Module):
 
 def _entry(noise: Noise, name: str) -> Noise:
     return None if noise is None else noise[name]
-
-
-def _dropped(batch: Batch, noise: Noise) -> Batch:
-    masks = _entry(noise, "dropout")
-    return batch._replace(x=batch.x * masks["mask"]) if masks else batch
 
 
 def _single(batch: Batch) -> Batch:

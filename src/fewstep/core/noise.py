@@ -25,14 +25,13 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Mask:
-    """Inverted-dropout factors of one task: 0 with probability ``rate``, else 1/(1 − rate)."""
+class Bits:
+    """Sixteen random bits for each element of one task's tensor of the given shape; :func:`dropout` reads them."""
 
     shape: tuple[int, ...]
-    rate: float
 
 
-Sites: TypeAlias = Mapping[str, Normal | Mask]
+Sites: TypeAlias = Mapping[str, Normal | Bits]
 Noise: TypeAlias = Any
 """A nest of dicts and lists of tensors in the shape of the sites that it fills, or None (evaluation)."""
 
@@ -44,14 +43,13 @@ def generator(seed: int, step: int, stream: str, device: torch.device | str = "c
 
 
 class Draws(NamedTuple):
-    """The raw randomness of a batch of tasks, before it is given the shapes of its sites.
+    """The randomness of a batch of tasks, before it is given the shapes of its sites.
 
-    Two tensors, however many sites there are: few calls of the generator, and few inputs of a compiled function,
-    which makes the masks where they are used.
+    Two tensors, however many sites there are: few calls of the generator, and few inputs of a compiled function.
 
     Attributes:
         normal: standard-normal numbers.
-        bits: sixteen random bits for every element of every mask, as integers from −32768 to 32767.
+        bits: integers from −32768 to 32767, each with the same probability.
     """
 
     normal: Float[Tensor, "tasks normals"]
@@ -62,13 +60,13 @@ def sample(sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype =
     """Draw all that a nest of sites needs, for ``tasks`` tasks.
 
     Args:
-        sites: dicts and lists whose leaves are :class:`Normal` or :class:`Mask`.
+        sites: dicts and lists whose leaves are :class:`Normal` or :class:`Bits`.
         tasks: number of tasks.
         source: the random stream; its device is where the draws are made.
         dtype: floating-point type of the normal numbers.
     """
     normals = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Normal))
-    elements = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Mask))
+    elements = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Bits))
     normal = torch.randn((tasks, normals), generator=source, device=source.device, dtype=dtype)
     # Four elements from one 64-bit draw: several times cheaper than a uniform float each.
     words = torch.empty(-(-tasks * elements // 4), dtype=torch.int64, device=source.device)
@@ -77,28 +75,32 @@ def sample(sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype =
 
 
 def fill(sites: Any, draws: Draws) -> Noise:
-    """Give draws the shapes of their sites: a nest of tensors ``[tasks, *shape]``. No randomness here."""
+    """Give draws the shapes of their sites: a nest of views ``[tasks, *shape]``."""
     taken = {"normal": 0, "bits": 0}
 
-    def take(kind: str, shape: tuple[int, ...]) -> Tensor:
+    def take(site: Normal | Bits) -> Tensor:
+        kind = "normal" if isinstance(site, Normal) else "bits"
         flat: Tensor = getattr(draws, kind)
-        first, taken[kind] = taken[kind], taken[kind] + prod(shape)
-        return flat[:, first : taken[kind]].view(len(flat), *shape)
+        first, taken[kind] = taken[kind], taken[kind] + prod(site.shape)
+        return flat[:, first : taken[kind]].view(len(flat), *site.shape)
 
-    def value(site: Normal | Mask) -> Tensor:
-        if isinstance(site, Normal):
-            return take("normal", site.shape)
-        # The probability is rounded to 1/65536 and the scale uses the rounded one, so the mean is exactly 1.
-        dropped = round(site.rate * 65536)
-        kept = take("bits", site.shape) >= dropped - 32768
-        return kept.to(draws.normal.dtype) * (65536 / (65536 - dropped))
-
-    return _map(value, sites)
+    return _map(take, sites)
 
 
-def _map(function: Callable[[Normal | Mask], Tensor], sites: Any) -> Noise:
+def dropout(x: Float[Tensor, "*shape"], bits: Int16[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
+    """Inverted dropout: zero with probability ``rate``, else ``x / (1 − rate)``.
+
+    The rate is rounded to 1/65536, and the scale uses the rounded one, so the mean over bits is exactly ``x``. Made
+    where it is used, a mask takes two bytes an element until then, and compiled code fuses it into the product.
+    """
+    dropped = round(rate * 65536)
+    kept = (bits >= dropped - 32768).to(x.dtype)
+    return x * (kept * (65536 / (65536 - dropped)))
+
+
+def _map(function: Callable[[Normal | Bits], Tensor], sites: Any) -> Noise:
     match sites:
-        case Normal() | Mask():
+        case Normal() | Bits():
             return function(sites)
         case Mapping():
             return {name: _map(function, site) for name, site in sites.items()}
@@ -106,9 +108,9 @@ def _map(function: Callable[[Normal | Mask], Tensor], sites: Any) -> Noise:
             return [_map(function, site) for site in sites]
 
 
-def _leaves(sites: Any) -> Iterator[Normal | Mask]:
+def _leaves(sites: Any) -> Iterator[Normal | Bits]:
     match sites:
-        case Normal() | Mask():
+        case Normal() | Bits():
             yield sites
         case _:
             for site in sites.values() if isinstance(sites, Mapping) else sites:
