@@ -125,7 +125,7 @@ class Run:
     def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
         executor = self.config.training.make_executor()
         with self._at_test():
-            scores = evaluate(method, source, tasks, baselines=False, executor=executor).scores
+            scores = evaluate(method, source, tasks, unadapted=False, baselines=False, executor=executor).scores
         return float(scores[ADAPTED].mean())
 
     def test(

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,31 @@ def test_gather_never_hands_out_the_store() -> None:
     gathered = Dataset.from_sorted(store, [0, 6]).gather(np.array([2]))
     gathered += 100
     assert torch.equal(store, rows())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("transform", [None, l2_normalise])
+def test_gather_into_given_memory(dtype: type, transform: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+    dataset = Dataset.from_sorted(np.arange(1, 13, dtype=dtype).reshape(6, 2), [0, 6]).transformed(transform)
+    for positions in (np.array([[4, 0, 4], [1, 5, 2]]), np.array([[3, 3, 1], [0, 2, 4]])):
+        out = torch.full((2, 3, 2), torch.nan)
+        assert dataset.gather(positions, out=out).data_ptr() == out.data_ptr()
+        assert torch.equal(out, dataset.gather(positions))
+
+
+@pytest.mark.filterwarnings("error")
+def test_gather_from_memory_that_is_read_only_or_in_another_order() -> None:
+    fixed = rows().numpy()
+    fixed.setflags(write=False)
+    wanted = np.array([4, 1])
+    for store, expected in (
+        (fixed, rows()[[4, 1]]),
+        (fixed[::-1], rows()[[1, 4]]),  # negative strides: no tensor can view it
+        (np.asfortranarray(fixed), rows()[[4, 1]]),
+        (fixed[:, :1], rows()[[4, 1], :1]),
+        (rows()[:, 1:], rows()[[4, 1], 1:]),
+    ):
+        assert torch.equal(Dataset.from_sorted(store, [0, 6]).gather(wanted), expected)
 
 
 def test_gather_refuses_positions_out_of_range() -> None:

@@ -48,6 +48,14 @@ def test_distinct_draws_are_distinct_and_in_range(k: int, data: st.DataObject) -
     assert all(len(set(lane)) == k for lane in drawn.tolist())
 
 
+@given(st.integers(1, 12), st.integers(0, 5), st.integers(0, 1000))
+def test_distinct_is_a_shuffle_of_the_integers_that_are_left(k: int, spare: int, seed: int) -> None:
+    words = draws.words(seed, 0, "t", (3, k))
+    for lane, drawn in zip(words, draws.distinct(words, k + spare).tolist(), strict=True):
+        left = list(range(k + spare))
+        assert drawn == [left.pop(int(word) * len(left) >> 64) for word in lane]
+
+
 @pytest.mark.parametrize("extreme", [0, 2**64 - 1])
 def test_extreme_words_give_the_ends_in_order(extreme: int) -> None:
     drawn = draws.distinct(np.full((1, 5), extreme, np.uint64), 5)[0].tolist()

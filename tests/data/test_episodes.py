@@ -1,5 +1,6 @@
 from dataclasses import replace
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats  # comes with scikit-learn
 
 from fewstep.core.types import Task
-from fewstep.data import Dataset, EpisodeSampler, TaskSource
+from fewstep.data import Dataset, Deferring, EpisodeSampler, TaskList, TaskSource
+from fewstep.data.source import deferred
 
 
 def dataset(sizes: list[int]) -> Dataset:
@@ -145,6 +147,33 @@ def test_only_the_slice_is_gathered() -> None:
     source = replace(source, dataset=source.dataset.transformed(lambda x: (gathered.append(len(x)), x)[1]))
     source.batch(0, slice(1, 3))
     assert gathered == [2 * 3 * 2, 2 * 3 * 4]
+
+
+@pytest.mark.parametrize("queries", [4, None])
+def test_deferred_queries_are_those_of_the_batch(queries: int | None) -> None:
+    """From a sampler, from a list, and from a source that knows only ``batch``."""
+    source = sampler(queries=queries)
+    written = TaskList.draw(source, 2)
+    plain = SimpleNamespace(ways=3, tasks=5, batch=source.batch)
+    assert isinstance(source, Deferring)
+    assert isinstance(written, Deferring)
+    assert not isinstance(plain, Deferring)
+    whole = source.batch(1)
+    for later in (source.deferred(1), written.deferred(1), deferred(plain, 1)):
+        assert later.rows == whole.query.weight.shape[1]
+        for slice_ in (slice(1, 3), slice(0, 1), slice(0, 5), slice(3, 5)):  # smaller, larger and again smaller
+            assert equal(Task(later.support, later.query(slice_)), Task(whole.support, part(whole, slice_).query))
+
+
+@pytest.mark.parametrize("queries", [4, None])
+def test_a_batch_is_the_callers_own(queries: int | None) -> None:
+    """What is written into it reaches neither the data nor later batches."""
+    source = sampler(queries=queries, tasks=1)
+    for tasks in (source, TaskList.draw(source, 1)):
+        before = tasks.batch(0)
+        for tensor in (tensor for side in tasks.batch(0) for tensor in side):
+            tensor.fill_(7)
+        assert equal(tasks.batch(0), before)
 
 
 def test_more_queries_leave_classes_and_support_alone() -> None:

@@ -2,8 +2,11 @@ import csv
 import io
 import json
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from rich.console import Console
 
 from fewstep.algorithms import leo, maml
 from fewstep.core import Batch, Descend, Loop, Method, Task, regression
+from fewstep.data import Dataset, EpisodeSampler
 from fewstep.evaluation import evaluate, evaluating, inner_steps, nearest_mean, paired, ridge
 from fewstep.networks import mlp
 
@@ -80,6 +84,32 @@ def test_truncates_to_exactly_the_tasks_asked_for() -> None:
     assert seen == [(3, 6), (4, 6), (6, 6)]
     for name, values in part.scores.items():
         np.testing.assert_array_equal(values, whole[name][:6])
+
+
+@pytest.mark.parametrize("statistics", ["query", "support"])
+def test_few_queries_at_a_time_change_nothing(
+    statistics: Literal["query", "support"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    dataset = Dataset.from_sorted(rows, [0, 9, 17, 29, 40])  # unequal classes: padding too
+    source = EpisodeSampler(dataset, ways=3, shots=2, queries=None, tasks=4, seed=0, dtype=torch.float64)
+    whole = evaluate(trained(), source, 10, statistics=statistics)
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "QUERY_BYTES", 3 * 3 * 10 * 6 * 8)
+    few = evaluate(trained(), source, 10, statistics=statistics)
+    plain = SimpleNamespace(ways=3, tasks=4, batch=source.batch)
+    undeferred = evaluate(trained(), plain, 10, statistics=statistics, batch=3)
+    for name, values in whole.scores.items():
+        np.testing.assert_array_equal(few.scores[name], values)
+        np.testing.assert_array_equal(undeferred.scores[name], values)
+    assert few.protocol == undeferred.protocol == whole.protocol
+
+
+def test_only_what_is_asked_for_is_scored() -> None:
+    result = evaluate(trained(), Source(vectors()), 10, unadapted=False, baselines=False)
+    assert list(result.scores) == ["adapted"]
+    np.testing.assert_array_equal(
+        result.scores["adapted"], evaluate(trained(), Source(vectors()), 10).scores["adapted"]
+    )
 
 
 def test_a_source_that_ends_early() -> None:

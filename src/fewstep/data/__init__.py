@@ -6,11 +6,13 @@ from fewstep.data.images import ImageFolder, image_folder, read_image
 from fewstep.data.normalise import l2_normalise
 from fewstep.data.omniglot import omniglot, omniglot_originals
 from fewstep.data.regression import Sinusoid, Sinusoids
-from fewstep.data.source import TaskSource
+from fewstep.data.source import Deferred, Deferring, TaskSource
 from fewstep.data.task_list import TaskList
 
 __all__ = [
     "Dataset",
+    "Deferred",
+    "Deferring",
     "EpisodeSampler",
     "ImageFolder",
     "Sinusoid",

@@ -1,5 +1,6 @@
 """A class-indexed store of examples: the ground that few-shot tasks are drawn from."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
@@ -158,6 +159,7 @@ class Dataset:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        out: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "..."]:
         """The rows at some positions, as floating-point numbers.
 
@@ -168,9 +170,11 @@ class Dataset:
             positions: any shape, each from 0 to ``len(self) - 1``.
             dtype: floating-point type of the result.
             device: where the result lies. The store stays where it is.
+            out: contiguous, to be overwritten with the result and returned. Fresh memory costs more than the rows
+                that are put in it, when there are megabytes of them.
 
         Returns:
-            ``[*positions.shape, *features]``.
+            ``[*positions.shape, *features]``, memory of its own unless ``out`` was given.
 
         Raises:
             IndexError: if a position is out of range.
@@ -179,17 +183,22 @@ class Dataset:
         if flat.size and (flat.min() < 0 or flat.max() >= len(self)):
             raise IndexError(f"{self}: positions {flat.min()} to {flat.max()} asked for, there are {len(self)}")
         index = flat if self.order is None else self.order[flat]
-        if isinstance(self.store, Tensor):
-            rows = self.store[torch.from_numpy(index).to(self.store.device)]
+        target = None
+        if (store := _as_tensor(self.store)) is not None:
+            if out is not None and (out.dtype, out.device) == (store.dtype, store.device) and self.transform is None:
+                target = out.view(-1, *store.shape[1:])
+            # Three times as fast as indexing: whole rows are copied, by several threads.
+            rows = torch.index_select(store, 0, torch.from_numpy(index).to(store.device), out=target)
         else:
             # Indexing, not np.take: np.take copies the whole of a store that is not contiguous.
-            rows = torch.from_numpy(_torch_readable(self.store[index]))
+            rows = torch.from_numpy(_torch_readable(np.asarray(self.store)[index]))
         values = rows.to(device).to(dtype)
         if rows.dtype == torch.uint8:
             values /= 255
         if self.transform is not None:
             values = self.transform(values)
-        return values.reshape(*positions.shape, *values.shape[1:])
+        values = values.reshape(*positions.shape, *values.shape[1:])
+        return values if out is None or target is not None else out.copy_(values)
 
     def subset(self, classes: Int[np.ndarray, " some"] | Sequence[int], *, split: str | None = None) -> "Dataset":
         """Some of the classes, in the order given, over the same store.
@@ -254,6 +263,19 @@ def _finite_rows(store: Store) -> Iterator[tuple[int, NDArray[np.bool_]]]:
             yield start, torch.isfinite(rows).all(1).cpu().numpy()
         else:
             yield start, np.logical_and.reduce(np.isfinite(rows), axis=1)
+
+
+def _as_tensor(store: Store) -> Tensor | None:
+    """The store as a tensor over the same memory; None where there is no such tensor (byte order, strides)."""
+    if isinstance(store, Tensor):
+        return store
+    try:
+        with warnings.catch_warnings():
+            # Torch warns that it could write to a read-only array, a memory map for example. It is only read here.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(store)
+    except (TypeError, ValueError):
+        return None
 
 
 def _torch_readable(rows: NDArray[np.generic]) -> NDArray[np.generic]:

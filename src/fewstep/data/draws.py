@@ -6,6 +6,7 @@ arithmetic, so a seed names the same tasks on every machine and NumPy release.
 """
 
 import hashlib
+import math
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
@@ -45,7 +46,7 @@ def words(seed: int, step: int, stream: str, shape: tuple[int, ...]) -> UInt64[n
     check_word("step", step)
     label = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest(), "little")
     generator = np.random.Philox(key=np.array([seed, label], np.uint64), counter=np.array([0, 0, 0, step], np.uint64))
-    drawn: NDArray[np.uint64] = generator.random_raw(int(np.prod(shape))).reshape(shape)
+    drawn: NDArray[np.uint64] = generator.random_raw(math.prod(shape)).reshape(shape)
     return drawn
 
 
@@ -105,9 +106,10 @@ def distinct(
     """
     k = drawn.shape[-1]
     ranks = below(drawn, np.asarray(size)[..., None] - np.arange(k))
-    chosen = ranks.copy()
-    places = np.arange(k)
-    for j in range(1, k):
-        free_below = np.sort(chosen[..., :j], axis=-1) - places[:j]
-        chosen[..., j] += (free_below <= ranks[..., j, None]).sum(axis=-1)
-    return chosen
+    chosen = np.ascontiguousarray(np.moveaxis(ranks, -1, 0))  # draws lead: each step below is over adjacent numbers
+    # Draw i ranks what draws 0 to i - 1 have left. From the last but one draw backwards, j puts its own number back in
+    # front of the later ones, which then rank what draws 0 to j - 1 have left; at the end nothing has been taken.
+    for j in range(k - 2, -1, -1):
+        later = chosen[j + 1 :]
+        later += later >= chosen[j]
+    return np.moveaxis(chosen, 0, -1)

@@ -5,16 +5,19 @@ Drawing which examples make up a task and fetching them are two steps, :meth:`Ep
 bounded by memory bandwidth, and each is timed and tested by itself.
 """
 
+import functools
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from fewstep.core.types import Batch, Task
 from fewstep.data import draws
 from fewstep.data.dataset import Dataset
+from fewstep.data.source import Deferred
 
 
 @final
@@ -61,19 +64,55 @@ def assemble(
         ``weight`` ``[tasks, ways * rows]``, with ``rows`` the shots in the support and the queries in the query. All
         share ``dtype``.
     """
+    later = deferred(dataset, indices, dtype=dtype, device=device)
+    return Task(later.support, later.query(slice(None)))
 
-    def batch(positions: Int[np.ndarray, "tasks ways rows"], weight: Float[np.ndarray, "tasks ways rows"]) -> Batch:
-        tasks, ways, rows = positions.shape
-        x = dataset.gather(positions.reshape(tasks, ways * rows), dtype=dtype, device=device)
-        one_hot = torch.eye(ways, dtype=dtype, device=device).repeat_interleave(rows, 0)
-        # Labels are the same in every task; they are still materialised, for a view with stride 0 on the task axis
-        # may not be written to and compiles to other code than a real tensor.
-        y = one_hot.expand(tasks, -1, -1).contiguous()
-        weights = torch.from_numpy(weight.reshape(tasks, ways * rows)).to(device=device, dtype=dtype)
-        return Batch(x, y, weights)
 
-    ones = np.ones(indices.support.shape, np.float32)
-    return Task(support=batch(indices.support, ones), query=batch(indices.query, indices.query_weight))
+def deferred(
+    dataset: Dataset,
+    indices: TaskIndices,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Deferred:
+    """Fetch the supports of some tasks now, and their queries when asked for; layout as in :func:`assemble`."""
+    memory: Tensor | None = None
+
+    def query(tasks: slice) -> Batch:
+        nonlocal memory
+        positions = indices.query[tasks]
+        weight = torch.tensor(indices.query_weight[tasks], dtype=dtype, device=device).flatten(1)
+        if memory is not None and len(memory) >= len(positions):
+            return _fetch(dataset, positions, weight, memory[: len(positions)])
+        batch = _fetch(dataset, positions, weight)
+        memory = batch.x
+        return batch
+
+    tasks, ways, shots = indices.support.shape
+    ones = torch.ones(tasks, ways * shots, dtype=dtype, device=device)
+    return Deferred(_fetch(dataset, indices.support, ones), ways * indices.query.shape[2], query)
+
+
+def _fetch(
+    dataset: Dataset,
+    positions: Int[np.ndarray, "tasks ways rows"],
+    weight: Float[Tensor, "tasks all"],
+    out: Float[Tensor, "tasks all *features"] | None = None,
+) -> Batch:
+    """The examples at some positions, in the dtype and on the device of their weights."""
+    tasks, ways, rows = positions.shape
+    flat = positions.reshape(tasks, ways * rows)
+    x = dataset.gather(flat, dtype=weight.dtype, device=weight.device, out=out)
+    # Labels are the same in every task; they are still materialised, for a view with stride 0 on the task axis may not
+    # be written to and compiles to other code than a real tensor.
+    y = _one_hot(ways, rows, weight.dtype, weight.device).expand(tasks, -1, -1)
+    return Batch(x, y.clone(memory_format=torch.contiguous_format), weight)
+
+
+@functools.lru_cache(maxsize=16)
+def _one_hot(ways: int, rows: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "rows ways"]:
+    """Labels of one task in class-major order. Kept, so to be copied and never handed out."""
+    return torch.eye(ways, dtype=dtype, device=device).repeat_interleave(rows, 0)
 
 
 @final
@@ -163,6 +202,14 @@ class EpisodeSampler:
         """Fetch the examples of ``indices`` with this sampler's dtype and device."""
         return assemble(self.dataset, indices, dtype=self.dtype, device=self.device)
 
+    def deferred(self, step: int) -> Deferred:
+        """The tasks of a step, their queries unfetched: see :class:`~fewstep.data.Deferring`.
+
+        Raises:
+            ValueError: if the step is negative.
+        """
+        return deferred(self.dataset, self.indices(step), dtype=self.dtype, device=self.device)
+
     def indices(self, step: int) -> TaskIndices:
         """Which examples make up the tasks of a step; see :class:`TaskIndices`.
 
@@ -175,8 +222,9 @@ class EpisodeSampler:
         # The layers of more queries come last, and so leave the classes and the support as they were.
         words = draws.words(self.seed, step, self.stream, (1 + drawn, tasks, ways))
         classes = draws.distinct(words[0], np.full(tasks, self.dataset.classes))
-        sizes = self.dataset.sizes[classes]
-        first = self.dataset.offsets[classes][..., None]
+        offsets = self.dataset.offsets
+        sizes = offsets[classes + 1] - offsets[classes]
+        first = offsets[classes][..., None]
         chosen = draws.distinct(np.moveaxis(words[1:], 0, -1), sizes)
         support = chosen[..., :shots]
         if self.queries is None:

@@ -1,8 +1,9 @@
 """What every source of tasks offers to a training or evaluation loop."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from fewstep.core.types import Task
+from fewstep.core.types import Batch, Task
 
 
 @runtime_checkable
@@ -29,3 +30,43 @@ class TaskSource(Protocol):
             slice_: the part of the batch to build. ``batch(step, s)`` equals ``batch(step)`` with ``s`` applied to
                 every tensor, and costs only its own tasks (plus the drawing of all indices, which is cheap).
         """
+
+
+class Deferred(NamedTuple):
+    """The tasks of a step whose queries have not been fetched.
+
+    Attributes:
+        support: of all tasks.
+        rows: query rows of a task, padding included.
+        query: fetches the queries of some tasks. Their ``x`` may be overwritten by the next call: fresh memory for
+            gigabytes of rows costs more than the rows.
+    """
+
+    support: Batch
+    rows: int
+    query: Callable[[slice], Batch]
+
+
+@runtime_checkable
+class Deferring(TaskSource, Protocol):
+    """A source that can leave the fetching of queries until they are needed.
+
+    With all remaining examples as queries, a hundred tasks are most of a gigabyte. Adaptation wants many tasks at once
+    and needs their small supports only; prediction is fastest on so few tasks that their queries stay in the
+    processor's cache. Evaluation asks for this where a source offers it.
+    """
+
+    def deferred(self, step: int) -> Deferred:
+        """The tasks of ``batch(step)``: ``query(s)`` equals ``batch(step, s).query``, without drawing again.
+
+        Args:
+            step: which batch, from 0.
+        """
+
+
+def deferred(source: TaskSource, step: int) -> Deferred:
+    """The tasks of a step of any source; one that cannot defer fetches everything now, and gives views of it."""
+    if isinstance(source, Deferring):
+        return source.deferred(step)
+    support, query = source.batch(step)
+    return Deferred(support, query.weight.shape[1], lambda rows: Batch(*(tensor[rows] for tensor in query)))

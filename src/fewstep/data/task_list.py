@@ -13,7 +13,8 @@ import torch
 from fewstep.core.types import Task
 from fewstep.data.cache import npz
 from fewstep.data.dataset import Dataset
-from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble
+from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble, deferred
+from fewstep.data.source import Deferred
 from fewstep.files import write_atomically
 
 _FORMAT = 1
@@ -108,6 +109,14 @@ class TaskList:
             IndexError: if there is no such batch.
         """
         return assemble(self.dataset, self.indices(step).part(slice_), dtype=self.dtype, device=self.device)
+
+    def deferred(self, step: int) -> Deferred:
+        """The tasks of batch ``step``, their queries unfetched: see :class:`~fewstep.data.Deferring`.
+
+        Raises:
+            IndexError: if there is no such batch.
+        """
+        return deferred(self.dataset, self.indices(step), dtype=self.dtype, device=self.device)
 
     def save(self, path: str | Path) -> None:
         """Write the list to ``path`` (an ``.npz`` file), whole or not at all.

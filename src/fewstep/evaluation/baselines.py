@@ -31,11 +31,13 @@ def nearest_mean(support: Batch, query: Batch) -> Float[Tensor, "tasks rows ways
             f"nearest_mean: class {label} of task {task} has no support row of positive weight, so it has no mean: "
             "give every class at least one row"
         )
-    # Two guards against cancellation far from the origin, where features after a ReLU lie: distances from a centre of
-    # the task (any would do), and not through ‖x‖² − 2⟨x, m⟩ + ‖m‖².
+    # Distances from a centre of the task (any would do): features after a ReLU lie far from the origin, where
+    # ‖x‖² − 2⟨x, m⟩ + ‖m‖² cancels. Between centred rows it loses nothing that matters, and is several times faster
+    # than differences of every pair.
     centre = (members.sum(1, keepdim=True) / counts.sum(1, keepdim=True)) @ x
-    means = (members / counts) @ (x - centre)
-    return -torch.cdist(xq - centre, means, compute_mode="donot_use_mm_for_euclid_dist").square()
+    means, rows = (members / counts) @ (x - centre), xq - centre
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return (2 * (rows @ means.mT) - means.square().sum(-1).unsqueeze(1) - norms.square()).clamp_max(0)
 
 
 def ridge(support: Batch, query: Batch, penalty: float = 1.0) -> Float[Tensor, "tasks rows ways"]:
@@ -43,8 +45,8 @@ def ridge(support: Batch, query: Batch, penalty: float = 1.0) -> Float[Tensor, "
 
     The bias is not penalised, which is the same as centring inputs and labels by their weighted means. With
     ``X̃ = √w (X − x̄)`` and ``Ỹ = √w (Y − ȳ)``, ``W = X̃ᵀ (X̃X̃ᵀ + λI)⁻¹ Ỹ``: a system of the size of the support rather
-    than of the features, of which there are many more. The products are taken in float64, for X̃X̃ᵀ squares the
-    condition number. Bertinetto et al. 2019 (R2-D2) solve the same system inside meta-training, with a penalised bias.
+    than of the features, of which there are many more. It is solved in float64, for X̃X̃ᵀ squares the condition number.
+    Bertinetto et al. 2019 (R2-D2) solve the same system inside meta-training, with a penalised bias.
 
     Args:
         support: a batch of tasks, ``x`` ``[tasks, rows, *features]``; several feature axes are flattened.
@@ -59,7 +61,7 @@ def ridge(support: Batch, query: Batch, penalty: float = 1.0) -> Float[Tensor, "
     """
     if not 0 < penalty < float("inf"):
         raise ValueError(f"ridge: the penalty must be positive and finite, got {penalty}")
-    x, xq, y = support.x.flatten(2).double(), query.x.flatten(2).double(), support.y.double()
+    x, y = support.x.flatten(2).double(), support.y.double()
     weight = support.weight.double()[..., None]
     share = weight / weight.sum(1, keepdim=True)
     x_mean, y_mean = ((share * rows).sum(1, keepdim=True) for rows in (x, y))
@@ -67,5 +69,9 @@ def ridge(support: Batch, query: Batch, penalty: float = 1.0) -> Float[Tensor, "
     centred, target = root * (x - x_mean), root * (y - y_mean)
     gram = centred @ centred.mT
     gram.diagonal(dim1=-2, dim2=-1).add_(penalty)
-    dual = torch.cholesky_solve(target, torch.linalg.cholesky(gram))
-    return ((xq - x_mean) @ (centred.mT @ dual) + y_mean).to(query.x.dtype)
+    weights = centred.mT @ torch.cholesky_solve(target, torch.linalg.cholesky(gram))
+    # The many queries stay in their own precision. Rounding moves the centre; the offset takes that back.
+    xq = query.x.flatten(2)
+    centre = x_mean.to(xq.dtype)
+    offset = y_mean + (centre.double() - x_mean) @ weights
+    return (xq - centre) @ weights.to(xq.dtype) + offset.to(xq.dtype)

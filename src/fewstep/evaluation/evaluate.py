@@ -4,18 +4,20 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Task, Vmap
-from fewstep.data.source import TaskSource
+from fewstep.data.source import Deferred, TaskSource, deferred
 from fewstep.evaluation.baselines import nearest_mean, ridge
 from fewstep.evaluation.modes import batch_normalised, descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, interval, paired
@@ -25,6 +27,10 @@ ADAPTED, UNADAPTED, NEAREST_MEAN, RIDGE = "adapted", "unadapted", "nearest class
 """Names of scores."""
 
 Statistics = Literal["query", "support"]
+Tree = TypeVar("Tree")
+
+QUERY_BYTES = 2**24
+"""Queries that are predicted at once. They are written once and read by every score, so they should stay in a cache."""
 
 
 @final
@@ -133,6 +139,7 @@ def evaluate(
     source: TaskSource,
     tasks: int,
     *,
+    unadapted: bool = True,
     baselines: bool = True,
     steps: Sequence[int] = (),
     statistics: Statistics | None = None,
@@ -150,6 +157,7 @@ def evaluate(
         method: left as it was, also when something fails.
         source: of tasks; steps 0, 1, ... are asked for.
         tasks: how many; what is left of the last batch is not used.
+        unadapted: also score with zero inner steps.
         baselines: for classification, also score nearest class mean and ridge regression on the same inputs.
         steps: also score after these numbers of inner steps; for methods with one ``Descend``.
         statistics: batch-normalise queries by the rows of the ``"query"`` (transductive) or of the ``"support"``; as
@@ -175,17 +183,31 @@ def evaluate(
     if statistics is None:
         statistics = "support" if getattr(method.meta_gradient, "support_statistics", False) else "query"
     classifies = source.ways is not None
-    solvers = _solvers(method, steps, statistics, executor or Vmap(), baselines and classifies)
+    numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted else {})
+    numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
+    solvers = {name: _adapted(method, number, statistics, executor or Vmap()) for name, number in numbers.items()}
+    if baselines and classifies:
+        solvers |= {NEAREST_MEAN: _plain_classifier(nearest_mean), RIDGE: _plain_classifier(ridge)}
     scores: dict[str, list[Tensor]] = {name: [] for name in solvers}
     rows: dict[str, list[Tensor]] = {"support": [], "query": []}
     done = 0
     with evaluating(method.learner), torch.no_grad():
         for part in _parts(source, tasks, batch):
-            for name, solve in solvers.items():
-                scores[name].append(_score(method, solve(part), part.query, classifies))
-            for side, weight in (("support", part.support.weight), ("query", part.query.weight)):
-                rows[side].append(weight.count_nonzero(1))
-            done += len(part.query.weight)
+            # Supports are small and adapt all at once; queries may be huge, and come a few tasks at a time.
+            predictors = {name: solve(part.support) for name, solve in solvers.items()}
+            predictions: dict[str, list[Tensor]] = {name: [] for name in solvers}
+            truth: list[tuple[Tensor, Tensor]] = []
+            for some in _pieces(part):
+                task = Task(_take(part.support, some), part.query(some))
+                for name, predict in predictors.items():
+                    predictions[name].append(predict(some, task))
+                truth.append((task.query.y, task.query.weight))
+            y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
+            for name, pieces in predictions.items():
+                scores[name].append(_score(method, torch.cat(pieces), y, weight, classifies))
+            for side, weights in (("support", part.support.weight), ("query", weight)):
+                rows[side].append(weights.count_nonzero(1))
+            done += len(part.support.weight)
             if progress is not None:
                 progress(done, tasks)
     return Evaluation(
@@ -197,52 +219,79 @@ def evaluate(
     )
 
 
-def _solvers(
-    method: Method, steps: Sequence[int], statistics: Statistics, executor: Executor, baselines: bool
-) -> dict[str, Callable[[Task], Tensor]]:
-    """Functions from a batch of tasks to predictions of their queries, by the name of the score."""
+Predictor: TypeAlias = Callable[[slice, Task], Tensor]
+"""Predictions of the queries of some of the tasks: which ones they are, and these tasks themselves."""
 
-    def solver(number: int | None) -> Callable[[Task], Tensor]:
-        def solve(task: Task) -> Tensor:
-            with ExitStack() as stack:
-                if number is not None:
-                    stack.enter_context(inner_steps(method.learner, number))
-                point = method.adapt(task.support, executor)
-                return method.predict(point, task.query, task.support if statistics == "support" else None, executor)
-
-        return solve
-
-    solvers = {ADAPTED: solver(None), UNADAPTED: solver(0)}
-    solvers |= {f"after {number} step{'s' if number != 1 else ''}": solver(number) for number in steps}
-    if baselines:
-        solvers |= {NEAREST_MEAN: lambda t: nearest_mean(*t), RIDGE: lambda t: ridge(*t)}
-    return solvers
+Solver: TypeAlias = Callable[[Batch], Predictor]
+"""From the supports of many tasks to what predicts their queries."""
 
 
-def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Task]:
+def _adapted(method: Method, steps: int | None, statistics: Statistics, executor: Executor) -> Solver:
+    """Adapt by a number of inner steps, the method's own when None."""
+
+    def solve(supports: Batch) -> Predictor:
+        with nullcontext() if steps is None else inner_steps(method.learner, steps):
+            points = method.adapt(supports, executor)
+
+        def predict(some: slice, task: Task) -> Tensor:
+            support = task.support if statistics == "support" else None
+            return method.predict(_take(points, some), task.query, support, executor)
+
+        return predict
+
+    return solve
+
+
+def _plain_classifier(classify: Callable[[Batch, Batch], Tensor]) -> Solver:
+    """Nothing is learned before the queries are there."""
+    return lambda _: lambda _, task: classify(*task)
+
+
+def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferred]:
     """Exactly ``tasks`` tasks, at most ``batch`` at a time."""
     step, left = 0, tasks
     while left:
         try:
-            given = source.batch(step)
+            given = deferred(source, step)
         except IndexError as end:
             raise ValueError(
                 f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"
             ) from end
-        count = min(len(given.query.weight), left)
-        for i in range(0, count, batch or count):
-            rows = slice(i, min(i + (batch or count), count))
-            yield Task(*(Batch(*(tensor[rows] for tensor in side)) for side in given))
+        count = min(len(given.support.weight), left)
+        for some in _slices(count, batch or count):
+            yield Deferred(_take(given.support, some), given.rows, partial(_query, given, some.start))
         left, step = left - count, step + 1
 
 
-def _score(method: Method, prediction: Tensor, query: Batch, classifies: bool) -> Tensor:
+def _query(given: Deferred, first: int, some: slice) -> Batch:
+    """The queries of some tasks, counted from task ``first`` of those given."""
+    return given.query(slice(first + some.start, first + some.stop))
+
+
+def _pieces(part: Deferred) -> Iterator[slice]:
+    """Slices of a part whose queries fit in the cache."""
+    size = part.rows * part.support.x[0, 0].numel() * part.support.x.element_size()
+    return _slices(len(part.support.weight), max(1, QUERY_BYTES // max(1, size)))
+
+
+def _slices(count: int, most: int) -> Iterator[slice]:
+    return (slice(i, min(i + most, count)) for i in range(0, count, most))
+
+
+def _take(tree: Tree, some: slice) -> Tree:
+    """Some of the tasks: views."""
+    return tree_map(lambda tensor: tensor[some], tree)  # type: ignore[no-any-return]
+
+
+def _score(method: Method, prediction: Tensor, y: Tensor, weight: Tensor, classifies: bool) -> Tensor:
     """``[tasks]`` in float64: means over the real query rows."""
-    rows = method.learner.loss.score(prediction.flatten(0, 1), query.y.flatten(0, 1)).double().view_as(query.weight)
+    # Adjacent outputs: the largest of strided ones is found ten times more slowly.
+    prediction = prediction.contiguous()
+    rows = method.learner.loss.score(prediction.flatten(0, 1), y.flatten(0, 1)).double().view_as(weight)
     if classifies:
         # The largest of some NaNs is the first, which would be right once in every number of ways.
         rows = rows.masked_fill(prediction.isnan().any(-1), 0.0)
-    weight = query.weight.double()
+    weight = weight.double()
     # Not a product with the weights alone: what padding predicts may be infinite.
     return torch.where(weight > 0, rows * weight, 0.0).sum(1) / weight.sum(1)
 

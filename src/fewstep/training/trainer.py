@@ -71,32 +71,38 @@ class Trainer:
         Raises:
             FloatingPointError: on a non-finite step, with ``nonfinite="stop"``.
         """
-        state, options = self.state, self.options
+        state = self.state
         if state.nonfinite:
             logger.warning("%d non-finite meta-steps so far", state.nonfinite)
         while not state.finished:
-            began = time.perf_counter()
-            metrics = self.step(*self.inputs(state.step))
-            state.step += 1
-            for name, value in metrics.items():
-                state.sums[name] = state.sums.get(name, 0.0) + value
-            state.summed += 1
-            ended = state.step >= options.steps
-            if state.step % options.log_every == 0 or ended:
-                self.metrics.add(state.step, "train", {n: total / state.summed for n, total in state.sums.items()})
-                state.sums, state.summed = {}, 0
-            if state.step % options.validate_every == 0 or ended:
-                self._validate()
-                ended = ended or (options.patience > 0 and state.stale >= options.patience)
-            state.finished = ended
-            state.seconds += time.perf_counter() - began
-            if state.step % options.checkpoint_every == 0 or state.step % options.validate_every == 0 or ended:
-                self.metrics.save()
-                save_checkpoint(self.folder / "last.safetensors", self.method.learner, state, self.optimiser)
+            metrics = self.advance()
             if progress is not None:
                 progress(state, metrics)
         load_checkpoint(self.folder / "best.safetensors", self.method.learner)
         return state
+
+    def advance(self) -> dict[str, float]:
+        """One iteration: a meta-step, and the logging, validation and checkpoint that are due after it."""
+        state, options = self.state, self.options
+        began = time.perf_counter()
+        metrics = self.step(*self.inputs(state.step))
+        state.step += 1
+        for name, value in metrics.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+        state.summed += 1
+        ended = state.step >= options.steps
+        if state.step % options.log_every == 0 or ended:
+            self.metrics.add(state.step, "train", {n: total / state.summed for n, total in state.sums.items()})
+            state.sums, state.summed = {}, 0
+        if state.step % options.validate_every == 0 or ended:
+            self._validate()
+            ended = ended or (options.patience > 0 and state.stale >= options.patience)
+        state.finished = ended
+        state.seconds += time.perf_counter() - began
+        if state.step % options.checkpoint_every == 0 or state.step % options.validate_every == 0 or ended:
+            self.metrics.save()
+            save_checkpoint(self.folder / "last.safetensors", self.method.learner, state, self.optimiser)
+        return metrics
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""

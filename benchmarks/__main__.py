@@ -1,0 +1,105 @@
+"""``python -m benchmarks``: run the cases, print one table, write JSON."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import peers
+from benchmarks.cases import CASES, QUICK
+
+
+@dataclass(frozen=True)
+class Options:
+    """Benchmarks of fewstep beside a hand-written loop and other libraries."""
+
+    only: tuple[str, ...] = ()
+    """Cases to run, or beginnings of their names. Empty: all."""
+    quick: bool = False
+    """Tiny sizes: whether everything runs and agrees, not how fast."""
+    out: Path = Path("benchmarks.json")
+    """File for the results; cases in it that are not run again are kept."""
+    threads: int | None = None
+    """CPU threads. None: as many as torch takes by itself."""
+
+
+def main(options: Options) -> None:
+    """Run every case in a process of its own, and print what it says."""
+    console, results = Console(), {}
+    if options.out.exists():
+        results = json.loads(options.out.read_text())["cases"]
+    chosen = [n for n in (QUICK if options.quick else CASES) if not options.only or n.startswith(options.only)]
+    for name in chosen:
+        console.print(f"[dim]{name} …[/]")
+        result = _process(options, name)
+        for contender in result["contenders"]:
+            if result["memory"] and not options.quick:
+                contender["peak_mb"] = _process(options, name, contender["name"])["peak_mb"]
+        results[name] = result
+        options.out.write_text(json.dumps({"machine": machine(options), "cases": results}, indent=1) + "\n")
+    console.print(table({name: results[name] for name in chosen}))
+
+
+def _process(options: Options, case: str, memory_of: str | None = None) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.one", case]
+    command += ["--quick"] if options.quick else []
+    command += ["--memory-of", memory_of] if memory_of else []
+    command += ["--threads", str(options.threads)] if options.threads else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with status {done.returncode}; its error is above.")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def machine(options: Options) -> dict[str, Any]:
+    """What ran it."""
+    model = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": model, "cores": os.cpu_count(), "threads": options.threads or torch.get_num_threads(), "gpu": gpu,
+        "python": platform.python_version(), "torch": torch.__version__, "peers": peers.installed(),
+    }  # fmt: skip
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def table(results: dict[str, Any]) -> Table:
+    """One row a contender: time and memory relative to the case's first, and time relative to the floor."""
+    made = Table(title="Times and memory relative to each case's first contender", title_justify="left")
+    for column in ("case", "contender"):
+        made.add_column(column)
+    for column in ("time", "quartiles", "speed-up", "peak memory", "time / floor"):
+        made.add_column(column, justify="right")
+    for result in results.values():
+        first = result["contenders"][0]
+        made.add_section()
+        made.add_row(f"[bold]{result['what']}[/]", "", "", "", "", "", "")
+        for row in result["contenders"]:
+            low, middle, high = (value / first["seconds"][1] for value in row["seconds"])
+            peak = f"{row['peak_mb'] / first['peak_mb']:.2f} ({row['peak_mb']:.0f} MB)" if "peak_mb" in row else ""
+            floor = ""
+            if result.get("flops"):
+                floor = f"{row['seconds'][1] * result['flops_a_second'] / result['flops']:.1f}"
+            made.add_row(
+                "", row["name"], f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{1 / middle:.2f}×", peak, floor
+            )
+    return made
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, prog="python -m benchmarks"))

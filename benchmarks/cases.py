@@ -1,0 +1,50 @@
+"""Every case by name, and small ones that only show that everything runs."""
+
+from collections.abc import Callable
+
+from benchmarks import leo, maml, memory, sampler, startup
+from benchmarks.measure import Case
+
+SIZES = (10**4, 10**5, 10**6, 10**7)
+STEPS = (1, 5, 10, 20, 50)
+
+CASES: dict[str, Callable[[], Case]] = {
+    "leo-1shot": lambda: leo.step(12, 5, 1, rounds=25),
+    "leo-5shot": lambda: leo.step(12, 5, 5, rounds=25),
+    "leo-20way-1shot": lambda: leo.step(12, 20, 1),
+    "leo-20way-5shot": lambda: leo.step(12, 20, 5, rounds=5),
+    "leo-96tasks": lambda: leo.step(96, 5, 1, rounds=5),
+    "leo-768tasks": lambda: leo.step(768, 5, 1, rounds=3),
+    "leo-iteration-1shot": lambda: leo.iteration(1),
+    "leo-iteration-5shot": lambda: leo.iteration(5),
+    "leo-evaluation-1shot": lambda: leo.evaluation(1, 1000),
+    "leo-evaluation-5shot": lambda: leo.evaluation(5, 1000),
+    "maml-sinusoid-1": lambda: maml.sinusoid(1),
+    "maml-sinusoid-5": lambda: maml.sinusoid(5),
+    "maml-omniglot-second": lambda: maml.omniglot(False),
+    "maml-omniglot-first": lambda: maml.omniglot(True),
+    "maml-84-second": lambda: maml.mini(False),
+    "maml-84-first": lambda: maml.mini(True),
+    "memory-conv4-loop": lambda: memory.conv4("loop", STEPS),
+    "memory-conv4-vmap": lambda: memory.conv4("vmap", STEPS),
+    "memory-leo-1shot": lambda: memory.of_leo("vmap", 1, STEPS),
+    "memory-leo-5shot": lambda: memory.of_leo("vmap", 5, STEPS),
+    "memory-leo-loop": lambda: memory.of_leo("loop", 1, STEPS),
+    "sampler-indices": lambda: sampler.indices(SIZES),
+    "sampler-gather": lambda: sampler.gather(SIZES),
+    "startup": startup.startup,
+}
+
+QUICK: dict[str, Callable[[], Case]] = {
+    "leo-1shot": lambda: leo.step(2, 5, 1, rounds=1),
+    "leo-iteration-1shot": lambda: leo.iteration(1),
+    "leo-evaluation-1shot": lambda: leo.evaluation(1, 10),
+    "maml-sinusoid-1": lambda: maml.sinusoid(1, rounds=1),
+    "maml-omniglot-second": lambda: maml.omniglot(False, tasks=2, rounds=1),
+    "maml-84-first": lambda: maml.mini(True, tasks=1, rounds=1),
+    "memory-conv4-loop": lambda: memory.conv4("loop", (1, 2), tasks=1, rounds=1),
+    "memory-leo-1shot": lambda: memory.of_leo("vmap", 1, (1, 2), tasks=2, rounds=1),
+    "sampler-indices": lambda: sampler.indices(SIZES[:2]),
+    "sampler-gather": lambda: sampler.gather(SIZES[:2]),
+    "startup": lambda: startup.startup(rounds=1),
+}
