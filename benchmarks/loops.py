@@ -70,7 +70,7 @@ def leo(method: Method) -> Callable[[Task, dict[str, Tensor]], Gradients]:
             return mean + (v.expm1() + glorot).clamp(min=1e-10) * draws
 
         def dropped(inputs: Tensor, entry: dict) -> Tensor:
-            return dropout(inputs, entry["dropout"]["bits"], method.learner.dropout)
+            return dropout(inputs, entry["dropout"]["kept"], method.learner.dropout)
 
         h = (dropped(x, begin)) @ encoder.T
         pairs = torch.cat([h.repeat_interleave(rows, 0), h.repeat(rows, 1)], 1)

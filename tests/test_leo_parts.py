@@ -147,8 +147,8 @@ def by_hand(method: Method, task: Task, noise: Any, paper: bool = False) -> tupl
 
 
 def mask(entry: Any) -> Tensor:
-    """A share of 0.3, to 1/65536, of the bits' 65536 values is dropped; what is kept is scaled up."""
-    return (entry["dropout"]["bits"] >= 19661 - 32768).double() * 65536 / (65536 - 19661)
+    """A share of 0.3, to 1/65536, is dropped; what is kept is scaled up."""
+    return entry["dropout"]["kept"].double() * 65536 / (65536 - 19661)
 
 
 def one(tree: Any, i: int) -> Any:
@@ -181,8 +181,8 @@ def test_evaluation_at_any_ways_and_shots(formulation: str, ways: int, shots: in
 @pytest.mark.parametrize("rate", [0.1, 0.307651, 0.5])
 def test_masks_are_zero_or_the_inverse_of_the_keeping_rate(rate: float) -> None:
     method = build(dropout=rate)
-    bits = draws(method, tasks(ways=5, shots=10, count=200))["query"]["dropout"]["bits"]
-    mask = dropout(torch.ones(bits.shape, dtype=torch.float64), bits, rate)
+    kept = draws(method, tasks(ways=5, shots=10, count=200))["query"]["dropout"]["kept"]
+    mask = dropout(torch.ones(kept.shape, dtype=torch.float64), kept, rate)
     dropped = (mask == 0).double()
     values = mask.unique()
     assert len(values) == 2

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
-from fewstep.core.noise import Bits, Draws, Noise, dropout, fill, sample
+from fewstep.core.noise import Draws, Mask, Noise, dropout, fill, sample
 from fewstep.core.protocols import Start
 from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
@@ -112,12 +112,12 @@ class Learner(nn.Module):
         """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""
         return fill(self.sites(tasks), self.draws(tasks, source))
 
-    def _masks(self, batch: Batch) -> dict[str, Bits]:
-        return {"bits": Bits(tuple(batch.x.shape))} if self.dropout else {}
+    def _masks(self, batch: Batch) -> dict[str, Mask]:
+        return {"kept": Mask(tuple(batch.x.shape), self.dropout)} if self.dropout else {}
 
     def _dropped(self, batch: Batch, noise: Noise) -> Batch:
         masks = _entry(noise, "dropout")
-        return batch._replace(x=dropout(batch.x, masks["bits"], self.dropout)) if masks else batch
+        return batch._replace(x=dropout(batch.x, masks["kept"], self.dropout)) if masks else batch
 
     # -- what a task does ----------------------------------------------------------------------------------------
 

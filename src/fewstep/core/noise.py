@@ -8,12 +8,13 @@ instead of samples, no dropout.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
@@ -25,13 +26,14 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Bits:
-    """Sixteen random bits for each element of one task's tensor of the given shape; :func:`dropout` reads them."""
+class Mask:
+    """For each element of one task's tensor of the given shape, 0 with probability ``rate``, else 1."""
 
     shape: tuple[int, ...]
+    rate: float
 
 
-Sites: TypeAlias = Mapping[str, Normal | Bits]
+Sites: TypeAlias = Mapping[str, Normal | Mask]
 Noise: TypeAlias = Any
 """A nest of dicts and lists of tensors in the shape of the sites that it fills, or None (evaluation)."""
 
@@ -49,37 +51,49 @@ class Draws(NamedTuple):
 
     Attributes:
         normal: standard-normal numbers.
-        bits: integers from −32768 to 32767, each with the same probability.
+        kept: 0 or 1, a byte each.
     """
 
     normal: Float[Tensor, "tasks normals"]
-    bits: Int16[Tensor, "tasks elements"]
+    kept: UInt8[Tensor, "tasks elements"]
 
 
 def sample(sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype = torch.float32) -> Draws:
     """Draw all that a nest of sites needs, for ``tasks`` tasks.
 
     Args:
-        sites: dicts and lists whose leaves are :class:`Normal` or :class:`Bits`.
+        sites: dicts and lists whose leaves are :class:`Normal` or :class:`Mask`.
         tasks: number of tasks.
         source: the random stream; its device is where the draws are made.
         dtype: floating-point type of the normal numbers.
     """
     normals = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Normal))
-    elements = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Bits))
+    masks = [site for site in _leaves(sites) if isinstance(site, Mask)]
+    elements = sum(prod(site.shape) for site in masks)
     normal = torch.randn((tasks, normals), generator=source, device=source.device, dtype=dtype)
-    # Four elements from one 64-bit draw: several times cheaper than a uniform float each.
+    # Sixteen random bits an element, four elements from one 64-bit draw: several times cheaper than a float each.
     words = torch.empty(-(-tasks * elements // 4), dtype=torch.int64, device=source.device)
-    bits = words.random_(-(2**63), None, generator=source).view(torch.int16)[: tasks * elements]
-    return Draws(normal, bits.view(tasks, elements))
+    bits = words.random_(-(2**63), None, generator=source).view(torch.int16)[: tasks * elements].view(tasks, elements)
+    kept = torch.empty(tasks, elements, dtype=torch.bool, device=source.device)
+    first = 0
+    for rate, alike in groupby(masks, key=lambda site: site.rate):  # in practice one rate, and one comparison
+        last = first + sum(prod(site.shape) for site in alike)
+        torch.ge(bits[:, first:last], _dropped(rate) - 32768, out=kept[:, first:last])
+        first = last
+    return Draws(normal, kept.view(torch.uint8))
+
+
+def _dropped(rate: float) -> int:
+    """How many of the 65536 values of sixteen bits mean zero."""
+    return round(rate * 65536)
 
 
 def fill(sites: Any, draws: Draws) -> Noise:
     """Give draws the shapes of their sites: a nest of views ``[tasks, *shape]``."""
-    taken = {"normal": 0, "bits": 0}
+    taken = {"normal": 0, "kept": 0}
 
-    def take(site: Normal | Bits) -> Tensor:
-        kind = "normal" if isinstance(site, Normal) else "bits"
+    def take(site: Normal | Mask) -> Tensor:
+        kind = "normal" if isinstance(site, Normal) else "kept"
         flat: Tensor = getattr(draws, kind)
         first, taken[kind] = taken[kind], taken[kind] + prod(site.shape)
         return flat[:, first : taken[kind]].view(len(flat), *site.shape)
@@ -87,20 +101,18 @@ def fill(sites: Any, draws: Draws) -> Noise:
     return _map(take, sites)
 
 
-def dropout(x: Float[Tensor, "*shape"], bits: Int16[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
+def dropout(x: Float[Tensor, "*shape"], kept: UInt8[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
     """Inverted dropout: zero with probability ``rate``, else ``x / (1 − rate)``.
 
-    The rate is rounded to 1/65536, and the scale uses the rounded one, so the mean over bits is exactly ``x``. Made
-    where it is used, a mask takes two bytes an element until then, and compiled code fuses it into the product.
+    The rate is rounded to 1/65536, and the scale uses the rounded one, so the mean over masks is exactly ``x``. A mask
+    becomes a float where it is used: until then it takes a byte, and compiled code fuses it into the product.
     """
-    dropped = round(rate * 65536)
-    kept = (bits >= dropped - 32768).to(x.dtype)
-    return x * (kept * (65536 / (65536 - dropped)))
+    return x * (kept.to(x.dtype) * (65536 / (65536 - _dropped(rate))))
 
 
-def _map(function: Callable[[Normal | Bits], Tensor], sites: Any) -> Noise:
+def _map(function: Callable[[Normal | Mask], Tensor], sites: Any) -> Noise:
     match sites:
-        case Normal() | Bits():
+        case Normal() | Mask():
             return function(sites)
         case Mapping():
             return {name: _map(function, site) for name, site in sites.items()}
@@ -108,9 +120,9 @@ def _map(function: Callable[[Normal | Bits], Tensor], sites: Any) -> Noise:
             return [_map(function, site) for site in sites]
 
 
-def _leaves(sites: Any) -> Iterator[Normal | Bits]:
+def _leaves(sites: Any) -> Iterator[Normal | Mask]:
     match sites:
-        case Normal() | Bits():
+        case Normal() | Mask():
             yield sites
         case _:
             for site in sites.values() if isinstance(sites, Mapping) else sites:

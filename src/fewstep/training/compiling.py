@@ -22,7 +22,7 @@ def compiled(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
     Shapes are constants of the graph: others compile again.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-    graph = torch.compile(function, fullgraph=True, dynamic=False)
+    graph = torch.compile(function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
 
     def call(*arguments: object) -> Estimate:
         # Left alone, the partitioner saves boolean masks for the backward pass, which a CPU writes one by one, and
