@@ -12,7 +12,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "leo-1shot": lambda: leo.step(12, 5, 1, rounds=25),
     "leo-5shot": lambda: leo.step(12, 5, 5, rounds=25),
     "leo-20way-1shot": lambda: leo.step(12, 20, 1),
-    "leo-20way-5shot": lambda: leo.step(12, 20, 5, rounds=5),
+    "leo-20way-5shot": lambda: leo.step(12, 20, 5, rounds=3),
     "leo-96tasks": lambda: leo.step(96, 5, 1, rounds=5),
     "leo-768tasks": lambda: leo.step(768, 5, 1, rounds=3),
     "leo-iteration-1shot": lambda: leo.iteration(1),

@@ -48,8 +48,8 @@ class Training:
     recompute: bool = False
     """Compute every inner step twice instead of keeping its graph: memory hardly grows with the number of steps."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the meta-objective (half a minute to two, once; kept in the cache for later runs). Auto: with vmap, not
-    recomputing, and from 2,000 meta-steps on. Where the compiler is missing or fails, the run goes on without."""
+    """Compile the meta-objective (half a minute to two, once; kept in the cache for later runs). Auto: when not
+    recomputing, and from 5,000 meta-steps on. Where the compiler is missing or fails, the run goes on without."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every"):
@@ -64,7 +64,7 @@ class Training:
 
     def compiles(self) -> bool:
         """Whether these options compile the meta-objective."""
-        pays = self.executor == "vmap" and not self.recompute and self.steps >= 2000
+        pays = not self.recompute and self.steps >= 5000
         return self.compile == "on" or (self.compile == "auto" and pays)
 
     def make_executor(self) -> Executor:

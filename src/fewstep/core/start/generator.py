@@ -153,10 +153,14 @@ class Generator(Start):
         """The weights of a code: their mean, or in meta-training a sample."""
         code, mix = point.value["code"], point.context.get("mix")
         to_mean, to_deviation = self.decoder.weight.chunk(2)
-        mean = (code if mix is None else mix @ code) @ to_mean.T
-        if noise is not None:
-            glorot = math.sqrt(2 / (len(mean) + self.features))
-            spread = self._deviation(code @ to_deviation.T, glorot) * noise["weight"]
+        if noise is None:
+            mean = (code if mix is None else mix @ code) @ to_mean.T
+        else:
+            if mix is None:
+                mean, v = (code @ self.decoder.weight.T).chunk(2, dim=-1)
+            else:  # of the means only the class average matters; the deviations multiply draws of their own
+                mean, v = (mix @ code) @ to_mean.T, code @ to_deviation.T
+            spread = self._deviation(v, math.sqrt(2 / (len(mean) + self.features))) * noise["weight"]
             mean = mean + (spread if mix is None else mix @ spread)
         if mix is None:
             return Point({f"{self.head}weight": mean}, {})
