@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run the cases, print one table, write JSON."""
+"""``python -m benchmarks``: run the cases, print a table, write it as JSON and Markdown."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,7 @@ class Options:
     quick: bool = False
     """Tiny sizes: whether everything runs and agrees, not how fast."""
     out: Path = Path("benchmarks.json")
-    """File for the results; cases in it that are not run again are kept."""
+    """JSON file for the results, with a Markdown table beside it; cases in it that are not run again are kept."""
     threads: int | None = None
     """CPU threads. None: as many as torch takes by itself."""
 
@@ -46,7 +47,9 @@ def main(options: Options) -> None:
                 contender["peak_mb"] = _process(options, name, contender["name"])["peak_mb"]
         results[name] = result
         options.out.write_text(json.dumps({"machine": machine(options), "cases": results}, indent=1) + "\n")
-    console.print(table({name: results[name] for name in chosen}))
+    options.out.with_suffix(".md").write_text(markdown(results))
+    for name in chosen:
+        console.print(table(results[name]))
 
 
 def _process(options: Options, case: str, memory_of: str | None = None) -> dict[str, Any]:
@@ -78,27 +81,36 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def table(results: dict[str, Any]) -> Table:
+COLUMNS = ("", "time", "quartiles", "speed-up", "peak memory", "time / floor")
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """One row a contender: time and memory relative to the case's first, and time relative to the floor."""
-    made = Table(title="Times and memory relative to each case's first contender", title_justify="left")
-    for column in ("case", "contender"):
-        made.add_column(column)
-    for column in ("time", "quartiles", "speed-up", "peak memory", "time / floor"):
-        made.add_column(column, justify="right")
-    for result in results.values():
-        first = result["contenders"][0]
-        made.add_section()
-        made.add_row(f"[bold]{result['what']}[/]", "", "", "", "", "", "")
-        for row in result["contenders"]:
-            low, middle, high = (value / first["seconds"][1] for value in row["seconds"])
-            peak = f"{row['peak_mb'] / first['peak_mb']:.2f} ({row['peak_mb']:.0f} MB)" if "peak_mb" in row else ""
-            floor = ""
-            if result.get("flops"):
-                floor = f"{row['seconds'][1] * result['flops_a_second'] / result['flops']:.1f}"
-            made.add_row(
-                "", row["name"], f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{1 / middle:.2f}×", peak, floor
-            )
+    first = result["contenders"][0]
+    made = []
+    for row in result["contenders"]:
+        low, middle, high = (value / first["seconds"][1] for value in row["seconds"])
+        peak = f"{row['peak_mb'] / max(first['peak_mb'], 1):.2f} ({row['peak_mb']:.0f} MB)" if "peak_mb" in row else ""
+        floor = f"{row['seconds'][1] * result['flops_a_second'] / result['flops']:.1f}" if result.get("flops") else ""
+        made.append((row["name"], f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{1 / middle:.2f}×", peak, floor))
     return made
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A case for the terminal."""
+    made = Table(*COLUMNS, title=result["what"], title_justify="left", box=box.SIMPLE_HEAD)
+    for row in rows(result):
+        made.add_row(*row)
+    return made
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """All cases for a page."""
+    lines: list[str] = []
+    for result in results.values():
+        lines += [f"**{result['what']}**", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+        lines += [f"| {' | '.join(row)} |" for row in rows(result)] + [""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
