@@ -44,9 +44,10 @@ def _case(
         Contender(f"fewstep, {kind}", lambda how=how: gradients(method, tasks, *how))  # type: ignore[misc]
         for kind, how in ours.items()
     ]
-    # Where a float32 rounding flips a ReLU, second derivatives jump: in float64 all agree to 1e-9 (PEERS.md).
+    # Where a float32 rounding flips a ReLU, second derivatives jump, and five steps of random weights amplify that
+    # until two float32 runs of the same loop need not agree. In float64 all do, to 1e-9 (PEERS.md, tests/).
     return Case(
-        name, what, contenders, tolerance=1e-3 if numbers else 5e-2, rounds=rounds, flops="loop",
+        name, what, contenders, tolerance=1e-3 if numbers else 5e-2 if steps == 1 else None, rounds=rounds, flops="loop",
         notes={"order": "first" if first_order else "second"},
     )  # fmt: skip
 
