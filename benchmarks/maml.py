@@ -46,8 +46,9 @@ def _case(
     ]
     # Where a float32 rounding flips a ReLU, second derivatives jump, and five steps of random weights amplify that
     # until two float32 runs of the same loop need not agree. In float64 all do, to 1e-9 (PEERS.md, tests/).
+    tolerance = 1e-3 if numbers else 5e-2 if steps == 1 else None
     return Case(
-        name, what, contenders, tolerance=1e-3 if numbers else 5e-2 if steps == 1 else None, rounds=rounds, flops="loop",
+        name, what, contenders, tolerance=tolerance, rounds=rounds, flops="loop",
         notes={"order": "first" if first_order else "second"},
     )  # fmt: skip
 
