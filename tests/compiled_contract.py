@@ -6,27 +6,30 @@ objective or a meta-gradient differs from eager.
 """
 
 import sys
+from functools import partial
 
 import torch
 from cases import CASES, Case
 
-from fewstep.core import generator
+from fewstep.core import Differentiate, generator
+from fewstep.training.compiling import compiled
 
 
 def differences(case: Case, backend: str) -> dict[str, float]:
     """The largest difference in the objective and in each meta-gradient, relative to the eager one's largest entry."""
     method, tasks = case.build()
-    noise = method.learner.noise(tasks, generator(0, 0, "noise"))
-    parameters = dict(method.learner.named_parameters())
+    draws = method.learner.draws(tasks, generator(0, 0, "noise"))
+    names = [name for name, _ in method.learner.named_parameters()]
+    # The settings of training where code is generated; elsewhere the graph alone.
+    transform = compiled if backend == "inductor" else partial(torch.compile, fullgraph=True, backend=backend)
 
-    eager = method.objective(tasks, noise).objective
-    expected = torch.autograd.grad(eager, list(parameters.values()))
+    eager = Differentiate(method)(tasks, draws)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda *args: method.objective(*args).objective, fullgraph=True, backend=backend)
-    objective = compiled(tasks, noise)
-    found = torch.autograd.grad(objective, list(parameters.values()))
+    found = Differentiate(method, transform=transform)(tasks, draws)
 
-    pairs = zip(("objective", *parameters), (eager, *expected), (objective, *found), strict=True)
+    pairs = zip(
+        ("objective", *names), (eager.objective, *eager.gradients), (found.objective, *found.gradients), strict=True
+    )
     return {name: ((b - a).abs().max() / (a.abs().max() + 1e-3)).item() for name, a, b in pairs}
 
 

@@ -45,3 +45,5 @@ def test_auto_compiles_long_trainings_only() -> None:
     assert not Training(steps=5000, recompute=True).compiles()
     assert Training(steps=1, compile="on").compiles()
     assert not Training(steps=10**6, compile="off").compiles()
+    with pytest.raises(ValueError, match="exclude each other"):
+        Training(steps=1, compile="on", recompute=True)

@@ -200,7 +200,8 @@ def evaluate(
             for some in _pieces(part):
                 task = Task(_take(part.support, some), part.query(some))
                 for name, predict in predictors.items():
-                    predictions[name].append(predict(some, task))
+                    # Copied, for a prediction may be a view of the queries, whose memory is used again.
+                    predictions[name].append(predict(some, task).clone())
                 truth.append((task.query.y, task.query.weight))
             y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
             for name, pieces in predictions.items():

@@ -49,12 +49,16 @@ class Training:
     """Compute every inner step twice instead of keeping its graph: memory hardly grows with the number of steps."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the meta-objective (half a minute to two, once; kept in the cache for later runs). Auto: when not
-    recomputing, and from 5,000 meta-steps on. Where the compiler is missing or fails, the run goes on without."""
+    recomputing, and from 5,000 meta-steps on. Where the compiler is missing or fails, the run goes on without. Not
+    together with recompute."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.compile == "on" and self.recompute:
+            # dynamo has been seen to differentiate an autograd.Function wrongly: see benchmarks/NOTES.md.
+            raise ValueError("training.compile=on and training.recompute exclude each other: set one of them.")
         if not self.rate > 0:
             raise ValueError(f"training.rate must be positive, got {self.rate}.")
 
