@@ -104,6 +104,23 @@ def test_few_queries_at_a_time_change_nothing(
     assert few.protocol == undeferred.protocol == whole.protocol
 
 
+def test_predictions_that_are_views_of_the_queries_survive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries come a few at a time into the same memory, so the first must have been copied."""
+
+    class Inputs(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :3]
+
+    x = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    data = Dataset.from_labels(x, np.repeat(np.arange(6), 10))
+    source = EpisodeSampler(data, ways=3, shots=1, queries=None, tasks=8, seed=0)
+    expected = (source.batch(0).query.x[..., :3].argmax(-1) == source.batch(0).query.y.argmax(-1)).double().mean(1)
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "QUERY_BYTES", 1)
+    method = maml(Inputs(6, 3), rate=0.1, steps=0)
+    found = evaluate(method, source, 8, unadapted=False, baselines=False).scores["adapted"]
+    np.testing.assert_allclose(found, expected.numpy())
+
+
 def test_only_what_is_asked_for_is_scored() -> None:
     result = evaluate(trained(), Source(vectors()), 10, unadapted=False, baselines=False)
     assert list(result.scores) == ["adapted"]
