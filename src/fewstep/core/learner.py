@@ -17,13 +17,10 @@ from fewstep.core.loss import Loss, classification, reduce_rows
 from fewstep.core.noise import Draws, Mask, Noise, dropout, fill, sample
 from fewstep.core.protocols import Start
 from fewstep.core.recompute import recomputed
+from fewstep.core.row_weights import row_weights
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Descend, Stage, SupportLoss
 from fewstep.core.types import Batch, Params, Penalties, Point, Task
-
-
-class RowWeights:
-    """Marks a module whose batch statistics are weighted by a ``row_weight`` slot (see ``networks.norms``)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,6 @@ class Learner(nn.Module):
         self.network, self.start = network, start
         self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
-        self._weighted = [f"{n}.row_weight" for n, m in network.named_modules() if isinstance(m, RowWeights)]
 
     # -- what is random ------------------------------------------------------------------------------------------
 
@@ -174,7 +170,7 @@ class Learner(nn.Module):
         if support is not None:
             x = torch.cat([support.x, query.x])
             weight = torch.cat([support.weight, torch.zeros_like(query.weight)])
-        weights = {**point.context, **point.value, **dict.fromkeys(self._weighted, weight)}
+        weights = {**point.context, **point.value, **row_weights(self.network, weight)}
         prediction: Tensor = functional_call(self.network, weights, (x,))
         return prediction if support is None else prediction[len(support.x) :]
 

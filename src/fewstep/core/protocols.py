@@ -33,6 +33,13 @@ class Start(nn.Module, ABC):
         """Penalties of meta-training on how far codes moved, from the start to the point that is decoded."""
         return {}
 
+    def steers(self, network: nn.Module) -> set[str]:
+        """Which meta-parameters :meth:`begin` makes the point's *value* of, by their names in the learner.
+
+        Estimators that learn from nothing but the starting value (Reptile) leave all others untrained.
+        """
+        return set()
+
     def begin_sites(self, support: Batch) -> Sites:
         """Random sites of :meth:`begin`, for a support of the given (unbatched) shapes."""
         return {}
@@ -48,6 +55,10 @@ class Rule(nn.Module, ABC):
     @abstractmethod
     def init(self, value: Params) -> Any:
         """The state that a task's first step starts from: a pytree of tensors."""
+
+    def at(self, step: int) -> Rule:
+        """The rule of an inner step, counted from 0: itself, unless every step has a rule of its own."""
+        return self
 
     @abstractmethod
     def update(self, gradient: Params, state: Any, value: Params, loss: Tensor) -> tuple[Params, Any]:

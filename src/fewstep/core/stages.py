@@ -54,16 +54,24 @@ class Descend(nn.Module):
         ``noise`` holds one entry per step; ``each_step`` maps every step over tasks, ``each`` what else there is.
         """
         value, state = point.value, each(self.rule.init)(point.value)
-        step = (each_step or each)(partial(self._step, loss, slope))
         for i in range(self.steps):
+            step = (each_step or each)(partial(self._step, self.rule.at(i), loss, slope))
             value, state = step(value, state, point.context, support, None if noise is None else noise[i])
         return Point(value, point.context)
 
     def _step(
-        self, loss: SupportLoss, slope: Slope, value: Params, state: Any, context: Params, support: Batch, noise: Noise
+        self,
+        rule: Rule,
+        loss: SupportLoss,
+        slope: Slope,
+        value: Params,
+        state: Any,
+        context: Params,
+        support: Batch,
+        noise: Noise,
     ) -> tuple[Params, Any]:
         gradient, at = slope(lambda v: loss(v, context, support, noise), value)
-        step, state = self.rule.update(gradient, state, value, at)
+        step, state = rule.update(gradient, state, value, at)
         return zip_map(lambda v, s: v + s, value, step), state
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from fewstep.core import Descend, Learner
-from fewstep.core.learner import RowWeights
+from fewstep.core.row_weights import RowWeights
 
 
 @contextmanager

@@ -167,6 +167,10 @@ class Generator(Start):
         share = mix.square().sum(1, keepdim=True).sqrt()
         return Point({f"{self.head}weight": mean / share}, {f"{self.head}share": share})
 
+    def steers(self, network: nn.Module) -> set[str]:
+        """Encoder and relation network."""
+        return {f"start.{name}" for name, _ in self.named_parameters() if not name.startswith("decoder")}
+
     def penalise(self, begun: Point, ended: Point) -> Penalties:
         """``γ ‖z − stop(z')‖²``: the encoder should begin where adaptation would have ended (Eq. 6)."""
         distance = pull(begun.value["code"], ended.value["code"])

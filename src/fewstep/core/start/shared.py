@@ -32,6 +32,10 @@ class Shared(Start):
             raise ValueError(f"Shared start: `adapts` selects none of the network's parameters ({names}).")
         return Point(value, {}), {}
 
+    def steers(self, network: nn.Module) -> set[str]:
+        """The selected parameters."""
+        return {f"network.{name}" for name, _ in network.named_parameters() if self.adapts(name)}
+
     def decode(self, point: Point, noise: Noise) -> Point:
         """The identity: values already are weights."""
         return point
