@@ -1,11 +1,12 @@
 """Meta-SGD (Li, Zhou, Chen and Li 2017)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import nn
 
-from fewstep.core import Backprop, Descend, LearnedRates, Learner, Loss, Method, Shared
+from fewstep.core import Backprop, Descend, LearnedRates, Learner, Loss, Method, PerStep, Shared
 
 
 def meta_sgd(
@@ -13,22 +14,38 @@ def meta_sgd(
     *,
     rate: float | tuple[float, float] = (0.005, 0.1),
     steps: int = 1,
+    rates: Literal["parameter", "layer"] = "parameter",
+    per_step: bool = False,
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
 ) -> Method:
     """``φ = θ − α ∘ ∇L_S(θ)``, meta-gradient ``∇_{θ,α} L_Q(φ)``, with one rate for every parameter.
 
+    With ``rates="layer"`` and ``per_step``, ``φ_{k+1} = φ_k − α_k ∘ ∇L_S(φ_k)`` has the learned rates of MAML++
+    (Antoniou, Edwards and Storkey 2019, LSLR), without its other changes to MAML.
+
     Args:
         network: its parameters are θ.
         rate: the initial α: one number, or the range of a uniform draw, from torch's global generator.
         steps: how often the step is taken; the paper takes one.
+        rates: one for every ``"parameter"``, as in the paper, or one scalar for every ``"layer"``, that is for each
+            weight and each bias tensor.
+        per_step: every step has rates of its own. Steps beyond ``steps`` use the last.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         adapts: names of the parameters that the inner loop moves; all when omitted.
+
+    Raises:
+        ValueError: for unknown ``rates``, or ``per_step`` without a step.
     """
+    if rates not in ("parameter", "layer"):
+        raise ValueError(f"meta_sgd: rates are one for every 'parameter' or 'layer', got {rates!r}.")
     start = Shared(adapts)
     low, high = rate if isinstance(rate, tuple) else (rate, rate)
-    rates = {
-        name: torch.empty_like(p).uniform_(low, high) for name, p in network.named_parameters() if start.adapts(name)
-    }
-    learner = Learner(network, start, [Descend(LearnedRates(rates), steps)], loss=loss)
-    return Method(learner, Backprop())
+    adapted = {name: p for name, p in network.named_parameters() if start.adapts(name)}
+
+    def drawn() -> LearnedRates:
+        like = {name: p.detach() if rates == "parameter" else p.new_empty(()) for name, p in adapted.items()}
+        return LearnedRates({name: torch.empty_like(p).uniform_(low, high) for name, p in like.items()})
+
+    rule = PerStep(drawn() for _ in range(steps)) if per_step else drawn()
+    return Method(Learner(network, start, [Descend(rule, steps)], loss=loss), Backprop())

@@ -9,19 +9,23 @@ from fewstep.core.method import Method
 from fewstep.core.noise import Draws, generator
 from fewstep.core.protocols import MetaGradient, Rule, Start
 from fewstep.core.regularisers import L2, Orthogonality, Regulariser
-from fewstep.core.rule import SGD, LearnedRates
+from fewstep.core.rule import LSTM, SGD, Adam, Chain, Curvature, LearnedRates, PerStep
 from fewstep.core.slope import exact, stopped
 from fewstep.core.stages import Decode, Descend, Stage
-from fewstep.core.start import OFFICIAL, PAPER, Formulation, Generator, Shared
+from fewstep.core.start import OFFICIAL, PAPER, Formulation, Generator, Prototypes, Shared
 from fewstep.core.types import Batch, Estimate, Params, Point, Task
 
 __all__ = [
     "L2",
+    "LSTM",
     "OFFICIAL",
     "PAPER",
     "SGD",
+    "Adam",
     "Backprop",
     "Batch",
+    "Chain",
+    "Curvature",
     "Decode",
     "Descend",
     "Differentiate",
@@ -40,7 +44,9 @@ __all__ = [
     "Method",
     "Orthogonality",
     "Params",
+    "PerStep",
     "Point",
+    "Prototypes",
     "Regulariser",
     "Rule",
     "Shared",

@@ -1,6 +1,11 @@
 """How one step moves."""
 
+from fewstep.core.rule.adam import Adam
+from fewstep.core.rule.chain import Chain
+from fewstep.core.rule.curvature import Curvature
 from fewstep.core.rule.learned_rates import LearnedRates
+from fewstep.core.rule.lstm import LSTM
+from fewstep.core.rule.per_step import PerStep
 from fewstep.core.rule.sgd import SGD
 
-__all__ = ["SGD", "LearnedRates"]
+__all__ = ["LSTM", "SGD", "Adam", "Chain", "Curvature", "LearnedRates", "PerStep"]

@@ -1,6 +1,6 @@
 """Gradient descent with meta-learned rates."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ class LearnedRates(Rule):
 
     def __init__(self, rates: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._keys = {name: name.replace(".", ":") for name in rates}  # torch allows no dot in a parameter's name
+        self._keys = {name: key(name) for name in rates}
         self._rates = nn.ParameterDict(
             {self._keys[n]: nn.Parameter(rate.detach().clone()) for n, rate in rates.items()}
         )
@@ -36,13 +36,26 @@ class LearnedRates(Rule):
         Raises:
             ValueError: when a value has no rates, or rates move no value.
         """
-        if value.keys() != self._keys.keys():
-            raise ValueError(
-                f"LearnedRates: the adapted values are {sorted(value)}, but rates were given for {sorted(self._keys)}; "
-                "make one set of rates for each adapted value."
-            )
+        require_names(value, self._keys, "LearnedRates", "rates", "make one set of rates for each adapted value")
         return ()
 
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
         """``−α ∘ g``."""
         return {name: -self[name] * g for name, g in gradient.items()}, state
+
+
+def key(name: str) -> str:
+    """The name of a value as part of a parameter's name, where torch allows no dot."""
+    return name.replace(".", ":")
+
+
+def require_names(value: Params, given: Collection[str], rule: str, what: str, remedy: str) -> None:
+    """Refuse a rule whose meta-parameters do not belong, one to one, to the values that are adapted.
+
+    Raises:
+        ValueError: when ``given`` are not the names of ``value``.
+    """
+    if value.keys() != set(given):
+        raise ValueError(
+            f"{rule}: the adapted values are {sorted(value)}, but {what} were given for {sorted(given)}; {remedy}."
+        )

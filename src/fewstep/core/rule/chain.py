@@ -1,0 +1,49 @@
+"""Rules one after another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewstep.core.protocols import Rule
+from fewstep.core.types import Params
+
+
+class Chain(Rule):
+    """Each rule transforms the gradient for the next: ``g₀ = ∇L(φ)``, ``g_{j+1} = −step_j(g_j)``, ``φ ← φ − g_J``.
+
+    ``Chain(Curvature(shapes, rate=1.0), LearnedRates(rates))`` is Meta-SGD along meta-learned curvature. The state is
+    the tuple of the rules' states; a rule that differs by step (:class:`PerStep`) may be one of them.
+
+    Args:
+        rules: in the order in which they see the gradient.
+
+    Raises:
+        ValueError: without a rule.
+    """
+
+    def __init__(self, *rules: Rule) -> None:
+        super().__init__()
+        if not rules:
+            raise ValueError("Chain: at least one rule is needed, got none.")
+        self.rules = nn.ModuleList(rules)
+
+    def init(self, value: Params) -> tuple[Any, ...]:
+        """The states of the rules."""
+        return tuple(rule.init(value) for rule in self.rules)
+
+    def at(self, step: int) -> Rule:
+        """The chain of what each rule is at that step, a view: parameters stay with the rules of this chain."""
+        return Chain(*(rule.at(step) for rule in self.rules))
+
+    def update(
+        self, gradient: Params, state: tuple[Any, ...], value: Params, loss: Tensor
+    ) -> tuple[Params, tuple[Any, ...]]:
+        """The last rule's step; every other rule's, negated, is the gradient that its successor sees."""
+        states = []
+        for rule, before in zip(self.rules, state, strict=True):
+            step, after = rule.update(gradient, before, value, loss)
+            gradient = {name: -s for name, s in step.items()}
+            states.append(after)
+        return step, tuple(states)

@@ -1,0 +1,54 @@
+"""A rule of its own for every inner step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewstep.core.protocols import Rule
+from fewstep.core.types import Params
+
+
+class PerStep(Rule):
+    """Step k moves by rule k: ``φ_{k+1} = φ_k + step_k(∇L(φ_k))``; steps beyond the last rule use the last.
+
+    One set of rates per tensor and step is MAML++'s (Antoniou et al. 2019, LSLR).
+
+    Args:
+        rules: one per inner step, all of the same kind, because the state passes from one to the next.
+
+    Raises:
+        ValueError: without a rule, for rules of different kinds, or when a rule is given twice.
+    """
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        super().__init__()
+        rules = list(rules)
+        kinds = sorted({type(rule).__name__ for rule in rules})
+        if not rules:
+            raise ValueError("PerStep: at least one rule is needed, got none.")
+        if len(kinds) > 1:
+            raise ValueError(f"PerStep: the rules of all steps must be of one kind, got {', '.join(kinds)}.")
+        if len({id(rule) for rule in rules}) < len(rules):
+            raise ValueError("PerStep: a rule is given for more than one step; make a new one for each step.")
+        self.rules = nn.ModuleList(rules)
+
+    def init(self, value: Params) -> Any:
+        """The state of the first rule; the others are asked too, so that they refuse values they were not made for."""
+        states = [rule.init(value) for rule in self.rules]
+        return states[0]
+
+    def at(self, step: int) -> Rule:
+        """The rule of that step."""
+        rule: Rule = self.rules[min(step, len(self.rules) - 1)].at(step)
+        return rule
+
+    def update(self, gradient: Params, state: Any, value: Params, loss: Tensor) -> tuple[Params, Any]:
+        """Not defined without a step.
+
+        Raises:
+            TypeError: always; the rule of a step is :meth:`at`'s.
+        """
+        raise TypeError("PerStep: a step is moved by the rule of that step; call update of at(step) instead.")
