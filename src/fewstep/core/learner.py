@@ -14,12 +14,13 @@ from torch.func import functional_call
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
+from fewstep.core.mini_batches import shuffle_site
 from fewstep.core.noise import Draws, Mask, Noise, dropout, fill, sample
 from fewstep.core.protocols import Start
 from fewstep.core.recompute import recomputed
-from fewstep.core.row_weights import row_weights
+from fewstep.core.row_weights import batch_statistics, row_weights, running
 from fewstep.core.slope import Slope, exact
-from fewstep.core.stages import Decode, Descend, Stage, SupportLoss
+from fewstep.core.stages import Decode, Descend, Stage, SupportLoss, Visit
 from fewstep.core.types import Batch, Params, Penalties, Point, Task
 
 
@@ -87,16 +88,23 @@ class Learner(nn.Module):
         masks: dict[str, Any] = {"dropout": self._masks(support)}
         decode: dict[str, Any] = {"decode": dict(self.start.decode_sites(support))}
         stages: list[Any] = []
-        step = masks | decode
+        shuffles: list[Any] = []
+        also = decode
         for stage in self.stages:
+            shuffle: dict[str, Any] = {}
             if isinstance(stage, Descend):
-                stages.append([step] * stage.steps)
+                rows = len(support.weight)
+                stages.append([{"dropout": self._masks(support, stage.batch)} | also] * stage.steps)
+                if stage.batch is not None:
+                    shuffle = {"keys": shuffle_site(rows, stage.steps, stage.batch)}
             else:
                 stages.append(decode)
-                step = masks
+                also = {}
+            shuffles.append(shuffle)
         return {
             "begin": {"start": dict(self.start.begin_sites(support)), **masks},
             "stages": stages,
+            "shuffles": shuffles,
             "query": {"dropout": self._masks(query)},
         }
 
@@ -108,8 +116,10 @@ class Learner(nn.Module):
         """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""
         return fill(self.sites(tasks), self.draws(tasks, source))
 
-    def _masks(self, batch: Batch) -> dict[str, Mask]:
-        return {"kept": Mask(tuple(batch.x.shape), self.dropout)} if self.dropout else {}
+    def _masks(self, batch: Batch, rows: int | None = None) -> dict[str, Mask]:
+        """A mask for each input of ``batch``, or of a mini-batch of so many ``rows``."""
+        shape = (rows or len(batch.weight), *batch.x.shape[1:])
+        return {"kept": Mask(shape, self.dropout)} if self.dropout else {}
 
     def _dropped(self, batch: Batch, noise: Noise) -> Batch:
         masks = _entry(noise, "dropout")
@@ -118,7 +128,12 @@ class Learner(nn.Module):
     # -- what a task does ----------------------------------------------------------------------------------------
 
     def adapt(
-        self, support: Batch, slope: Slope = exact, noise: Noise = None, each: Executor = direct
+        self,
+        support: Batch,
+        slope: Slope = exact,
+        noise: Noise = None,
+        each: Executor = direct,
+        visit: Visit | None = None,
     ) -> tuple[Point, Penalties]:
         """From a support to adapted network weights.
 
@@ -127,6 +142,7 @@ class Learner(nn.Module):
             slope: how a loss becomes its gradient.
             noise: from :meth:`noise`; None in evaluation.
             each: maps every single piece over tasks; the default runs inside one task.
+            visit: told of every point that the descents pass, see ``Descend``.
 
         Returns:
             The adapted point, decoded; and the penalties of start and stages.
@@ -141,7 +157,8 @@ class Learner(nn.Module):
                 point, decoded = each(self.start.decode)(point, _entry(entry, "decode")), True
             else:
                 step = partial(recomputed, each, list(self.parameters())) if self.recompute else each
-                point = stage(point, support, self.inner_loss(decoded), slope, entry, each, step)
+                keys = None if noise is None or stage.batch is None else noise["shuffles"][i]["keys"]
+                point = stage(point, support, self.inner_loss(decoded), slope, entry, each, step, keys, visit)
         return point, penalties
 
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
@@ -157,22 +174,51 @@ class Learner(nn.Module):
         return reduce_rows(rows, support.weight, self.loss.support)
 
     def predict(
-        self, point: Point, query: Batch, support: Batch | None = None, noise: Noise = None
+        self,
+        point: Point,
+        query: Batch,
+        support: Batch | None = None,
+        noise: Noise = None,
+        joined: bool = False,
     ) -> Float[Tensor, "rows outputs"]:
         """The adapted network's predictions for the rows of ``query``; its labels are not read.
 
-        Batch-normalising layers take their statistics from the query rows themselves (*transductive*), or, when
-        ``support`` is given, from the support rows alone. Both are exact at every layer, because statistics are
-        weighted by row: the support passes through the network with weight one, the query with weight zero.
+        Batch-normalising layers take their statistics from the query rows themselves (*transductive*); or, when
+        ``support`` is given, from the support rows alone; or, for a query that is ``joined``, from the support rows
+        and that one query row (Reptile's inductive evaluation). All are exact at every layer, because statistics are
+        weighted by row: the support passes through the network beside the query. A point with statistics of its own
+        (:meth:`running`) needs none of them.
         """
         query = self._dropped(query, noise)
-        x, weight = query.x, query.weight
-        if support is not None:
-            x = torch.cat([support.x, query.x])
-            weight = torch.cat([support.weight, torch.zeros_like(query.weight)])
+        if support is None:
+            return self._forward(point, query.x, query.weight)
+        if joined:
+
+            def alone(x: Tensor) -> Tensor:
+                weight = torch.cat([support.weight, support.weight.new_ones(1)])
+                return self._forward(point, torch.cat([support.x, x.unsqueeze(0)]), weight)[-1]
+
+            predictions: Tensor = torch.vmap(alone)(query.x)
+            return predictions
+        weight = torch.cat([support.weight, torch.zeros_like(query.weight)])
+        return self._forward(point, torch.cat([support.x, query.x]), weight)[len(support.x) :]
+
+    def running(self, points: Iterable[Point], support: Batch) -> Params:
+        """Running statistics of the support along an adaptation, as slots for a point's context.
+
+        ``s ← (1 − m) s + m s_k`` over the ``points``, where s_k are the statistics of all support rows at the k-th
+        and m is each layer's momentum (Ravi and Larochelle 2017, section 3.3).
+        """
+        statistics: Params = {}
+        for point in points:
+            weights = {**point.context, **point.value, **row_weights(self.network, support.weight)}
+            statistics = running(self.network, statistics, batch_statistics(self.network, weights, support.x))
+        return statistics
+
+    def _forward(self, point: Point, x: Tensor, weight: Tensor) -> Tensor:
         weights = {**point.context, **point.value, **row_weights(self.network, weight)}
         prediction: Tensor = functional_call(self.network, weights, (x,))
-        return prediction if support is None else prediction[len(support.x) :]
+        return prediction
 
 
 def _entry(noise: Noise, name: str) -> Noise:

@@ -79,17 +79,38 @@ class Method:
         """The regularisers, once per meta-step."""
         return {regulariser.name: regulariser(self.learner) for regulariser in self.regularisers}
 
-    def adapt(self, support: Batch, executor: Executor | None = None) -> Point:
-        """Adapt to a batch of supports as in evaluation: means, no dropout. The result carries no graph."""
+    def adapt(self, support: Batch, executor: Executor | None = None, running: bool = False) -> Point:
+        """Adapt to a batch of supports as in evaluation: means, no dropout. The result carries no graph.
+
+        Args:
+            support: a task axis leads every tensor.
+            executor: how tasks are run; :class:`Vmap` when omitted.
+            running: give the points running batch statistics of their supports, see ``Learner.running``: of the
+                weights that the inner steps began with, as they pass by in Meta-LSTM's meta-testing.
+        """
         # The exact slope costs nothing here: under no_grad nothing is recorded outside the inner loop's own gradient.
         with torch.no_grad():
-            point: Point = (executor or Vmap())(lambda batch: self.learner.adapt(batch)[0])(support)
+            point: Point = (executor or Vmap())(partial(self._adapt, running))(support)
         return point
 
+    def _adapt(self, running: bool, support: Batch) -> Point:
+        passed: list[Point] = []
+        point, _ = self.learner.adapt(support, visit=passed.append if running else None)
+        if not running:
+            return point
+        statistics = self.learner.running(passed[:-1] or passed, support)
+        return Point(point.value, point.context | statistics)
+
     def predict(
-        self, point: Point, query: Batch, support: Batch | None = None, executor: Executor | None = None
+        self,
+        point: Point,
+        query: Batch,
+        support: Batch | None = None,
+        executor: Executor | None = None,
+        joined: bool = False,
     ) -> Float[Tensor, "tasks rows outputs"]:
         """Predictions of adapted points for a batch of queries, see ``Learner.predict``."""
         with torch.no_grad():
-            prediction: Tensor = (executor or Vmap())(self.learner.predict)(point, query, support)
+            mapped = (executor or Vmap())(partial(self.learner.predict, joined=joined))
+            prediction: Tensor = mapped(point, query, support)
         return prediction

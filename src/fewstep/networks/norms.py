@@ -14,42 +14,63 @@ from torch import Tensor, nn
 from fewstep.core.row_weights import RowWeights
 
 
-class BatchNorm(nn.Module, RowWeights):
+class BatchNorm(RowWeights):
     """``y = γ (x − m)/√(v + ε) + β``, m and v the mean and the biased variance over rows and positions.
 
     Rows enter the statistics in proportion to ``row_weight``, a slot ``[rows]`` that a learner fills: padding counts
-    for nothing, and a query can be normalised by its support alone (``Learner.predict``).
+    for nothing, and a query can be normalised by its support alone (``Learner.predict``). The slots ``mean`` and
+    ``variance`` ``[channels]``, where filled, replace m and v.
 
     Args:
         channels: size of axis 1.
         eps: ε.
         scale: learn γ; MAML's authors do not.
+        momentum: weight in (0, 1] of the newest statistics in running ones, which only ``Method.adapt`` makes.
     """
 
     row_weight: Tensor | None
+    mean: Tensor | None
+    variance: Tensor | None
 
-    def __init__(self, channels: int, eps: float = 1e-5, scale: bool = True) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5, scale: bool = True, momentum: float = 0.9) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.ones(channels)) if scale else None
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("row_weight", None, persistent=False)
+        for slot in ("row_weight", "mean", "variance"):
+            self.register_buffer(slot, None, persistent=False)
 
     def forward(self, x: Float[Tensor, "rows channels *space"]) -> Float[Tensor, "rows channels *space"]:
         """Normalise over rows and positions."""
-        space = tuple(range(2, x.dim()))
-        mean = self._over_rows(x.mean(space) if space else x)
-        centred = x - mean.view(-1, *(1,) * len(space))
-        square = centred.square()
-        gain = (self._over_rows(square.mean(space) if space else square) + self.eps).rsqrt()
+        centred, variance = self._centred(x)
+        gain = (variance + self.eps).rsqrt()
         if self.weight is not None:
             gain = gain * self.weight
-        return centred * gain.view(-1, *(1,) * len(space)) + self.bias.view(-1, *(1,) * len(space))
+        return centred * _spread(gain, x) + _spread(self.bias, x)
+
+    def statistics(self, x: Float[Tensor, "rows channels *space"]) -> tuple[Tensor, Tensor]:
+        """m and v, each ``[channels]``."""
+        return self._over_rows(_over_space(x)), self._centred(x)[1]
+
+    def _centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self._over_rows(_over_space(x)) if self.mean is None else self.mean
+        centred = x - _spread(mean, x)
+        variance = self._over_rows(_over_space(centred.square())) if self.variance is None else self.variance
+        return centred, variance
 
     def _over_rows(self, rows: Float[Tensor, "rows channels"]) -> Float[Tensor, " channels"]:
         if self.row_weight is None:
             return rows.mean(0)
         return (self.row_weight / self.row_weight.sum()) @ rows
+
+
+def _over_space(x: Float[Tensor, "rows channels *space"]) -> Float[Tensor, "rows channels"]:
+    return x.mean(tuple(range(2, x.dim()))) if x.dim() > 2 else x
+
+
+def _spread(channels: Float[Tensor, " channels"], x: Tensor) -> Tensor:
+    """One number a channel, beside the positions of ``x``."""
+    return channels.view(-1, *(1,) * (x.dim() - 2))
 
 
 def without_norms(network: nn.Module) -> Callable[[str], bool]:
