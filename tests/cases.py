@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fewstep.algorithms import fomaml, leo, maml, meta_sgd
+from fewstep.algorithms import anil, fomaml, leo, maml, meta_lstm, meta_sgd, protomaml, protonet
 from fewstep.core import Batch, Method, Task, regression
 from fewstep.networks import Conv4, mlp
 
@@ -63,7 +63,7 @@ def images() -> Task:
     return classification_tasks(1, 8, 8, shots=1, queries=2, tasks=3)
 
 
-def conv(ways: int = 3) -> Conv4:
+def conv(ways: int | None = 3) -> Conv4:
     return Conv4(ways, channels=(4, 4), downsample="stride", scale=True)
 
 
@@ -84,6 +84,15 @@ CASES = [
     Case("fomaml-conv", lambda: fomaml(conv(), rate=0.2, steps=2), images, False),
     Case("meta-sgd-mlp", lambda: meta_sgd(mlp((6, 5, 3))), vectors),
     Case("meta-sgd-conv", lambda: meta_sgd(conv(), steps=2), images),
+    Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
+    Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
+    Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),
+    Case("anil-mlp-norm", lambda: anil(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
+    Case("anil-conv", lambda: anil(conv(), rate=0.2, steps=2), images),
+    Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
+    Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
+    Case("protomaml-mlp", lambda: protomaml(mlp((6, 5, None)), rate=0.1, steps=2), vectors, equivariant=True),
+    Case("protomaml-conv", lambda: protomaml(conv(None), rate=0.1, steps=2), images, equivariant=True),
     # The encoder penalty stops a gradient, so finite differences apply without it; the oracles cover it.
     Case("leo", lambda: leo(6, encoder_penalty_weight=0.0, **LEO), vectors, equivariant=True),
     Case("leo-paper", lambda: leo(6, encoder_penalty_weight=0.0, formulation="paper", **LEO), vectors,

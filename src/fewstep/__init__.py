@@ -6,14 +6,26 @@ The parts are in :mod:`fewstep.core`, the papers in :mod:`fewstep.algorithms`, t
 
 from typing import TYPE_CHECKING, Any
 
-from fewstep.algorithms import fomaml, leo, maml, meta_curvature, meta_lstm, meta_sgd
+from fewstep.algorithms import anil, fomaml, leo, maml, meta_curvature, meta_lstm, meta_sgd, protomaml, protonet
 
 if TYPE_CHECKING:
     from fewstep.run import Run, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "fomaml", "leo", "load", "maml", "meta_curvature", "meta_lstm", "meta_sgd"]
+__all__ = [
+    "Run",
+    "anil",
+    "fomaml",
+    "leo",
+    "load",
+    "maml",
+    "meta_curvature",
+    "meta_lstm",
+    "meta_sgd",
+    "protomaml",
+    "protonet",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.networks.heads import Generated
 from fewstep.networks.norms import BatchNorm
 
 
@@ -15,7 +16,8 @@ class Conv4(nn.Module):
     The strided variant with 64 channels and a spatial mean is MAML's Omniglot network.
 
     Args:
-        outputs: width of the last layer, the number of ways.
+        outputs: width of the last layer, the number of ways; None for a :class:`Generated` head, whose weights a start
+            makes.
         inputs: channels of the images.
         channels: of each block.
         downsample: halve the resolution by a ``"stride"`` of 2 or by 2×2 ``"pool"`` (rounding up and down).
@@ -24,7 +26,7 @@ class Conv4(nn.Module):
 
     def __init__(
         self,
-        outputs: int,
+        outputs: int | None,
         inputs: int = 1,
         channels: Sequence[int] = (64, 64, 64, 64),
         downsample: Literal["stride", "pool"] = "stride",
@@ -40,11 +42,16 @@ class Conv4(nn.Module):
             if downsample == "pool":
                 blocks.append(nn.MaxPool2d(2))
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(channels[-1], outputs)
-        nn.init.normal_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = Generated() if outputs is None else _linear(channels[-1], outputs)
 
     def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs"]:
         """Logits from the spatial mean of the last block."""
         logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
         return logits
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

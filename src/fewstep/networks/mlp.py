@@ -5,20 +5,30 @@ from itertools import pairwise
 
 from torch import nn
 
+from fewstep.networks.heads import Generated
 from fewstep.networks.norms import BatchNorm
 
 
-def mlp(widths: Sequence[int], *, norm: bool = False, std: float | None = None) -> nn.Sequential:
+def mlp(widths: Sequence[int | None], *, norm: bool = False, std: float | None = None) -> nn.Sequential:
     """Linear layers with ReLU between, linear at the end.
 
     Args:
-        widths: of the input, the hidden layers and the output; ``(1, 40, 40, 1)`` is the sinusoid network.
+        widths: of the input, the hidden layers and the output; ``(1, 40, 40, 1)`` is the sinusoid network. An output
+            of None is a :class:`Generated` head, whose weights a start makes; the features are then the last ReLU's.
         norm: batch normalisation before every ReLU, as in MAML's fully connected Omniglot network.
         std: standard deviation of normal weights, truncated at two of them, with zero biases (0.01 in MAML's sinusoid
             code); torch's default initialisation when omitted.
+
+    Raises:
+        ValueError: for a width of None that is not the last.
     """
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(widths)):
+        if a is None:
+            raise ValueError(f"mlp: only the last width can be None, for a generated head; got {tuple(widths)}.")
+        if b is None:
+            layers.append(Generated())
+            continue
         linear = nn.Linear(a, b)
         if std is not None:
             nn.init.trunc_normal_(linear.weight, std=std, a=-2 * std, b=2 * std)

@@ -1,0 +1,39 @@
+"""ANIL, almost no inner loop (Raghu, Raghu, Bengio and Vinyals 2020)."""
+
+from torch import nn
+
+from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Shared
+
+
+def anil(
+    network: nn.Module,
+    *,
+    rate: float,
+    steps: int = 1,
+    loss: Loss | None = None,
+    head: str | None = None,
+    first_order: bool = False,
+) -> Method:
+    """``w_{k+1} = w_k − α ∇_w L_S(θ, w_k)``, meta-gradient ``∇_{θ,w₀} L_Q(θ, w_K(θ, w₀))``.
+
+    MAML whose inner loop moves the last layer w alone, in training and testing; the other parameters θ are
+    meta-learned only (section 4).
+
+    Args:
+        network: its parameters are θ and w₀.
+        rate: α.
+        steps: K.
+        loss: of rows; softmax cross-entropy averaged over the support when omitted.
+        head: what the names of w's parameters begin with. When omitted, the module that owns the last parameter:
+            ``"head."`` in ``Conv4``, and the last linear layer of ``mlp``.
+        first_order: drop second derivatives.
+
+    Raises:
+        ValueError: when no parameter's name begins so.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    prefix = "".join(names[-1].rpartition(".")[:2]) if head is None and names else head or ""
+    if not any(name.startswith(prefix) for name in names):
+        raise ValueError(f"anil: no parameter of the network begins with {prefix!r}; they are ({', '.join(names)}).")
+    learner = Learner(network, Shared(lambda name: name.startswith(prefix)), [Descend(SGD(rate), steps)], loss=loss)
+    return Method(learner, FirstOrder() if first_order else Backprop())

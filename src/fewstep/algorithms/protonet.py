@@ -1,0 +1,27 @@
+"""Prototypical networks (Snell, Swersky and Zemel 2017)."""
+
+from torch import nn
+
+from fewstep.core import Backprop, Learner, Loss, Method, Prototypes
+from fewstep.core.heads import generated_head
+
+
+def protonet(network: nn.Module, *, loss: Loss | None = None) -> Method:
+    """``c_n = mean of e(x) over the support of class n``, ``p(y = n | x) ∝ exp(−‖e(x) − c_n‖²)``, gradient ``∇L_Q``.
+
+    The paper's Eq. 1 and 2, as the linear classifier of its section 2.4: there is no inner loop. No class owns a
+    parameter, so training may have more ways than testing, as the paper recommends (section 3).
+
+    Normalisation is by the statistics of the batch at hand: of the support for prototypes, of the query for itself.
+    The authors' code passes both through the network as one batch in training, and has running statistics in testing.
+
+    Args:
+        network: the embedding e, ending with a :class:`~fewstep.networks.Generated` head: ``Conv4(None)``, or
+            ``nn.Sequential(e, Generated())``.
+        loss: of query rows; softmax cross-entropy when omitted.
+
+    Raises:
+        ValueError: when the network has no generated head, or more than one.
+    """
+    generated_head(network)  # an error here, and not in the first task
+    return Method(Learner(network, Prototypes(lambda name: False), [], loss=loss), Backprop())

@@ -1,0 +1,59 @@
+"""A start made of the task's own examples: a linear classifier by distance to the classes' means."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from fewstep.core.heads import generated_head
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import Start
+from fewstep.core.row_weights import row_weights
+from fewstep.core.types import Batch, Params, Penalties, Point
+
+
+class Prototypes(Start):
+    """Adaptation begins at the network's parameters and a head made of class means, the prototypes.
+
+    ``c_n = Σ_k w_k y_kn e(x_k) / Σ_k w_k y_kn`` · ``W_n = 2 c_n`` · ``b_n = −‖c_n‖²``: logits are then
+    ``−‖e(x) − c_n‖² + ‖e(x)‖²``, whose last term is the same for all classes (Snell et al. 2017, section 2.4;
+    Triantafillou et al. 2020, Proto-MAML). The embedding e is the network without its head. It is normalised by the
+    statistics of the support's real rows, and the meta-gradient reaches it through the prototypes.
+
+    The network ends with a :class:`~fewstep.networks.Generated` head, whose slots ``weight`` ``[ways, features]`` and
+    ``bias`` ``[ways]`` are filled. No class owns a parameter, so any number of ways and shots is fine at any time. The
+    prototype of a class without real rows is the origin.
+
+    Args:
+        adapts: which of the network's parameters the inner loop moves, by name; all of them when omitted. The head's
+            slots are always among what it moves, and alone with ``lambda name: False``.
+    """
+
+    def __init__(self, adapts: Callable[[str], bool] | None = None) -> None:
+        super().__init__()
+        self.adapts = adapts or (lambda name: True)
+
+    def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
+        """The selected parameters of ``network``, and the head that the support makes.
+
+        Raises:
+            ValueError: when the network has no generated head, or more than one.
+        """
+        head = generated_head(network)
+        embedded = functional_call(network, row_weights(network, support.weight), (support.x,))
+        members = support.y.T * support.weight
+        # 0/0 would be NaN for a class that is padding only; any positive total is far above this floor.
+        total = members.sum(1, keepdim=True).clamp(min=torch.finfo(members.dtype).tiny)
+        prototypes = (members / total) @ embedded
+        value: Params = {name: p for name, p in network.named_parameters() if self.adapts(name)}
+        value |= {f"{head}weight": 2 * prototypes, f"{head}bias": -prototypes.square().sum(1)}
+        return Point(value, {}), {}
+
+    def decode(self, point: Point, noise: Noise) -> Point:
+        """The identity: values already are weights."""
+        return point
+
+    def steers(self, network: nn.Module) -> set[str]:
+        """All parameters of the network: the prototypes depend on the whole embedding."""
+        return {f"network.{name}" for name, _ in network.named_parameters()}
