@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fewstep.algorithms import anil, fomaml, leo, maml, meta_lstm, meta_sgd, protomaml, protonet
-from fewstep.core import Batch, Method, Task, regression
+from fewstep.algorithms import anil, fomaml, leo, maml, meta_curvature, meta_lstm, meta_sgd, protomaml, protonet
+from fewstep.core import Batch, Chain, Curvature, Method, PerStep, Task, regression
 from fewstep.networks import Conv4, mlp
 
 
@@ -74,6 +74,16 @@ def is_weight(name: str) -> bool:
 LEO = {"latents": 3, "dropout": 0.3, "kl_weight": 0.2, "l2_weight": 0.01, "orthogonality_weight": 0.3,
        "latent_rate": 0.4, "finetuning_rate": 0.1, "latent_steps": 2, "finetuning_steps": 2}  # fmt: skip
 
+
+def curvature_leo() -> Method:
+    """A composition without a paper: LEO's codes descend by learned rates along learned curvature, by step."""
+    method = leo(6, encoder_penalty_weight=0.0, **LEO)
+    descent = method.learner.stages[0]
+    along = PerStep([Curvature({"code": (None, LEO["latents"])}, rate=1.0) for _ in range(2)])
+    descent.rule = Chain(along, descent.rule)
+    return method
+
+
 CASES = [
     Case("maml-mlp", lambda: maml(mlp((6, 5, 3)), rate=0.3, steps=2), vectors),
     Case("maml-mlp-norm", lambda: maml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
@@ -84,6 +94,12 @@ CASES = [
     Case("fomaml-conv", lambda: fomaml(conv(), rate=0.2, steps=2), images, False),
     Case("meta-sgd-mlp", lambda: meta_sgd(mlp((6, 5, 3))), vectors),
     Case("meta-sgd-conv", lambda: meta_sgd(conv(), steps=2), images),
+    Case("meta-sgd-layer", lambda: meta_sgd(mlp((6, 5, 3), norm=True), steps=2, rates="layer"), vectors),
+    Case("meta-sgd-per-step", lambda: meta_sgd(conv(), steps=2, rates="layer", per_step=True), images),
+    Case("meta-curvature-mlp", lambda: meta_curvature(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
+    Case("meta-curvature-conv", lambda: meta_curvature(conv(), rate=0.2, steps=2, per_step=True), images),
+    Case("meta-curvature-diagonal", lambda: meta_curvature(conv(), rate=0.2, steps=2, diagonal=True), images),
+    Case("curvature-leo", curvature_leo, vectors, equivariant=True),
     Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
     Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
     Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),

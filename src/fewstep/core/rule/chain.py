@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Chain(Rule):
         super().__init__()
         if not rules:
             raise ValueError("Chain: at least one rule is needed, got none.")
-        self.rules = nn.ModuleList(rules)
+        self.rules: Sequence[Rule] = nn.ModuleList(rules)  # type: ignore[assignment]  # torch types entries as modules
 
     def init(self, value: Params) -> tuple[Any, ...]:
         """The states of the rules."""

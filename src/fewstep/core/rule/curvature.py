@@ -1,7 +1,6 @@
 """Gradient descent with meta-learned curvature."""
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from math import prod
 
 import torch
@@ -44,18 +43,18 @@ class Curvature(Rule):
             raise ValueError(f"Curvature: the rate must be positive, got {rate}.")
         self.rate, self.diagonal = rate, diagonal
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self._modes = {name: _modes(shape) for name, shape in self._shapes.items()}
         self._factors = nn.ParameterDict()
-        for name, shape in self._shapes.items():
-            for mode, size in _modes(shape).items():
+        for name, modes in self._modes.items():
+            for mode, size in modes.items():
                 if size is not None:
-                    vector = diagonal or len(shape) < 2
-                    factor = torch.ones(size) if vector else torch.eye(size)
+                    factor = torch.ones(size) if diagonal or len(modes) == 1 else torch.eye(size)
                     self._factors[f"{key(name)}:{mode}"] = nn.Parameter(factor)
 
     def __getitem__(self, name: str) -> Params:
         """The factors of one value, by mode: matrices ``[size, size]``, or vectors ``[size]``."""
-        sizes = _modes(self._shapes[name])
-        return {mode: self._factors[f"{key(name)}:{mode}"] for mode, size in sizes.items() if size is not None}
+        learned = [mode for mode, size in self._modes[name].items() if size is not None]
+        return {mode: self._factors[f"{key(name)}:{mode}"] for mode in learned}
 
     def init(self, value: Params) -> tuple[()]:
         """No state.
@@ -75,19 +74,21 @@ class Curvature(Rule):
 
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
         """``−α MC(g)``."""
-        return {name: -self.rate * self._transform(self[name], g) for name, g in gradient.items()}, state
+        return {name: -self.rate * self._transform(name, g) for name, g in gradient.items()}, state
 
-    def _transform(self, factors: Params, gradient: Tensor) -> Tensor:
-        sizes = {mode: size or 1 for mode, size in _modes(gradient.shape).items()}
-        if self.diagonal or len(sizes) == 1:
-            # The factors are the same for all tasks: vmap multiplies them once, and each gradient once.
-            vectors = [factors[mode] if mode in factors else gradient.new_ones(1) for mode in sizes]
-            scale = reduce(lambda outer, vector: outer[..., None] * vector, vectors)
-            return (gradient.reshape([*sizes.values()]) * scale).reshape(gradient.shape)
-        moved = gradient
-        for mode, size in sizes.items():
-            # Each product takes the first mode and makes it the last, so that every one is a single matrix product
-            # without a copy, and after all of them the modes are in order again. Factors being square, no order of
+    def _transform(self, name: str, gradient: Tensor) -> Tensor:
+        factors = self[name]
+        moved = gradient.flatten(2) if gradient.dim() > 2 else torch.atleast_1d(gradient)
+        modes = list(zip(self._modes[name], moved.shape, strict=True))
+        if self.diagonal or len(modes) == 1:
+            # One product of all vectors: under vmap it is the same for every task, and made once.
+            scale = gradient.new_ones(())
+            for mode, _ in modes:
+                scale = scale[..., None] * factors[mode] if mode in factors else scale[..., None]
+            return (moved * scale).reshape(gradient.shape)
+        for mode, size in modes:
+            # Each product takes the first mode and makes it the last. So each is a single matrix product, without a
+            # copy, and after all of them the modes are in order again. The factors being square, no order of the
             # products is cheaper than another.
             moved = moved.reshape(size, -1).mT
             if mode in factors:
@@ -96,9 +97,9 @@ class Curvature(Rule):
 
 
 def _modes(shape: Shape) -> dict[str, int | None]:
-    """The modes that factors are made for, and their sizes."""
+    """The modes that factors are made for, and their sizes; modes of a kernel are one."""
     if len(shape) < 2:
         return {"vector": shape[0] if shape else 1}
-    kernel = shape[2:]
-    spatial = {"kernel": None if None in kernel else prod(size or 1 for size in kernel)} if kernel else {}
+    kernel = [size for size in shape[2:] if size is not None]
+    spatial = {"kernel": prod(kernel) if len(kernel) == len(shape) - 2 else None} if len(shape) > 2 else {}
     return {"out": shape[0], "in": shape[1], **spatial}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class PerStep(Rule):
             raise ValueError(f"PerStep: the rules of all steps must be of one kind, got {', '.join(kinds)}.")
         if len({id(rule) for rule in rules}) < len(rules):
             raise ValueError("PerStep: a rule is given for more than one step; make a new one for each step.")
-        self.rules = nn.ModuleList(rules)
+        self.rules: Sequence[Rule] = nn.ModuleList(rules)  # type: ignore[assignment]  # torch types entries as modules
 
     def init(self, value: Params) -> Any:
         """The state of the first rule; the others are asked too, so that they refuse values they were not made for."""
@@ -42,8 +42,7 @@ class PerStep(Rule):
 
     def at(self, step: int) -> Rule:
         """The rule of that step."""
-        rule: Rule = self.rules[min(step, len(self.rules) - 1)].at(step)
-        return rule
+        return self.rules[min(step, len(self.rules) - 1)].at(step)
 
     def update(self, gradient: Params, state: Any, value: Params, loss: Tensor) -> tuple[Params, Any]:
         """Not defined without a step.
