@@ -5,9 +5,24 @@ from dataclasses import dataclass
 
 import torch
 
-from fewstep.algorithms import anil, fomaml, leo, maml, meta_curvature, meta_lstm, meta_sgd, protomaml, protonet
-from fewstep.core import Batch, Chain, Curvature, Method, PerStep, Task, regression
-from fewstep.networks import Conv4, mlp
+from fewstep.algorithms import (
+    anil,
+    fomaml,
+    imaml,
+    leo,
+    maml,
+    meta_curvature,
+    meta_lstm,
+    meta_sgd,
+    protomaml,
+    protonet,
+    reptile,
+)  # fmt: skip
+from fewstep.core import (
+    SGD, Adam, Backprop, Batch, Chain, Curvature, Decode, Descend, Generator, Implicit, Learner, Method, MultiStep,
+    PerStep, Shared, Task, classification, regression,
+)  # fmt: skip
+from fewstep.networks import Conv4, Generated, mlp
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,28 @@ def curvature_leo() -> Method:
     return method
 
 
+def implicit_leo() -> Method:
+    """A composition without a paper: LEO's codes, pulled to their beginning, with the implicit meta-gradient."""
+    start = Generator(6, 3, kl_weight=0.2)
+    descents = [Descend(SGD(0.2), 6, prox=1.0), Decode()]
+    return Method(Learner(Generated(), start, descents, loss=classification("sum"), dropout=0.3), Implicit())
+
+
+def multi_step() -> Method:
+    """MAML++'s loss after every step."""
+    return Method(Learner(conv(), Shared(), [Descend(SGD(0.2), 2)]), MultiStep([0.3, 0.7]))
+
+
+def adam() -> Method:
+    """A differentiable inner Adam: Reptile's optimiser, and MAML's meta-gradient."""
+    return Method(Learner(mlp((6, 5, 3)), Shared(), [Descend(Adam(0.1, (0.5, 0.999), eps=0.01), 2)]), Backprop())
+
+
+def lstm_backprop() -> Method:
+    """Meta-LSTM with the second derivatives that its authors leave out."""
+    return Method(meta_lstm(mlp((6, 5, 3)), steps=2, hidden=3).learner, Backprop())
+
+
 CASES = [
     Case("maml-mlp", lambda: maml(mlp((6, 5, 3)), rate=0.3, steps=2), vectors),
     Case("maml-mlp-norm", lambda: maml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
@@ -103,12 +140,23 @@ CASES = [
     Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
     Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
     Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),
+    Case("lstm-backprop", lstm_backprop, vectors),
+    Case("adam", adam, vectors),
     Case("anil-mlp-norm", lambda: anil(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
     Case("anil-conv", lambda: anil(conv(), rate=0.2, steps=2), images),
     Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
     Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
     Case("protomaml-mlp", lambda: protomaml(mlp((6, 5, None)), rate=0.1, steps=2), vectors, equivariant=True),
     Case("protomaml-conv", lambda: protomaml(conv(None), rate=0.1, steps=2), images, equivariant=True),
+    Case("reptile-mlp", lambda: reptile(mlp((6, 5, 3)), rate=0.1, steps=4, batch=4), vectors, False),
+    Case("reptile-conv", lambda: reptile(conv(), rate=0.2, steps=3, batch=4, rule="sgd"),
+         lambda: classification_tasks(1, 8, 8), False),
+    Case("imaml-mlp", lambda: imaml(mlp((6, 5, 3)), rate=0.2, steps=6, prox=2.0), vectors, False),
+    Case("imaml-conv", lambda: imaml(conv(), rate=0.2, steps=4, prox=2.0, adapts=is_weight), images, False),
+    Case("imaml-authors", lambda: imaml(mlp((6, 5, 3), norm=True), rate=0.2, steps=6, prox=2.0, variant="authors"),
+         vectors, False),
+    Case("implicit-leo", implicit_leo, vectors, False, equivariant=True),
+    Case("multi-step", multi_step, images),
     # The encoder penalty stops a gradient, so finite differences apply without it; the oracles cover it.
     Case("leo", lambda: leo(6, encoder_penalty_weight=0.0, **LEO), vectors, equivariant=True),
     Case("leo-paper", lambda: leo(6, encoder_penalty_weight=0.0, formulation="paper", **LEO), vectors,

@@ -6,7 +6,19 @@ The parts are in :mod:`fewstep.core`, the papers in :mod:`fewstep.algorithms`, t
 
 from typing import TYPE_CHECKING, Any
 
-from fewstep.algorithms import anil, fomaml, leo, maml, meta_curvature, meta_lstm, meta_sgd, protomaml, protonet
+from fewstep.algorithms import (
+    anil,
+    fomaml,
+    imaml,
+    leo,
+    maml,
+    meta_curvature,
+    meta_lstm,
+    meta_sgd,
+    protomaml,
+    protonet,
+    reptile,
+)
 
 if TYPE_CHECKING:
     from fewstep.run import Run, load
@@ -17,6 +29,7 @@ __all__ = [
     "Run",
     "anil",
     "fomaml",
+    "imaml",
     "leo",
     "load",
     "maml",
@@ -25,6 +38,7 @@ __all__ = [
     "meta_sgd",
     "protomaml",
     "protonet",
+    "reptile",
 ]
 
 

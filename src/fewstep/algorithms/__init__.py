@@ -1,6 +1,7 @@
 """One file per paper: its equations, its composition, its deviations."""
 
 from fewstep.algorithms.anil import anil
+from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
 from fewstep.algorithms.maml import fomaml, maml
 from fewstep.algorithms.meta_curvature import meta_curvature
@@ -8,5 +9,18 @@ from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
+from fewstep.algorithms.reptile import reptile
 
-__all__ = ["anil", "fomaml", "leo", "maml", "meta_curvature", "meta_lstm", "meta_sgd", "protomaml", "protonet"]
+__all__ = [
+    "anil",
+    "fomaml",
+    "imaml",
+    "leo",
+    "maml",
+    "meta_curvature",
+    "meta_lstm",
+    "meta_sgd",
+    "protomaml",
+    "protonet",
+    "reptile",
+]

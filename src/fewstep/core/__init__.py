@@ -4,7 +4,7 @@ from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.gradients import Differentiate, MetaStep
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Loss, classification, regression
-from fewstep.core.meta_gradient import Backprop, FirstOrder
+from fewstep.core.meta_gradient import Backprop, Difference, FirstOrder, Implicit, MultiStep
 from fewstep.core.method import Method
 from fewstep.core.noise import Draws, generator
 from fewstep.core.protocols import MetaGradient, Rule, Start
@@ -28,6 +28,7 @@ __all__ = [
     "Curvature",
     "Decode",
     "Descend",
+    "Difference",
     "Differentiate",
     "Draws",
     "Estimate",
@@ -35,6 +36,7 @@ __all__ = [
     "FirstOrder",
     "Formulation",
     "Generator",
+    "Implicit",
     "LearnedRates",
     "Learner",
     "Loop",
@@ -42,6 +44,7 @@ __all__ = [
     "MetaGradient",
     "MetaStep",
     "Method",
+    "MultiStep",
     "Orthogonality",
     "Params",
     "PerStep",

@@ -15,12 +15,17 @@ from fewstep.core.loss import Reduction
 from fewstep.core.noise import Noise
 from fewstep.core.protocols import MetaGradient
 from fewstep.core.regularisers import Regulariser
+from fewstep.core.stages import Descend
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 
 
 @dataclass(frozen=True)
 class Method:
     """One point in the space of starts × rules × meta-gradients.
+
+    Raises:
+        ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
+            message names them.
 
     Attributes:
         learner: start and stages around a network; its parameters are all the meta-parameters.
@@ -33,6 +38,21 @@ class Method:
     meta_gradient: MetaGradient
     regularisers: Sequence[Regulariser] = field(default=())
     task_reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        estimator = type(self.meta_gradient).__name__
+        unused = unused_rules(self.learner)
+        if unused:
+            raise ValueError(
+                f"Method: no inner step uses {_listed(unused)}, so nothing would train them: take as many steps as "
+                "there are rules, or leave the stage out."
+            )
+        untrained = self.meta_gradient.untrained(self.learner)
+        if untrained:
+            raise ValueError(
+                f"Method: the meta-gradient {estimator} leaves {_listed(untrained)} untrained: use a start and a rule "
+                "without them, or a meta-gradient that differentiates the steps (Backprop, FirstOrder)."
+            )
 
     def objective(
         self,
@@ -114,3 +134,21 @@ class Method:
             mapped = (executor or Vmap())(partial(self.learner.predict, joined=joined))
             prediction: Tensor = mapped(point, query, support)
         return prediction
+
+
+def unused_rules(learner: Learner) -> set[str]:
+    """Meta-parameters of rules that no inner step uses, by name: of a stage without steps, or of surplus rules."""
+    used = {
+        id(parameter)
+        for stage in learner.stages
+        if isinstance(stage, Descend)
+        for step in range(stage.steps)
+        for parameter in stage.rule.at(step).parameters()
+    }
+    return {name for name, p in learner.named_parameters() if name.startswith("stages.") and id(p) not in used}
+
+
+def _listed(names: set[str], most: int = 6) -> str:
+    """Some names, in order."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(sorted(names)[:most]) + more

@@ -9,19 +9,12 @@ from fewstep.core.noise import Normal
 from fewstep.core.types import Batch
 
 
-def passes(rows: int, steps: int, size: int) -> int:
-    """How many shuffles of ``rows`` rows a schedule may need."""
-    return -(-steps * size // rows) + 1
-
-
 def shuffle_site(rows: int, steps: int, size: int) -> Normal:
     """The random site of a schedule: a number for each row and pass, whose order is the order of the rows."""
-    return Normal((passes(rows, steps, size), rows))
+    return Normal((-(-steps * size // rows), rows))
 
 
-def mini_batches(
-    support: Batch, steps: int, size: int, keys: Float[Tensor, "passes rows"] | None
-) -> Batch:
+def mini_batches(support: Batch, steps: int, size: int, keys: Float[Tensor, "passes rows"] | None) -> Batch:
     """Cut a support into the mini-batches of its inner steps, without replacement.
 
     The support is shuffled, dealt out, shuffled again and so on; a mini-batch may hold the end of one pass and the
@@ -38,8 +31,9 @@ def mini_batches(
     """
     rows = len(support.weight)
     if keys is None:
-        shape = shuffle_site(rows, steps, size).shape
-        keys = torch.from_numpy(np.random.default_rng(0).standard_normal(shape)).to(support.x)
+        # Row by row, and as many passes as one row would need: what padding follows changes nothing.
+        fixed = np.random.default_rng(0).standard_normal((rows, steps * size))
+        keys = torch.from_numpy(fixed).to(support.x).T
     order = torch.where(support.weight > 0, keys, torch.inf).argsort(1)  # padding comes last in every pass
     real = support.weight.count_nonzero().clamp(min=1)
     place = torch.arange(steps * size, device=real.device)

@@ -72,6 +72,14 @@ class MetaGradient(ABC):
     meta-gradient estimate. Trainer and optimiser never know which estimator ran.
     """
 
+    def untrained(self, learner: Learner) -> set[str]:
+        """Meta-parameters that this estimator would leave without a gradient, by name.
+
+        Raises:
+            ValueError: when it cannot learn from such a learner at all.
+        """
+        return set()
+
     @abstractmethod
     def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
         """Adapt to ``task`` and judge the result; ``each`` maps the pieces when steps are mapped one by one."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from fewstep.core.types import Params
@@ -19,3 +20,8 @@ def pull(start: Tensor, end: Tensor) -> Tensor:
     weights has Reptile's update, ``start − end``, as its gradient.
     """
     return (start - end.detach()).square()
+
+
+def dot(first: Params, second: Params) -> Tensor:
+    """``Σ a b`` over the entries of all tensors."""
+    return torch.stack([(tensor * second[name]).sum() for name, tensor in first.items()]).sum()

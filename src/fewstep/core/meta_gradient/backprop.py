@@ -2,11 +2,9 @@
 
 from functools import partial
 
-from torch import Tensor
-
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
-from fewstep.core.loss import reduce_rows
+from fewstep.core.meta_gradient.judge import judge
 from fewstep.core.noise import Noise
 from fewstep.core.protocols import MetaGradient
 from fewstep.core.slope import Slope, exact
@@ -36,9 +34,6 @@ class Backprop(MetaGradient):
     def _judge(
         self, learner: Learner, point: Point, penalties: Penalties, support: Batch, query: Batch, noise: Noise
     ) -> Estimate:
-        prediction = learner.predict(point, query, support if self.support_statistics else None, noise)
-        loss = reduce_rows(learner.loss.rows(prediction, query.y), query.weight, "mean")
-        score = reduce_rows(learner.loss.score(prediction.detach(), query.y), query.weight, "mean")
-        metrics: dict[str, Tensor] = {"loss": loss.detach(), learner.loss.score_name: score}
+        loss, metrics = judge(learner, point, query, support if self.support_statistics else None, noise)
         metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
         return Estimate(loss + sum(penalties.values()), metrics)

@@ -1,0 +1,53 @@
+"""The difference between the ends of adaptation as a meta-gradient."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fewstep.core.executors import Executor, direct
+from fewstep.core.learner import Learner
+from fewstep.core.meta_gradient.descent import only_descent
+from fewstep.core.meta_gradient.judge import judge
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import MetaGradient
+from fewstep.core.slope import stopped
+from fewstep.core.tree import pull, zip_map
+from fewstep.core.types import Estimate, Params, Penalties, Point, Task
+
+
+class Difference(MetaGradient):
+    """``θ − φ_K``: a plain outer step of rate ε moves the start a part ε of the way to where adaptation ended.
+
+    The objective is ``½ ‖θ − stop(φ_K)‖²`` (Nichol, Achiam and Schulman 2018, Algorithm 2). LEO's encoder penalty is
+    the same expression for codes. The query is only looked at to log how well it is answered.
+
+    Meta-parameters that the starting value is not made of stay untrained, so a learner that has any is refused.
+    """
+
+    def untrained(self, learner: Learner) -> set[str]:
+        """All but the start's value.
+
+        Raises:
+            ValueError: when the learner has not exactly one ``Descend``.
+        """
+        only_descent(learner, "Difference")
+        return {name for name, _ in learner.named_parameters()} - learner.start.steers(learner.network)
+
+    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+        """Half of the squared distance between start and end, plus penalties."""
+        passed: list[Point] = []
+        point, penalties = learner.adapt(task.support, stopped, noise, each, passed.append)
+        with torch.no_grad():
+            _, metrics = each(partial(judge, learner))(
+                point, task.query, None, None if noise is None else noise["query"]
+            )
+        objective, logged = each(self._distance)(passed[0].value, passed[-1].value, penalties)
+        return Estimate(objective, metrics | logged)
+
+    @staticmethod
+    def _distance(start: Params, end: Params, penalties: Penalties) -> tuple[Tensor, dict[str, Tensor]]:
+        squares = zip_map(lambda a, b: pull(a, b).sum(), start, end)
+        half = 0.5 * torch.stack(list(squares.values())).sum()
+        logged = {"distance": (2 * half.detach()).sqrt()} | {name: p.detach() for name, p in penalties.items()}
+        return half + sum(penalties.values()), logged

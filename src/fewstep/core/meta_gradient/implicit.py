@@ -1,0 +1,165 @@
+"""The implicit estimator: differentiate where adaptation ends, not how it got there."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, vjp
+
+from fewstep.core.executors import Executor, direct
+from fewstep.core.learner import Learner
+from fewstep.core.meta_gradient.descent import only_descent
+from fewstep.core.meta_gradient.judge import judge
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import MetaGradient
+from fewstep.core.slope import exact, stopped
+from fewstep.core.tree import dot, zip_map
+from fewstep.core.types import Estimate, Params, Penalties, Point, Task
+
+
+class Implicit(MetaGradient):
+    """``x = (I + H/λ)⁻¹ ∇L_Q(φ*)``, H the Hessian of L_S at φ* (Rajeswaran et al. 2019, Lemma 1, Algorithm 2).
+
+    Where ``L_S(φ) + λ/2 ‖φ − θ‖²`` is smallest, ``φ* = θ − ∇L_S(φ*)/λ``. Differentiating both sides gives
+    ``∂φ*/∂θ = (I + H/λ)⁻¹``, and so the objective is ``L_Q(stop(φ*)) + ⟨stop(x), θ − ∇L_S(stop(φ*))/λ⟩``. Its gradient
+    is x for the start θ and, for whatever else the losses depend on (a decoder, parameters that do not adapt), all that
+    reaches it through either loss. How φ* was found does not matter: memory does not grow with the number of steps, and
+    rules stay untrained, so rules that learn are refused. The gradient is as exact as φ* is stationary and the linear
+    system is solved.
+
+    x comes from conjugate gradients. The system must be positive definite; where a direction of negative curvature
+    turns up, the solution so far is used (∇L_Q when there is none yet), and ``negative_curvature`` logs how often.
+    ``residual`` logs ‖A x − ∇L_Q‖/‖∇L_Q‖.
+
+    Args:
+        iterations: of conjugate gradients, at most.
+        tolerance: stop at this ‖A x − ∇L_Q‖².
+        damping: δ in ``A = (1 + δ) I + H/(λ + κ)``; 0 is the paper's system, the authors' code has 1.
+        softening: κ; 0 is the paper's system, the authors' code has 10.
+
+    Raises:
+        ValueError: for no iterations, or a negative damping or softening.
+    """
+
+    def __init__(
+        self, iterations: int = 5, tolerance: float = 1e-10, damping: float = 0.0, softening: float = 0.0
+    ) -> None:
+        if iterations < 1:
+            raise ValueError(f"Implicit: conjugate gradients need at least one iteration, got {iterations}.")
+        if not (damping >= 0 and softening >= 0):
+            raise ValueError(f"Implicit: damping and softening must be ≥ 0, got {damping} and {softening}.")
+        self.iterations, self.tolerance, self.damping, self.softening = iterations, tolerance, damping, softening
+
+    def untrained(self, learner: Learner) -> set[str]:
+        """The parameters of rules.
+
+        Raises:
+            ValueError: when the learner has not exactly one ``Descend``, or one without a pull or with mini-batches.
+        """
+        stage, _, _ = only_descent(learner, "Implicit")
+        if not stage.prox > 0:
+            raise ValueError(
+                "Implicit: the descent has no pull to its beginning, so its end says nothing of the start; "
+                f"give its Descend a prox > 0 (got {stage.prox})."
+            )
+        if stage.batch is not None:
+            raise ValueError(
+                "Implicit: a descent on mini-batches ends nowhere in particular; leave out Descend's batch."
+            )
+        return {name for name, _ in learner.named_parameters() if name.startswith("stages.")}
+
+    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+        """An objective with the implicit gradient; loss and score are those of φ*."""
+        passed: list[Point] = []
+        _, penalties = learner.adapt(task.support, stopped, noise, each, passed.append)
+        estimate: Estimate = each(partial(self._estimate, learner))(passed[0], passed[-1].value, penalties, task, noise)
+        return estimate
+
+    def _estimate(
+        self, learner: Learner, begun: Point, end: Params, penalties: Penalties, task: Task, noise: Noise
+    ) -> Estimate:
+        stage, place, decoded = only_descent(learner, "Implicit")
+        end = {name: tensor.detach() for name, tensor in end.items()}
+        # The noise of the last step: the one at which the descent has arrived.
+        last = noise["stages"][place][-1] if noise is not None and stage.steps else None
+        of_support, context = learner.inner_loss(decoded), begun.context
+
+        def support_loss(value: Params, context: Params = context) -> Tensor:
+            return of_support(value, context, task.support, last)
+
+        def query_loss(value: Params) -> tuple[Tensor, dict[str, Tensor]]:
+            point = Point(value, context)
+            if not decoded:
+                entry = None if noise is None else noise["stages"][place + 1]["decode"]
+                point = learner.start.decode(point, entry)
+            return judge(learner, point, task.query, None, None if noise is None else noise["query"])
+
+        with torch.no_grad():
+            slope = grad(lambda value: query_loss(value)[0])(end)
+            at_rest = {name: tensor.detach() for name, tensor in context.items()}
+            hessian = vjp(grad(lambda value: support_loss(value, at_rest)), end)[1]
+            scale = stage.prox + self.softening
+
+            def system(direction: Params) -> Params:
+                (curved,) = hessian(direction)
+                return zip_map(lambda d, c: (1 + self.damping) * d + c / scale, direction, curved)
+
+            solution = conjugate_gradients(system, slope, self.iterations, self.tolerance)
+        loss, metrics = query_loss(end)
+        objective = loss + dot(solution.x, begun.value)
+        if {name for name, _ in learner.named_parameters()} - learner.start.steers(learner.network):
+            objective = objective - dot(solution.x, exact(support_loss, end)[0]) / stage.prox
+        metrics |= {"residual": solution.residual, "negative_curvature": solution.negative_curvature}
+        metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
+        return Estimate(objective + sum(penalties.values()), metrics)
+
+
+class Solution(NamedTuple):
+    """What conjugate gradients found."""
+
+    x: Params
+    residual: Float[Tensor, ""]
+    negative_curvature: Float[Tensor, ""]
+
+
+def conjugate_gradients(
+    system: Callable[[Params], Params], right: Params, iterations: int, tolerance: float
+) -> Solution:
+    """Solve ``A x = b`` for a positive definite A, from ``x = 0``.
+
+    The number of iterations is fixed, for vectorised maps and compiled graphs; finished, x no longer moves.
+
+    Args:
+        system: ``v ↦ A v``.
+        right: b.
+        iterations: of the method, at most.
+        tolerance: finished when ``‖b − A x‖²`` is below this.
+
+    Returns:
+        x, ``‖b − A x‖/‖b‖``, and 1 if a direction p with ``p·A p ≤ 0`` was met (else 0): x is then what was found
+        before it, or b if nothing was.
+    """
+    x, r, p = zip_map(torch.zeros_like, right), right, right
+    size = start = dot(right, right)
+    active = size > tolerance
+    negative = torch.zeros_like(active)
+    moved = torch.zeros_like(active)
+    for _ in range(iterations):
+        image = system(p)
+        curvature = dot(p, image)
+        negative = negative | (active & (curvature <= 0))
+        active = active & (curvature > 0)
+        moved = moved | active
+        length = torch.where(active, size / torch.where(active, curvature, 1.0), 0.0)
+        x = zip_map(lambda x, p, a=length: x + a * p, x, p)
+        r = zip_map(lambda r, q, a=length: r - a * q, r, image)
+        before, size = size, dot(r, r)
+        active = active & (size > tolerance)
+        turn = torch.where(active, size / torch.where(active, before, 1.0), 0.0)
+        p = zip_map(lambda r, p, b=turn: r + b * p, r, p)
+    x = zip_map(lambda x, b: torch.where(moved | ~negative, x, b), x, right)
+    residual = (size / torch.where(start > 0, start, 1.0)).sqrt()
+    return Solution(x, residual, negative.to(residual.dtype))

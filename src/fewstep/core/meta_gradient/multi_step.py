@@ -1,0 +1,60 @@
+"""A loss after every inner step."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from fewstep.core.executors import Executor, direct
+from fewstep.core.learner import Learner
+from fewstep.core.meta_gradient.descent import only_descent
+from fewstep.core.meta_gradient.judge import judge
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import MetaGradient
+from fewstep.core.slope import exact
+from fewstep.core.types import Estimate, Point, Task
+
+
+class MultiStep(MetaGradient):
+    """``∇ Σ_k v_k L_Q(φ_k)`` over the steps k = 1 … K, with every derivative (Antoniou et al. 2019, Eq. 5).
+
+    Codes are judged by the mean weights that they decode into.
+
+    Args:
+        weights: v_1 … v_K. The authors begin with 1/K each and let all but the last fade within the first epochs;
+            here they are constant.
+
+    Raises:
+        ValueError: for no weights.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        if not weights:
+            raise ValueError("MultiStep: give one weight for each inner step, got none.")
+        self.weights = tuple(weights)
+
+    def untrained(self, learner: Learner) -> set[str]:
+        """None.
+
+        Raises:
+            ValueError: when the learner has not exactly one ``Descend``, with a step for each weight.
+        """
+        stage, _, _ = only_descent(learner, "MultiStep")
+        if stage.steps != len(self.weights):
+            raise ValueError(f"MultiStep: {len(self.weights)} weights were given for {stage.steps} inner steps.")
+        return set()
+
+    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+        """The weighted losses, plus penalties; logged are loss and score after the last step."""
+        passed: list[Point] = []
+        _, penalties = learner.adapt(task.support, exact, noise, each, passed.append)
+        query_noise = None if noise is None else noise["query"]
+        _, _, decoded = only_descent(learner, "MultiStep")
+        losses = list(penalties.values())  # each of one task, or with a task axis
+        for weight, point in zip(self.weights, passed[1:], strict=True):
+            weights = point if decoded else each(learner.start.decode)(point, None)
+            loss, metrics = each(partial(judge, learner))(weights, task.query, None, query_noise)
+            losses.append(weight * loss)
+        return Estimate(
+            torch.stack(losses).sum(0), metrics | {name: penalty.detach() for name, penalty in penalties.items()}
+        )
