@@ -19,8 +19,24 @@ from fewstep.algorithms import (
     reptile,
 )  # fmt: skip
 from fewstep.core import (
-    SGD, Adam, Backprop, Batch, Chain, Curvature, Decode, Descend, Generator, Implicit, Learner, Method, MultiStep,
-    PerStep, Shared, Task, classification, regression,
+    SGD,
+    Adam,
+    Backprop,
+    Batch,
+    Chain,
+    Curvature,
+    Decode,
+    Descend,
+    Generator,
+    Implicit,
+    Learner,
+    Method,
+    MultiStep,
+    PerStep,
+    Shared,
+    Task,
+    classification,
+    regression,
 )  # fmt: skip
 from fewstep.networks import Conv4, Generated, mlp
 
