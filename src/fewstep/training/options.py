@@ -1,8 +1,12 @@
 """What can be set about meta-training."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
+from torch import nn
 
 from fewstep.core import Executor, Loop, Vmap
 from fewstep.core.loss import Reduction
@@ -18,10 +22,14 @@ class Training:
     """Tasks in a meta-batch."""
     task_reduction: Reduction = "mean"
     """How the tasks' objectives become one. Papers sum, their codes average; it matters to clipping."""
+    optimiser: Literal["adam", "sgd"] = "adam"
+    """Of the outer loop: Adam, or plain gradient descent (Reptile)."""
     rate: float = 1e-3
-    """η, Adam's rate in the outer loop."""
-    decay: Literal["none", "cosine"] = "none"
-    """Keep the rate, or let it fall along half a cosine to zero at the last meta-step."""
+    """η, the optimiser's rate."""
+    eps: float = 1e-8
+    """Adam's ε (iMAML's authors: 1e-3)."""
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """Keep the rate, or let it fall along a line or half a cosine to zero at the last meta-step."""
     clip_value: float | None = None
     """Clip every entry of the meta-gradient to ± this (LEO: 0.1). None: do not."""
     clip_norm: float | None = None
@@ -61,10 +69,25 @@ class Training:
             raise ValueError("training.compile=on and training.recompute exclude each other: set one of them.")
         if not self.rate > 0:
             raise ValueError(f"training.rate must be positive, got {self.rate}.")
+        if not self.eps > 0:
+            raise ValueError(f"training.eps must be positive, got {self.eps}.")
 
     def rate_at(self, step: int) -> float:
         """The outer rate of a meta-step."""
-        return self.rate if self.decay == "none" else 0.5 * self.rate * (1 + math.cos(math.pi * step / self.steps))
+        done = step / self.steps
+        match self.decay:
+            case "none":
+                return self.rate
+            case "linear":
+                return self.rate * (1 - done)
+            case "cosine":
+                return 0.5 * self.rate * (1 + math.cos(math.pi * done))
+
+    def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser that these options name."""
+        if self.optimiser == "sgd":
+            return torch.optim.SGD(parameters, lr=self.rate, fused=True)
+        return torch.optim.Adam(parameters, lr=self.rate, eps=self.eps, fused=True)
 
     def compiles(self) -> bool:
         """Whether these options compile the meta-objective."""

@@ -55,7 +55,7 @@ class Trainer:
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = list(method.learner.parameters())
-        self.optimiser = torch.optim.Adam(self.parameters, lr=options.rate, fused=True)
+        self.optimiser = options.make_optimiser(self.parameters)
         executor = options.make_executor()
         self.differentiate: Callable[[Task, Draws], MetaStep] = Differentiate(method, executor)
         if options.compiles():
@@ -110,7 +110,7 @@ class Trainer:
         return tasks, self.method.learner.draws(tasks, generator(self.seed, step, "noise", tasks.support.x.device))
 
     def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
-        """One meta-step: differentiate the objective, clip, and let Adam step."""
+        """One meta-step: differentiate the objective, clip, and let the optimiser step."""
         objective, gradients, metrics = self.differentiate(tasks, draws)
         if not all_finite(objective, gradients):
             gradients = self._fallback(objective.item())

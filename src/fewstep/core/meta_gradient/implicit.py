@@ -100,7 +100,7 @@ class Implicit(MetaGradient):
         with torch.no_grad():
             slope = grad(lambda value: query_loss(value)[0])(end)
             at_rest = {name: tensor.detach() for name, tensor in context.items()}
-            hessian = vjp(grad(lambda value: support_loss(value, at_rest)), end)[1]
+            hessian = vjp(grad(partial(support_loss, context=at_rest)), end)[1]
             scale = stage.prox + self.softening
 
             def system(direction: Params) -> Params:
