@@ -159,6 +159,11 @@ def test_only_what_is_adapted_has_factors_and_they_are_named_by_weight_and_mode(
     ]
 
 
+def test_diagonal_factors_are_vectors() -> None:
+    method = meta_curvature(conv(), rate=0.1, steps=2, diagonal=True, per_step=True)
+    assert {p.dim() for p in method.learner.stages.parameters()} == {1}
+
+
 def test_factors_are_of_the_network_s_dtype() -> None:
     method = meta_curvature(conv().double(), rate=0.1, steps=2, per_step=True)
     assert {p.dtype for p in method.learner.parameters()} == {torch.float64}
