@@ -23,8 +23,6 @@ from fewstep.core import (
     Adam,
     Backprop,
     Batch,
-    Chain,
-    Curvature,
     Decode,
     Descend,
     Generator,
@@ -32,7 +30,6 @@ from fewstep.core import (
     Learner,
     Method,
     MultiStep,
-    PerStep,
     Shared,
     Task,
     classification,
@@ -106,15 +103,6 @@ LEO = {"latents": 3, "dropout": 0.3, "kl_weight": 0.2, "l2_weight": 0.01, "ortho
        "latent_rate": 0.4, "finetuning_rate": 0.1, "latent_steps": 2, "finetuning_steps": 2}  # fmt: skip
 
 
-def curvature_leo() -> Method:
-    """A composition without a paper: LEO's codes descend by learned rates along learned curvature, by step."""
-    method = leo(6, encoder_penalty_weight=0.0, **LEO)
-    descent = method.learner.stages[0]
-    along = PerStep([Curvature({"code": (None, LEO["latents"])}, rate=1.0) for _ in range(2)])
-    descent.rule = Chain(along, descent.rule)
-    return method
-
-
 def implicit_leo() -> Method:
     """A composition without a paper: LEO's codes, pulled to their beginning, with the implicit meta-gradient."""
     start = Generator(6, 3, kl_weight=0.2)
@@ -152,7 +140,8 @@ CASES = [
     Case("meta-curvature-mlp", lambda: meta_curvature(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
     Case("meta-curvature-conv", lambda: meta_curvature(conv(), rate=0.2, steps=2, per_step=True), images),
     Case("meta-curvature-diagonal", lambda: meta_curvature(conv(), rate=0.2, steps=2, diagonal=True), images),
-    Case("curvature-leo", curvature_leo, vectors, equivariant=True),
+    Case("meta-curvature-rates", lambda: meta_curvature(mlp((6, 5, 3)), rate=0.3, steps=2, per_step=True,
+         learned_rates=True), vectors),
     Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
     Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
     Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),
@@ -175,6 +164,8 @@ CASES = [
     Case("multi-step", multi_step, images),
     # The encoder penalty stops a gradient, so finite differences apply without it; the oracles cover it.
     Case("leo", lambda: leo(6, encoder_penalty_weight=0.0, **LEO), vectors, equivariant=True),
+    Case("leo-curvature", lambda: leo(6, encoder_penalty_weight=0.0, curvature=True, **LEO), vectors,
+         equivariant=True),
     Case("leo-paper", lambda: leo(6, encoder_penalty_weight=0.0, formulation="paper", **LEO), vectors,
          equivariant=True),
     Case("leo-encoder-penalty", lambda: leo(6, encoder_penalty_weight=0.5, **LEO), vectors, False, True),

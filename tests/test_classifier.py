@@ -73,7 +73,7 @@ def test_fitting_changes_no_meta_parameter_and_begins_anew() -> None:
     np.testing.assert_array_equal(model.fit(x, y).predict_proba(x), first)
     assert all(torch.equal(p, before[name]) for name, p in method.learner.named_parameters())
     assert method.learner.training
-    assert [s.steps for s in method.learner.stages if isinstance(s, Descend)] == [0, 20]
+    assert [s.steps for s in method.learner.stages if isinstance(s, Descend)] == [20]
 
 
 def test_extractor_takes_images_and_features_pass_by() -> None:

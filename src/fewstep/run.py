@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,7 +21,7 @@ import torch
 from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
 from fewstep.data import TaskSource
-from fewstep.evaluation import Evaluation, evaluate, inner_steps
+from fewstep.evaluation import Evaluation, descending, evaluate
 from fewstep.evaluation.evaluate import ADAPTED
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
@@ -125,7 +125,10 @@ class Run:
     def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
         executor = self.config.training.make_executor()
         with self._at_test():
-            scores = evaluate(method, source, tasks, unadapted=False, baselines=False, executor=executor).scores
+            scores = evaluate(
+                method, source, tasks, unadapted=False, baselines=False, executor=executor,
+                statistics=self.config.testing.statistics,
+            ).scores  # fmt: skip
         return float(scores[ADAPTED].mean())
 
     def test(
@@ -165,14 +168,16 @@ class Run:
                 source,
                 tasks,
                 steps=testing.steps,
+                statistics=testing.statistics,
                 executor=training.make_executor(),
                 protocol=protocol,
                 progress=progress,
             )
 
     def _at_test(self) -> AbstractContextManager[None]:
-        steps = getattr(self.config.method, "test_steps", None)
-        return nullcontext() if steps is None else inner_steps(self.method.learner, steps)
+        """The method as it is validated and tested."""
+        settings: dict[str, Any] = getattr(self.config.method, "at_test", dict)()
+        return descending(self.method.learner, **settings)
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:
         """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""

@@ -30,6 +30,7 @@ def leo(
     support_reduction: Reduction = "sum",
     half_l2: bool | None = None,
     orthogonality_reduction: Reduction | None = None,
+    curvature: bool = False,
 ) -> core.Method:
     """Generate a linear classifier from a latent code, descend in latent space, decode, fine-tune (Algorithm 1).
 
@@ -55,15 +56,21 @@ def leo(
         support_reduction: of the inner loss; both formulations sum over the support (Eq. 5).
         half_l2: the authors' code takes half of the paper's λ₁ term.
         orthogonality_reduction: the authors' code averages over the entries of C − I, the paper sums them.
+        curvature: no paper's, Meta-Curvature's idea in latent space: ``z' ← z − α ∘ M ∇_z L_S`` with a meta-learned
+            matrix M ``[n_z, n_z]``, at first the identity.
     """
     official = formulation != "paper"
     form = FORMULATIONS[formulation] if isinstance(formulation, str) else formulation
     start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight,
                            encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
-    latent_rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
+    latent_rule: core.Rule = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
+    if curvature:
+        latent_rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), latent_rule)
     rates = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
-    descents = core.Descend(latent_rates, latent_steps), core.Descend(rates, finetuning_steps)
-    stages = (descents[0], core.Decode(), descents[1])
+    # A stage without steps is left out: nothing would train its rates.
+    latent = [core.Descend(latent_rule, latent_steps)] if latent_steps else []
+    finetuning = [core.Descend(rates, finetuning_steps)] if finetuning_steps else []
+    stages: list[core.Stage] = [*latent, core.Decode(), *finetuning]
     learner = core.Learner(Generated(), start, stages, loss=core.classification(support_reduction), dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}.weight" for name in WEIGHTS], official if half_l2 is None else half_l2)
     reduction: Reduction = orthogonality_reduction or ("mean" if official else "sum")

@@ -2,9 +2,22 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
-from fewstep.core import Backprop, Curvature, Descend, Learner, Loss, Method, PerStep, Shared
+from fewstep.core import (
+    Backprop,
+    Chain,
+    Curvature,
+    Descend,
+    LearnedRates,
+    Learner,
+    Loss,
+    Method,
+    PerStep,
+    Rule,
+    Shared,
+)  # fmt: skip
 
 
 def meta_curvature(
@@ -14,6 +27,7 @@ def meta_curvature(
     steps: int = 1,
     diagonal: bool = False,
     per_step: bool = False,
+    learned_rates: bool = False,
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
 ) -> Method:
@@ -30,6 +44,8 @@ def meta_curvature(
         diagonal: vectors in place of matrices, one for each mode; not in the paper.
         per_step: every step has matrices of its own, and steps beyond K use the last. The authors' code shares them;
             the paper's runs on embeddings of LEO do not.
+        learned_rates: no paper's, Meta-SGD after it: ``φ_{k+1} = φ_k − α ∘ MC(∇L_S(φ_k))`` with one meta-learned rate
+            for every parameter, all of them ``rate`` at first.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         adapts: names of the parameters that the inner loop moves; all when omitted. The authors leave the
             normalisation's parameters out.
@@ -38,8 +54,12 @@ def meta_curvature(
         ValueError: when the rate is not positive, or for ``per_step`` without a step.
     """
     start = Shared(adapts)
-    shapes = {name: p.shape for name, p in network.named_parameters() if start.adapts(name)}
-    rules = [Curvature(shapes, rate=rate, diagonal=diagonal) for _ in range(steps if per_step else 1)]
-    rule = PerStep(rules) if per_step else rules[0]
+    adapted = {name: p for name, p in network.named_parameters() if start.adapts(name)}
+    shapes = {name: p.shape for name, p in adapted.items()}
+    factor = 1.0 if learned_rates else rate
+    rules = [Curvature(shapes, rate=factor, diagonal=diagonal) for _ in range(steps if per_step else 1)]
+    rule: Rule = PerStep(rules) if per_step else rules[0]
+    if learned_rates:
+        rule = Chain(rule, LearnedRates({name: torch.full_like(p, rate) for name, p in adapted.items()}))
     rule.to(next(network.parameters()))
     return Method(Learner(network, start, [Descend(rule, steps)], loss=loss), Backprop())

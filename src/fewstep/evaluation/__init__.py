@@ -2,13 +2,14 @@
 
 from fewstep.evaluation.baselines import nearest_mean, ridge
 from fewstep.evaluation.evaluate import Evaluation, evaluate
-from fewstep.evaluation.modes import evaluating, inner_steps
+from fewstep.evaluation.modes import descending, evaluating, inner_steps
 from fewstep.evaluation.report import learning_curves
 from fewstep.evaluation.statistics import Interval, interval, paired
 
 __all__ = [
     "Evaluation",
     "Interval",
+    "descending",
     "evaluate",
     "evaluating",
     "inner_steps",

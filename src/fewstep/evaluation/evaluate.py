@@ -26,7 +26,8 @@ from fewstep.files import write_atomically
 ADAPTED, UNADAPTED, NEAREST_MEAN, RIDGE = "adapted", "unadapted", "nearest class mean", "ridge"
 """Names of scores."""
 
-Statistics = Literal["query", "support"]
+Statistics = Literal["query", "support", "joined", "running"]
+"""What batch normalisation of a query takes its statistics from, see :func:`evaluate`."""
 Tree = TypeVar("Tree")
 
 QUERY_BYTES = 2**24
@@ -160,8 +161,9 @@ def evaluate(
         unadapted: also score with zero inner steps.
         baselines: for classification, also score nearest class mean and ridge regression on the same inputs.
         steps: also score after these numbers of inner steps; for methods with one ``Descend``.
-        statistics: batch-normalise queries by the rows of the ``"query"`` (transductive) or of the ``"support"``; as
-            in the method's meta-training when omitted.
+        statistics: batch-normalise queries by the rows of the ``"query"`` (transductive); of the ``"support"``; of the
+            support ``"joined"`` by that one query row (Reptile); or by ``"running"`` statistics of the support along
+            adaptation (Meta-LSTM). As in the method's meta-training when omitted.
         executor: how tasks are run; ``Vmap`` when omitted.
         batch: tasks to run at once, at most; as many as the source gives when omitted. No score depends on it.
         protocol: kept with the result, for its reader: dataset, split, seed.
@@ -182,6 +184,8 @@ def evaluate(
         )
     if statistics is None:
         statistics = "support" if getattr(method.meta_gradient, "support_statistics", False) else "query"
+    if not batch_normalised(method.learner):
+        statistics = "query"  # of which nothing is made
     classifies = source.ways is not None
     numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted else {})
     numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
@@ -232,11 +236,11 @@ def _adapted(method: Method, steps: int | None, statistics: Statistics, executor
 
     def solve(supports: Batch) -> Predictor:
         with nullcontext() if steps is None else inner_steps(method.learner, steps):
-            points = method.adapt(supports, executor)
+            points = method.adapt(supports, executor, running=statistics == "running")
 
         def predict(some: slice, task: Task) -> Tensor:
-            support = task.support if statistics == "support" else None
-            return method.predict(_take(points, some), task.query, support, executor)
+            support = task.support if statistics in ("support", "joined") else None
+            return method.predict(_take(points, some), task.query, support, executor, joined=statistics == "joined")
 
         return predict
 

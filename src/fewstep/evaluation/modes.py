@@ -1,7 +1,8 @@
 """Temporary states of a learner: evaluation mode, and another number of inner steps. Both always end."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -22,30 +23,44 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def inner_steps(learner: Learner, steps: int) -> Iterator[None]:
-    """Let every ``Descend`` of ``learner`` take ``steps`` steps for a while, and what it took before afterwards.
-
-    With zero steps the learner predicts from where adaptation would have begun: MAML's initialisation, LEO's weights
-    decoded from the code that the support was encoded into.
+def descending(learner: Learner, **settings: Any) -> Iterator[None]:
+    """Let every ``Descend`` of ``learner`` have other settings for a while, and what it had before afterwards.
 
     Args:
         learner: changed in place.
-        steps: ≥ 0, the same for every stage.
+        settings: attributes of :class:`Descend`: ``steps``, ``batch``, ``prox``.
 
     Raises:
-        ValueError: for a negative number of steps.
+        ValueError: for a negative number of steps, or what is no setting.
     """
-    if steps < 0:
-        raise ValueError(f"inner_steps: steps must be zero or more, got {steps}")
+    unknown = settings.keys() - {"steps", "batch", "prox"}
+    if unknown:
+        raise ValueError(f"descending: a Descend has steps, batch and prox to be changed, not {sorted(unknown)}")
+    if settings.get("steps", 0) < 0:
+        raise ValueError(f"descending: steps must be zero or more, got {settings['steps']}")
     stages = descents(learner)
-    before = [stage.steps for stage in stages]
+    before = [{name: getattr(stage, name) for name in settings} for stage in stages]
+
+    def put(stage: Descend, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(stage, name, value)
+
     try:
         for stage in stages:
-            stage.steps = steps
+            put(stage, settings)
         yield
     finally:
-        for stage, number in zip(stages, before, strict=True):
-            stage.steps = number
+        for stage, values in zip(stages, before, strict=True):
+            put(stage, values)
+
+
+def inner_steps(learner: Learner, steps: int) -> AbstractContextManager[None]:
+    """Let every ``Descend`` of ``learner`` take ``steps`` steps for a while.
+
+    With zero steps the learner predicts from where adaptation would have begun: MAML's initialisation, LEO's weights
+    decoded from the code that the support was encoded into.
+    """
+    return descending(learner, steps=steps)
 
 
 def descents(learner: Learner) -> list[Descend]:

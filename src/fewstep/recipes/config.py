@@ -11,12 +11,24 @@ import tyro
 from cattrs.strategies import configure_tagged_union
 
 from fewstep.allocator import keep_freed_memory
-from fewstep.recipes.methods import Leo, Maml, MetaSgd
+from fewstep.evaluation.evaluate import Statistics
+from fewstep.recipes.methods import (
+    Anil,
+    Imaml,
+    Leo,
+    Maml,
+    MetaCurvature,
+    MetaLstm,
+    MetaSgd,
+    ProtoMaml,
+    ProtoNet,
+    Reptile,
+)
 from fewstep.recipes.problems import OmniglotFeatures, OmniglotImages, Place, SinusoidTasks
 from fewstep.training import Training
 
 Data = SinusoidTasks | OmniglotImages | OmniglotFeatures
-Algorithm = Leo | Maml | MetaSgd
+Algorithm = Leo | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | ProtoNet | ProtoMaml
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,10 @@ class Testing:
     """Support sizes to test at. Empty: that of training."""
     steps: tuple[int, ...] = ()
     """Numbers of inner steps to test at. Empty: that of training."""
+    statistics: Statistics | None = None
+    """What batch normalisation of a query takes its statistics from: the rows of the whole "query" (transductive), the
+    "support" alone, the support "joined" by that one query, or the support's "running" statistics along adaptation.
+    None: as in training."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Typed settings of the algorithms, as a command line shows them; each builds its composition."""
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from fewstep import algorithms
-from fewstep.core import Method, classification, regression
+from fewstep.core import Loss, Method, classification, regression
 from fewstep.core.loss import Reduction
 from fewstep.networks import Conv4, mlp, without_norms
 from fewstep.recipes.problems import Problem
@@ -40,6 +40,8 @@ class Leo:
     """The authors' code, which made the published numbers, or the paper's text."""
     support_reduction: Reduction = "sum"
     """Of the inner loss over support rows (Eq. 5 sums)."""
+    curvature: bool = False
+    """No paper's: meta-learned curvature in latent space, before the latent rates."""
 
     def build(self, problem: Problem) -> Method:
         """LEO on the problem's features."""
@@ -58,60 +60,233 @@ class Network:
     """Units of the MLP's hidden layers, or channels of the blocks."""
     std: float | None = None
     """MLP: standard deviation of the truncated normal initial weights. None: torch's default."""
+    scale: bool = False
+    """conv4: learn the normalisation's γ beside its β."""
 
-    def build(self, problem: Problem) -> nn.Module:
-        """The network for the problem's inputs and outputs."""
+    def build(self, problem: Problem, *, head: bool = True) -> nn.Module:
+        """The network for the problem's inputs and outputs; without a ``head``, one that a start generates."""
+        outputs = problem.outputs if head else None
         if self.kind == "mlp":
-            return mlp((problem.inputs[0], *self.hidden, problem.outputs), std=self.std)
-        return Conv4(problem.outputs, inputs=problem.inputs[0], channels=self.hidden)
+            return mlp((problem.inputs[0], *self.hidden, outputs), std=self.std)
+        return Conv4(outputs, inputs=problem.inputs[0], channels=self.hidden, scale=self.scale)
 
 
-@dataclass(frozen=True)
-class Maml:
-    """Model-Agnostic Meta-Learning (Finn et al. 2017)."""
+def _loss(problem: Problem, reduction: Reduction = "mean") -> Loss:
+    return (regression if problem.regression else classification)(reduction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Adapting:
+    """What methods that adapt a network's own weights have in common."""
 
     network: Network
     """The network; its initialisation is what is meta-learned."""
+    steps: int = 1
+    """Inner steps in training."""
+    test_steps: int | None = None
+    """Inner steps in validation and test. None: as in training."""
+    adapt_norms: bool = False
+    """Let the inner loop move the normalisation's parameters too."""
+    support_reduction: Reduction = "mean"
+    """Of the inner loss over support rows."""
+
+    def parts(self, problem: Problem) -> dict[str, Any]:
+        """Arguments that the algorithms share."""
+        network = self.network.build(problem)
+        adapts = None if self.adapt_norms else without_norms(network)
+        return {"network": network, "adapts": adapts, "steps": self.steps,
+                "loss": _loss(problem, self.support_reduction)}  # fmt: skip
+
+    def at_test(self) -> dict[str, Any]:
+        """Settings of the descents in validation and test, where they differ from training."""
+        return {} if self.test_steps is None else {"steps": self.test_steps}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maml(_Adapting):
+    """Model-Agnostic Meta-Learning (Finn et al. 2017)."""
+
+    rate: float
+    """α, the inner rate."""
+    first_order: bool = False
+    """FOMAML: drop second derivatives."""
+
+    def build(self, problem: Problem) -> Method:
+        """MAML on the problem's inputs."""
+        return algorithms.maml(**self.parts(problem), rate=self.rate, first_order=self.first_order)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anil(_Adapting):
+    """ANIL (Raghu et al. 2020): MAML whose inner loop moves the last layer alone."""
+
+    rate: float
+    """α, the inner rate."""
+    first_order: bool = False
+    """Drop second derivatives."""
+
+    def build(self, problem: Problem) -> Method:
+        """ANIL on the problem's inputs."""
+        parts = self.parts(problem)
+        del parts["adapts"]
+        return algorithms.anil(**parts, rate=self.rate, first_order=self.first_order)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaSgd(_Adapting):
+    """Meta-SGD (Li et al. 2017): MAML with one meta-learned rate for every parameter."""
+
+    rate: tuple[float, float] = (0.005, 0.1)
+    """Range of the uniform draw of initial rates α."""
+    rates: Literal["parameter", "layer"] = "parameter"
+    """One rate for every parameter, or for every tensor of them."""
+    per_step: bool = False
+    """Rates of its own for every inner step."""
+
+    def build(self, problem: Problem) -> Method:
+        """Meta-SGD on the problem's inputs."""
+        return algorithms.meta_sgd(**self.parts(problem), rate=self.rate, rates=self.rates, per_step=self.per_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaCurvature(_Adapting):
+    """Meta-Curvature (Park and Oliva 2019): MAML with meta-learned matrices that multiply the gradient."""
+
+    rate: float
+    """α, the inner rate."""
+    diagonal: bool = False
+    """Vectors in place of matrices."""
+    per_step: bool = False
+    """Matrices of its own for every inner step."""
+    learned_rates: bool = False
+    """No paper's: Meta-SGD's rates, all α at first, after the curvature."""
+
+    def build(self, problem: Problem) -> Method:
+        """Meta-Curvature on the problem's inputs."""
+        return algorithms.meta_curvature(
+            **self.parts(problem), rate=self.rate, diagonal=self.diagonal, per_step=self.per_step,
+            learned_rates=self.learned_rates,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaLstm(_Adapting):
+    """Meta-LSTM (Ravi and Larochelle 2017): the rule is a recurrent network's."""
+
+    hidden: int = 20
+    """Units of the first layer."""
+    feedback: Literal["before", "after"] = "before"
+    """Gates are fed back before their sigmoid (authors' code) or after it."""
+    gradient_scale: float = 1.0
+    """Multiplies gradients (authors' code: one over the number of support rows)."""
+    adapt_norms: bool = True
+    """Let the inner loop move the normalisation's parameters too, as the authors do."""
+
+    def build(self, problem: Problem) -> Method:
+        """Meta-LSTM on the problem's inputs."""
+        return algorithms.meta_lstm(
+            **self.parts(problem), hidden=self.hidden, feedback=self.feedback, gradient_scale=self.gradient_scale
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reptile:
+    """Reptile (Nichol et al. 2018): move the initialisation to where adaptation went."""
+
+    network: Network
+    """The network; its initialisation is what is meta-learned."""
+    rate: float
+    """Inner rate."""
+    steps: int
+    """Inner steps in training."""
+    batch: int | None = None
+    """Rows of an inner mini-batch in training. None: all."""
+    test_steps: int | None = None
+    """Inner steps in validation and test. None: as in training."""
+    test_batch: int | None = None
+    """Rows of an inner mini-batch in validation and test. None: as in training."""
+    rule: Literal["sgd", "adam"] = "adam"
+    """Inner SGD, or Adam with β₁ = 0."""
+    carried: bool = False
+    """Adam's second moments live on from task to task, as in the authors' code (training.executor=loop)."""
+
+    def build(self, problem: Problem) -> Method:
+        """Reptile on the problem's inputs."""
+        return algorithms.reptile(
+            self.network.build(problem), rate=self.rate, steps=self.steps, batch=self.batch, rule=self.rule,
+            carried=self.carried, loss=_loss(problem),
+        )  # fmt: skip
+
+    def at_test(self) -> dict[str, Any]:
+        """Steps and mini-batches of a test."""
+        settings = {"steps": self.test_steps, "batch": self.test_batch}
+        return {name: value for name, value in settings.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imaml(_Adapting):
+    """iMAML (Rajeswaran et al. 2019): the implicit gradient at the end of a regularised descent."""
+
+    rate: float
+    """Inner rate."""
+    prox: float
+    """λ, the pull towards the initialisation."""
+    iterations: int = 5
+    """Of conjugate gradients, at most."""
+    damping: float | None = None
+    """δ, added to the system's diagonal. None: 0 for the paper, 1 for the authors' code."""
+    variant: Literal["paper", "authors"] = "paper"
+    """The paper's algorithm, or what the authors' code does; the latter tests without the pull."""
+
+    def build(self, problem: Problem) -> Method:
+        """iMAML on the problem's inputs."""
+        return algorithms.imaml(
+            **self.parts(problem), rate=self.rate, prox=self.prox, iterations=self.iterations, damping=self.damping,
+            variant=self.variant,
+        )  # fmt: skip
+
+    def at_test(self) -> dict[str, Any]:
+        """Steps of a test, and the authors' test without the pull."""
+        return super().at_test() | ({"prox": 0.0} if self.variant == "authors" else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtoNet:
+    """Prototypical networks (Snell et al. 2017): nearest class mean in a meta-learned embedding."""
+
+    network: Network
+    """The embedding."""
+
+    def build(self, problem: Problem) -> Method:
+        """ProtoNet on the problem's inputs."""
+        return algorithms.protonet(self.network.build(problem, head=False), loss=_loss(problem))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtoMaml:
+    """Proto-MAML (Triantafillou et al. 2020): MAML whose last layer begins at the class prototypes."""
+
+    network: Network
+    """The network but for its last layer."""
     rate: float
     """α, the inner rate."""
     steps: int = 1
     """Inner steps in training."""
     test_steps: int | None = None
     """Inner steps in validation and test. None: as in training."""
-    first_order: bool = False
-    """FOMAML: drop second derivatives."""
     adapt_norms: bool = False
     """Let the inner loop move the normalisation's parameters too."""
-    support_reduction: Reduction = "mean"
-    """Of the inner loss over support rows."""
+    first_order: bool = False
+    """Drop second derivatives."""
 
     def build(self, problem: Problem) -> Method:
-        """MAML on the problem's inputs."""
-        network = self.network.build(problem)
-        loss = regression if problem.regression else classification
-        return algorithms.maml(
-            network,
-            rate=self.rate,
-            steps=self.steps,
-            loss=loss(self.support_reduction),
-            adapts=None if self.adapt_norms else without_norms(network),
-            first_order=self.first_order,
+        """Proto-MAML on the problem's inputs."""
+        network = self.network.build(problem, head=False)
+        adapts = None if self.adapt_norms else without_norms(network)
+        return algorithms.protomaml(
+            network, rate=self.rate, steps=self.steps, adapts=adapts, first_order=self.first_order, loss=_loss(problem)
         )
 
-
-@dataclass(frozen=True)
-class MetaSgd:
-    """Meta-SGD (Li et al. 2017): MAML with one meta-learned rate for every parameter."""
-
-    network: Network
-    """The network; its initialisation is what is meta-learned."""
-    rate: tuple[float, float] = (0.005, 0.1)
-    """Range of the uniform draw of initial rates α."""
-    steps: int = 1
-    """Inner steps."""
-
-    def build(self, problem: Problem) -> Method:
-        """Meta-SGD on the problem's inputs."""
-        network = self.network.build(problem)
-        loss = regression() if problem.regression else classification()
-        return algorithms.meta_sgd(network, rate=self.rate, steps=self.steps, loss=loss, adapts=without_norms(network))
+    def at_test(self) -> dict[str, Any]:
+        """Settings of the descents in validation and test, where they differ from training."""
+        return {} if self.test_steps is None else {"steps": self.test_steps}

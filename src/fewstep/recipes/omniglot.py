@@ -41,7 +41,7 @@ def maml_omniglot() -> Config:
     return Config(
         recipe="maml-omniglot",
         data=OmniglotImages(ways=5, queries=1, test_rotations=True),
-        method=Maml(Network("conv4", (64, 64, 64, 64)), rate=2.0, steps=1, test_steps=3),
+        method=Maml(network=Network("conv4", (64, 64, 64, 64)), rate=2.0, steps=1, test_steps=3),
         training=Training(
             steps=60_000, tasks=32, rate=1e-3, executor="loop", validate_every=1000, validation_tasks=200,
             log_every=20, checkpoint_every=100,

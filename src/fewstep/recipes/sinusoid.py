@@ -19,7 +19,7 @@ def maml_sinusoid() -> Config:
     return Config(
         recipe="maml-sinusoid",
         data=SinusoidTasks(),
-        method=Maml(Network("mlp", (40, 40), std=0.01), rate=0.001),
+        method=Maml(network=Network("mlp", (40, 40), std=0.01), rate=0.001),
         training=_TRAINING,
         testing=_TESTING,
     )
@@ -30,7 +30,7 @@ def meta_sgd_sinusoid() -> Config:
     return Config(
         recipe="meta-sgd-sinusoid",
         data=SinusoidTasks(),
-        method=MetaSgd(Network("mlp", (40, 40), std=0.01)),
+        method=MetaSgd(network=Network("mlp", (40, 40), std=0.01)),
         training=_TRAINING,
         testing=_TESTING,
     )
