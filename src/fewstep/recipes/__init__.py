@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 from fewstep.recipes.config import Config, Testing, from_json, to_json
 from fewstep.recipes.omniglot import leo_omniglot, leo_omniglot_5way, maml_omniglot
-from fewstep.recipes.sinusoid import maml_sinusoid, meta_sgd_sinusoid
+from fewstep.recipes.sinusoid import (
+    fomaml_sinusoid,
+    imaml_sinusoid,
+    maml_sinusoid,
+    meta_curvature_rates_sinusoid,
+    meta_curvature_sinusoid,
+    meta_lstm_sinusoid,
+    meta_sgd_sinusoid,
+    reptile_sinusoid,
+)
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "leo-omniglot": leo_omniglot,
@@ -12,6 +21,12 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "maml-omniglot": maml_omniglot,
     "maml-sinusoid": maml_sinusoid,
     "meta-sgd-sinusoid": meta_sgd_sinusoid,
+    "fomaml-sinusoid": fomaml_sinusoid,
+    "meta-curvature-sinusoid": meta_curvature_sinusoid,
+    "meta-curvature-rates-sinusoid": meta_curvature_rates_sinusoid,
+    "reptile-sinusoid": reptile_sinusoid,
+    "imaml-sinusoid": imaml_sinusoid,
+    "meta-lstm-sinusoid": meta_lstm_sinusoid,
 }
 
 __all__ = ["RECIPES", "Config", "Testing", "from_json", "to_json"]
