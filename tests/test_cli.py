@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import fewstep
+from fewstep import algorithms
 from fewstep.cli import main
 from fewstep.data.omniglot import omniglot
 from fewstep.recipes import RECIPES, from_json, to_json
@@ -118,6 +120,13 @@ def test_regression_runs_are_tested_at_several_shots(tmp_path: Path) -> None:
         assert {"after 1 step", "after 5 steps"} <= set(test["scores"])
     with pytest.raises(ValueError, match="regression"):
         fewstep.load(tmp_path / "run")
+
+
+def test_every_algorithm_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list"])
+    shown = capsys.readouterr().out
+    for name in algorithms.__all__:
+        assert re.search(rf"^{name.removeprefix('fo')} ", shown, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("name", RECIPES)

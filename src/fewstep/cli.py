@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ USAGE = """\
   [bold]fewstep train[/] RECIPE [options]   meta-train a recipe, then test it; --resume RUN continues
   [bold]fewstep evaluate[/] RUN [options]   test a trained run, with paired baselines
   [bold]fewstep predict[/] RUN --support … --query …   classify images or features
-  [bold]fewstep list[/]                     the recipes
+  [bold]fewstep list[/]                     the methods and the recipes
   [bold]fewstep show[/] RECIPE              a recipe, whole
 
 Each command explains itself with --help, for example [bold]fewstep train leo-omniglot --help[/].
@@ -162,15 +163,35 @@ def predict(
 
 
 def list_recipes() -> None:
-    """The recipes, with their first line."""
+    """The methods, with their papers, and the recipes, with their first line."""
+    from typing import get_args
+
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("recipe", style="bold")
-    table.add_column("what it is")
+    from fewstep.recipes.config import Algorithm
+
+    def table(*columns: str) -> Table:
+        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in columns:
+            made.add_column(column, style="bold" if column == columns[0] else "")
+        return made
+
+    configs = {name: recipe() for name, recipe in RECIPES.items()}
+    methods = table("method", "what it is", "recipes")
+    for kind in get_args(Algorithm):
+        used = [name for name, config in configs.items() if isinstance(config.method, kind)]
+        function = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+        methods.add_row(function, _first_line(kind), ", ".join(used))
+    recipes = table("recipe", "what it is")
     for name, recipe in RECIPES.items():
-        table.add_row(name, (recipe.__doc__ or "").strip().splitlines()[0])
-    console.print(table)
+        recipes.add_row(name, _first_line(recipe))
+    console.print(methods)
+    console.print()
+    console.print(recipes)
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
 
 
 def show(recipe: tyro.conf.Positional[str]) -> None:

@@ -44,6 +44,10 @@ def test_text(given: dict[str, int], expected: str) -> None:
     assert Interval(0.95312, 0.00118, 600).text(**given) == expected
 
 
+def test_errors_of_an_inner_loop_that_diverges_stay_readable() -> None:
+    assert str(Interval(1.6e6, 2.4e6, 600)) == "1.60e+06 ± 2.40e+06"
+
+
 def test_takes_tensors() -> None:
     assert interval(torch.tensor([1.0, 3.0])).mean == 2
 

@@ -30,6 +30,8 @@ class Interval:
     def text(self, *, percent: bool = False, decimals: int | None = None, sign: bool = False) -> str:
         """For reading: ``95.31 ± 0.12`` in percent (without the sign %), or ``0.0424 ± 0.0013`` plain.
 
+        From a million on, powers of ten: ``1.60e+06 ± 2.40e+06``.
+
         Args:
             percent: multiply by 100.
             decimals: digits after the point; 2 in percent and 4 plain when omitted.
@@ -37,7 +39,9 @@ class Interval:
         """
         scale, default = (100, 2) if percent else (1, 4)
         digits = default if decimals is None else decimals
-        return f"{scale * self.mean:{'+' if sign else ''}.{digits}f} ± {scale * self.half_width:.{digits}f}"
+        # An inner loop that diverges has errors that nobody wants to read in full.
+        form = f".{digits}f" if max(abs(self.mean), self.half_width) * scale < 1e6 else ".2e"
+        return f"{scale * self.mean:{'+' if sign else ''}{form}} ± {scale * self.half_width:{form}}"
 
     def __str__(self) -> str:
         return self.text()

@@ -104,7 +104,7 @@ class _Adapting:
 
 @dataclass(frozen=True, kw_only=True)
 class Maml(_Adapting):
-    """Model-Agnostic Meta-Learning (Finn et al. 2017)."""
+    """Model-Agnostic Meta-Learning, and first-order MAML (Finn et al. 2017)."""
 
     rate: float
     """α, the inner rate."""
