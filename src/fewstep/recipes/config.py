@@ -20,15 +20,15 @@ from fewstep.recipes.methods import (
     MetaCurvature,
     MetaLstm,
     MetaSgd,
-    ProtoMaml,
-    ProtoNet,
+    Protomaml,
+    Protonet,
     Reptile,
 )
 from fewstep.recipes.problems import OmniglotFeatures, OmniglotImages, Place, SinusoidTasks
 from fewstep.training import Training
 
 Data = SinusoidTasks | OmniglotImages | OmniglotFeatures
-Algorithm = Leo | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | ProtoNet | ProtoMaml
+Algorithm = Leo | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | Protonet | Protomaml
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,7 @@ class Imaml(_Adapting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtoNet:
+class Protonet:
     """Prototypical networks (Snell et al. 2017): nearest class mean in a meta-learned embedding."""
 
     network: Network
@@ -263,7 +263,7 @@ class ProtoNet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtoMaml:
+class Protomaml:
     """Proto-MAML (Triantafillou et al. 2020): MAML whose last layer begins at the class prototypes."""
 
     network: Network
