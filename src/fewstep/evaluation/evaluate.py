@@ -158,7 +158,7 @@ def evaluate(
         method: left as it was, also when something fails.
         source: of tasks; steps 0, 1, ... are asked for.
         tasks: how many; what is left of the last batch is not used.
-        unadapted: also score with zero inner steps.
+        unadapted: also score with zero inner steps, where there are any.
         baselines: for classification, also score nearest class mean and ridge regression on the same inputs.
         steps: also score after these numbers of inner steps; for methods with one ``Descend``.
         statistics: batch-normalise queries by the rows of the ``"query"`` (transductive); of the ``"support"``; of the
@@ -187,7 +187,7 @@ def evaluate(
     if not batch_normalised(method.learner):
         statistics = "query"  # of which nothing is made
     classifies = source.ways is not None
-    numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted else {})
+    numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted and stages else {})
     numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
     solvers = {name: _adapted(method, number, statistics, executor or Vmap()) for name, number in numbers.items()}
     if baselines and classifies:

@@ -3,7 +3,14 @@
 from collections.abc import Callable
 
 from fewstep.recipes.config import Config, Testing, from_json, to_json
-from fewstep.recipes.omniglot import leo_omniglot, leo_omniglot_5way, maml_omniglot
+from fewstep.recipes.omniglot import (
+    anil_omniglot,
+    leo_omniglot,
+    leo_omniglot_5way,
+    maml_omniglot,
+    protomaml_omniglot,
+    protonet_omniglot,
+)
 from fewstep.recipes.sinusoid import (
     fomaml_sinusoid,
     imaml_sinusoid,
@@ -19,6 +26,9 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "leo-omniglot": leo_omniglot,
     "leo-omniglot-5way": leo_omniglot_5way,
     "maml-omniglot": maml_omniglot,
+    "anil-omniglot": anil_omniglot,
+    "protonet-omniglot": protonet_omniglot,
+    "protomaml-omniglot": protomaml_omniglot,
     "maml-sinusoid": maml_sinusoid,
     "meta-sgd-sinusoid": meta_sgd_sinusoid,
     "fomaml-sinusoid": fomaml_sinusoid,

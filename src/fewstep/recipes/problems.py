@@ -100,6 +100,8 @@ class OmniglotImages:
     """Query examples of each class, in training."""
     train_ways: int | None = None
     """Classes in a training task, for methods that take any number. None: as many as in a test task."""
+    train_shots: int | None = None
+    """Support examples of each class in a training task. None: as many as in a test task."""
     scheme: Literal["vinyals", "random"] = "vinyals"
     """Vinyals' split (1028/172/423 characters), or a random 1100/100/423 one as in MAML's code."""
     rotations: bool = True
@@ -130,7 +132,7 @@ class OmniglotImages:
             return EpisodeSampler(
                 dataset(split),
                 ways=ways or ((self.train_ways or self.ways) if split == "train" else self.ways),
-                shots=shots or self.shots,
+                shots=shots or ((self.train_shots or self.shots) if split == "train" else self.shots),
                 queries=self.queries if split == "train" else queries,
                 tasks=tasks,
                 seed=seed,
@@ -145,7 +147,7 @@ class OmniglotImages:
         return {
             "dataset": "Omniglot",
             "split": self.scheme,
-            "training": f"{self.train_ways or self.ways}-way {self.shots}-shot",
+            "training": f"{self.train_ways or self.ways}-way {self.train_shots or self.shots}-shot",
             "classes": {split: dataset.classes for split, dataset in images.items()},
             "test rotations": self.test_rotations,
         }
