@@ -21,7 +21,7 @@ import torch
 from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
 from fewstep.data import TaskSource
-from fewstep.evaluation import Evaluation, descending, evaluate
+from fewstep.evaluation import Evaluation, descending, evaluate, settle
 from fewstep.evaluation.evaluate import ADAPTED
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
@@ -176,8 +176,7 @@ class Run:
 
     def _at_test(self) -> AbstractContextManager[None]:
         """The method as it is validated and tested."""
-        settings: dict[str, Any] = getattr(self.config.method, "at_test", dict)()
-        return descending(self.method.learner, **settings)
+        return descending(self.method.learner, **_at_test(self.config))
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:
         """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""
@@ -186,6 +185,12 @@ class Run:
         )
         evaluation.write_csv(self.folder / f"{name}_tasks.csv")
         report(self.folder)
+
+
+def _at_test(config: Config) -> dict[str, Any]:
+    """What the descents do otherwise in validation, in tests and in use than in training."""
+    settings: dict[str, Any] = getattr(config.method, "at_test", dict)()
+    return settings
 
 
 def _best(folder: Path) -> Path:
@@ -229,6 +234,7 @@ def load(folder: str | Path) -> FewShotClassifier:
     place = config.place()
     method.learner.to(place.device, place.dtype)
     load_checkpoint(_best(folder), method.learner)
+    settle(method.learner, **_at_test(config))
     return FewShotClassifier(method, extractor, normalise=shape["normalise"])
 
 

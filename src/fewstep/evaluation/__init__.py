@@ -2,7 +2,7 @@
 
 from fewstep.evaluation.baselines import nearest_mean, ridge
 from fewstep.evaluation.evaluate import Evaluation, evaluate
-from fewstep.evaluation.modes import descending, evaluating, inner_steps
+from fewstep.evaluation.modes import descending, evaluating, inner_steps, settle
 from fewstep.evaluation.report import learning_curves
 from fewstep.evaluation.statistics import Interval, interval, paired
 
@@ -18,4 +18,5 @@ __all__ = [
     "nearest_mean",
     "paired",
     "ridge",
+    "settle",
 ]

@@ -1,6 +1,6 @@
 """Temporary states of a learner: evaluation mode, and another number of inner steps. Both always end."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -22,36 +22,33 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-@contextmanager
-def descending(learner: Learner, **settings: Any) -> Iterator[None]:
-    """Let every ``Descend`` of ``learner`` have other settings for a while, and what it had before afterwards.
-
-    Args:
-        learner: changed in place.
-        settings: attributes of :class:`Descend`: ``steps``, ``batch``, ``prox``.
+def settle(learner: Learner, **settings: Any) -> None:
+    """Give every ``Descend`` of ``learner`` other settings: ``steps``, ``batch``, ``prox``.
 
     Raises:
         ValueError: for a negative number of steps, or what is no setting.
     """
     unknown = settings.keys() - {"steps", "batch", "prox"}
     if unknown:
-        raise ValueError(f"descending: a Descend has steps, batch and prox to be changed, not {sorted(unknown)}")
+        raise ValueError(f"a Descend has steps, batch and prox that can be changed, not {sorted(unknown)}")
     if settings.get("steps", 0) < 0:
-        raise ValueError(f"descending: steps must be zero or more, got {settings['steps']}")
-    stages = descents(learner)
-    before = [{name: getattr(stage, name) for name in settings} for stage in stages]
-
-    def put(stage: Descend, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
+        raise ValueError(f"steps must be zero or more, got {settings['steps']}")
+    for stage in descents(learner):
+        for name, value in settings.items():
             setattr(stage, name, value)
 
+
+@contextmanager
+def descending(learner: Learner, **settings: Any) -> Iterator[None]:
+    """As :func:`settle`, for a while: afterwards every stage has what it had before."""
+    before = [{name: getattr(stage, name, None) for name in settings} for stage in descents(learner)]
+    settle(learner, **settings)
     try:
-        for stage in stages:
-            put(stage, settings)
         yield
     finally:
-        for stage, values in zip(stages, before, strict=True):
-            put(stage, values)
+        for stage, values in zip(descents(learner), before, strict=True):
+            for name, value in values.items():
+                setattr(stage, name, value)
 
 
 def inner_steps(learner: Learner, steps: int) -> AbstractContextManager[None]:
