@@ -15,9 +15,15 @@ def settings(learner: Learner) -> list[tuple[int, int | None, float]]:
 
 def test_what_was_changed_for_a_while_is_put_back_also_after_an_error() -> None:
     learner = imaml(mlp((2, 2)), rate=0.1, steps=3, prox=2.0).learner
-    with pytest.raises(KeyError), descending(learner, steps=9, batch=4, prox=0.0):
-        assert settings(learner) == [(9, 4, 0.0)]
-        raise KeyError
+    inside = []
+
+    def fail() -> None:
+        with descending(learner, steps=9, batch=4, prox=0.0):
+            inside.extend(settings(learner))
+            raise KeyError
+
+    pytest.raises(KeyError, fail)
+    assert inside == [(9, 4, 0.0)]
     assert settings(learner) == [(3, None, 2.0)]
 
 
