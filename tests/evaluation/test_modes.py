@@ -22,7 +22,8 @@ def test_what_was_changed_for_a_while_is_put_back_also_after_an_error() -> None:
             inside.extend(settings(learner))
             raise KeyError
 
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError):
+        fail()
     assert inside == [(9, 4, 0.0)]
     assert settings(learner) == [(3, None, 2.0)]
 
