@@ -39,7 +39,12 @@ def imaml(
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         adapts: names of the parameters that the inner loop moves; all when omitted. The others are trained too: the
             implicit gradient reaches them through both losses.
+
+    Raises:
+        ValueError: for an unknown variant, or λ that is not positive.
     """
+    if variant not in ("paper", "authors"):
+        raise ValueError(f"imaml: variant is 'paper' or 'authors', got {variant!r}.")
     authors = variant == "authors"
     implicit = Implicit(iterations, tolerance, float(authors) if damping is None else damping, 10.0 * authors)
     descend = Descend(SGD(rate), steps, prox=prox, proximal="last" if authors else "every")

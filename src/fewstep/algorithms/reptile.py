@@ -37,8 +37,10 @@ def reptile(
             mini-batch, which Adam does not notice but SGD does.
 
     Raises:
-        ValueError: for carried moments with SGD, which has none.
+        ValueError: for an unknown rule, or carried moments with SGD, which has none.
     """
+    if rule not in ("sgd", "adam"):
+        raise ValueError(f"reptile: the inner rule is 'sgd' or 'adam', got {rule!r}.")
     if rule == "sgd" and carried:
         raise ValueError("reptile: SGD has no moments to carry from task to task; use rule='adam' or carried=False.")
     moments: Mapping[str, Tensor] | None = dict(network.named_parameters()) if carried else None

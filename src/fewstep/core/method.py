@@ -118,7 +118,7 @@ class Method:
         point, _ = self.learner.adapt(support, visit=passed.append if running else None)
         if not running:
             return point
-        statistics = self.learner.running(passed[:-1] or passed, support)
+        statistics = self.learner.running(passed[:-1] or passed or [point], support)
         return Point(point.value, point.context | statistics)
 
     def predict(

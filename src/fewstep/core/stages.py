@@ -46,7 +46,7 @@ class Descend(nn.Module):
             ``λ/2 ‖φ − φ_0‖²`` alone, as in the iMAML authors' code.
 
     Raises:
-        ValueError: for a negative number of steps or λ, or an empty mini-batch.
+        ValueError: for a negative number of steps or λ, an empty mini-batch, or an unknown ``proximal``.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class Descend(nn.Module):
             raise ValueError(f"Descend: a mini-batch must have at least one row, got {batch}; omit it for all rows.")
         if not prox >= 0:
             raise ValueError(f"Descend: prox is the strength λ ≥ 0 of the pull to the beginning, got {prox}.")
+        if proximal not in ("every", "last"):
+            raise ValueError(f"Descend: proximal is the pull in 'every' step or in the 'last' alone, got {proximal!r}.")
         self.rule, self.steps, self.batch, self.prox, self.proximal = rule, steps, batch, prox, proximal
 
     def forward(

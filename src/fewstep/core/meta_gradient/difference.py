@@ -29,9 +29,14 @@ class Difference(MetaGradient):
         """All but the start's value.
 
         Raises:
-            ValueError: when the learner has not exactly one ``Descend``.
+            ValueError: when the learner has not exactly one ``Descend``, or one without a step.
         """
-        only_descent(learner, "Difference")
+        stage, _, _ = only_descent(learner, "Difference")
+        if not stage.steps:
+            raise ValueError(
+                "Difference: without an inner step adaptation ends where it starts, and nothing is learned; "
+                "give the learner's Descend one step or more (got 0)."
+            )
         return {name for name, _ in learner.named_parameters()} - learner.start.steers(learner.network)
 
     def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:

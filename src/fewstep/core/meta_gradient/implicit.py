@@ -110,8 +110,8 @@ class Implicit(MetaGradient):
             solution = conjugate_gradients(system, slope, self.iterations, self.tolerance)
         loss, metrics = query_loss(end)
         objective = loss + dot(solution.x, begun.value)
-        # Nothing but φ enters L_S where φ takes the place of all parameters. That the start is made of one is not enough:
-        # prototypes are made of a network whose other parts the losses see as well.
+        # Nothing but φ enters L_S when φ takes the place of all parameters. That the start is made of them is not
+        # enough: prototypes are made of a network whose other parts the losses see as well.
         if {name for name, _ in learner.named_parameters()} - {f"network.{name}" for name in end}:
             objective = objective - dot(solution.x, exact(support_loss, end)[0]) / stage.prox
         metrics |= {"residual": solution.residual, "negative_curvature": solution.negative_curvature}

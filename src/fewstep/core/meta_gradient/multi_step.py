@@ -37,11 +37,19 @@ class MultiStep(MetaGradient):
         """None.
 
         Raises:
-            ValueError: when the learner has not exactly one ``Descend``, with a step for each weight.
+            ValueError: when the learner has not exactly one ``Descend``, with a step for each weight and no other.
         """
         stage, _, _ = only_descent(learner, "MultiStep")
         if stage.steps != len(self.weights):
-            raise ValueError(f"MultiStep: {len(self.weights)} weights were given for {stage.steps} inner steps.")
+            raise ValueError(
+                f"MultiStep: {len(self.weights)} weights were given for {stage.steps} inner steps; give one weight for "
+                "each step."
+            )
+        if stage.prox > 0 and stage.proximal == "last":
+            raise ValueError(
+                "MultiStep: the descent ends with a step on the pull alone, which has no weight; give its Descend "
+                "proximal='every'."
+            )
         return set()
 
     def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
