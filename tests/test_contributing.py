@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import pages
 import pytest
 import test_contract
 
@@ -17,9 +18,8 @@ CONTRACT = [check for name, check in vars(test_contract).items() if name.startsw
 @pytest.fixture(scope="module")
 def example() -> dict[str, Any]:
     """The guide's python blocks, run in order; ``row`` is what its row of ``CASES`` makes."""
-    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     space: dict[str, Any] = dict(vars(cases))
-    for number, block in enumerate(blocks, 1):
+    for number, (block, _) in enumerate(pages.blocks(GUIDE.read_text(encoding="utf-8")), 1):
         is_row = block.startswith("Case(")
         source = f"(row,) = [\n{block}]" if is_row else block
         exec(compile(source, f"{GUIDE.name}, python block {number}", "exec"), space)

@@ -1,8 +1,8 @@
 """The README's Python runs, shortened where the text says how long."""
 
-import re
 from pathlib import Path
 
+import pages
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -18,7 +18,7 @@ def test_the_library_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path))
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = [block.code for block in pages.blocks(README.read_text(encoding="utf-8"))]
     assert len(blocks) == 2
     code = blocks[0]
     for long, short in SHORTER.items():
