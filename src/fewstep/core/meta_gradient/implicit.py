@@ -32,7 +32,7 @@ class Implicit(MetaGradient):
 
     x comes from conjugate gradients. The system must be positive definite; where a direction of negative curvature
     turns up, the solution so far is used (∇L_Q when there is none yet), and ``negative_curvature`` logs how often.
-    ``residual`` logs ‖A x − ∇L_Q‖/‖∇L_Q‖.
+    ``residual`` logs ‖A x − ∇L_Q‖/‖∇L_Q‖, and ``slope_left`` how far φ* is from rest: ‖∇L_S(φ*) + λ(φ* − θ)‖.
 
     Args:
         iterations: of conjugate gradients, at most.
@@ -100,7 +100,8 @@ class Implicit(MetaGradient):
         with torch.no_grad():
             slope = grad(lambda value: query_loss(value)[0])(end)
             at_rest = {name: tensor.detach() for name, tensor in context.items()}
-            hessian = vjp(grad(partial(support_loss, context=at_rest)), end)[1]
+            pulled, hessian = vjp(grad(partial(support_loss, context=at_rest)), end)[:2]
+            left = zip_map(lambda g, v, a: g + stage.prox * (v - a), pulled, end, begun.value)
             scale = stage.prox + self.softening
 
             def system(direction: Params) -> Params:
@@ -115,6 +116,7 @@ class Implicit(MetaGradient):
         if {name for name, _ in learner.named_parameters()} - {f"network.{name}" for name in end}:
             objective = objective - dot(solution.x, exact(support_loss, end)[0]) / stage.prox
         metrics |= {"residual": solution.residual, "negative_curvature": solution.negative_curvature}
+        metrics["slope_left"] = dot(left, left).sqrt()
         metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
         return Estimate(objective + sum(penalties.values()), metrics)
 
