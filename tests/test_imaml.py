@@ -305,6 +305,22 @@ def test_few_steps_and_an_exact_solution_by_hand(kind: str, damping: float | Non
     assert not logged["negative_curvature"].any()
 
 
+def test_what_is_logged_says_how_far_from_rest_the_descent_ended() -> None:
+    network, tasks = smooth(), vectors()
+    theta = dict(network.named_parameters())
+    method = imaml(network, rate=0.2, steps=3, prox=2.0)
+    ends, logged = method.adapt(tasks.support), method.estimate(tasks, None).metrics["slope_left"]
+    for i in range(3):
+        phi = {name: value[i].clone().requires_grad_() for name, value in ends.value.items()}
+        apart = sum((phi[name] - theta[name].detach()).square().sum() for name in phi)
+        inner = loss_of(phi, tree_map(lambda t, i=i: t[i], tasks.support)) + 0.5 * 2.0 * apart
+        left = torch.cat([g.flatten() for g in torch.autograd.grad(inner, list(phi.values()))]).norm()
+        assert logged[i].item() == pytest.approx(left.item(), rel=1e-9)
+        assert left > 1e-3
+    solved_for = imaml(network, rate=0.35, steps=80, prox=LAMBDA).estimate(tasks, None).metrics["slope_left"]
+    assert solved_for.max() < 1e-12
+
+
 @pytest.mark.parametrize("proximal", ["every", "last"])
 def test_backpropagation_through_a_pulled_descent(proximal: str) -> None:
     network, tasks = smooth(), vectors()
