@@ -318,7 +318,7 @@ def test_what_is_logged_says_how_far_from_rest_the_descent_ended() -> None:
         assert logged[i].item() == pytest.approx(left.item(), rel=1e-9)
         assert left > 1e-3
     solved_for = imaml(network, rate=0.35, steps=80, prox=LAMBDA).estimate(tasks, None).metrics["slope_left"]
-    assert solved_for.max() < 1e-12
+    assert solved_for.max() < 1e-9
 
 
 @pytest.mark.parametrize("proximal", ["every", "last"])
