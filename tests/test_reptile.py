@@ -230,7 +230,10 @@ def test_the_objective_is_half_the_squared_distance_and_so_is_what_is_logged() -
     estimate = reptile(network, rate=0.1, steps=3, rule="sgd").estimate(tasks, None)
     for i in range(4):
         schedule = [real(task_of(tasks, i).support)] * 3
-        apart = minus(theta, trained(forward, theta, schedule, lambda p: sgd(p, 0.1)))
+        end = trained(forward, theta, schedule, lambda p: sgd(p, 0.1))
+        of_query = plain_loss(forward, end, task_of(tasks, i).query)
+        assert estimate.metrics["loss"][i].item() == pytest.approx(of_query.item(), rel=1e-9)
+        apart = minus(theta, end)
         squared = sum(float(d.square().sum()) for d in apart.values())
         assert estimate.objective[i].item() == pytest.approx(squared / 2, rel=1e-9)
         assert estimate.metrics["distance"][i].item() == pytest.approx(squared**0.5, rel=1e-9)
