@@ -91,7 +91,7 @@ ESTIMATORS: dict[str, Callable[[], MetaGradient]] = {
 def refused(start: str, rule: str, estimator: str) -> bool:
     if estimator in ("difference", "implicit") and rule not in LEARN_NOTHING:
         return True
-    if estimator == "difference" and start not in ("shared", "prototypes", "prototypes alone"):
+    if estimator == "difference" and start in ("some shared", "codes"):
         return True
     return estimator in ("difference", "implicit", "multi-step") and start == "codes and decoded"
 

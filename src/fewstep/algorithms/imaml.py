@@ -32,7 +32,7 @@ def imaml(
         steps: K.
         prox: λ > 0.
         iterations: of conjugate gradients.
-        tolerance: squared residual at which they stop.
+        tolerance: relative squared residual at which they stop (the authors' is absolute, and the same number).
         variant: ``"authors"`` is what their released code does instead: K steps on L_S alone and then one on the pull
             alone; ``(1 + δ) I + H/(λ + 10)`` in place of ``I + H/λ``. It tests without the pull.
         damping: δ; 0 for the paper and 1 for the authors' code when omitted.

@@ -31,13 +31,16 @@ class Difference(MetaGradient):
         Raises:
             ValueError: when the learner has not exactly one ``Descend``, or one without a step.
         """
-        stage, _, _ = only_descent(learner, "Difference")
+        stage, _, decoded = only_descent(learner, "Difference")
         if not stage.steps:
             raise ValueError(
                 "Difference: without an inner step adaptation ends where it starts, and nothing is learned; "
                 "give the learner's Descend one step or more (got 0)."
             )
-        return {name for name, _ in learner.named_parameters()} - learner.start.steers(learner.network)
+        names, steered = {name for name, _ in learner.named_parameters()}, learner.start.steers(learner.network)
+        if decoded:  # the descent begins at what a whole start has made
+            steered |= {name for name in names if name.startswith("start.")}
+        return names - steered
 
     def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
         """Half of the squared distance between start and end, plus penalties."""

@@ -36,12 +36,12 @@ class Implicit(MetaGradient):
 
     Args:
         iterations: of conjugate gradients, at most.
-        tolerance: stop at this ‖A x − ∇L_Q‖².
+        tolerance: stop at this ‖A x − ∇L_Q‖²/‖∇L_Q‖².
         damping: δ in ``A = (1 + δ) I + H/(λ + κ)``; 0 is the paper's system, the authors' code has 1.
         softening: κ; 0 is the paper's system, the authors' code has 10.
 
     Raises:
-        ValueError: for no iterations, or a negative damping or softening.
+        ValueError: for no iterations, or a negative tolerance, damping or softening.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class Implicit(MetaGradient):
     ) -> None:
         if iterations < 1:
             raise ValueError(f"Implicit: conjugate gradients need at least one iteration, got {iterations}.")
+        if not tolerance >= 0:
+            raise ValueError(f"Implicit: the tolerance is a relative squared residual ≥ 0, got {tolerance}.")
         if not (damping >= 0 and softening >= 0):
             raise ValueError(f"Implicit: damping and softening must be ≥ 0, got {damping} and {softening}.")
         self.iterations, self.tolerance, self.damping, self.softening = iterations, tolerance, damping, softening
@@ -140,7 +142,7 @@ def conjugate_gradients(
         system: ``v ↦ A v``.
         right: b.
         iterations: of the method, at most.
-        tolerance: finished when ``‖b − A x‖²`` is below this.
+        tolerance: finished when ``‖b − A x‖²/‖b‖²`` is at or below this.
 
     Returns:
         x, ``‖b − A x‖/‖b‖``, and 1 if a direction p with ``p·A p ≤ 0`` was met (else 0): x is then what was found
@@ -148,7 +150,7 @@ def conjugate_gradients(
     """
     x, r, p = zip_map(torch.zeros_like, right), right, right
     size = start = dot(right, right)
-    active = size > tolerance
+    active = size > 0
     negative = torch.zeros_like(active)
     moved = torch.zeros_like(active)
     for _ in range(iterations):
@@ -161,7 +163,7 @@ def conjugate_gradients(
         x = zip_map(lambda x, p, a=length: x + a * p, x, p)
         r = zip_map(lambda r, q, a=length: r - a * q, r, image)
         before, size = size, dot(r, r)
-        active = active & (size > tolerance)
+        active = active & (size > tolerance * start)
         turn = torch.where(active, size / torch.where(active, before, 1.0), 0.0)
         p = zip_map(lambda r, p, b=turn: r + b * p, r, p)
     x = zip_map(lambda x, b: torch.where(moved | ~negative, x, b), x, right)
