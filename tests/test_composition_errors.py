@@ -214,6 +214,11 @@ def test_rules_that_no_step_uses_are_named() -> None:
     assert "no inner step uses" in message(lambda: meta_sgd(network(), steps=0))
 
 
+def test_a_last_pull_uses_a_rule_of_its_own() -> None:
+    rules = PerStep([rates(ALL), rates(ALL), rates(ALL)])
+    Method(learner_of(rules, 2, prox=1.0, proximal="last"), Backprop())
+
+
 def test_a_descent_without_a_step_is_fine_where_its_rule_learns_nothing() -> None:
     Method(learner_of(SGD(0.1), 0), Backprop())
 

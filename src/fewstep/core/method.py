@@ -142,7 +142,7 @@ def unused_rules(learner: Learner) -> set[str]:
         id(parameter)
         for stage in learner.stages
         if isinstance(stage, Descend)
-        for step in range(stage.steps)
+        for step in range(stage.moves)
         for parameter in stage.rule.at(step).parameters()
     }
     return {name for name, p in learner.named_parameters() if name.startswith("stages.") and id(p) not in used}

@@ -69,6 +69,11 @@ class Descend(nn.Module):
             raise ValueError(f"Descend: proximal is the pull in 'every' step or in the 'last' alone, got {proximal!r}.")
         self.rule, self.steps, self.batch, self.prox, self.proximal = rule, steps, batch, prox, proximal
 
+    @property
+    def moves(self) -> int:
+        """How often the rule moves the value: once a step, and once more for a last pull."""
+        return self.steps + bool(self.steps and self.prox > 0 and self.proximal == "last")
+
     def forward(
         self,
         point: Point,
@@ -108,7 +113,7 @@ class Descend(nn.Module):
             value, state = step(value, state, anchor if every else None, point.context, rows, entry)
             if visit is not None:
                 visit(Point(value, point.context))
-        if self.steps and self.prox > 0 and self.proximal == "last":
+        if self.moves > self.steps:
             pull = each_step(partial(self._pull, self.rule.at(self.steps), slope))
             value, state = pull(value, state, anchor)
             if visit is not None:

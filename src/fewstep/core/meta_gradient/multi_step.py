@@ -45,7 +45,7 @@ class MultiStep(MetaGradient):
                 f"MultiStep: {len(self.weights)} weights were given for {stage.steps} inner steps; give one weight for "
                 "each step."
             )
-        if stage.prox > 0 and stage.proximal == "last":
+        if stage.moves > stage.steps:
             raise ValueError(
                 "MultiStep: the descent ends with a step on the pull alone, which has no weight; give its Descend "
                 "proximal='every'."
