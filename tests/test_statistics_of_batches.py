@@ -206,6 +206,7 @@ def test_evaluation_scores_what_was_predicted_by_hand(option: str) -> None:
     method = maml(network, rate=0.1, steps=2, loss=regression())
     result = evaluate(method, Source(tasks, None), 4, statistics=option, steps=(1,), batch=3)
     assert result.transductive == (option == "query")
+    assert result.protocol["batch statistics"] == option
     for name, steps in (("adapted", 2), ("unadapted", 0), ("after 1 step", 1)):
         for i in range(4):
             support, query = real(tasks.support, i), real(tasks.query, i)
@@ -239,6 +240,7 @@ def test_without_batch_normalisation_all_options_agree_and_none_is_transductive(
     method.learner.double()
     tasks = classification_tasks(6)
     results = [evaluate(method, Source(tasks, 3), 4, statistics=option) for option in OPTIONS]
+    assert all("batch statistics" not in result.protocol for result in results)
     for result in results:
         assert result.scores["adapted"].tolist() == results[0].scores["adapted"].tolist()
         assert not result.transductive

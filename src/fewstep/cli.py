@@ -104,6 +104,7 @@ def evaluate(
     ways: int | None = None,
     shots: int | None = None,
     queries: int | None = None,
+    statistics: Literal["query", "support", "joined", "running"] | None = None,
     out: str | None = None,
 ) -> None:
     """Test a trained run on fresh tasks, beside its own unadapted start, nearest class mean and ridge regression.
@@ -116,6 +117,8 @@ def evaluate(
         ways: N, classes in a task; any number, whatever was trained.
         shots: K, support examples of each class; likewise.
         queries: query examples of each class; all that remain when omitted (regression: 100 points).
+        statistics: what queries are batch-normalised by: all of them (transductive), the support, the support joined by
+            that one query, or its running statistics along adaptation; as in the recipe when omitted.
         out: also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report.
     """
     from fewstep.progress import test_bar
@@ -124,8 +127,9 @@ def evaluate(
     opened = Run.open(run, console.log)
     with test_bar(console, tasks or opened.config.testing.tasks) as advance:
         evaluation = opened.test(
-            split, tasks=tasks, seed=seed, ways=ways, shots=shots, queries=queries, progress=advance
-        )
+            split, tasks=tasks, seed=seed, ways=ways, shots=shots, queries=queries, statistics=statistics,
+            progress=advance,
+        )  # fmt: skip
     console.print(evaluation.table())
     console.print(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
     if out is not None:

@@ -22,7 +22,7 @@ from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
 from fewstep.data import TaskSource
 from fewstep.evaluation import Evaluation, descending, evaluate, settle
-from fewstep.evaluation.evaluate import ADAPTED
+from fewstep.evaluation.evaluate import ADAPTED, Statistics
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
 from fewstep.pretraining import FeatureExtractor
@@ -140,6 +140,7 @@ class Run:
         ways: int | None = None,
         shots: int | None = None,
         queries: int | None = None,
+        statistics: Statistics | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
         """Evaluate the method as it stands; what is omitted is as the recipe's ``testing`` says.
@@ -168,7 +169,7 @@ class Run:
                 source,
                 tasks,
                 steps=testing.steps,
-                statistics=testing.statistics,
+                statistics=statistics or testing.statistics,
                 executor=training.make_executor(),
                 protocol=protocol,
                 progress=progress,

@@ -184,7 +184,8 @@ def evaluate(
         )
     if statistics is None:
         statistics = "support" if getattr(method.meta_gradient, "support_statistics", False) else "query"
-    if not batch_normalised(method.learner):
+    normalised = batch_normalised(method.learner)
+    if not normalised:
         statistics = "query"  # of which nothing is made
     classifies = source.ways is not None
     numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted and stages else {})
@@ -219,8 +220,8 @@ def evaluate(
         {name: torch.cat(columns).cpu().numpy() for name, columns in scores.items()},
         method.learner.loss.score_name,
         classifies,
-        statistics == "query" and batch_normalised(method.learner),
-        _counts(source.ways, rows) | dict(protocol or {}),
+        statistics == "query" and normalised,
+        _counts(source.ways, rows) | ({"batch statistics": statistics} if normalised else {}) | dict(protocol or {}),
     )
 
 

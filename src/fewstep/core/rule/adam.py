@@ -45,7 +45,8 @@ class Adam(Rule):
             on from the moments and the count that the last task *of meta-training* left, as in the code of Reptile's
             authors, which between tasks puts the weights back and not the optimiser's slots. They are buffers,
             constants to every derivative; each step in training mode writes them in place, none in evaluation mode
-            does (``learner.eval()``, if you adapt by hand). Tasks then depend on their order, and run one after another.
+            does (``learner.eval()``, if you adapt by hand). Tasks then depend on their order, and run one after
+            another.
 
     Raises:
         ValueError: for a rate or ε that is not positive, or betas outside [0, 1).
