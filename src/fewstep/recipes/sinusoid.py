@@ -86,8 +86,8 @@ def imaml_sinusoid() -> Config:
     return Config(
         recipe="imaml-sinusoid",
         data=SinusoidTasks(),
-        method=Imaml(network=_NETWORK, rate=0.01, steps=16, prox=0.5, iterations=2, damping=1.0),
-        training=_TRAINING,
+        method=Imaml(network=_NETWORK, rate=0.005, steps=16, prox=0.5, iterations=2, damping=1.0),
+        training=replace(_TRAINING, decay="cosine"),
         testing=replace(_TESTING, steps=(1, 5, 16)),
     )
 
