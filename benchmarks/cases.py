@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks import leo, maml, memory, sampler, startup
+from benchmarks import leo, maml, memory, methods, sampler, startup
 from benchmarks.measure import Case
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -33,6 +33,15 @@ CASES: dict[str, Callable[[], Case]] = {
     "sampler-indices": lambda: sampler.indices(SIZES),
     "sampler-gather": lambda: sampler.gather(SIZES),
     "startup": startup.startup,
+    "methods-fomaml": lambda: maml.sinusoid(5, first_order=True),
+    "methods-meta-sgd": methods.meta_sgd,
+    "methods-meta-curvature": methods.meta_curvature,
+    "methods-reptile": methods.reptile,
+    "methods-imaml": methods.imaml,
+    "methods-meta-lstm": methods.meta_lstm,
+    "methods-omniglot-protonet": methods.protonet,
+    "methods-omniglot-protomaml": methods.protomaml,
+    "methods-omniglot-meta-curvature": methods.meta_curvature_omniglot,
 }
 
 QUICK: dict[str, Callable[[], Case]] = {
@@ -47,4 +56,6 @@ QUICK: dict[str, Callable[[], Case]] = {
     "sampler-indices": lambda: sampler.indices(SIZES[:2]),
     "sampler-gather": lambda: sampler.gather(SIZES[:2]),
     "startup": lambda: startup.startup(rounds=1),
+    "methods-imaml": lambda: methods.imaml(tasks=2, steps=2, rounds=1),
+    "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1),
 }

@@ -53,14 +53,15 @@ def _case(
     )  # fmt: skip
 
 
-def sinusoid(steps: int, rounds: int = 25) -> Case:
+def sinusoid(steps: int, first_order: bool = False, rounds: int = 25) -> Case:
     """MAML's regression: 25 tasks, 10 + 10 points, a network of 40 + 40 units."""
     torch.manual_seed(0)
     network, plain = mlp((1, 40, 40, 1)), mlp((1, 40, 40, 1))
     plain.load_state_dict(network.state_dict())
+    order = "first" if first_order else "second"
     return _case(
-        f"maml-sinusoid-{steps}step", f"MAML, sinusoid, 25 tasks, 10 shots, {steps} steps, second order",
-        network, plain.to(DEVICE), sinusoids(25), steps, False,
+        f"maml-sinusoid-{steps}step", f"MAML, sinusoid, 25 tasks, 10 shots, {steps} steps, {order} order",
+        network, plain.to(DEVICE), sinusoids(25), steps, first_order,
         {"compiled": (Vmap(), True), "eager": (Vmap(), False)}, rounds,
     )  # fmt: skip
 

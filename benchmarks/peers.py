@@ -49,15 +49,54 @@ def learn2learn(network: nn.Module, loss: Loss, rate: float, steps: int, first_o
     """``MAML``: a clone for each task, ``adapt`` for each step."""
     from learn2learn.algorithms import MAML
 
-    maml = MAML(network, lr=rate, first_order=first_order)
+    return _adapting(MAML(network, lr=rate, first_order=first_order), loss, steps)
+
+
+def learn2learn_meta_sgd(network: nn.Module, loss: Loss, rates: dict[str, Tensor], steps: int) -> MetaGradient:
+    """``MetaSGD``; the gradients of the rates come after the network's, in the order of the mapping."""
+    from learn2learn.algorithms import MetaSGD
+
+    names = [name for name, _ in network.named_parameters()]
+    own = nn.ParameterList([nn.Parameter(rates[name].detach().clone()) for name in names])
+    meta_gradient = _adapting(MetaSGD(network, lrs=own), loss, steps)
+    order = [*range(len(names)), *(len(names) + names.index(name) for name in rates)]
+
+    def ordered(*batches: Tensor) -> list[Tensor]:
+        found = meta_gradient(*batches)
+        return [found[place] for place in order]
+
+    return ordered
+
+
+def learn2learn_meta_curvature(network: nn.Module, loss: Loss, rate: float, steps: int) -> MetaGradient:
+    """``GBML`` with ``MetaCurvatureTransform``, at identities; its factors follow the network's parameters.
+
+    What it calls *in* is our matrix of outputs; the one that it calls *out* multiplies from the right, so its gradient
+    is turned.
+    """
+    from learn2learn.algorithms import GBML
+    from learn2learn.optim import MetaCurvatureTransform
+
+    wrapped = GBML(network, MetaCurvatureTransform, lr=rate).to(next(network.parameters()).device)
+    meta_gradient = _adapting(wrapped, loss, steps)
+    turned = [name.endswith("mc_out") for name, _ in wrapped.named_parameters()]
+
+    def turning(*batches: Tensor) -> list[Tensor]:
+        return [g.T if turn else g for g, turn in zip(meta_gradient(*batches), turned, strict=True)]
+
+    return turning
+
+
+def _adapting(wrapped: nn.Module, loss: Loss, steps: int) -> MetaGradient:
+    """A clone for each task, ``adapt`` for each step: of any wrapper of learn2learn's."""
 
     def backward(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> None:
-        learner = maml.clone()
+        learner = wrapped.clone()
         for _ in range(steps):
             learner.adapt(loss(learner(support_x), support_y))
         loss(learner(query_x), query_y).backward()
 
-    return _mean_over_tasks(network, backward)
+    return _mean_over_tasks(wrapped, backward)
 
 
 def higher(network: nn.Module, loss: Loss, rate: float, steps: int, first_order: bool) -> MetaGradient:
