@@ -51,6 +51,19 @@ def step_with_nan(run: Trainer) -> dict[str, torch.Tensor]:
     return before
 
 
+def test_a_thousand_nonfinite_steps_are_counted_and_not_all_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = poisoned(tmp_path, "skip")
+    tasks, draws = run.inputs(0)
+    tasks.query.x[0, 0, 0] = float("nan")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(12):
+            run.step(tasks, draws)
+    assert run.state.nonfinite == 12
+    assert [record.args[-1] for record in caplog.records] == [1, 2, 3, 10]
+
+
 def test_nonfinite_step_follows_the_l2_gradient_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What the LEO authors intended: 1e-4·W for the penalised matrices, clipped, to Adam; the rates stay."""
     run = poisoned(tmp_path, "decay")

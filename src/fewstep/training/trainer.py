@@ -129,7 +129,10 @@ class Trainer:
         what = f"meta-step {self.state.step}: the objective ({objective:g}) or its gradient is not finite"
         if self.options.nonfinite == "stop":
             raise FloatingPointError(f"{what}. The last checkpoint is intact; lower training.rate or the inner rates.")
-        logger.warning("%s; taking %s", what, "no step" if self.options.nonfinite == "skip" else "the L2 step alone")
+        count = self.state.nonfinite
+        if count <= 3 or math.log10(count).is_integer():  # thousands of the same line help nobody
+            instead = "no step" if self.options.nonfinite == "skip" else "the L2 step alone"
+            logger.warning("%s; taking %s (%d such so far)", what, instead, count)
         penalised = {n for r in self.method.regularisers if isinstance(r, L2) for n in r.parameters}
         if self.options.nonfinite == "skip" or not penalised:
             return []
