@@ -207,7 +207,7 @@ class Learner(nn.Module):
         """Running statistics of the support along an adaptation, as slots for a point's context.
 
         ``s ← (1 − m) s + m s_k`` over the ``points``, where s_k are the statistics of all support rows at the k-th
-        and m is each layer's momentum (Ravi and Larochelle 2017, section 3.3).
+        and m is each layer's momentum (Ravi and Larochelle 2017).
         """
         statistics: Params = {}
         for point in points:

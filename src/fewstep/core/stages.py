@@ -41,7 +41,7 @@ class Descend(nn.Module):
             training and evaluation.
         batch: rows of the mini-batch that a step sees, see :func:`~fewstep.core.mini_batches.mini_batches`; the whole
             support when omitted.
-        prox: λ ≥ 0, the pull towards the beginning (iMAML, Eq. 3).
+        prox: λ ≥ 0, the pull towards the beginning (iMAML).
         proximal: the pull is in ``"every"`` step, or the steps descend L_S alone and ``"last"`` comes one more step on
             ``λ/2 ‖φ − φ_0‖²`` alone, as in the iMAML authors' code.
 

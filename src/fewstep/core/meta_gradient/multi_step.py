@@ -16,7 +16,7 @@ from fewstep.core.types import Estimate, Point, Task
 
 
 class MultiStep(MetaGradient):
-    """``∇ Σ_k v_k L_Q(φ_k)`` over the steps k = 1 … K, with every derivative (Antoniou et al. 2019, Eq. 5).
+    """``∇ Σ_k v_k L_Q(φ_k)`` over the steps k = 1 … K, with every derivative (Antoniou et al. 2019, multi-step loss).
 
     Codes are judged by the mean weights that they decode into.
 
