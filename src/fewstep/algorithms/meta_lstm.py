@@ -21,8 +21,9 @@ def meta_lstm(
     """``θ_t = σ(f_t) ∘ θ_{t−1} − σ(i_t) ∘ ∇L_S(θ_{t−1})``, meta-gradient ``∇_{θ₀,Θ} L_Q(θ_T)``.
 
     Gates of ``[h_t, θ_{t−1}, f_{t−1}]``, and h_t of an LSTM that sees preprocessed losses and gradients, all with
-    weights Θ that every coordinate shares: see :class:`~fewstep.core.LSTM`. Gradients and losses are constants
-    (the paper's gradient independence assumption), so the meta-gradient flows through the recurrence alone, and back to θ₀, the learned cell state.
+    weights Θ that every coordinate shares: see :class:`~fewstep.core.LSTM`. Gradients and losses are constants (the
+    paper's gradient independence assumption), so the meta-gradient flows through the recurrence alone, and back to θ₀,
+    the learned cell state.
 
     The authors (twitter/meta-learning-lstm) meta-train with Adam at 1e-3, the global norm of the gradient clipped at
     0.25, one task a step, 12 steps for 1 shot, and for 5 shots 8 in the code. The inner loop moves the
