@@ -8,7 +8,6 @@ from fewstep import core
 from fewstep.core.loss import Reduction
 from fewstep.networks import Generated
 
-WEIGHTS = ("encoder", "relation.layers.0", "relation.layers.1", "relation.layers.2", "decoder")
 FORMULATIONS = {"official": core.OFFICIAL, "paper": core.PAPER}
 
 
@@ -63,16 +62,14 @@ def leo(
     form = FORMULATIONS[formulation] if isinstance(formulation, str) else formulation
     start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight,
                            encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
-    latent_rule: core.Rule = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
-    if curvature:
-        latent_rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), latent_rule)
-    rates = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
+    rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
+    rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
+    latent = core.Descend(rule, latent_steps)
+    finetuning = core.Descend(core.LearnedRates({"weight": torch.full((features,), finetuning_rate)}), finetuning_steps)
     # A stage without steps is left out: nothing would train its rates.
-    latent = [core.Descend(latent_rule, latent_steps)] if latent_steps else []
-    finetuning = [core.Descend(rates, finetuning_steps)] if finetuning_steps else []
-    stages: list[core.Stage] = [*latent, core.Decode(), *finetuning]
+    stages: list[core.Stage] = [s for s in (latent, core.Decode(), finetuning) if getattr(s, "steps", True)]
     learner = core.Learner(Generated(), start, stages, loss=core.classification(support_reduction), dropout=dropout)
-    l2 = core.L2(l2_weight, [f"start.{name}.weight" for name in WEIGHTS], official if half_l2 is None else half_l2)
+    l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
     reduction: Reduction = orthogonality_reduction or ("mean" if official else "sum")
     orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight", reduction)
     return core.Method(learner, core.Backprop(), [l2, orthogonality])
