@@ -8,7 +8,11 @@ from resume_driver import OPTIONS, trainer
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fewstep.core import L2
+from fewstep.algorithms import reptile
+from fewstep.core import L2, regression
+from fewstep.data import Sinusoids
+from fewstep.evaluation import evaluate
+from fewstep.networks import mlp
 from fewstep.training import Training, load_checkpoint, save_checkpoint
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.trainer import Trainer
@@ -152,3 +156,46 @@ def test_cosine_decay_ends_at_zero() -> None:
     options = Training(steps=100, rate=2.0, decay="cosine")
     assert [options.rate_at(step) for step in (0, 50, 100)] == pytest.approx([2.0, 1.0, 0.0])
     assert Training(steps=100, rate=2.0).rate_at(99) == 2.0
+
+
+def reptile_trainer(folder: Path) -> Trainer:
+    """Outer gradient descent on a line, and inner moments that live on from task to task."""
+    torch.manual_seed(0)
+    method = reptile(mlp((1, 6, 1)), rate=0.05, steps=3, batch=4, carried=True, loss=regression())
+    options = Training(
+        steps=6, tasks=2, optimiser="sgd", rate=0.5, decay="linear", executor="loop", validate_every=2,
+        validation_tasks=2, checkpoint_every=1,
+    )  # fmt: skip
+    source = Sinusoids(shots=6, queries=5, tasks=2, seed=0)
+    score = lambda m: evaluate(m, source, 2).interval().mean  # noqa: E731
+    return Trainer(method, source, options, score, folder=folder, higher_is_better=False)
+
+
+def test_reptile_resumes_with_the_moments_that_its_tasks_carry(tmp_path: Path) -> None:
+    whole = reptile_trainer(tmp_path / "whole")
+    assert whole.options.rate_at(3) == pytest.approx(0.25)
+    for _ in range(6):
+        whole.advance()
+    first = reptile_trainer(tmp_path / "parts")
+    for _ in range(3):
+        first.advance()
+    second = reptile_trainer(tmp_path / "parts")
+    assert second.state.step == 3
+    for _ in range(3):
+        second.advance()
+    expected = whole.method.learner.state_dict()
+    assert expected["stages.0.rule.steps"] == 6 * 2 * 3, "validation does not count"
+    found = second.method.learner.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_an_outer_step_of_rate_one_goes_where_the_tasks_ended(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    method = reptile(mlp((1, 6, 1)), rate=0.05, steps=3, rule="sgd", loss=regression())
+    source = Sinusoids(shots=6, queries=5, tasks=2, seed=0)
+    ended = method.adapt(source.batch(0).support).value
+    options = Training(steps=4, tasks=2, optimiser="sgd", rate=1.0)
+    run = Trainer(method, source, options, lambda m: 0.0, folder=tmp_path, higher_is_better=False)
+    run.step(*run.inputs(0))
+    for name, parameter in method.learner.network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), ended[name].mean(0))
