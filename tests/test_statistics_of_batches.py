@@ -282,3 +282,10 @@ def test_running_statistics_where_codes_are_decoded() -> None:
         x = body[0](real(tasks.support, i).x)
         expected = x.mean(0), x.var(0, unbiased=False)
         torch.testing.assert_close((point.context["1.mean"][i], point.context["1.variance"][i]), expected, **CLOSE)
+
+
+def test_a_query_is_joined_to_a_support_or_not_at_all() -> None:
+    network, _, _, tasks = build("mlp")
+    method = maml(network, rate=0.1, loss=regression())
+    with pytest.raises(ValueError, match="give the support"):
+        method.predict(method.adapt(tasks.support), tasks.query, joined=True)

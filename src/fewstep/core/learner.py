@@ -188,7 +188,12 @@ class Learner(nn.Module):
         and that one query row (Reptile's inductive evaluation). All are exact at every layer, because statistics are
         weighted by row: the support passes through the network beside the query. A point with statistics of its own
         (:meth:`running`) needs none of them.
+
+        Raises:
+            ValueError: for a joined query without a support.
         """
+        if joined and support is None:
+            raise ValueError("Learner.predict: a query can only be joined to a support; give the support rows too.")
         query = self._dropped(query, noise)
         if support is None:
             return self._forward(point, query.x, query.weight)
