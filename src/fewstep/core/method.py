@@ -23,15 +23,15 @@ from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 class Method:
     """One point in the space of starts × rules × meta-gradients.
 
-    Raises:
-        ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
-            message names them.
-
     Attributes:
         learner: start and stages around a network; its parameters are all the meta-parameters.
         meta_gradient: the estimator.
         regularisers: added to the objective once per meta-step.
         task_reduction: ``"mean"`` or ``"sum"`` of the tasks' objectives (the papers write sums, their codes average).
+
+    Raises:
+        ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
+            message names them.
     """
 
     learner: Learner
