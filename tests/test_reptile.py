@@ -55,6 +55,17 @@ def trained(
     return {name: p.detach() for name, p in phi.items()}
 
 
+def run_from(start: Params, phi: Params, inner: torch.optim.Optimizer, forward: Forward, batches: list[Batch]) -> None:
+    """Put φ at ``start``, and let the optimiser take a step on each batch; its own state is left as it is found."""
+    with torch.no_grad():
+        for name, p in phi.items():
+            p.copy_(start[name])
+    for rows in batches:
+        inner.zero_grad()
+        plain_loss(forward, phi, rows).backward()
+        inner.step()
+
+
 def minus(a: Params, b: Params) -> Params:
     return {name: (a[name] - b[name]).detach() for name in a}
 
@@ -168,10 +179,7 @@ def test_serial_reptile_is_the_authors_loop(carried: bool, batch: int | None) ->
         start = {name: p.detach().clone() for name, p in phi.items()}
         if not carried:
             inner = adam(list(phi.values()), 0.05)
-        for rows in schedule:
-            inner.zero_grad()
-            plain_loss(forward, phi, rows).backward()
-            inner.step()
+        run_from(start, phi, inner, forward, schedule)
         with torch.no_grad():
             for name, p in phi.items():
                 p.copy_(start[name] + 0.25 * (p - start[name]))
@@ -188,13 +196,7 @@ def test_tasks_of_one_batch_hand_moments_on_but_not_weights() -> None:
     phi = {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
     inner, total = adam(list(phi.values()), 0.05), {name: torch.zeros_like(p) for name, p in theta.items()}
     for i in range(4):
-        with torch.no_grad():
-            for name, p in phi.items():
-                p.copy_(theta[name])
-        for _ in range(3):
-            inner.zero_grad()
-            plain_loss(forward, phi, task_of(tasks, i).support).backward()
-            inner.step()
+        run_from(theta, phi, inner, forward, [task_of(tasks, i).support] * 3)
         total = {name: t + (theta[name] - phi[name]).detach() / 4 for name, t in total.items()}
     torch.testing.assert_close({n: p.grad for n, p in theta.items()}, total, rtol=1e-7, atol=1e-7)
 
@@ -213,13 +215,7 @@ def test_evaluation_starts_from_carried_moments_and_leaves_them() -> None:
     phi = {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
     inner = adam(list(phi.values()), 0.05)
     for i in (1, 2):
-        with torch.no_grad():
-            for name, p in phi.items():
-                p.copy_(theta[name])
-        for _ in range(3):
-            inner.zero_grad()
-            plain_loss(forward, phi, task_of(tasks, i).support).backward()
-            inner.step()
+        run_from(theta, phi, inner, forward, [task_of(tasks, i).support] * 3)
     torch.testing.assert_close(
         {n: p[0] for n, p in point.value.items()}, {n: p.detach() for n, p in phi.items()}, rtol=1e-7, atol=1e-7
     )
