@@ -14,7 +14,9 @@ import fewstep
 from fewstep import algorithms
 from fewstep.cli import main
 from fewstep.data.omniglot import omniglot
+from fewstep.evaluation.modes import descents
 from fewstep.recipes import RECIPES, from_json, to_json
+from fewstep.run import Run
 
 TINY = ["--data.pretraining.epochs", "1", "--data.pretraining.channels", "4", "8", "--data.pretraining.pools", "2",
         "--data.pretraining.block", "1",
@@ -120,6 +122,21 @@ def test_regression_runs_are_tested_at_several_shots(tmp_path: Path) -> None:
         assert {"after 1 step", "after 5 steps"} <= set(test["scores"])
     with pytest.raises(ValueError, match="regression"):
         fewstep.load(tmp_path / "run")
+
+
+def test_a_run_is_tested_and_used_with_the_inner_steps_of_a_test(tmp_path: Path) -> None:
+    main([
+        "train", "anil-omniglot", "--data.no-rotations", "--data.no-test-rotations", "--method.rate", "0.1",
+        "--method.network.hidden", "4", "4", "--method.test-steps", "3", "--training.steps", "1",
+        "--training.tasks", "1", "--training.compile", "off", "--training.validation-tasks", "2",
+        "--testing.tasks", "5", "--testing.queries", "2", "--testing.steps", "1", "3", "--out", str(tmp_path / "run"),
+    ])  # fmt: skip
+    with (tmp_path / "run" / "test_tasks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["adapted"] == row["after 3 steps"] for row in rows)
+    (descend,) = descents(fewstep.load(tmp_path / "run").method.learner)
+    assert descend.steps == 3
+    assert descents(Run.open(tmp_path / "run").method.learner)[0].steps == 1, "training goes on with its own"
 
 
 def test_every_algorithm_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
