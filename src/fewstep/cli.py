@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import logging
 import re
 import sys
@@ -16,13 +17,14 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from fewstep.recipes import RECIPES, Config, to_json
+from fewstep.recipes import RECIPES, Config, Recipe, to_json
 
 USAGE = """\
 [bold]fewstep[/]: learning to adapt in a few steps from a few examples
 
   [bold]fewstep train[/] RECIPE [options]   meta-train a recipe, then test it; --resume RUN continues
   [bold]fewstep evaluate[/] RUN [options]   test a trained run, with paired baselines
+  [bold]fewstep compare[/] RUN_OR_RECIPE… [options]   several methods on the same tasks, with paired differences
   [bold]fewstep predict[/] RUN --support … --query …   classify images or features
   [bold]fewstep list[/]                     the methods and the recipes
   [bold]fewstep show[/] RECIPE              a recipe, whole
@@ -136,6 +138,57 @@ def evaluate(
         opened.record(evaluation, out)
 
 
+def compare(
+    methods: tyro.conf.Positional[tuple[str, ...]],
+    split: Literal["test", "val", "train"] = "test",
+    tasks: int | None = None,
+    seed: int | None = None,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    reference: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Judge runs, and recipes that are trained first, on the same tasks: table, paired differences and a picture.
+
+    Args:
+        methods: folders of runs, or names of recipes; a recipe is trained in OUT/runs, or continued there.
+        split: classes to draw tasks from.
+        tasks: number of tasks; what is omitted, here and below, is as in the first method's test.
+        seed: of the tasks.
+        ways: N, classes in a task.
+        shots: K, support examples of each class.
+        queries: query examples of each class.
+        reference: the method whose difference to each is shown; the first one when omitted.
+        out: folder for comparison.md, .csv, .png and .svg, tasks.csv and differences.csv; a new one under comparisons/
+            when omitted.
+    """
+    import shlex
+    from functools import partial
+
+    from fewstep.compare import compare as judge
+    from fewstep.progress import test_bar, training_bar
+
+    folder = out or Path("comparisons") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        comparison = judge(
+            methods, out=folder, split=split, tasks=tasks, seed=seed, ways=ways, shots=shots, queries=queries,
+            reference=reference, note=console.log, training_bar=partial(training_bar, console),
+            test_bar=partial(test_bar, console),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        console.print(
+            f"\nstopped; continue with the same command and --out {shlex.quote(str(folder))}: "
+            "what has been trained is kept"
+        )
+        raise SystemExit(130) from None
+    for table in comparison.tables():
+        console.print(table)
+    for caveat in comparison.caveats():
+        console.print(f"- {caveat}", highlight=False, markup=False)
+    console.print(f"comparison: [bold]{folder / 'comparison.md'}[/]")
+
+
 def predict(
     run: tyro.conf.Positional[Path],
     support: Path,
@@ -180,34 +233,39 @@ def list_recipes() -> None:
             made.add_column(column, style="bold" if column == columns[0] else "")
         return made
 
-    configs = {name: recipe() for name, recipe in RECIPES.items()}
+    families: dict[str, list[Recipe]] = {}
+    for recipe in RECIPES.values():
+        families.setdefault(recipe.family, []).append(recipe)
     methods = table("method", "what it is", "recipes")
     for kind in get_args(Algorithm):
-        used = [name for name, config in configs.items() if isinstance(config.method, kind)]
+        used = [family for family, (first, *_) in families.items() if isinstance(first().method, kind)]
         function = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
-        methods.add_row(function, _first_line(kind), ", ".join(used))
+        methods.add_row(function, _first_line(inspect.getdoc(kind)), ", ".join(used))
     recipes = table("recipe", "what it is")
-    for name, recipe in RECIPES.items():
-        recipes.add_row(name, _first_line(recipe))
+    for family, members in families.items():
+        endings = [recipe.name.removeprefix(family) for recipe in members]
+        recipes.add_row(family + (f"{{{','.join(endings)}}}" if any(endings) else ""), _first_line(members[0].about))
     console.print(methods)
     console.print()
     console.print(recipes)
 
 
-def _first_line(documented: object) -> str:
-    return (documented.__doc__ or "").strip().splitlines()[0]
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0]
 
 
 def show(recipe: tyro.conf.Positional[str]) -> None:
-    """A recipe's description and its complete configuration.
+    """A recipe's description, what it needs, what is published for it, and its complete configuration.
 
     Args:
         recipe: its name, as ``fewstep list`` prints it.
     """
-    import inspect
-
     config = _recipe(recipe)
-    console.print(inspect.getdoc(RECIPES[recipe]) or "", highlight=False)
+    known = RECIPES[recipe]
+    console.print(known.about, highlight=False, markup=False)
+    console.print(f"\n[bold]data[/]       {config.data.needs}", highlight=False)
+    published = "\n           ".join(map(str, known.published)) or "nothing that we know of"
+    console.print(f"[bold]published[/]  {published}\n", highlight=False)
     console.print_json(to_json(config))
 
 
@@ -228,7 +286,7 @@ def _value_of(arguments: Sequence[str], flag: str) -> str | None:
 
 
 _FUNCTIONS: dict[str, Callable[..., None]] = {
-    "evaluate": evaluate, "predict": predict, "list": list_recipes, "show": show,
+    "evaluate": evaluate, "compare": compare, "predict": predict, "list": list_recipes, "show": show,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""The four-block convolutional network of the few-shot literature."""
+"""The four-block convolutional network of the few-shot literature, as each paper builds it."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,19 +9,34 @@ from torch import Tensor, nn
 from fewstep.networks.heads import Generated
 from fewstep.networks.norms import BatchNorm
 
+Order = Literal["stride", "pool", "pool first"]
+Init = Literal["torch", "glorot", "glorot normal", "imaml"]
 
+
+@final
 class Conv4(nn.Module):
-    """Blocks of 3×3 convolution, batch normalisation and ReLU, then a linear layer.
+    """Blocks of 3×3 convolution, batch normalisation and ReLU that halve the resolution, then a linear layer.
 
-    The strided variant with 64 channels and a spatial mean is MAML's Omniglot network.
+    ``h_0 = x`` · ``h_b = pool(ReLU(BN(W_b * h_{b−1} + b_b)))`` · ``logits = W·readout(h_4) + b``
 
     Args:
         outputs: width of the last layer, the number of ways; None for a :class:`Generated` head, whose weights a start
             makes.
         inputs: channels of the images.
         channels: of each block.
-        downsample: halve the resolution by a ``"stride"`` of 2 or by 2×2 ``"pool"`` (rounding up and down).
+        downsample: by a ``"stride"`` of 2 and no pooling; by a 2×2 ``"pool"`` after the ReLU, which drops an odd row
+            and column; or ``"pool first"``, before the ReLU, which keeps them.
+        readout: features are the ``"mean"`` of the last block over space, or all of it (``"flatten"``).
+        size: side of the images; read for ``"flatten"`` only.
         scale: learn the normalisation's γ; MAML's authors do not.
+        eps: of the normalisation.
+        momentum: of the normalisation's running statistics, see :class:`BatchNorm`.
+        init: ``"torch"``: its default, U(±1/√fan-in), biases too. The others have zero biases and Glorot-uniform
+            weights; ``"glorot normal"`` but for a last layer from N(0, 1) (MAML on Omniglot); ``"imaml"`` with the
+            gain 1.73 and biases from U(0, 0.05).
+
+    Raises:
+        ValueError: for images too small for so many blocks.
     """
 
     def __init__(
@@ -29,29 +44,102 @@ class Conv4(nn.Module):
         outputs: int | None,
         inputs: int = 1,
         channels: Sequence[int] = (64, 64, 64, 64),
-        downsample: Literal["stride", "pool"] = "stride",
+        downsample: Order = "stride",
         scale: bool = False,
+        *,
+        readout: Literal["mean", "flatten"] = "mean",
+        size: int = 28,
+        eps: float = 1e-3,
+        momentum: float = 0.9,
+        init: Init = "glorot normal",
     ) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         for a, b in zip((inputs, *channels[:-1]), channels, strict=True):
-            convolution = nn.Conv2d(a, b, 3, stride=2 if downsample == "stride" else 1, padding=1)
-            nn.init.xavier_uniform_(convolution.weight)
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-            blocks += [convolution, BatchNorm(b, eps=1e-3, scale=scale), nn.ReLU()]
-            if downsample == "pool":
-                blocks.append(nn.MaxPool2d(2))
+            norm = BatchNorm(b, eps=eps, scale=scale, momentum=momentum)
+            blocks.append(nn.Conv2d(a, b, 3, stride=2 if downsample == "stride" else 1, padding=1))
+            match downsample:
+                case "stride":
+                    blocks += [norm, nn.ReLU()]
+                case "pool":
+                    blocks += [norm, nn.ReLU(), nn.MaxPool2d(2)]
+                case "pool first":
+                    blocks += [norm, nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()]
         self.blocks = nn.Sequential(*blocks)
-        self.head = Generated() if outputs is None else _linear(channels[-1], outputs)
+        self.readout = readout
+        side = size
+        for _ in channels:
+            side = side // 2 if downsample == "pool" else (side + 1) // 2
+        if readout == "flatten" and side < 1:
+            raise ValueError(f"Conv4: images of side {size} are too small for {len(channels)} blocks that halve them.")
+        features = channels[-1] * (side**2 if readout == "flatten" else 1)
+        self.head = Generated() if outputs is None else nn.Linear(features, outputs)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                _initialise(layer, init)
 
     def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs"]:
-        """Logits from the spatial mean of the last block."""
-        logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
+        """Logits."""
+        h = self.blocks(x)
+        logits: Tensor = self.head(h.mean((2, 3)) if self.readout == "mean" else h.flatten(1))
         return logits
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+def _initialise(layer: nn.Conv2d | nn.Linear, init: Init) -> None:
+    if init == "torch":
+        return
+    if init == "glorot normal" and isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight)
+    else:
+        nn.init.xavier_uniform_(layer.weight, gain=1.73 if init == "imaml" else 1.0)
+    if layer.bias is not None:
+        nn.init.uniform_(layer.bias, 0.0, 0.05 if init == "imaml" else 0.0)
+
+
+_MINI: Mapping[str, Any] = {"channels": (32, 32, 32, 32), "readout": "flatten"}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "maml": {},
+    "maml-mini": {**_MINI, "downsample": "pool", "init": "glorot"},
+    "reptile": {"scale": True, "readout": "flatten", "init": "glorot"},
+    "reptile-mini": {**_MINI, "downsample": "pool first", "scale": True, "init": "glorot"},
+    "imaml": {"scale": True, "readout": "flatten", "init": "imaml", "eps": 1e-5},
+    "protonet": {"downsample": "pool", "scale": True, "readout": "flatten", "init": "torch", "eps": 1e-5},
+    "meta-lstm": {**_MINI, "downsample": "pool", "scale": True, "init": "torch"},
+}
+"""Arguments of :class:`Conv4` by the paper whose network they make, see :func:`conv4`."""
+
+
+def conv4(preset: str, outputs: int | None, *, inputs: int = 1, size: int = 28, **changes: Any) -> Conv4:
+    """The network of a paper.
+
+    ========================= ======== ========== ============================ ========== ===== ==========
+    preset                    channels halves by  order                        readout    γ     weights
+    ========================= ======== ========== ============================ ========== ===== ==========
+    ``"maml"`` (Omniglot)     64       stride     conv, norm, ReLU             mean       no    Glorot, N(0, 1) last
+    ``"maml-mini"``           32       pool       conv, norm, ReLU, pool       all        no    Glorot
+    ``"reptile"`` (Omniglot)  64       stride     conv, norm, ReLU             all        yes   Glorot
+    ``"reptile-mini"``        32       pool       conv, norm, pool, ReLU       all        yes   Glorot
+    ``"imaml"`` (Omniglot)    64       stride     conv, norm, ReLU             all        yes   Glorot × 1.73
+    ``"protonet"``            64       pool       conv, norm, ReLU, pool       all        yes   torch's
+    ``"meta-lstm"``           32       pool       conv, norm, ReLU, pool       all        yes   torch's
+    ========================= ======== ========== ============================ ========== ===== ==========
+
+    ANIL, Meta-SGD and Meta-Curvature take MAML's. What differs from the papers' programs: strides and padding are
+    torch's, where TensorFlow's "same" pads even sides at the right and bottom only; iMAML's network is not padded after
+    its second block (its readout is 256 numbers with or without); initial weights are uniform where TensorFlow 1 drew
+    some of them from a truncated normal.
+
+    Args:
+        preset: a row of the table.
+        outputs: as in :class:`Conv4`.
+        inputs: channels of the images.
+        size: side of the images.
+        changes: other arguments of :class:`Conv4`, instead of the preset's.
+
+    Raises:
+        ValueError: for an unknown preset, and as :class:`Conv4` says.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"conv4: there is no preset {preset!r}; choose one of {', '.join(PRESETS)}.")
+    return Conv4(outputs, inputs, size=size, **{**PRESETS[preset], **changes})

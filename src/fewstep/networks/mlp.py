@@ -9,13 +9,23 @@ from fewstep.networks.heads import Generated
 from fewstep.networks.norms import BatchNorm
 
 
-def mlp(widths: Sequence[int | None], *, norm: bool = False, std: float | None = None) -> nn.Sequential:
+def mlp(
+    widths: Sequence[int | None],
+    *,
+    norm: bool = False,
+    scale: bool = True,
+    eps: float = 1e-5,
+    std: float | None = None,
+) -> nn.Sequential:
     """Linear layers with ReLU between, linear at the end.
 
     Args:
         widths: of the input, the hidden layers and the output; ``(1, 40, 40, 1)`` is the sinusoid network. An output
             of None is a :class:`Generated` head, whose weights a start makes; the features are then the last ReLU's.
-        norm: batch normalisation before every ReLU, as in MAML's fully connected Omniglot network.
+        norm: batch normalisation before every ReLU, as in MAML's fully connected Omniglot network (784, 256, 128, 64,
+            64, N; no ``scale``, ``eps`` 0.001, ``std`` 0.01).
+        scale: learn the normalisation's γ.
+        eps: of the normalisation.
         std: standard deviation of normal weights, truncated at two of them, with zero biases (0.01 in MAML's sinusoid
             code); torch's default initialisation when omitted.
 
@@ -35,5 +45,5 @@ def mlp(widths: Sequence[int | None], *, norm: bool = False, std: float | None =
             nn.init.zeros_(linear.bias)
         layers.append(linear)
         if i < len(widths) - 2:
-            layers += [BatchNorm(b), nn.ReLU()] if norm else [nn.ReLU()]
+            layers += [BatchNorm(b, eps=eps, scale=scale), nn.ReLU()] if norm else [nn.ReLU()]
     return nn.Sequential(*layers)

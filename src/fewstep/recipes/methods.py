@@ -1,5 +1,6 @@
 """Typed settings of the algorithms, as a command line shows them; each builds its composition."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ from torch import nn
 from fewstep import algorithms
 from fewstep.core import Loss, Method, classification, regression
 from fewstep.core.loss import Reduction
-from fewstep.networks import Conv4, mlp, without_norms
+from fewstep.networks import ResNet12, conv4, mlp, without_norms
 from fewstep.recipes.problems import Problem
 
 
@@ -54,21 +55,39 @@ class Leo:
 class Network:
     """The network whose weights are adapted."""
 
-    kind: Literal["mlp", "conv4"]
-    """A multi-layer perceptron, or four convolutional blocks."""
-    hidden: tuple[int, ...] = (40, 40)
-    """Units of the MLP's hidden layers, or channels of the blocks."""
+    kind: Literal[
+        "mlp", "maml-fc", "maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "resnet12"
+    ]
+    """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
+    blocks (fewstep.networks.conv4 has the table); or twelve layers with residuals."""
+    hidden: tuple[int, ...] | None = None
+    """Units of the hidden layers, or channels of the blocks. None: the paper's (mlp: 40, 40)."""
     std: float | None = None
-    """MLP: standard deviation of the truncated normal initial weights. None: torch's default."""
-    scale: bool = False
-    """conv4: learn the normalisation's γ beside its β."""
+    """mlp: standard deviation of the truncated normal initial weights. None: torch's default."""
+    scale: bool | None = None
+    """conv4: learn the normalisation's γ beside its β. None: as in the paper."""
+    momentum: float | None = None
+    """conv4: weight of the newest statistics in running ones. None: 0.9."""
 
     def build(self, problem: Problem, *, head: bool = True) -> nn.Module:
         """The network for the problem's inputs and outputs; without a ``head``, one that a start generates."""
-        outputs = problem.outputs if head else None
+        outputs, shape = problem.outputs if head else None, problem.inputs
         if self.kind == "mlp":
-            return mlp((problem.inputs[0], *self.hidden, outputs), std=self.std)
-        return Conv4(outputs, inputs=problem.inputs[0], channels=self.hidden, scale=self.scale)
+            if len(shape) != 1:
+                raise ValueError(f"mlp is a network for vectors; the data gives inputs of shape {list(shape)}.")
+            return mlp((*shape, *(self.hidden or (40, 40)), outputs), std=self.std)
+        if self.kind == "maml-fc":
+            widths = (math.prod(shape), *(self.hidden or (256, 128, 64, 64)), outputs)
+            return nn.Sequential(nn.Flatten(), *mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01))
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ValueError(
+                f"{self.kind} is a network for square images; the data gives inputs of shape {list(shape)}."
+            )
+        if self.kind == "resnet12":
+            return ResNet12(outputs, shape[0], **({} if self.hidden is None else {"widths": self.hidden}))
+        given = {"channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
 
 
 def _loss(problem: Problem, reduction: Reduction = "mean") -> Loss:

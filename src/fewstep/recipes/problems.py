@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -55,6 +55,9 @@ class Problem:
 class SinusoidTasks:
     """Regression of sine curves (Finn et al. 2017, section 5.1)."""
 
+    needs: ClassVar[str] = "nothing: curves are drawn"
+    """What a user must have or fetch."""
+
     shots: int = 10
     """K, support points in training."""
     queries: int = 10
@@ -89,8 +92,11 @@ class SinusoidTasks:
 
 
 @dataclass(frozen=True)
-class OmniglotImages:
-    """Few-shot classification of 28×28 handwritten characters; the data comes with the package."""
+class Images:
+    """Few-shot classification of images: what every dataset of them has in common."""
+
+    needs: ClassVar[str] = "nothing: the data comes with the package"
+    """What a user must have or fetch."""
 
     ways: int = 5
     """N, classes in a task."""
@@ -102,23 +108,16 @@ class OmniglotImages:
     """Classes in a training task, for methods that take any number. None: as many as in a test task."""
     train_shots: int | None = None
     """Support examples of each class in a training task. None: as many as in a test task."""
-    scheme: Literal["vinyals", "random"] = "vinyals"
-    """Vinyals' split (1028/172/423 characters), or a random 1100/100/423 one as in MAML's code."""
-    rotations: bool = True
-    """Training characters turned by 90°, 180° and 270° are classes of their own."""
-    test_rotations: bool = False
-    """The same for validation and test."""
 
-    def dataset(self, split: Split) -> Dataset:
-        """The images of a split."""
-        return omniglot(
-            split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
-        )
+    def dataset(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The images of a split; ``report`` is told what takes time."""
+        raise NotImplementedError
 
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
-        """Sources of images ``[1, 28, 28]``, ink = 1."""
-        images = {split: self.dataset(split) for split in SPLITS}
-        return Problem(self._source(images.__getitem__, place), (1, 28, 28), self.ways, self._protocol(images))
+        """Sources of images ``[channels, side, side]``."""
+        images = {split: self.dataset(split, report) for split in SPLITS}
+        source, shape = self._source(images.__getitem__, place), images["test"].feature_shape
+        return Problem(source, shape, self.ways, self._protocol(images))
 
     def _source(self, dataset: Callable[[Split], Dataset], place: Place) -> Callable[..., TaskSource]:
         def source(
@@ -145,12 +144,31 @@ class OmniglotImages:
 
     def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
         return {
-            "dataset": "Omniglot",
-            "split": self.scheme,
             "training": f"{self.train_ways or self.ways}-way {self.train_shots or self.shots}-shot",
             "classes": {split: dataset.classes for split, dataset in images.items()},
-            "test rotations": self.test_rotations,
         }
+
+
+@dataclass(frozen=True)
+class OmniglotImages(Images):
+    """28×28 handwritten characters; the data comes with the package."""
+
+    scheme: Literal["vinyals", "random"] = "vinyals"
+    """Vinyals' split (1028/172/423 characters), or a random 1100/100/423 one as in MAML's code."""
+    rotations: bool = True
+    """Training characters turned by 90°, 180° and 270° are classes of their own."""
+    test_rotations: bool = False
+    """The same for validation and test."""
+
+    def dataset(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The images of a split, ink = 1."""
+        return omniglot(
+            split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
+        )
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        stated = {"dataset": "Omniglot", "split": self.scheme}
+        return stated | super()._protocol(images) | {"test rotations": self.test_rotations}
 
 
 @dataclass(frozen=True)
@@ -168,7 +186,7 @@ class OmniglotFeatures(OmniglotImages):
         With the ``extractor`` that a run has kept, its features, computed for a split when that is first asked for:
         they are what the run was trained on, whatever this machine would compute.
         """
-        images = {split: self.dataset(split) for split in SPLITS}
+        images = {split: self.dataset(split, report) for split in SPLITS}
         if extractor is None:
 
             def progress(done: int, total: int, metrics: dict[str, float]) -> None:

@@ -28,8 +28,10 @@ class Training:
     """η, the optimiser's rate."""
     eps: float = 1e-8
     """Adam's ε (iMAML's authors: 1e-3)."""
-    decay: Literal["none", "linear", "cosine"] = "none"
-    """Keep the rate, or let it fall along a line or half a cosine to zero at the last meta-step."""
+    decay: Literal["none", "linear", "cosine", "halving"] = "none"
+    """Keep the rate, let it fall along a line or half a cosine to zero at the last meta-step, or halve it at times."""
+    halve_every: int = 2000
+    """With halving: meta-steps between halvings (ProtoNet: 2000)."""
     clip_value: float | None = None
     """Clip every entry of the meta-gradient to ± this (LEO: 0.1). None: do not."""
     clip_norm: float | None = None
@@ -61,7 +63,8 @@ class Training:
     together with recompute."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every"):
+        for name in ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every",
+                     "halve_every"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
         if self.compile == "on" and self.recompute:
@@ -82,6 +85,8 @@ class Training:
                 return self.rate * (1 - done)
             case "cosine":
                 return 0.5 * self.rate * (1 + math.cos(math.pi * done))
+            case "halving":
+                return self.rate * 0.5 ** (step // self.halve_every)
 
     def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser that these options name."""

@@ -1,0 +1,36 @@
+"""A configuration with a name."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fewstep.recipes.config import Config
+from fewstep.recipes.published import Published
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named configuration; calling it makes one.
+
+    Attributes:
+        name: as users give it.
+        make: returns the configuration; its docstring describes it.
+        arguments: of ``make``.
+        family: what the recipes have in common that differ in their arguments alone; the name where there is no other.
+        published: what its paper, or another, reports for it.
+    """
+
+    name: str
+    make: Callable[..., Config]
+    arguments: tuple[Any, ...] = ()
+    family: str = ""
+    published: tuple[Published, ...] = ()
+
+    def __call__(self) -> Config:
+        return replace(self.make(*self.arguments), recipe=self.name)
+
+    @property
+    def about(self) -> str:
+        """What it is, in its first line and what may follow."""
+        return inspect.getdoc(self.make) or ""
