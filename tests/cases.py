@@ -35,7 +35,7 @@ from fewstep.core import (
     classification,
     regression,
 )  # fmt: skip
-from fewstep.networks import Conv4, Generated, mlp
+from fewstep.networks import Conv4, Generated, ResNet12, mlp
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ def conv(ways: int | None = 3) -> Conv4:
     return Conv4(ways, channels=(4, 4), downsample="stride", scale=True)
 
 
+def pooled() -> Conv4:
+    """Pools that keep an odd row, before the ReLU, and a readout of every position."""
+    return Conv4(3, channels=(3, 4), downsample="pool first", readout="flatten", size=7, init="imaml")
+
+
 def is_weight(name: str) -> bool:
     return "head" in name or name.startswith("blocks.0")
 
@@ -130,6 +135,8 @@ CASES = [
     Case("maml-mlp-norm", lambda: maml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
     Case("maml-regression", lambda: maml(mlp((1, 6, 1)), rate=0.1, loss=regression()), regression_tasks),
     Case("maml-conv", lambda: maml(conv(), rate=0.2, steps=2), images),
+    Case("maml-pool", lambda: maml(pooled(), rate=0.2, steps=2), lambda: classification_tasks(1, 7, 7, shots=1)),
+    Case("maml-resnet", lambda: maml(ResNet12(3, 1, (2, 3)), rate=0.1), images),
     Case("maml-conv-partial", lambda: maml(conv(), rate=0.2, adapts=is_weight), images),
     Case("fomaml-mlp-norm", lambda: fomaml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors, False),
     Case("fomaml-conv", lambda: fomaml(conv(), rate=0.2, steps=2), images, False),

@@ -16,8 +16,8 @@ class ResNet12(nn.Module):
     """Four residual blocks of three 3×3 convolutions, a spatial mean, and a linear layer.
 
     ``h_0 = x`` · ``h_b = pool(σ(f_b(h_{b−1}) + BN(P_b * h_{b−1})))`` with ``f_b`` three convolutions, a normalisation
-    after each, σ after the first two; P_b a 1×1 convolution, σ the leaky ReLU of slope 0.1, and a 2×2 maximum that drops
-    an odd row and column. Convolutions have no biases, and Kaiming-normal weights.
+    after each, σ after the first two; P_b a 1×1 convolution, σ the leaky ReLU of slope 0.1, and a 2×2 maximum that
+    drops an odd row and column. Convolutions have no biases, and Kaiming-normal weights.
 
     Widths of 64, 160, 320, 640 are those of MetaOptNet (Lee et al. 2019) and of most work since; TADAM (Oreshkin et al.
     2018), who introduced the network, has 64, 128, 256, 512. Both also drop units or blocks of them in training; this

@@ -1,4 +1,4 @@
-"""Recipes: each a function that returns a complete typed configuration, a row of a published table where there is one."""
+"""Recipes: complete typed configurations by name, rows of published tables where there are such."""
 
 from collections.abc import Callable, Iterator, Mapping
 

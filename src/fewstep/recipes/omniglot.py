@@ -137,7 +137,9 @@ def reptile(ways: int, shots: int) -> Config:
             network=Network("reptile"), rate=1e-3 if five else 5e-4, steps=5 if five else 10, batch=10 if five else 20,
             test_steps=50, test_batch=5 if five else 10, carried=True,
         ),
-        training=replace(_TRAINING, steps=100_000 if five else 200_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
+        training=replace(
+            _TRAINING, steps=100_000 if five else 200_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"
+        ),
         testing=Testing(tasks=10_000, queries=1, statistics="joined"),
     )  # fmt: skip
 

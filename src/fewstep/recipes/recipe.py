@@ -28,6 +28,7 @@ class Recipe:
     published: tuple[Published, ...] = ()
 
     def __call__(self) -> Config:
+        """The configuration."""
         return replace(self.make(*self.arguments), recipe=self.name)
 
     @property
