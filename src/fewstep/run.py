@@ -124,7 +124,7 @@ class Run:
 
     def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
         executor = self.config.training.make_executor()
-        with self._at_test():
+        with self.at_test():
             scores = evaluate(
                 method, source, tasks, unadapted=False, baselines=False, executor=executor,
                 statistics=self.config.testing.statistics,
@@ -163,7 +163,7 @@ class Run:
             "task seed": seed,
             "training seed": self.config.seed,
         }
-        with self._at_test():
+        with self.at_test():
             return evaluate(
                 self.method,
                 source,
@@ -175,8 +175,8 @@ class Run:
                 progress=progress,
             )
 
-    def _at_test(self) -> AbstractContextManager[None]:
-        """The method as it is validated and tested."""
+    def at_test(self) -> AbstractContextManager[None]:
+        """The method as it is validated and tested, for a while."""
         return descending(self.method.learner, **_at_test(self.config))
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:

@@ -64,13 +64,7 @@ def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optim
     Raises:
         ValueError: when the file is not a checkpoint, or is one of another learner; the message names the difference.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
-        state = State(**json.loads(metadata["fewstep"]))
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a checkpoint of fewstep ({error}).") from error
+    state, tensors = _read(path)
     weights = {key.removeprefix("learner/"): t for key, t in tensors.items() if key.startswith("learner/")}
     expected = learner.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -82,6 +76,25 @@ def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optim
     if optimiser is not None:
         _restore(optimiser, [name for name, _ in learner.named_parameters()], tensors)
     return state
+
+
+def read_state(path: Path) -> State:
+    """The counters of a checkpoint, whatever its learner.
+
+    Raises:
+        ValueError: when the file is not a checkpoint.
+    """
+    return _read(path, tensors=False)[0]
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[State, dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            state = State(**json.loads((file.metadata() or {})["fewstep"]))
+            keys = file.keys() if tensors else ()
+            return state, {key: file.get_tensor(key) for key in keys}
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of fewstep ({error}).") from error
 
 
 def _restore(optimiser: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:

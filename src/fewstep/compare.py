@@ -1,0 +1,500 @@
+"""Runs and recipes judged on the same tasks, beside each other: ``fewstep compare``.
+
+What is compared must have met the same tasks, and that is looked at rather than believed: the sources of all methods
+are held against each other before anything is trained or tested.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.data import EpisodeSampler, TaskSource
+from fewstep.evaluation import evaluate, inner_steps
+from fewstep.evaluation.comparison import Compared, Comparison
+from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE
+from fewstep.evaluation.modes import descents
+from fewstep.recipes import RECIPES, Config, to_json
+from fewstep.recipes.problems import Split
+from fewstep.run import TEST_BATCH, Run, environment, stored_config
+from fewstep.training.checkpoint import read_state
+from fewstep.training.trainer import Progress
+
+logger = logging.getLogger("fewstep")
+
+TrainingBar: TypeAlias = Callable[[int], AbstractContextManager[Progress | None]]
+"""Shows a training of so many meta-steps."""
+TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
+"""Shows a test of so many tasks."""
+
+WITHOUT_EFFECT = (
+    "recipe", "device", "threads", "testing.tasks", "testing.seed", "testing.queries", "testing.shots", "testing.steps",
+    "training.log_every", "training.checkpoint_every", "training.compile", "training.recompute",
+)  # fmt: skip
+"""Settings that do not tell two methods apart."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One argument: a run, or a recipe with the folder of the run that it becomes."""
+
+    argument: str
+    config: Config
+    folder: Path
+    trained_here: bool
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """The tasks, in numbers that are the same for every method."""
+
+    split: Split
+    tasks: int
+    seed: int
+    counts: Mapping[str, int | None]
+
+    def source(self, run: Run) -> TaskSource:
+        return run.problem.source(self.split, tasks=min(self.tasks, TEST_BATCH), seed=self.seed, **self.counts)
+
+    @property
+    def last(self) -> int:
+        """The last step that is asked for."""
+        return (self.tasks - 1) // min(self.tasks, TEST_BATCH)
+
+
+def compare(
+    methods: Sequence[str | Path],
+    *,
+    out: str | Path,
+    split: Split = "test",
+    tasks: int | None = None,
+    seed: int | None = None,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    reference: str | None = None,
+    note: Callable[[str], None] = logger.info,
+    training_bar: TrainingBar = lambda _: nullcontext(),
+    test_bar: TestBar = lambda _: nullcontext(),
+) -> Comparison:
+    """Judge several methods on the same tasks, and write the comparison.
+
+    Counts that are omitted are those of the first method's test, for all: its ``testing`` settings, the first of its
+    ``shots`` if it has several. Tests run one after another on this machine, with one number of threads.
+
+    Args:
+        methods: folders of runs, or names of recipes. A recipe is trained in ``out/runs/RECIPE`` with its own settings
+            and seed 0, from where that folder stands. A run that has not finished is judged by its best meta-parameters
+            so far.
+        out: folder that gets the files of :meth:`Comparison.write`; those of an earlier comparison are replaced.
+        split: classes, or the stream of curves, to draw tasks from.
+        tasks: how many.
+        seed: of the tasks.
+        ways: N, classes in a task.
+        shots: K, support examples of each class.
+        queries: query examples of each class; all that remain when omitted there too.
+        reference: whose differences are shown: a method as given or as labelled, or a baseline as labelled; the first
+            method when omitted.
+        note: told, in a line, what is being done.
+        training_bar: a context that shows a training's progress.
+        test_bar: a context that shows a test's progress.
+
+    Raises:
+        ValueError: when an argument is neither a run nor a recipe, a method has other tasks than the first or cannot
+            solve them, regression meets classification, or a reference is not there.
+    """
+    folder = Path(out)
+    entries = _resolve(methods, folder)
+    labels = _labels(entries)
+    threads = torch.get_num_threads()
+    try:
+        protocol, shown, kinds = _checked(entries, labels, split, tasks, seed, ways, shots, queries, threads, note)
+        chosen = _reference(reference, entries, labels, [name for names in kinds.values() for name in names])
+        for entry, label in zip(entries, labels, strict=True):
+            if entry.trained_here:
+                _train(entry, label, threads, note, training_bar)
+        rows: list[Compared] = []
+        baselines: list[Compared] = []
+        for entry, label in zip(entries, labels, strict=True):
+            note(f"testing {label}")
+            torch.set_num_threads(threads)
+            run = Run.open(entry.folder, note)
+            torch.set_num_threads(threads)  # a run's own number is for its training
+            row, plain, score, higher = _judge(run, label, protocol, kinds.get(label, ()), test_bar)
+            rows.append(row)
+            baselines += plain
+        machine = str(environment(entries[0].config)["machine"])
+    finally:
+        torch.set_num_threads(threads)
+    comparison = Comparison([*rows, *baselines], score, higher, chosen, shown, machine, threads)
+    comparison.write(folder)
+    return comparison
+
+
+def _resolve(methods: Sequence[str | Path], out: Path) -> list[_Entry]:
+    """What the arguments name."""
+    if not methods:
+        raise ValueError("nothing to compare: give folders of runs, or names of recipes.")
+    entries = []
+    for argument in map(str, methods):
+        path = Path(argument)
+        if (path / "config.json").exists():
+            entries.append(_Entry(argument, stored_config(path), path, False))
+        elif argument in RECIPES:
+            config = replace(RECIPES[argument](), seed=0)
+            entries.append(_Entry(argument, config, out / "runs" / argument, True))
+        else:
+            raise ValueError(
+                f"{argument} is neither the folder of a run (it has no config.json) nor a recipe; the recipes are "
+                f"{', '.join(RECIPES)}."
+            )
+    for i, entry in enumerate(entries):
+        for other in entries[:i]:
+            if entry.folder.resolve() == other.folder.resolve():
+                raise ValueError(f"{other.argument} and {entry.argument} are one run: give each method once.")
+    return entries
+
+
+def _labels(entries: Sequence[_Entry]) -> list[str]:
+    """Names of rows: the recipe, and what tells apart runs that share it."""
+    labels = []
+    settings = [_flat(entry.config) for entry in entries]
+    for entry, own in zip(entries, settings, strict=True):
+        recipe = entry.config.recipe
+        kin = [other for other in settings if other["recipe"] == recipe]
+        apart = [name for name in own if any(other.get(name) != own[name] for other in kin)]
+        apart = [name for name in apart if name not in WITHOUT_EFFECT]
+        what = ", ".join(f"{name}={_value(own[name])}" for name in apart)
+        short = 0 < len(apart) <= 2 and len(what) <= 40
+        labels.append(recipe if len(kin) == 1 else f"{recipe} {what}" if short else f"{recipe} ({entry.folder.name})")
+    return [
+        label if labels.count(label) == 1 else f"{entry.config.recipe} ({entry.folder})"
+        for label, entry in zip(labels, entries, strict=True)
+    ]
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """The settings by dotted names."""
+
+    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return dict(walk(json.loads(to_json(config)), ""))
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _checked(
+    entries: Sequence[_Entry],
+    labels: Sequence[str],
+    split: Split,
+    tasks: int | None,
+    seed: int | None,
+    ways: int | None,
+    shots: int | None,
+    queries: int | None,
+    threads: int,
+    note: Callable[[str], None],
+) -> tuple[_Protocol, dict[str, Any], dict[str, tuple[str, str]]]:
+    """Open every method, and see that all have the same tasks and can solve them.
+
+    Returns:
+        The tasks; how to state them; and the labels of the baselines by that of the method that evaluates them, the
+        first one of each kind of inputs.
+    """
+    testing = entries[0].config.testing
+    wanted = {"tasks": tasks, "ways": ways, "shots": shots, "queries": queries}
+    for name, number in wanted.items():
+        if number is not None and number < (2 if name == "tasks" else 1):
+            raise ValueError(f"{name} must be at least {2 if name == 'tasks' else 1}, got {number}.")
+    given: dict[str, int | None] = {
+        "shots": shots or next(iter(testing.shots), None),
+        "queries": queries or testing.queries,
+    }
+    protocol = _Protocol(split, tasks or testing.tasks, testing.seed if seed is None else seed, given)
+    first: TaskSource | None = None
+    shown: dict[str, Any] = {}
+    regression = False
+    inputs: list[tuple[str, str, Tensor]] = []
+    for entry, label in zip(entries, labels, strict=True):
+        torch.set_num_threads(threads)
+        run = _opened(entry, label, note)
+        if first is None:
+            regression = run.problem.regression
+            if ways is not None and regression:
+                raise ValueError(f"{label} is a regression, which has no ways: leave --ways out.")
+            if ways is not None:
+                protocol = replace(protocol, counts={**given, "ways": ways})
+            first = source = protocol.source(run)
+            # From here on whatever the first source chose is asked of all.
+            names = ("shots", "queries") if regression else ("ways", "shots", "queries")
+            counts = {name: getattr(source, name) for name in names}
+            protocol = replace(protocol, counts=counts)
+            shown = _stated(run, source, protocol)
+        else:
+            if run.problem.regression != regression:
+                kinds_of = {True: "a regression", False: "a classification"}
+                raise ValueError(
+                    f"{labels[0]} is {kinds_of[regression]} and {label} {kinds_of[not regression]}: they have no task "
+                    "in common. Compare each kind by itself."
+                )
+            with _solving(label):
+                source = protocol.source(run)
+            apart = _apart(first, source, (labels[0], label), protocol)
+            if apart is not None:
+                raise ValueError(
+                    f"{labels[0]} and {label} do not have the same tasks: {apart}. "
+                    + _advice(entries[0].config, entry.config)
+                )
+        with _solving(label), run.at_test():
+            evaluate(
+                run.method, source, 1, unadapted=False, baselines=False, statistics=run.config.testing.statistics
+            )  # fmt: skip
+        if not regression:
+            kind = "features" if run.problem.extractor is not None else "images"
+            x = source.batch(0, slice(0, 1)).support.x.detach().float().cpu()
+            # Features of one network may differ by rounding from machine to machine; other features differ by far.
+            if not any(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) for _, _, y in inputs):
+                inputs.append((label, kind, x))
+    kinds = [kind for _, kind, _ in inputs]
+    described = {label: kind if kinds.count(kind) == 1 else f"{kind} of {label}" for label, kind, _ in inputs}
+    return protocol, shown, {
+        label: (f"{NEAREST_MEAN} ({what})", f"{RIDGE} ({what})") for label, what in described.items()
+    }  # fmt: skip
+
+
+def _opened(entry: _Entry, label: str, note: Callable[[str], None]) -> Run:
+    if not entry.trained_here:
+        return Run.open(entry.folder, note)
+    if not (entry.folder / "config.json").exists():
+        # Of a beginning that was killed there may be all but the configuration, which is written last.
+        for name in ("environment.json", "problem.json", "extractor.safetensors"):
+            (entry.folder / name).unlink(missing_ok=True)
+        for left_over in entry.folder.glob(".*.part"):
+            left_over.unlink()
+        return Run.create(entry.config, entry.folder, note)
+    kept, wanted = _flat(stored_config(entry.folder)), _flat(entry.config)
+    changed = [name for name in wanted if kept.get(name) != wanted[name]]
+    if changed or kept.keys() != wanted.keys():
+        raise ValueError(
+            f"{entry.folder} holds a run with other settings than the recipe {entry.argument} "
+            f"({', '.join(changed)}): give that folder itself, or another --out."
+        )
+    return Run.resume(entry.folder, note)
+
+
+@contextmanager
+def _solving(label: str) -> Iterator[None]:
+    """A failure of what is inside names the method."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{label} cannot solve these tasks: {error}") from error
+    except RuntimeError as error:  # of shapes: torch names no method and no setting
+        raise ValueError(
+            f"{label} cannot solve these tasks ({error}): a network with an output for each class solves tasks of as "
+            "many ways as it was trained with. Compare at those ways."
+        ) from error
+
+
+def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]:
+    """The protocol, for the reader of the comparison."""
+    data = dict(run.problem.protocol)
+    for name in ("training", "features", "features normalised"):  # these are the method's own
+        data.pop(name, None)
+    classes = data.pop("classes", None)
+    stated = {**data, "evaluated on": protocol.split}
+    if classes is not None:
+        stated["classes"] = classes[protocol.split]
+    if source.ways is not None:
+        stated["ways"] = source.ways
+    queries = protocol.counts["queries"]
+    return {
+        **stated,
+        "shots": protocol.counts["shots"],
+        "queries": "all remaining" if queries is None else queries,
+        "tasks": protocol.tasks,
+        "task seed": protocol.seed,
+    }
+
+
+def _apart(a: TaskSource, b: TaskSource, labels: tuple[str, str], protocol: _Protocol) -> str | None:
+    """What tells the tasks of two sources apart; None where they are the same."""
+    first, second = labels
+    if isinstance(a, EpisodeSampler) and isinstance(b, EpisodeSampler):
+        one, other = a.dataset, b.dataset
+        where = f"{protocol.split} classes"
+        if one.classes != other.classes:
+            return f"{where}: {one.classes} in {first}, {other.classes} in {second}"
+        for c, (name, its) in enumerate(zip(one.class_names, other.class_names, strict=True)):
+            if name != its:
+                return f"{where}: number {c} is {name!r} in {first}, {its!r} in {second}"
+        if not np.array_equal(one.offsets, other.offsets):
+            c = int(np.flatnonzero(one.sizes != other.sizes)[0])
+            return f"examples of {one.class_names[c]!r}: {one.sizes[c]} in {first}, {other.sizes[c]} in {second}"
+    for name in [field.name for field in fields(a)] if is_dataclass(a) else ["ways", "tasks"]:
+        mine, yours = getattr(a, name), getattr(b, name, None)
+        if name not in ("dataset", "dtype", "device") and mine != yours:
+            return f"{name}: {mine} in {first}, {yours} in {second}"
+    for step in sorted({0, protocol.last}):
+        if isinstance(a, EpisodeSampler) and isinstance(b, EpisodeSampler):
+            drawn = [a.indices(step), b.indices(step)]
+            same = all(
+                np.array_equal(getattr(drawn[0], field.name), getattr(drawn[1], field.name))
+                for field in fields(drawn[0])
+            )
+        else:
+            parts = [zip(*sides, strict=True) for sides in zip(a.batch(step), b.batch(step), strict=True)]
+            # One source may compute in float64: what it rounds to is the same task.
+            same = all(
+                x.shape == y.shape and torch.equal(x.float().cpu(), y.float().cpu())
+                for pairs in parts
+                for x, y in pairs
+            )
+        if not same:
+            return f"what is drawn at step {step} of the source differs"
+    return None
+
+
+def _advice(first: Config, second: Config) -> str:
+    one, other = _flat(first), _flat(second)
+    names = sorted(name for name in one.keys() | other.keys() if name.startswith("data."))
+    apart = [f"{n}={_value(one[n])} and {_value(other[n])}" for n in names if n in one and n in other
+             and one[n] != other[n] and n != "data.kind"]  # fmt: skip
+    settings = f"Their settings differ in {', '.join(apart)}. " if apart else ""
+    return f"{settings}Train one of them with the data settings of the other (fewstep train --help), and compare those."
+
+
+def _reference(wanted: str | None, entries: Sequence[_Entry], labels: Sequence[str], baselines: Sequence[str]) -> str:
+    """The label that ``--reference`` means."""
+    if wanted is None:
+        return labels[0]
+    if wanted in labels or wanted in baselines:
+        return wanted
+    for entry, label in zip(entries, labels, strict=True):
+        if wanted in (entry.argument, entry.folder.name, str(entry.folder)):
+            return label
+    raise ValueError(f"there is no method {wanted!r} to refer to; there are {', '.join([*labels, *baselines])}.")
+
+
+def _train(entry: _Entry, label: str, threads: int, note: Callable[[str], None], training_bar: TrainingBar) -> None:
+    """Train a recipe from where its folder stands."""
+    last = entry.folder / "last.safetensors"
+    if last.exists() and read_state(last).finished:
+        note(f"{label}: trained already, in {entry.folder}")
+        return
+    note(f"training {label} in {entry.folder}")
+    torch.set_num_threads(threads)
+    run = Run.resume(entry.folder, note)
+    with training_bar(entry.config.training.steps) as progress:
+        run.train(progress)
+
+
+def _judge(
+    run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], test_bar: TestBar
+) -> tuple[Compared, list[Compared], str, bool]:
+    """The row of a method, those of the baselines on its inputs, and what the scores are."""
+    source, learner, config = protocol.source(run), run.method.learner, run.config
+    executor = config.training.make_executor()
+
+    def scored(plain: bool) -> Any:
+        with test_bar(protocol.tasks) as progress:
+            return evaluate(
+                run.method, source, protocol.tasks, unadapted=False, baselines=plain, executor=executor,
+                statistics=config.testing.statistics, progress=progress,
+            )  # fmt: skip
+
+    unadapted, rivals = None, None
+    with run.at_test():
+        taken = tuple(stage.steps for stage in descents(learner))
+        began = time.perf_counter()
+        adapted = scored(False)
+        seconds = (time.perf_counter() - began) / protocol.tasks
+        # In two passes, so that the time is that of the method alone.
+        if taken:
+            with inner_steps(learner, 0):
+                rivals = scored(bool(baselines))
+            unadapted = rivals.scores[ADAPTED]
+        elif baselines:
+            rivals = scored(True)
+    row = Compared(
+        label=label,
+        scores=adapted.scores[ADAPTED],
+        unadapted=unadapted,
+        algorithm=type(config.method).__name__,
+        inputs="" if run.problem.regression else "features" if run.problem.extractor is not None else "images",
+        inner_steps=taken,
+        statistics=adapted.protocol.get("batch statistics"),
+        transductive=adapted.transductive,
+        test_seconds=seconds,
+        **_training(run),
+    )
+    rows = []
+    for name, score in zip(baselines, (NEAREST_MEAN, RIDGE), strict=False):
+        assert rivals is not None
+        kind = name.partition("(")[2].rstrip(")")
+        rows.append(
+            Compared(label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind)
+        )
+    return row, rows, adapted.score_name, adapted.higher_is_better
+
+
+def _training(run: Run) -> dict[str, Any]:
+    """What the run's folder says of its training."""
+    config, best = run.config, read_state(run.folder / "best.safetensors")
+    last = run.folder / "last.safetensors"
+    state = read_state(last) if last.exists() else best
+    notes = []
+    if best.step != state.step:
+        notes.append(f"tested as of meta-step {best.step:,}, the best in validation")
+    if state.nonfinite:
+        notes.append(f"{state.nonfinite:,} non-finite meta-steps")
+    if changed := _changed(config):
+        notes.append(f"not the recipe's: {changed}")
+    facts = _json(run.folder / "environment.json")
+    trained_on = run.problem.protocol.get("training") or f"{getattr(config.data, 'shots', '?')}-shot"
+    return {
+        "trained_on": trained_on,
+        "steps": state.step,
+        "planned": config.training.steps,
+        "finished": state.finished,
+        "best_step": best.step,
+        "tasks_per_step": config.training.tasks,
+        "training_seconds": state.seconds,
+        "threads": facts.get("threads"),
+        "machine": facts.get("machine"),
+        "notes": tuple(notes),
+    }
+
+
+def _changed(config: Config) -> str:
+    """Settings in which a run differs from the recipe of its name, as that is in this version; briefly."""
+    if config.recipe not in RECIPES:
+        return ""
+    own, recipe = _flat(config), _flat(RECIPES[config.recipe]())
+    apart = [n for n in own if n not in WITHOUT_EFFECT and n != "seed" and n in recipe and own[n] != recipe[n]]
+    shown = [f"{name}={_value(own[name])}" for name in apart[:3]]
+    return ", ".join([*shown, *([f"and {len(apart) - 3} more"] if len(apart) > 3 else [])])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
