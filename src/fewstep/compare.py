@@ -155,8 +155,8 @@ def _resolve(methods: Sequence[str | Path], out: Path) -> list[_Entry]:
             entries.append(_Entry(argument, config, out / "runs" / argument, True))
         else:
             raise ValueError(
-                f"{argument} is neither the folder of a run (it has no config.json) nor a recipe; the recipes are "
-                f"{', '.join(RECIPES)}."
+                f"{argument} is neither the folder of a run (it has no config.json) nor a recipe: fewstep list shows "
+                "the recipes."
             )
     for i, entry in enumerate(entries):
         for other in entries[:i]:
@@ -306,7 +306,8 @@ def _solving(label: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{label} cannot solve these tasks: {error}") from error
-    except RuntimeError as error:  # of shapes: torch names no method and no setting
+    # Of shapes, from torch, which names no method and no setting; a TypeError where shapes are checked as in the tests.
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"{label} cannot solve these tasks ({error}): a network with an output for each class solves tasks of as "
             "many ways as it was trained with. Compare at those ways."
@@ -320,7 +321,7 @@ def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]
         data.pop(name, None)
     classes = data.pop("classes", None)
     stated = {**data, "evaluated on": protocol.split}
-    if classes is not None:
+    if isinstance(classes, dict):
         stated["classes"] = classes[protocol.split]
     if source.ways is not None:
         stated["ways"] = source.ways
