@@ -126,7 +126,7 @@ def test_regression_runs_are_tested_at_several_shots(tmp_path: Path) -> None:
 
 def test_a_run_is_tested_and_used_with_the_inner_steps_of_a_test(tmp_path: Path) -> None:
     main([
-        "train", "anil-omniglot", "--data.no-rotations", "--data.no-test-rotations", "--method.rate", "0.1",
+        "train", "anil-omniglot-5way-1shot", "--data.no-rotations", "--data.no-test-rotations", "--method.rate", "0.1",
         "--method.network.hidden", "4", "4", "--method.test-steps", "3", "--training.steps", "1",
         "--training.tasks", "1", "--training.compile", "off", "--training.validation-tasks", "2",
         "--testing.tasks", "5", "--testing.queries", "2", "--testing.steps", "1", "3", "--out", str(tmp_path / "run"),
@@ -139,9 +139,13 @@ def test_a_run_is_tested_and_used_with_the_inner_steps_of_a_test(tmp_path: Path)
     assert descents(Run.open(tmp_path / "run").method.learner)[0].steps == 1, "training goes on with its own"
 
 
-def test_every_algorithm_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_algorithm_and_every_family_of_recipes_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["list"])
     shown = capsys.readouterr().out
+    for recipe in RECIPES.values():
+        start, *_ = recipe.family.partition("{")
+        assert recipe.name.startswith(start)
+        assert recipe.family in shown
     for name in algorithms.__all__:
         assert re.search(rf"^{name.removeprefix('fo')} ", shown, re.MULTILINE), name
 
@@ -150,10 +154,11 @@ def test_every_algorithm_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_recipes_are_listed_shown_and_survive_json(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["list"])
-    assert name in capsys.readouterr().out
     main(["show", name])
-    assert '"steps"' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert '"steps"' in shown
+    for published in RECIPES[name].published:
+        assert published.score in shown
     (tmp_path / "config.json").write_text(to_json(RECIPES[name]()))
     assert from_json(tmp_path / "config.json") == RECIPES[name]()
 
@@ -162,7 +167,9 @@ def test_recipes_are_listed_shown_and_survive_json(
     ("arguments", "message"),
     [
         (["trian"], "no command 'trian'"),
-        (["train", "leo-imagenet"], "no recipe 'leo-imagenet'"),
+        (["train", "leo-omnglot"], "no recipe 'leo-omnglot'; did you mean leo-omniglot"),
+        (["show", "maml-omniglot"], "did you mean maml-omniglot-5way-1shot, maml-omniglot-5way-5shot, maml-omnigl"),
+        (["train", "maml-miniimagenet-5way-1shot"], "give the folder of its images by --data.path"),
         (["evaluate", "nowhere"], "not a run"),
         (["train", "maml-sinusoid", "--device", "cuda:77"], "cuda:77"),
         (["train", "maml-sinusoid", "--training.steps", "0"], "at least 1"),

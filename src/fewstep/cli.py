@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import inspect
 import logging
 import re
@@ -227,24 +228,20 @@ def list_recipes() -> None:
 
     from fewstep.recipes.config import Algorithm
 
-    def table(*columns: str) -> Table:
+    def table(name: str) -> Table:
         made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in columns:
-            made.add_column(column, style="bold" if column == columns[0] else "")
+        made.add_column(name, style="bold", no_wrap=True)
+        made.add_column("what it is")
         return made
 
-    families: dict[str, list[Recipe]] = {}
-    for recipe in RECIPES.values():
-        families.setdefault(recipe.family, []).append(recipe)
-    methods = table("method", "what it is", "recipes")
+    methods, recipes = table("method"), table("recipe")
     for kind in get_args(Algorithm):
-        used = [family for family, (first, *_) in families.items() if isinstance(first().method, kind)]
-        function = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
-        methods.add_row(function, _first_line(inspect.getdoc(kind)), ", ".join(used))
-    recipes = table("recipe", "what it is")
-    for family, members in families.items():
-        endings = [recipe.name.removeprefix(family) for recipe in members]
-        recipes.add_row(family + (f"{{{','.join(endings)}}}" if any(endings) else ""), _first_line(members[0].about))
+        methods.add_row(re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), _first_line(inspect.getdoc(kind)))
+    families: dict[str, Recipe] = {}
+    for recipe in RECIPES.values():
+        families.setdefault(recipe.family, recipe)
+    for family, first in families.items():
+        recipes.add_row(family, _first_line(first.about))
     console.print(methods)
     console.print()
     console.print(recipes)
@@ -264,7 +261,7 @@ def show(recipe: tyro.conf.Positional[str]) -> None:
     known = RECIPES[recipe]
     console.print(known.about, highlight=False, markup=False)
     console.print(f"\n[bold]data[/]       {config.data.needs}", highlight=False)
-    published = "\n           ".join(map(str, known.published)) or "nothing that we know of"
+    published = "; ".join(map(str, known.published)) or "nothing that we know of"
     console.print(f"[bold]published[/]  {published}\n", highlight=False)
     console.print_json(to_json(config))
 
@@ -272,7 +269,10 @@ def show(recipe: tyro.conf.Positional[str]) -> None:
 def _recipe(name: str | None) -> Config:
     if name is None or name not in RECIPES:
         given = "no recipe was given" if name is None else f"there is no recipe {name!r}"
-        raise ValueError(f"{given}; choose one of: {', '.join(RECIPES)}.")
+        near = [known for known in RECIPES if name and known.startswith(name)]
+        near = near or difflib.get_close_matches(name or "", RECIPES, n=3)
+        meant = f"; did you mean {', '.join(near)}?" if near else "."
+        raise ValueError(f"{given}{meant} `fewstep list` shows all of them.")
     return RECIPES[name]()
 
 

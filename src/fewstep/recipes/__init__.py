@@ -1,14 +1,13 @@
 """Recipes: complete typed configurations by name, rows of published tables where there are such."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from fewstep.recipes import omniglot, sinusoid
+from fewstep.recipes import omniglot, photographs, sinusoid
 from fewstep.recipes.config import Config, Testing, from_json, to_json
-from fewstep.recipes.published import MAML_FC, OMNIGLOT, Published
+from fewstep.recipes.problems import CifarImages, ImageNetImages
+from fewstep.recipes.published import CIFAR_FS, MINI_IMAGENET, OMNIGLOT, Published
 from fewstep.recipes.recipe import Recipe
-
-Settings = tuple[tuple[int, int], ...]
-_ALL: Settings = ((5, 1), (5, 5), (20, 1), (20, 5))
 
 
 def _single(make: Callable[[], Config]) -> Recipe:
@@ -16,33 +15,57 @@ def _single(make: Callable[[], Config]) -> Recipe:
     return Recipe(name, make, (), name)
 
 
-def _omniglot(
-    make: Callable[[int, int], Config],
-    settings: Settings = _ALL,
-    published: Mapping[tuple[int, int], Published] | None = None,
+def _family(
+    make: Callable[..., Config],
+    dataset: str,
+    ways: Sequence[int],
+    arguments: Callable[[int, int], tuple[Any, ...]],
+    published: Mapping[tuple[int, int], Published],
 ) -> Iterator[Recipe]:
-    """One recipe for every number of ways and shots."""
-    method = make.__name__.replace("_", "-")
-    known = OMNIGLOT.get(method, {}) if published is None else published
-    for ways, shots in settings:
-        name = f"{method}-omniglot-{ways}way-{shots}shot"
-        yield Recipe(name, make, (ways, shots), f"{method}-omniglot", tuple(filter(None, [known.get((ways, shots))])))
+    """A recipe for each number of ways, and for one shot and for five."""
+    stem = f"{make.__name__.replace('_', '-')}-{dataset}"
+    some = f"{{{','.join(map(str, ways))}}}" if len(ways) > 1 else str(ways[0])
+    for n in ways:
+        for k in (1, 5):
+            known = (published[n, k],) if (n, k) in published else ()
+            yield Recipe(f"{stem}-{n}way-{k}shot", make, arguments(n, k), f"{stem}-{some}way-{{1,5}}shot", known)
+
+
+def _omniglot(make: Callable[[int, int], Config], *ways: int) -> Iterator[Recipe]:
+    return _family(make, "omniglot", ways or (5, 20), lambda n, k: (n, k), OMNIGLOT.get(make.__name__, {}))
+
+
+def _photographs(make: Callable[[photographs.Data, int], Config]) -> Iterator[Recipe]:
+    """Five ways on CIFAR-FS and on miniImageNet."""
+    yield from _family(make, "cifarfs", (5,), lambda _, k: (CifarImages, k), CIFAR_FS.get(make.__name__, {}))
+    yield from _family(
+        make, "miniimagenet", (5,), lambda _, k: (ImageNetImages, k), MINI_IMAGENET.get(make.__name__, {})
+    )
 
 
 _RECIPES = (
     _single(omniglot.leo_omniglot),
     _single(omniglot.leo_omniglot_5way),
     *_omniglot(omniglot.maml),
-    *_omniglot(omniglot.maml_fc, ((5, 1), (5, 5)), MAML_FC),
+    *_omniglot(omniglot.maml_fc, 5),
     *_omniglot(omniglot.fomaml),
     *_omniglot(omniglot.anil),
     *_omniglot(omniglot.meta_sgd),
     *_omniglot(omniglot.meta_curvature),
-    *_omniglot(omniglot.meta_lstm, ((5, 1), (5, 5))),
+    *_omniglot(omniglot.meta_lstm, 5),
     *_omniglot(omniglot.reptile),
     *_omniglot(omniglot.imaml),
     *_omniglot(omniglot.protonet),
-    *_omniglot(omniglot.protomaml, ((5, 1), (5, 5))),
+    *_omniglot(omniglot.protomaml, 5),
+    *_photographs(photographs.maml),
+    *_photographs(photographs.fomaml),
+    *_photographs(photographs.anil),
+    *_photographs(photographs.meta_sgd),
+    *_photographs(photographs.meta_curvature),
+    *_photographs(photographs.meta_lstm),
+    *_photographs(photographs.reptile),
+    *_photographs(photographs.imaml),
+    *_photographs(photographs.protonet),
     _single(sinusoid.maml_sinusoid),
     _single(sinusoid.meta_sgd_sinusoid),
     _single(sinusoid.fomaml_sinusoid),

@@ -24,10 +24,17 @@ from fewstep.recipes.methods import (
     Protonet,
     Reptile,
 )
-from fewstep.recipes.problems import OmniglotFeatures, OmniglotImages, Place, SinusoidTasks
+from fewstep.recipes.problems import (
+    CifarImages,
+    ImageNetImages,
+    OmniglotFeatures,
+    OmniglotImages,
+    Place,
+    SinusoidTasks,
+)
 from fewstep.training import Training
 
-Data = SinusoidTasks | OmniglotImages | OmniglotFeatures
+Data = SinusoidTasks | OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Algorithm = Leo | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | Protonet | Protomaml
 
 

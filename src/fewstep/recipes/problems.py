@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from fewstep.data import Dataset, EpisodeSampler, Sinusoids, TaskSource, omniglot
+from fewstep.data.cifar import cifar_fs, fc100
+from fewstep.data.imagenet import mini_imagenet, tiered_imagenet
 from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed
 
 Split = Literal["train", "val", "test"]
@@ -109,13 +111,13 @@ class Images:
     train_shots: int | None = None
     """Support examples of each class in a training task. None: as many as in a test task."""
 
-    def dataset(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split; ``report`` is told what takes time."""
         raise NotImplementedError
 
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of images ``[channels, side, side]``."""
-        images = {split: self.dataset(split, report) for split in SPLITS}
+        images = {split: self.images(split, report) for split in SPLITS}
         source, shape = self._source(images.__getitem__, place), images["test"].feature_shape
         return Problem(source, shape, self.ways, self._protocol(images))
 
@@ -127,8 +129,8 @@ class Images:
             ways: int | None = None,
             shots: int | None = None,
             queries: int | None = None,
-        ) -> EpisodeSampler:
-            return EpisodeSampler(
+        ) -> TaskSource:
+            sampler = EpisodeSampler(
                 dataset(split),
                 ways=ways or ((self.train_ways or self.ways) if split == "train" else self.ways),
                 shots=shots or ((self.train_shots or self.shots) if split == "train" else self.shots),
@@ -139,8 +141,12 @@ class Images:
                 dtype=place.dtype,
                 device=place.device,
             )
+            return self._augmented(sampler) if split == "train" else sampler
 
         return source
+
+    def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
+        return sampler
 
     def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
         return {
@@ -160,7 +166,7 @@ class OmniglotImages(Images):
     test_rotations: bool = False
     """The same for validation and test."""
 
-    def dataset(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split, ink = 1."""
         return omniglot(
             split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
@@ -169,6 +175,68 @@ class OmniglotImages(Images):
     def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
         stated = {"dataset": "Omniglot", "split": self.scheme}
         return stated | super()._protocol(images) | {"test rotations": self.test_rotations}
+
+
+@dataclass(frozen=True)
+class Photographs(Images):
+    """Colour images, which a training task may show changed."""
+
+
+@dataclass(frozen=True)
+class CifarImages(Photographs):
+    """32×32 photographs of CIFAR-100's classes."""
+
+    needs: ClassVar[str] = (
+        "CIFAR-100's archive cifar-100-python.tar.gz (161 MB), downloaded by itself; or a local copy: --data.path"
+    )
+
+    dataset: Literal["cifar-fs", "fc100"] = "cifar-fs"
+    """CIFAR-FS (64/16/20 classes) or FC100 (12/4/4 superclasses: 60/20/20 classes)."""
+    path: str | None = None
+    """cifar-100-python.tar.gz, the folder that it unpacks to, or a folder of images with a folder per class. None:
+    download it once."""
+
+    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The images of a split."""
+        load = cifar_fs if self.dataset == "cifar-fs" else fc100
+        return load(split, path=self.path, report=report)
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        return {"dataset": {"cifar-fs": "CIFAR-FS", "fc100": "FC100"}[self.dataset]} | super()._protocol(images)
+
+
+@dataclass(frozen=True)
+class ImageNetImages(Photographs):
+    """Photographs of ImageNet's classes."""
+
+    needs: ClassVar[str] = (
+        "miniImageNet's (or tieredImageNet's) images, a folder per class or Ravi's CSV layout, which you may have by "
+        "ImageNet's licence only: --data.path"
+    )
+
+    dataset: Literal["miniImageNet", "tieredImageNet"] = "miniImageNet"
+    """miniImageNet (Ravi's split, 64/16/20 classes) or tieredImageNet (351/97/160)."""
+    path: str | None = None
+    """The folder of images."""
+    size: int = 84
+    """Side to which images are reduced."""
+
+    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The images of a split.
+
+        Raises:
+            ValueError: when no folder was given.
+        """
+        if self.path is None:
+            raise ValueError(
+                f"{self.dataset} cannot be downloaded freely: give the folder of its images by --data.path, with a "
+                "folder per class named by its WordNet number, or Ravi's images/ and train.csv, val.csv, test.csv."
+            )
+        load = mini_imagenet if self.dataset == "miniImageNet" else tiered_imagenet
+        return load(split, self.path, size=self.size, report=report)
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        return {"dataset": self.dataset, "size": self.size} | super()._protocol(images)
 
 
 @dataclass(frozen=True)
@@ -186,7 +254,7 @@ class OmniglotFeatures(OmniglotImages):
         With the ``extractor`` that a run has kept, its features, computed for a split when that is first asked for:
         they are what the run was trained on, whatever this machine would compute.
         """
-        images = {split: self.dataset(split, report) for split in SPLITS}
+        images = {split: self.images(split, report) for split in SPLITS}
         if extractor is None:
 
             def progress(done: int, total: int, metrics: dict[str, float]) -> None:

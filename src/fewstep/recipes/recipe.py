@@ -17,7 +17,8 @@ class Recipe:
         name: as users give it.
         make: returns the configuration; its docstring describes it.
         arguments: of ``make``.
-        family: what the recipes have in common that differ in their arguments alone; the name where there is no other.
+        family: stands for all recipes that differ in their arguments alone, as a shell's braces do:
+            "maml-cifarfs-5way-{1,5}shot"; the name where there is no other.
         published: what its paper, or another, reports for it.
     """
 

@@ -1,0 +1,147 @@
+"""Recipes on photographs: miniImageNet at 84×84, and CIFAR-FS at 32×32.
+
+On miniImageNet the settings are each paper's own. For CIFAR-FS no paper of these methods prints any, so the same ones
+are used there, at the images' native size; nothing is tuned. Where nothing else is said, queries are normalised by
+their own batch (transductive).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fewstep.recipes.config import Config, Testing
+from fewstep.recipes.methods import (
+    Anil,
+    Imaml,
+    Maml,
+    MetaCurvature,
+    MetaLstm,
+    MetaSgd,
+    Network,
+    Protonet,
+    Reptile,
+)
+from fewstep.recipes.problems import CifarImages, ImageNetImages
+from fewstep.training import Training
+
+Data = Callable[..., CifarImages | ImageNetImages]
+
+_TRAINING = Training(
+    steps=60_000, tasks=4, rate=1e-3, executor="loop", validate_every=1000, validation_tasks=200, log_every=20,
+    checkpoint_every=100,
+)  # fmt: skip
+
+
+def maml(data: Data, shots: int) -> Config:
+    """MAML with its authors' settings.
+
+    Their loss sums over the N·K support rows and divides by K, so their α = 0.01 is 0.05 for a mean. Tests have as many
+    queries as support examples, training 15 a class.
+    """
+    return Config(
+        recipe="maml",
+        data=data(shots=shots),
+        method=Maml(network=Network("maml-mini"), rate=0.05, steps=5, test_steps=10),
+        training=replace(_TRAINING, tasks=4 if shots == 1 else 2, clip_value=10.0),
+        testing=Testing(tasks=600, queries=shots),
+    )
+
+
+def fomaml(data: Data, shots: int) -> Config:
+    """First-order MAML with the settings of MAML."""
+    config = maml(data, shots)
+    return replace(config, method=replace(config.method, first_order=True))
+
+
+def anil(data: Data, shots: int) -> Config:
+    """ANIL with the settings of MAML."""
+    config = maml(data, shots)
+    return replace(config, method=Anil(network=Network("maml-mini"), rate=0.05, steps=5, test_steps=10))
+
+
+def meta_sgd(data: Data, shots: int) -> Config:
+    """Meta-SGD with one step; rates start as in its paper, all else is as with MAML.
+
+    The paper does not print all of its settings.
+    """
+    config = maml(data, shots)
+    return replace(config, method=MetaSgd(network=Network("maml-mini")))
+
+
+def meta_curvature(data: Data, shots: int) -> Config:
+    """Meta-Curvature with five steps, 64 channels and 100,000 meta-steps, as its authors say; all else as with MAML.
+
+    Their program for photographs was never released.
+    """
+    config = maml(data, shots)
+    network = Network("maml-mini", hidden=(64, 64, 64, 64))
+    training = replace(config.training, steps=100_000)
+    return replace(config, method=MetaCurvature(network=network, rate=0.05, steps=5), training=training)
+
+
+def meta_lstm(data: Data, shots: int) -> Config:
+    """Meta-LSTM with its authors' settings.
+
+    The inner loop moves the normalisation's parameters too; tests normalise by the support's running statistics, so
+    they are not transductive.
+    """
+    one = shots == 1
+    return Config(
+        recipe="meta-lstm",
+        data=data(shots=shots),
+        method=MetaLstm(
+            network=Network("meta-lstm", momentum=0.9 if one else 0.95), steps=12 if one else 8,
+            gradient_scale=1 / (5 * shots),
+        ),
+        training=replace(
+            _TRAINING, steps=75_000 if one else 50_000, tasks=1, clip_norm=0.25, clip_scope="global",
+            validation_tasks=100,
+        ),
+        testing=Testing(tasks=600, queries=15, statistics="running"),
+    )  # fmt: skip
+
+
+def reptile(data: Data, shots: int) -> Config:
+    """Reptile with its authors' settings: 15 training shots, 50 inner steps at test, one query a class.
+
+    Adam's second moments live on from task to task in training. A query is normalised with the support and without the
+    other queries; ``--testing.statistics query`` is their transductive result.
+    """
+    return Config(
+        recipe="reptile",
+        data=data(shots=shots, queries=1, train_shots=15),
+        method=Reptile(
+            network=Network("reptile-mini"), rate=1e-3, steps=8, batch=10, test_steps=50,
+            test_batch=5 if shots == 1 else 15, carried=True,
+        ),
+        training=replace(_TRAINING, steps=100_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
+        testing=Testing(tasks=10_000, queries=1, statistics="joined"),
+    )  # fmt: skip
+
+
+def imaml(data: Data, shots: int) -> Config:
+    """iMAML by gradient descent with λ = 0.5, ten steps and five iterations of conjugate gradients.
+
+    Its authors released no program for photographs; these settings are those of a reimplementation (hypertorch), and
+    agree with what is known of the paper's.
+    """
+    return Config(
+        recipe="imaml",
+        data=data(shots=shots),
+        method=Imaml(network=Network("maml-mini", scale=True), rate=0.1, steps=10, prox=0.5, iterations=5),
+        training=replace(_TRAINING, tasks=16),
+        testing=Testing(tasks=600, queries=shots),
+    )
+
+
+def protonet(data: Data, shots: int) -> Config:
+    """Prototypical network with its authors' settings: training tasks of 30 ways for one shot, 20 for five.
+
+    They stop by the validation loss, and normalise queries by running statistics of training.
+    """
+    return Config(
+        recipe="protonet",
+        data=data(shots=shots, train_ways=30 if shots == 1 else 20),
+        method=Protonet(network=Network("protonet")),
+        training=replace(_TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
+        testing=Testing(tasks=600, queries=15),
+    )
