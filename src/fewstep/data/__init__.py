@@ -1,13 +1,17 @@
 """Where tasks come from: datasets grouped by class, task samplers, and the data that ship with the library."""
 
+from fewstep.data.cifar import cifar_fs, fc100
 from fewstep.data.dataset import Dataset
 from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble
+from fewstep.data.image_store import ImageSource, image_store
+from fewstep.data.imagenet import mini_imagenet, tiered_imagenet
 from fewstep.data.images import ImageFolder, image_folder, read_image
 from fewstep.data.normalise import l2_normalise
 from fewstep.data.omniglot import omniglot, omniglot_originals
 from fewstep.data.regression import Sinusoid, Sinusoids
 from fewstep.data.source import Deferred, Deferring, TaskSource
 from fewstep.data.task_list import TaskList
+from fewstep.data.unpickling import unpickle
 
 __all__ = [
     "Dataset",
@@ -15,15 +19,22 @@ __all__ = [
     "Deferring",
     "EpisodeSampler",
     "ImageFolder",
+    "ImageSource",
     "Sinusoid",
     "Sinusoids",
     "TaskIndices",
     "TaskList",
     "TaskSource",
     "assemble",
+    "cifar_fs",
+    "fc100",
     "image_folder",
+    "image_store",
     "l2_normalise",
+    "mini_imagenet",
     "omniglot",
     "omniglot_originals",
     "read_image",
+    "tiered_imagenet",
+    "unpickle",
 ]

@@ -9,7 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+"""Of the files that are taken for images."""
 
 
 class ImageFolder(NamedTuple):
@@ -45,7 +46,7 @@ def read_image(
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or no image.
     """
-    return torch.from_numpy(_pixels(Path(path), size, colour, invert)).to(torch.float32) / 255
+    return torch.from_numpy(pixels(Path(path), size, colour, invert)).to(torch.float32) / 255
 
 
 def image_folder(path: str | Path, size: int = 28, *, colour: bool = False, invert: bool | None = None) -> ImageFolder:
@@ -69,9 +70,9 @@ def image_folder(path: str | Path, size: int = 28, *, colour: bool = False, inve
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     inside = [p for p in sorted(root.rglob("*")) if not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    paths = [p for p in inside if p.is_file() and p.suffix.lower() in _SUFFIXES]
+    paths = [p for p in inside if p.is_file() and p.suffix.lower() in SUFFIXES]
     if not paths:
-        raise ValueError(f"{root} holds no images (looked for {', '.join(sorted(_SUFFIXES))})")
+        raise ValueError(f"{root} holds no images (looked for {', '.join(sorted(SUFFIXES))})")
     loose = [p for p in paths if p.parent == root]
     if loose and len(loose) < len(paths):
         raise ValueError(
@@ -81,11 +82,12 @@ def image_folder(path: str | Path, size: int = 28, *, colour: bool = False, inve
     empty = [] if loose else [p for p in inside if p.is_dir() and p not in filled]
     if empty:
         raise ValueError(f"the class folder {empty[0]} holds no images: fill or remove it")
-    images = np.stack([_pixels(p, size, colour, invert) for p in paths])
+    images = np.stack([pixels(p, size, colour, invert) for p in paths])
     return ImageFolder(images, None if loose else [p.parent.relative_to(root).as_posix() for p in paths], paths)
 
 
-def _pixels(path: Path, size: int, colour: bool, invert: bool | None) -> UInt8[np.ndarray, "channels size size"]:
+def pixels(path: Path, size: int, colour: bool, invert: bool | None) -> UInt8[np.ndarray, "channels size size"]:
+    """What :func:`read_image` reads, as bytes."""
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     try:

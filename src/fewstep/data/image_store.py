@@ -1,0 +1,231 @@
+"""Decoded images in one memory-mapped file, made once.
+
+A store is a folder ``<name>-<hash>`` of the cache: ``images.npy``, uint8 ``[n, channels, height, width]`` in the order
+of the classes, and ``index.json``, which says what it holds and what it was made of. The hash is of the latter, so
+what is found under a name is what would be made.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from fewstep.data.cache import cache_folder
+from fewstep.data.dataset import Dataset
+from fewstep.files import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_FORMAT = 1  # of the store itself
+_TOGETHER = 512  # images that are decoded before they are written
+_SECONDS = 10.0  # between two reports
+
+_log = logging.getLogger(__name__)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSource:
+    """Images that a store can be made of.
+
+    Attributes:
+        name: for messages, and the beginning of the store's name.
+        class_names: one distinct name per class.
+        counts: number of images of each class.
+        shape: of an image, (channels, height, width).
+        made_of: everything that decides the store's content besides these, for JSON: a hash of the files, the recipe's
+            number, and the release of Pillow where images are decoded or reduced by it.
+        open: called once when the store is made. What it returns gives image i, from 0, in the order of the classes,
+            and is called by several threads at once.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    counts: tuple[int, ...]
+    shape: tuple[int, int, int]
+    made_of: Mapping[str, Any]
+    open: Callable[[], Callable[[int], UInt8[np.ndarray, "channels height width"]]]
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """What ``index.json`` holds."""
+        return {
+            "format": _FORMAT,
+            "name": self.name,
+            "shape": [sum(self.counts), *self.shape],
+            "made_of": dict(self.made_of),
+            "class_names": list(self.class_names),
+            "counts": list(self.counts),
+        }
+
+    @property
+    def folder(self) -> str:
+        """The store's name in the cache folder."""
+        text = json.dumps(self.index, sort_keys=True)
+        return f"{self.name.lower().replace(' ', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def find_store(source: ImageSource, *, cache: str | Path | None = None) -> Dataset | None:
+    """All classes of a store that is there; None if there is none, or none that can be used."""
+    folder = cache_folder(cache) / source.folder
+    try:
+        if json.loads((folder / "index.json").read_text()) != source.index:
+            raise ValueError("it holds something else")
+        images: NDArray[np.generic] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        if images.dtype != np.uint8 or list(images.shape) != source.index["shape"]:
+            raise ValueError(f"its images are {images.dtype} {list(images.shape)}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        _log.info("the image store %s cannot be used (%s); it is made again", folder, error)
+        return None
+    offsets = np.concatenate([[0], np.cumsum(source.counts)])
+    return Dataset.from_sorted(images, offsets, source.class_names, name=source.name)
+
+
+def image_store(
+    source: ImageSource, *, cache: str | Path | None = None, report: Callable[[str], None] | None = None
+) -> Dataset:
+    """All classes of a source, from its store, which is made first where there is none or a damaged one.
+
+    Images are decoded by a thread pool and written as they come: memory does not grow with their number. The store gets
+    its name when it is complete. Another process that wants the same store meanwhile waits for it.
+
+    A store is known by its index and by the size of its images; bits that were flipped in it go unnoticed.
+
+    Args:
+        source: the images.
+        cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
+        report: receives sentences on the progress of the making; they are logged when omitted.
+
+    Raises:
+        OSError: if the cache folder cannot be written or is full.
+        ValueError: whatever ``source`` raises for a damaged image, or if an image has another shape.
+    """
+    found = find_store(source, cache=cache)
+    if found is not None:
+        return found
+    root, say = cache_folder(cache), report or _log.info
+    size = sum(source.counts) * int(np.prod(source.shape))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root / f"{source.folder}.lock", say) as alone:
+            found = find_store(source, cache=cache)  # another process may have made it
+            if found is not None:
+                return found
+            if alone:
+                for left_over in root.glob(f".{source.folder}.*.part"):
+                    shutil.rmtree(left_over, ignore_errors=True)
+            _make(source, root, say)
+    except OSError as error:
+        if isinstance(error, _SourceError):
+            raise error.reason from None
+        raise OSError(
+            f"cannot keep the images of {source.name} in {root} ({error}): set $FEWSTEP_CACHE to a folder that can be "
+            f"written and has {size / 1e9:.2g} GB left"
+        ) from error
+    found = find_store(source, cache=cache)
+    if found is None:
+        raise OSError(f"the image store {root / source.folder} was changed while it was made: load it again")
+    return found
+
+
+class _SourceError(OSError):
+    """Carries an error of the source past the handling of the cache's own."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """Wait until no other process makes this store; false where the file system knows no locks.
+
+    A lock goes with its process, however that ends. Its file stays: removing it would let a third process lock a new
+    one while a second still waits for the old.
+    """
+    with lock.open("ab") as file:
+        yield _locked(file.fileno(), lock, say)
+
+
+def _locked(descriptor: int, lock: Path, say: Callable[[str], None]) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"waiting for another process that makes {lock.stem}")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _make(source: ImageSource, root: Path, say: Callable[[str], None]) -> None:
+    """Write the store beside its place, then rename it."""
+    target = root / source.folder
+    part, aside = (root / f".{source.folder}.{secrets.token_hex(4)}.part" for _ in range(2))
+    part.mkdir()
+    try:
+        _write_images(source, part / "images.npy", say)
+        write_atomically(part / "index.json", json.dumps(source.index))
+        try:
+            part.rename(target)
+        except OSError:
+            # Something is there: a damaged store, or, without locks, one that another process has just made.
+            if find_store(source, cache=root) is None:
+                target.rename(aside)
+                part.rename(target)
+    finally:
+        for rest in (part, aside):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _write_images(source: ImageSource, path: Path, say: Callable[[str], None]) -> None:
+    n = sum(source.counts)
+    started = told = time.monotonic()
+    with path.open("wb") as file, ThreadPoolExecutor() as pool:
+        say(f"{source.name}: reading {n:,} images, once, into {path.parent.parent}")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (n, *source.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        read = _of_source(source.open)()
+        for start in range(0, n, _TOGETHER):
+            for image in pool.map(_of_source(read), range(start, min(n, start + _TOGETHER))):
+                if image.dtype != np.uint8 or image.shape != source.shape:
+                    raise ValueError(
+                        f"{source.name}: an image is {image.dtype} {list(image.shape)}, not uint8 {list(source.shape)}"
+                    )
+                file.write(image.tobytes())
+            if time.monotonic() - told > _SECONDS:
+                told = time.monotonic()
+                say(f"{source.name}: {min(n, start + _TOGETHER):,} of {n:,} images")
+        file.flush()
+        os.fsync(file.fileno())
+    say(f"{source.name}: {n:,} images read in {time.monotonic() - started:.0f} s")
+
+
+def _of_source(function: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except OSError as error:
+            raise _SourceError(error) from error
+
+    return guarded
