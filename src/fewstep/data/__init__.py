@@ -1,5 +1,6 @@
 """Where tasks come from: datasets grouped by class, task samplers, and the data that ship with the library."""
 
+from fewstep.data.augment import Augmentation, Augmented
 from fewstep.data.cifar import cifar_fs, fc100
 from fewstep.data.dataset import Dataset
 from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble
@@ -14,6 +15,8 @@ from fewstep.data.task_list import TaskList
 from fewstep.data.unpickling import unpickle
 
 __all__ = [
+    "Augmentation",
+    "Augmented",
     "Dataset",
     "Deferred",
     "Deferring",
