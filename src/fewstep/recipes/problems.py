@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from fewstep.data import Dataset, EpisodeSampler, Sinusoids, TaskSource, omniglot
-from fewstep.data.cifar import cifar_fs, fc100
-from fewstep.data.imagenet import mini_imagenet, tiered_imagenet
+from fewstep.data import (
+    Augmentation,
+    Augmented,
+    Dataset,
+    EpisodeSampler,
+    Sinusoids,
+    TaskSource,
+    cifar_fs,
+    fc100,
+    mini_imagenet,
+    omniglot,
+    tiered_imagenet,
+)
 from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed
 
 Split = Literal["train", "val", "test"]
@@ -180,6 +190,17 @@ class OmniglotImages(Images):
 @dataclass(frozen=True)
 class Photographs(Images):
     """Colour images, which a training task may show changed."""
+
+    augmentation: Augmentation = Augmentation()
+    """Of the images of training tasks; none by default."""
+
+    def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
+        changes = self.augmentation != Augmentation()
+        return Augmented(sampler, self.augmentation, sampler.seed) if changes else sampler
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        shown = {"augmentation": asdict(self.augmentation)} if self.augmentation != Augmentation() else {}
+        return super()._protocol(images) | shown
 
 
 @dataclass(frozen=True)
