@@ -25,7 +25,7 @@ USAGE = """\
 
   [bold]fewstep train[/] RECIPE [options]   meta-train a recipe, then test it; --resume RUN continues
   [bold]fewstep evaluate[/] RUN [options]   test a trained run, with paired baselines
-  [bold]fewstep compare[/] RUN_OR_RECIPE… [options]   several methods on the same tasks, with paired differences
+  [bold]fewstep compare[/] RUN RECIPE …      methods on the same tasks, paired
   [bold]fewstep predict[/] RUN --support … --query …   classify images or features
   [bold]fewstep list[/]                     the methods and the recipes
   [bold]fewstep show[/] RECIPE              a recipe, whole

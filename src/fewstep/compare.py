@@ -43,6 +43,9 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 """Settings that do not tell two methods apart."""
 
+OF_TRAINING = ("data.queries", "data.rotations", "data.train_ways", "data.train_shots")
+"""Settings of data that do not concern tests."""
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -375,7 +378,7 @@ def _apart(a: TaskSource, b: TaskSource, labels: tuple[str, str], protocol: _Pro
 
 def _advice(first: Config, second: Config) -> str:
     one, other = _flat(first), _flat(second)
-    names = sorted(name for name in one.keys() | other.keys() if name.startswith("data."))
+    names = sorted(name for name in one.keys() | other.keys() if name.startswith("data.") and name not in OF_TRAINING)
     apart = [f"{n}={_value(one[n])} and {_value(other[n])}" for n in names if n in one and n in other
              and one[n] != other[n] and n != "data.kind"]  # fmt: skip
     settings = f"Their settings differ in {', '.join(apart)}. " if apart else ""
@@ -467,7 +470,7 @@ def _training(run: Run) -> dict[str, Any]:
     if state.nonfinite:
         notes.append(f"{state.nonfinite:,} non-finite meta-steps")
     if changed := _changed(config):
-        notes.append(f"not the recipe's: {changed}")
+        notes.append(f"settings of its own, not the recipe's ({changed})")
     facts = _json(run.folder / "environment.json")
     trained_on = run.problem.protocol.get("training") or f"{getattr(config.data, 'shots', '?')}-shot"
     return {

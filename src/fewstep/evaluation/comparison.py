@@ -157,7 +157,11 @@ class Comparison:
         better = "higher" if self.higher_is_better else "lower"
         heading = f"{self.title}\n{_unit(self.score_name)}: {better} is better; differences to {self.reference}, paired"
         tables = []
-        for title, cells in ((heading, self._results()), ("What adapts", self._adaptation()), (COSTS, self._costs())):
+        for title, cells in (
+            (heading, self._results()),
+            ("What adapts", self._adaptation(False)),
+            (COSTS, self._costs()),
+        ):
             table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             head, *lines = cells
             for i, name in enumerate(head):
@@ -269,10 +273,12 @@ class Comparison:
             )
         return cells
 
-    def _adaptation(self) -> list[list[str]]:
+    def _adaptation(self, baselines: bool = True) -> list[list[str]]:
         """Cells of the second table, its head included."""
         cells = [["method", "algorithm", "inner steps", "unadapted"]]
         for row in self.rows:
+            if row.baseline and not baselines:
+                continue
             start = "–" if row.unadapted is None else self._cell(_interval(row.unadapted))
             cells.append([row.label, row.algorithm, " + ".join(map(str, row.inner_steps)) or "none", start])
         return cells
@@ -281,6 +287,8 @@ class Comparison:
         """Cells of the third table, its head included."""
         cells = [["method", "trained on", "meta-steps × tasks", "training", "test, a task"]]
         for row in self.rows:
+            if row.baseline:
+                continue
             place = "" if row.threads is None else f", {row.threads} thread{'s' if row.threads != 1 else ''}"
             cells.append(
                 [
@@ -331,7 +339,7 @@ class Comparison:
             f"Tested on {self.machine or 'an unknown machine'}"
             + (f" with {self.threads} thread{'s' if self.threads != 1 else ''}" if self.threads is not None else "")
             + ". The time of a test task is wall time, fetching the task and predicting all of its queries included; "
-            "training time is what the run has counted itself."
+            "training time is what the run has counted itself, validations included."
         )
         elsewhere: dict[str, list[str]] = {}
         for row in self.rows:

@@ -86,7 +86,7 @@ def draw(
                 axis.text(0.0, place, "reference", color="0.3", fontsize=8, ha="center", va="center",
                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
             elif not low <= scale * value.mean <= high:
-                _edge(axis, place, scale * value.mean, low, digits, colour, axis is right)
+                _edge(axis, place, scale * value.mean, low, digits, colour, axis is right, mark.transductive)
             else:
                 axis.errorbar(
                     scale * value.mean, place, xerr=scale * value.half_width, fmt="o", color=colour, markersize=6,
@@ -130,12 +130,16 @@ def draw(
     return image.getvalue()
 
 
-def _edge(axis: Any, place: float, value: float, low: float, digits: int, colour: str, sign: bool) -> None:
+def _edge(
+    axis: Any, place: float, value: float, low: float, digits: int, colour: str, sign: bool, hollow: bool
+) -> None:
     """A value off the scale: an arrow at its edge, and the number."""
     number = f"{value:{'+' if sign else ''}{f'.{digits}f' if abs(value) < 1e5 else '.1e'}}".replace("-", "−")
     below = value < low
-    axis.text(0.012 if below else 0.988, place, f"◂ {number}" if below else f"{number} ▸", color=colour, fontsize=8,
-              ha="left" if below else "right", va="center", transform=axis.get_yaxis_transform())  # fmt: skip
+    arrow = ("◃" if below else "▹") if hollow else ("◂" if below else "▸")
+    text, side = (f"{arrow} {number}", "left") if below else (f"{number} {arrow}", "right")
+    axis.text(0.012 if below else 0.988, place, text, color=colour, fontsize=8, ha=side, va="center",
+              transform=axis.get_yaxis_transform())  # fmt: skip
 
 
 def _near(scores: Mapping[str, Interval]) -> list[str]:
