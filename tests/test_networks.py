@@ -69,7 +69,8 @@ def test_initial_weights_are_the_papers() -> None:
     for preset, bound in {"maml": glorot, "reptile": glorot, "imaml": 1.73 * glorot, "protonet": torchs}.items():
         assert 0.99 * bound < second[preset].weight.abs().max() <= bound, preset
     biases = second["imaml"].bias
-    assert 0 <= biases.min() and 0.04 < biases.max() < 0.05
+    assert biases.min() >= 0
+    assert 0.04 < biases.max() < 0.05
     assert second["maml"].bias.abs().max() == 0
     assert conv4("maml", 20).head.weight.detach().std() == pytest.approx(1, abs=0.05)
     assert conv4("maml-mini", 20, inputs=3, size=84).head.weight.abs().max() <= (6 / 820) ** 0.5
@@ -120,7 +121,8 @@ def test_mamls_fully_connected_network() -> None:
     x = torch.rand(7, 1, 28, 28)
     h = x.flatten(1)
     for layer, normal in zip(linear[:-1], [m for m in network if isinstance(m, BatchNorm)], strict=True):
-        assert normal.weight is None and normal.eps == 1e-3
+        assert normal.weight is None
+        assert normal.eps == 1e-3
         h = F.relu(norm(layer(h), normal))
     torch.testing.assert_close(network(x), linear[-1](h))
 

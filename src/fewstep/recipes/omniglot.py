@@ -6,8 +6,9 @@ turn every class of a task at random, and cut the characters at random into 1100
 """
 
 from dataclasses import replace
+from typing import Any
 
-from fewstep.recipes.config import Config, Testing
+from fewstep.recipes.config import Algorithm, Config, Testing
 from fewstep.recipes.methods import (
     Anil,
     Imaml,
@@ -63,8 +64,20 @@ def _images(ways: int, shots: int) -> OmniglotImages:
     return OmniglotImages(ways=ways, shots=shots, queries=shots, test_rotations=True)
 
 
-def _steps(ways: int) -> dict[str, int]:
-    return {"steps": 1, "test_steps": 3} if ways == 5 else {"steps": 5}
+def _as_maml(ways: int, shots: int, method: Algorithm, **training: Any) -> Config:
+    """The tasks, the outer loop and the test of MAML's authors."""
+    return Config(
+        recipe="as-maml",
+        data=_images(ways, shots),
+        method=method,
+        training=replace(_TRAINING, **{"tasks": 32 if ways == 5 else 16, **training}),
+        testing=Testing(tasks=600, queries=shots),
+    )
+
+
+def _steps(ways: int) -> tuple[int, int]:
+    """Inner steps of MAML's authors, in training and at test."""
+    return (1, 3) if ways == 5 else (5, 5)
 
 
 def maml(ways: int, shots: int) -> Config:
@@ -73,34 +86,28 @@ def maml(ways: int, shots: int) -> Config:
     Their loss sums over the N·K support rows and divides by K, so their α = 0.4 (5-way) and 0.1 (20-way) are 2.0 for a
     mean.
     """
-    return Config(
-        recipe="maml-omniglot",
-        data=_images(ways, shots),
-        method=Maml(network=_MAML, rate=2.0, **_steps(ways)),
-        training=replace(_TRAINING, tasks=32 if ways == 5 else 16),
-        testing=Testing(tasks=600, queries=shots),
-    )
+    steps, test_steps = _steps(ways)
+    return _as_maml(ways, shots, Maml(network=_MAML, rate=2.0, steps=steps, test_steps=test_steps))
 
 
 def maml_fc(ways: int, shots: int) -> Config:
     """MAML with its fully connected network, otherwise as with the convolutional one."""
-    config = maml(ways, shots)
-    network = Network("maml-fc")
-    return replace(
-        config, method=replace(config.method, network=network), training=replace(config.training, executor="vmap")
-    )
+    steps, test_steps = _steps(ways)
+    method = Maml(network=Network("maml-fc"), rate=2.0, steps=steps, test_steps=test_steps)
+    return _as_maml(ways, shots, method, executor="vmap")
 
 
 def fomaml(ways: int, shots: int) -> Config:
     """First-order MAML with the settings of MAML."""
-    config = maml(ways, shots)
-    return replace(config, method=replace(config.method, first_order=True))
+    steps, test_steps = _steps(ways)
+    method = Maml(network=_MAML, rate=2.0, steps=steps, test_steps=test_steps, first_order=True)
+    return _as_maml(ways, shots, method)
 
 
 def anil(ways: int, shots: int) -> Config:
     """ANIL with the settings of MAML (nothing tuned, nothing published on this split)."""
-    config = maml(ways, shots)
-    return replace(config, method=Anil(network=_MAML, rate=2.0, **_steps(ways)))
+    steps, test_steps = _steps(ways)
+    return _as_maml(ways, shots, Anil(network=_MAML, rate=2.0, steps=steps, test_steps=test_steps))
 
 
 def meta_sgd(ways: int, shots: int) -> Config:
@@ -108,8 +115,7 @@ def meta_sgd(ways: int, shots: int) -> Config:
 
     The paper does not print all of its settings.
     """
-    config = maml(ways, shots)
-    return replace(config, method=MetaSgd(network=_MAML))
+    return _as_maml(ways, shots, MetaSgd(network=_MAML))
 
 
 def meta_curvature(ways: int, shots: int) -> Config:
@@ -117,10 +123,7 @@ def meta_curvature(ways: int, shots: int) -> Config:
 
     Their program is MAML's, so their α = 0.4 is 0.4·N for a mean over the support.
     """
-    config = maml(ways, shots)
-    return replace(
-        config, method=MetaCurvature(network=_MAML, rate=0.4 * ways), training=replace(config.training, tasks=32)
-    )
+    return _as_maml(ways, shots, MetaCurvature(network=_MAML, rate=0.4 * ways), tasks=32)
 
 
 def reptile(ways: int, shots: int) -> Config:
@@ -150,15 +153,10 @@ def imaml(ways: int, shots: int) -> Config:
     That is: a plain descent, one step along the pull at its end, and a damped system with λ + 10 (see
     :func:`fewstep.imaml`); ``--method.variant paper`` is the algorithm of the paper. Images are not inverted there.
     """
-    return Config(
-        recipe="imaml-omniglot",
-        data=_images(ways, shots),
-        method=Imaml(
-            network=Network("imaml"), rate=0.1, steps=16 if ways == 5 else 25, prox=2.0, iterations=5, variant="authors"
-        ),
-        training=replace(_TRAINING, steps=20_000, tasks=32, eps=1e-3),
-        testing=Testing(tasks=600, queries=shots),
+    method = Imaml(
+        network=Network("imaml"), rate=0.1, steps=16 if ways == 5 else 25, prox=2.0, iterations=5, variant="authors"
     )
+    return _as_maml(ways, shots, method, steps=20_000, tasks=32, eps=1e-3)
 
 
 def protonet(ways: int, shots: int) -> Config:

@@ -7,8 +7,9 @@ their own batch (transductive).
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from fewstep.recipes.config import Config, Testing
+from fewstep.recipes.config import Algorithm, Config, Testing
 from fewstep.recipes.methods import (
     Anil,
     Imaml,
@@ -31,31 +32,37 @@ _TRAINING = Training(
 )  # fmt: skip
 
 
+def _as_maml(data: Data, shots: int, method: Algorithm, **training: Any) -> Config:
+    """The tasks, the outer loop and the test of MAML's authors: as many queries as support examples in a test."""
+    return Config(
+        recipe="as-maml",
+        data=data(shots=shots),
+        method=method,
+        training=replace(_TRAINING, **{"tasks": 4 if shots == 1 else 2, "clip_value": 10.0, **training}),
+        testing=Testing(tasks=600, queries=shots),
+    )
+
+
+_MAML = Network("maml-mini")
+
+
 def maml(data: Data, shots: int) -> Config:
     """MAML with its authors' settings.
 
     Their loss sums over the N·K support rows and divides by K, so their α = 0.01 is 0.05 for a mean. Tests have as many
     queries as support examples, training 15 a class.
     """
-    return Config(
-        recipe="maml",
-        data=data(shots=shots),
-        method=Maml(network=Network("maml-mini"), rate=0.05, steps=5, test_steps=10),
-        training=replace(_TRAINING, tasks=4 if shots == 1 else 2, clip_value=10.0),
-        testing=Testing(tasks=600, queries=shots),
-    )
+    return _as_maml(data, shots, Maml(network=_MAML, rate=0.05, steps=5, test_steps=10))
 
 
 def fomaml(data: Data, shots: int) -> Config:
     """First-order MAML with the settings of MAML."""
-    config = maml(data, shots)
-    return replace(config, method=replace(config.method, first_order=True))
+    return _as_maml(data, shots, Maml(network=_MAML, rate=0.05, steps=5, test_steps=10, first_order=True))
 
 
 def anil(data: Data, shots: int) -> Config:
     """ANIL with the settings of MAML."""
-    config = maml(data, shots)
-    return replace(config, method=Anil(network=Network("maml-mini"), rate=0.05, steps=5, test_steps=10))
+    return _as_maml(data, shots, Anil(network=_MAML, rate=0.05, steps=5, test_steps=10))
 
 
 def meta_sgd(data: Data, shots: int) -> Config:
@@ -63,8 +70,7 @@ def meta_sgd(data: Data, shots: int) -> Config:
 
     The paper does not print all of its settings.
     """
-    config = maml(data, shots)
-    return replace(config, method=MetaSgd(network=Network("maml-mini")))
+    return _as_maml(data, shots, MetaSgd(network=_MAML))
 
 
 def meta_curvature(data: Data, shots: int) -> Config:
@@ -72,10 +78,8 @@ def meta_curvature(data: Data, shots: int) -> Config:
 
     Their program for photographs was never released.
     """
-    config = maml(data, shots)
     network = Network("maml-mini", hidden=(64, 64, 64, 64))
-    training = replace(config.training, steps=100_000)
-    return replace(config, method=MetaCurvature(network=network, rate=0.05, steps=5), training=training)
+    return _as_maml(data, shots, MetaCurvature(network=network, rate=0.05, steps=5), steps=100_000)
 
 
 def meta_lstm(data: Data, shots: int) -> Config:
@@ -124,13 +128,8 @@ def imaml(data: Data, shots: int) -> Config:
     Its authors released no program for photographs; these settings are those of a reimplementation (hypertorch), and
     agree with what is known of the paper's.
     """
-    return Config(
-        recipe="imaml",
-        data=data(shots=shots),
-        method=Imaml(network=Network("maml-mini", scale=True), rate=0.1, steps=10, prox=0.5, iterations=5),
-        training=replace(_TRAINING, tasks=16),
-        testing=Testing(tasks=600, queries=shots),
-    )
+    method = Imaml(network=Network("maml-mini", scale=True), rate=0.1, steps=10, prox=0.5, iterations=5)
+    return _as_maml(data, shots, method, tasks=16, clip_value=None)
 
 
 def protonet(data: Data, shots: int) -> Config:

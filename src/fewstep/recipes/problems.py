@@ -191,7 +191,7 @@ class OmniglotImages(Images):
 class Photographs(Images):
     """Colour images, which a training task may show changed."""
 
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
     """Of the images of training tasks; none by default."""
 
     def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
