@@ -113,6 +113,11 @@ def test_queries_left_open_by_the_first_are_open_for_all(runs: Path, tmp_path: P
     assert rows == 95
 
 
+def test_shots_left_open_are_the_first_methods_own(runs: Path, tmp_path: Path) -> None:
+    first = trained(replace(CURVES, testing=AtTest(tasks=5)), tmp_path / "first")
+    assert compare([first, runs / "other"], out=tmp_path / "out").protocol["shots"] == 5, "other trained on 20"
+
+
 def test_a_recipe_is_trained_and_a_killed_comparison_goes_on(recipes: None, tmp_path: Path) -> None:
     whole = compare(["tiny", "other"], out=tmp_path / "whole", tasks=10)
 
@@ -137,7 +142,14 @@ def test_a_recipe_is_trained_and_a_killed_comparison_goes_on(recipes: None, tmp_
     first = (out / "runs" / "tiny" / "last.safetensors").read_bytes()
     assert read_state(out / "runs" / "other" / "last.safetensors").step == 4
     started.clear()
-    resumed = compare(["tiny", "other"], out=out, tasks=10, note=note)
+    steps: list[int] = []
+
+    @contextmanager
+    def seen(total: int) -> Iterator[object]:
+        yield lambda state, metrics: steps.append(state.step)
+
+    resumed = compare(["tiny", "other"], out=out, tasks=10, note=note, training_bar=seen)
+    assert steps == [5, 6], "from where it was killed"
     assert started == ["training other"], "what was finished is not trained again"
     assert (out / "runs" / "tiny" / "last.safetensors").read_bytes() == first
     for label in ("tiny", "other"):
@@ -266,7 +278,17 @@ def test_threads_are_those_of_the_caller_again(runs: Path, tmp_path: Path) -> No
     config = replace(CURVES, recipe="threaded", threads=2)
     trained(config, tmp_path / "threaded")
     torch.set_num_threads(1)
-    result = compare([runs / "tiny", tmp_path / "threaded"], out=tmp_path, tasks=4)
+    used = []
+
+    @contextmanager
+    def bar(tasks: int) -> Iterator[None]:
+        used.append(torch.get_num_threads())
+        yield
+
+    result = compare([tmp_path / "threaded", runs / "tiny"], out=tmp_path, tasks=4, test_bar=bar)
+    assert set(used) == {1}, "a run's own number is for its training"
+    with pytest.raises(ValueError, match="no ways"):
+        compare([tmp_path / "threaded"], out=tmp_path, ways=5)
     assert result.threads == torch.get_num_threads() == 1
     assert result.row("threaded").threads == 2
 
