@@ -172,7 +172,7 @@ def test_without_locks_the_second_takes_what_the_first_made(tmp_path: Path, monk
         if i == 0 and not inner:
             inner.append(1)
             image_store(source(), cache=tmp_path)  # another one begins later and ends earlier
-        return np.full((3, 2, 2), i, np.uint8)
+        return np.full((3, 2, 2), 100 + i, np.uint8)
 
     assert image_store(source(read), cache=tmp_path).store[6, 0, 0, 0] == 6
     assert not list(tmp_path.glob(".*.part"))

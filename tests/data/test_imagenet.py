@@ -97,7 +97,7 @@ def test_jpegs_of_any_kind_are_read(tmp_path: Path) -> None:
     assert mini_imagenet("test", tmp_path / "files", size=6).sizes.tolist() == [6]
 
 
-def test_another_size_and_other_files_are_another_store(tmp_path: Path) -> None:
+def test_another_size_and_other_files_are_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flat(tmp_path / "files")
     told: list[str] = []
     for size, made in ((6, 1), (6, 1), (5, 2)):
@@ -109,6 +109,12 @@ def test_another_size_and_other_files_are_another_store(tmp_path: Path) -> None:
     told.clear()
     mini_imagenet("train", tmp_path / "moved", size=6, report=told.append)
     assert not told
+    changed = tmp_path / "moved" / "n01" / "n01_0.png"
+    changed.write_bytes(changed.read_bytes() + b" ")
+    mini_imagenet("train", tmp_path / "moved", size=6, report=told.append)
+    monkeypatch.setattr("PIL.__version__", "0")
+    mini_imagenet("train", tmp_path / "moved", size=6, report=told.append)
+    assert len([line for line in told if "once" in line]) == 2
 
 
 def test_a_number_of_images_that_is_not_miniimagenets_is_told(tmp_path: Path) -> None:
@@ -156,9 +162,7 @@ def test_lists_are_checked(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"n02_8.png"):
         mini_imagenet("val", tmp_path)
     (tmp_path / "val.csv").write_text("file,class\n")
-    with pytest.raises(
-        ValueError, match=r"val.csv must have the columns filename and label"
-    ):
+    with pytest.raises(ValueError, match=r"val.csv must have the columns filename and label"):
         mini_imagenet("val", tmp_path)
     (tmp_path / "val.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no list .*val.csv"):
