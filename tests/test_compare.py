@@ -16,7 +16,7 @@ from fewstep.compare import _Entry, _labels, compare
 from fewstep.core import Batch, Task
 from fewstep.data import EpisodeSampler, Sinusoids
 from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
-from fewstep.recipes import RECIPES, Config
+from fewstep.recipes import RECIPES, Config, Published, Recipe
 from fewstep.recipes import Testing as AtTest
 from fewstep.recipes.methods import Maml, Network, Protonet, Reptile
 from fewstep.recipes.problems import OmniglotImages, SinusoidTasks
@@ -41,7 +41,8 @@ FITTED = replace(CHARACTERS, recipe="fitted", method=Maml(network=Network("proto
 @pytest.fixture
 def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     for config in (CURVES, OTHER, CHARACTERS, FITTED):
-        monkeypatch.setitem(RECIPES, config.recipe, lambda config=config: config)
+        recipe = Recipe(config.recipe, lambda config=config: config, published=(Published("98.7", "somebody"),))
+        monkeypatch.setitem(RECIPES, config.recipe, recipe)
 
 
 def trained(config: Config, folder: Path) -> Path:
@@ -154,7 +155,8 @@ def test_a_recipe_is_trained_and_a_killed_comparison_goes_on(recipes: None, tmp_
     assert (out / "runs" / "tiny" / "last.safetensors").read_bytes() == first
     for label in ("tiny", "other"):
         np.testing.assert_array_equal(resumed.row(label).scores, whole.row(label).scores)
-    assert (out / "comparison.md").exists()
+    page = (out / "comparison.md").read_text()
+    assert "- other: 98.7 % by somebody (read in the source)" in page
 
 
 def test_a_beginning_without_a_configuration_begins_again(recipes: None, tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_other_test_classes_are_refused_before_anything_is_trained(
     change: dict, message: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(CHARACTERS, recipe="turned", data=replace(CHARACTERS.data, **change))
-    monkeypatch.setitem(RECIPES, "turned", lambda: config)
+    monkeypatch.setitem(RECIPES, "turned", Recipe("turned", lambda: config))
     with pytest.raises(ValueError, match=message) as refused:
         compare([runs / "characters", "turned"], out=tmp_path)
     (name,) = change

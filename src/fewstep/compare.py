@@ -484,6 +484,7 @@ def _training(run: Run) -> dict[str, Any]:
         "threads": facts.get("threads"),
         "machine": facts.get("machine"),
         "notes": tuple(notes),
+        "published": tuple(map(str, RECIPES[config.recipe].published)) if config.recipe in RECIPES else (),
     }
 
 

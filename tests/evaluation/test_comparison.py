@@ -87,7 +87,15 @@ def test_the_page_says_what_the_numbers_do_not() -> None:
         assert part in page, part
     same = [Compared(label=name, scores=scores) for name, scores in (("a", A), ("b", B))]
     plain = comparison(rows=same, machine="here").markdown()
-    for part in ("Transductive", "not finished", "another machine", "without meta-learning", "same inputs", "n/a"):
+    for part in (
+        "Transductive",
+        "Published",
+        "not finished",
+        "another machine",
+        "without meta-learning",
+        "same inputs",
+        "n/a",
+    ):
         assert part not in plain, part
 
 

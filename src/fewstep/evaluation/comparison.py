@@ -50,6 +50,7 @@ class Compared:
         threads: CPU threads in training.
         machine: of training.
         notes: what else bears on the comparison.
+        published: what others report for it, with what differs, each in a sentence.
     """
 
     label: str
@@ -72,6 +73,7 @@ class Compared:
     threads: int | None = None
     machine: str | None = None
     notes: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
 
 
 @final
@@ -216,6 +218,7 @@ class Comparison:
             "",
             *_markdown([["", *names], *pairs]),
             "",
+            *self._published(),
             "## To be read with it",
             "",
             *(f"- {caveat}" for caveat in self.caveats()),
@@ -300,6 +303,16 @@ class Comparison:
                 ]
             )
         return cells
+
+    def _published(self) -> Iterable[str]:
+        given = [f"- {row.label}: {number}" for row in self.rows for number in row.published]
+        if not given:
+            return []
+        told = (
+            "On other tasks than these, and mostly after longer training: not to be compared without saying what "
+            "differs."
+        )
+        return ["## Published", "", told, "", *given, ""]
 
     def _caveats(self) -> Iterable[str]:
         yield (
