@@ -182,6 +182,13 @@ def test_mistakes_end_in_one_line(arguments: list[str], message: str, capsys: py
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_usage_is_whole_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    shown = capsys.readouterr().out
+    assert "fewstep train RECIPE [options]" in shown
+    assert "--resume RUN goes on\n" in shown, "in one line"
+
+
 def test_importing_is_light() -> None:
     import subprocess
     import sys

@@ -254,7 +254,7 @@ def test_regression_and_classification_are_not_mixed(runs: Path, tmp_path: Path)
 
 
 def test_who_cannot_solve_the_tasks_is_named(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"(?s)fitted cannot solve these tasks.*as many ways as it was trained with"):
+    with pytest.raises(ValueError, match="fitted has a network with 5 outputs and cannot solve 7-way tasks"):
         compare([runs / "characters", runs / "fitted"], out=tmp_path, ways=7)
 
 

@@ -23,14 +23,14 @@ from fewstep.recipes import RECIPES, Config, Recipe, to_json
 USAGE = """\
 [bold]fewstep[/]: learning to adapt in a few steps from a few examples
 
-  [bold]fewstep train[/] RECIPE [options]   meta-train a recipe, then test it; --resume RUN continues
-  [bold]fewstep evaluate[/] RUN [options]   test a trained run, with paired baselines
-  [bold]fewstep compare[/] RUN RECIPE …      methods on the same tasks, paired
-  [bold]fewstep predict[/] RUN --support … --query …   classify images or features
-  [bold]fewstep list[/]                     the methods and the recipes
-  [bold]fewstep show[/] RECIPE              a recipe, whole
+  [bold]fewstep train[/] RECIPE \\[options]    meta-train and test; --resume RUN goes on
+  [bold]fewstep evaluate[/] RUN \\[options]    test a trained run beside baselines
+  [bold]fewstep compare[/] RUN RECIPE …      several methods on the same tasks
+  [bold]fewstep predict[/] RUN \\[options]     classify your own images or features
+  [bold]fewstep list[/]                      the methods and the recipes
+  [bold]fewstep show[/] RECIPE               a recipe, whole, and what is published
 
-Each command explains itself with --help, for example [bold]fewstep train leo-omniglot --help[/].
+Each command explains itself with [bold]--help[/].
 """
 
 console = Console(log_path=False)

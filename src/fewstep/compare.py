@@ -240,8 +240,7 @@ def _checked(
         run = _opened(entry, label, note)
         if first is None:
             regression = run.problem.regression
-            if ways is not None and regression:
-                raise ValueError(f"{label} is a regression, which has no ways: leave --ways out.")
+            run.check_ways(ways)
             if ways is not None:
                 protocol = replace(protocol, counts={**given, "ways": ways})
             first = source = protocol.source(run)
@@ -265,6 +264,7 @@ def _checked(
                     f"{labels[0]} and {label} do not have the same tasks: {apart}. "
                     + _advice(entries[0].config, entry.config)
                 )
+        run.check_ways(source.ways)
         with _solving(label), run.at_test():
             evaluate(
                 run.method, source, 1, unadapted=False, baselines=False, statistics=run.config.testing.statistics
@@ -309,12 +309,6 @@ def _solving(label: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{label} cannot solve these tasks: {error}") from error
-    # Of shapes, from torch, which names no method and no setting; a TypeError where shapes are checked as in the tests.
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"{label} cannot solve these tasks ({error}): a network with an output for each class solves tasks of as "
-            "many ways as it was trained with. Compare at those ways."
-        ) from error
 
 
 def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 
 from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
+from fewstep.core.heads import GeneratedHead
 from fewstep.data import TaskSource
 from fewstep.evaluation import Evaluation, descending, evaluate, settle
 from fewstep.evaluation.evaluate import ADAPTED, Statistics
@@ -151,6 +152,7 @@ class Run:
             ValueError: for counts that the data or the method cannot serve.
         """
         testing, training = self.config.testing, self.config.training
+        self.check_ways(ways)
         tasks, seed = tasks or testing.tasks, testing.seed if seed is None else seed
         counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
         source = self.problem.source(split, tasks=min(tasks, TEST_BATCH), seed=seed, **counts)
@@ -173,6 +175,23 @@ class Run:
                 executor=training.make_executor(),
                 protocol=protocol,
                 progress=progress,
+            )
+
+    def check_ways(self, ways: int | None) -> None:
+        """Whether the method can solve tasks of so many ways.
+
+        Raises:
+            ValueError: for a regression, and for a network that has an output for each class of another number.
+        """
+        if ways is None:
+            return
+        if self.problem.regression:
+            raise ValueError(f"{self.config.recipe} is a regression, which has no ways: leave ways out.")
+        generated = any(isinstance(module, GeneratedHead) for module in self.method.learner.modules())
+        if ways != self.problem.outputs and not generated:
+            raise ValueError(
+                f"{self.config.recipe} has a network with {self.problem.outputs} outputs and cannot solve {ways}-way "
+                f"tasks: test it at {self.problem.outputs} ways, or train with --data.ways {ways}."
             )
 
     def at_test(self) -> AbstractContextManager[None]:
