@@ -8,7 +8,7 @@ from torch import nn
 
 from fewstep.algorithms import leo, maml
 from fewstep.classifier import FewShotClassifier
-from fewstep.core import Descend, Method
+from fewstep.core import Batch, Descend, Method
 from fewstep.networks import Conv4, mlp
 
 NAMES = ["gull", "auk", "tern"]
@@ -93,6 +93,28 @@ def test_images_go_to_the_network() -> None:
     assert np.abs(model.predict_proba(images[:1]) - probabilities[:1]).max() > 1e-3
     with pytest.raises(ValueError, match="scale them as in training"):
         model.fit(images.astype(np.uint8), [0, 1, 2, 2, 1, 0, 0])
+
+
+def test_queries_are_normalised_as_in_an_evaluation() -> None:
+    torch.manual_seed(0)
+    network = Conv4(3, channels=(4, 5), scale=True).double()
+    method = maml(network, rate=0.5, steps=2)
+    images = np.random.default_rng(0).normal(size=(9, 1, 8, 8))
+    x, query = torch.from_numpy(images[:5]), torch.from_numpy(images[5:])
+    support = Batch(x[None], torch.eye(3).double()[[0, 0, 1, 2, 2]][None], torch.ones(1, 5).double())
+    asked = Batch(query[None], torch.zeros(1, 4, 3).double(), torch.ones(1, 4).double())
+    seen = []
+    for option in ("query", "support", "joined", "running"):
+        points = method.adapt(support, running=option == "running")
+        among = support if option in ("support", "joined") else None
+        logits = method.predict(points, asked, among, joined=option == "joined")[0]
+        model = FewShotClassifier(method, statistics=option).fit(images[:5], [0, 0, 1, 2, 2])
+        np.testing.assert_allclose(model.predict_proba(images[5:]), logits.softmax(-1), atol=1e-12)
+        seen.append(model.predict_proba(images[5:]))
+    for i, one in enumerate(seen):
+        assert all(np.abs(one - other).max() > 1e-4 for other in seen[:i])
+    with pytest.raises(ValueError, match="must be one of 'query', 'support', 'joined', 'running', got 'batch'"):
+        FewShotClassifier(method, statistics="batch")  # type: ignore[arg-type]
 
 
 def test_normalise_makes_lengths_irrelevant() -> None:

@@ -124,17 +124,20 @@ def test_regression_runs_are_tested_at_several_shots(tmp_path: Path) -> None:
         fewstep.load(tmp_path / "run")
 
 
-def test_a_run_is_tested_and_used_with_the_inner_steps_of_a_test(tmp_path: Path) -> None:
+def test_a_run_is_tested_and_used_with_the_inner_steps_and_statistics_of_a_test(tmp_path: Path) -> None:
     main([
         "train", "anil-omniglot-5way-1shot", "--data.no-rotations", "--data.no-test-rotations", "--method.rate", "0.1",
         "--method.network.hidden", "4", "4", "--method.test-steps", "3", "--training.steps", "1",
         "--training.tasks", "1", "--training.compile", "off", "--training.validation-tasks", "2",
-        "--testing.tasks", "5", "--testing.queries", "2", "--testing.steps", "1", "3", "--out", str(tmp_path / "run"),
+        "--testing.tasks", "5", "--testing.queries", "2", "--testing.steps", "1", "3", "--testing.statistics", "joined",
+        "--out", str(tmp_path / "run"),
     ])  # fmt: skip
     with (tmp_path / "run" / "test_tasks.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["adapted"] == row["after 3 steps"] for row in rows)
-    (descend,) = descents(fewstep.load(tmp_path / "run").method.learner)
+    used = fewstep.load(tmp_path / "run")
+    assert used.statistics == "joined"
+    (descend,) = descents(used.method.learner)
     assert descend.steps == 3
     assert descents(Run.open(tmp_path / "run").method.learner)[0].steps == 1, "training goes on with its own"
 

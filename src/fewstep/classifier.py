@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, TypeAlias, final, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from fewstep.core import Batch, Method, Point
+from fewstep.core import Batch, Loop, Method, Point
 from fewstep.data.normalise import l2_normalise
+from fewstep.evaluation.evaluate import Statistics
 from fewstep.evaluation.modes import batch_normalised, evaluating, inner_steps
 
 Inputs: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
@@ -32,9 +34,10 @@ class FewShotClassifier:
         method: meta-trained, or not.
         extractor: maps images to features ``[rows, features]``; without one, images go to the method's network.
         normalise: scale every row of features to unit length, as in LEO's training on embeddings.
-        statistics: a batch-normalising network normalises queries by the rows of the ``"support"``, so that a
-            prediction does not depend on what else is asked, or by those of the ``"query"`` (transductive), as MAML is
-            usually meta-trained and tested.
+        statistics: a batch-normalising network normalises queries by the rows of the ``"support"``; by those of the
+            support ``"joined"`` by that one query (Reptile); by ``"running"`` statistics of the support along
+            adaptation (Meta-LSTM); or by the rows of the ``"query"``, as MAML is usually meta-trained and tested, where
+            a prediction depends on what else is asked (transductive).
 
     Attributes:
         classes_: the labels, sorted, ``[ways]``; after ``fit``.
@@ -48,10 +51,11 @@ class FewShotClassifier:
         extractor: Callable[[Tensor], Tensor] | None = None,
         *,
         normalise: bool = False,
-        statistics: Literal["support", "query"] = "support",
+        statistics: Statistics = "support",
     ) -> None:
-        if statistics not in ("support", "query"):
-            raise ValueError(f"FewShotClassifier: statistics must be 'support' or 'query', got {statistics!r}")
+        if statistics not in get_args(Statistics):
+            known = ", ".join(map(repr, get_args(Statistics)))
+            raise ValueError(f"FewShotClassifier: statistics must be one of {known}, got {statistics!r}")
         self.method, self.extractor = method, extractor
         self.normalise, self.statistics = normalise, statistics
         self._fitted: tuple[Point, Batch] | None = None
@@ -114,9 +118,10 @@ class FewShotClassifier:
                 f"FewShotClassifier.predict: rows have the shape {_shape(rows)}, but fit was given {_shape(support.x)}"
             )
         query = Batch(rows, rows.new_zeros(len(rows), len(self.classes_)), rows.new_ones(len(rows)))
-        by_support = self.statistics == "support" and batch_normalised(self.method.learner)
-        with _inference(self.method.learner):
-            return self.method.learner.predict(point, query, support if by_support else None)
+        learner, joined = self.method.learner, self.statistics == "joined"
+        by_support = self.statistics in ("support", "joined") and batch_normalised(learner)
+        with _inference(learner):
+            return learner.predict(point, query, support if by_support else None, joined=joined and by_support)
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
@@ -180,7 +185,9 @@ class FewShotClassifier:
             )
 
     def _adapt(self, support: Batch) -> Point:
-        point, _ = self.method.learner.adapt(support)
+        one: Batch = tree_map(lambda tensor: tensor[None], support)
+        running = self.statistics == "running" and batch_normalised(self.method.learner)
+        point: Point = tree_map(lambda tensor: tensor[0], self.method.adapt(one, Loop(), running))
         return point
 
 

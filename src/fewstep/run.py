@@ -236,7 +236,8 @@ def stored_config(folder: Path) -> Config:
 def load(folder: str | Path) -> FewShotClassifier:
     """A classifier from a trained run: ``fewstep.load(run).fit(x, y).predict(x_query)``.
 
-    Only the run's folder is read: neither training data nor a cache is needed.
+    Only the run's folder is read: neither training data nor a cache is needed. Queries are batch-normalised as in the
+    run's test where that is inductive, else by the support.
 
     Raises:
         ValueError: when the folder is no trained run, or a run of a regression.
@@ -255,7 +256,10 @@ def load(folder: str | Path) -> FewShotClassifier:
     method.learner.to(place.device, place.dtype)
     load_checkpoint(_best(folder), method.learner)
     settle(method.learner, **_at_test(config))
-    return FewShotClassifier(method, extractor, normalise=shape["normalise"])
+    # A test may be transductive; a classifier is only where its user says so.
+    tested = config.testing.statistics
+    statistics = tested if tested in ("joined", "running") else "support"
+    return FewShotClassifier(method, extractor, normalise=shape["normalise"], statistics=statistics)
 
 
 def _no_data(*_: Any, **__: Any) -> TaskSource:
