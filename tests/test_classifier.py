@@ -113,8 +113,6 @@ def test_queries_are_normalised_as_in_an_evaluation() -> None:
         seen.append(model.predict_proba(images[5:]))
     for i, one in enumerate(seen):
         assert all(np.abs(one - other).max() > 1e-4 for other in seen[:i])
-    with pytest.raises(ValueError, match="must be one of 'query', 'support', 'joined', 'running', got 'batch'"):
-        FewShotClassifier(method, statistics="batch")  # type: ignore[arg-type]
 
 
 def test_normalise_makes_lengths_irrelevant() -> None:
