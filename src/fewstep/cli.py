@@ -27,6 +27,7 @@ USAGE = """\
   [bold]fewstep evaluate[/] RUN \\[options]    test a trained run beside baselines
   [bold]fewstep compare[/] RUN RECIPE …      several methods on the same tasks
   [bold]fewstep predict[/] RUN \\[options]     classify your own images or features
+  [bold]fewstep data[/] COMMAND              fetch, convert and inspect embeddings
   [bold]fewstep list[/]                      the methods and the recipes
   [bold]fewstep show[/] RECIPE               a recipe, whole, and what is published
 
@@ -308,10 +309,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             list_recipes()
         elif command == "train":
             train(rest)
+        elif command == "data":
+            from fewstep.data_commands import COMMANDS
+
+            tyro.extras.subcommand_cli_from_dict(COMMANDS, args=rest, prog="fewstep data")
         elif command in _FUNCTIONS:
             tyro.cli(_FUNCTIONS[command], args=rest, prog=f"fewstep {command}")
         else:
-            raise ValueError(f"there is no command {command!r}; the commands are train, {', '.join(_FUNCTIONS)}.")
+            raise ValueError(f"there is no command {command!r}; the commands are train, data, {', '.join(_FUNCTIONS)}.")
     except (ValueError, OSError, FloatingPointError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
         raise SystemExit(2) from error

@@ -3,6 +3,7 @@
 from fewstep.data.augment import Augmentation, Augmented
 from fewstep.data.cifar import cifar_fs, fc100
 from fewstep.data.dataset import Dataset
+from fewstep.data.embeddings import embeddings
 from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble
 from fewstep.data.image_store import ImageSource, image_store
 from fewstep.data.imagenet import mini_imagenet, tiered_imagenet
@@ -30,6 +31,7 @@ __all__ = [
     "TaskSource",
     "assemble",
     "cifar_fs",
+    "embeddings",
     "fc100",
     "image_folder",
     "image_store",

@@ -111,7 +111,7 @@ class Dataset:
             ValueError: if there are no rows, the lengths differ, a label is missing (None, NaN or empty), or an
                 in-memory row is not finite.
         """
-        known, which = _classes_of(labels, f"{name} {split}".rstrip())
+        known, which = classes_of(labels, f"{name} {split}".rstrip())
         if len(which) != len(rows):
             raise ValueError(
                 f"{f'{name} {split}'.rstrip()}: {len(rows)} rows but {len(which)} labels: give one label for each row"
@@ -283,7 +283,7 @@ def _torch_readable(rows: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("="))
 
 
-def _classes_of(
+def classes_of(
     labels: Sequence[object] | NDArray[np.generic] | Tensor, owner: str
 ) -> tuple[tuple[str, ...], Int[np.ndarray, " rows"]]:
     """Distinct class names in order, and the class index of each row."""

@@ -125,7 +125,7 @@ def image_store(
     size = sum(source.counts) * int(np.prod(source.shape))
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root / f"{source.folder}.lock", say) as alone:
+        with one_at_a_time(root / f"{source.folder}.lock", say) as alone:
             found = find_store(source, cache=cache)  # another process may have made it
             if found is not None:
                 return found
@@ -155,7 +155,7 @@ class _SourceError(OSError):
 
 
 @contextlib.contextmanager
-def _alone(lock: Path, say: Callable[[str], None]) -> Iterator[bool]:
+def one_at_a_time(lock: Path, say: Callable[[str], None]) -> Iterator[bool]:
     """Wait until no other process makes this store; false where the file system knows no locks.
 
     A lock goes with its process, however that ends. Its file stays: removing it would let a third process lock a new

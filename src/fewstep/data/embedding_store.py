@@ -1,0 +1,346 @@
+"""Feature vectors grouped by split and class, and the library's own file of them.
+
+The file is a ``.safetensors`` that any reader of that format opens: ``features`` ``[n, d]``, sorted by split (train,
+val, test), then by class; ``keys``, where rows have names, as text that zeros divide; and in the metadata, under
+"fewstep", the classes of each split with their sizes. It is mapped, not read.
+"""
+
+import itertools
+import json
+import os
+import secrets
+import struct
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fewstep.data.dataset import Dataset, classes_of
+
+SPLITS = ("train", "val", "test")
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+"""Of features, by the names of the safetensors format."""
+
+_FORMAT = 1
+_TOGETHER = 2**22  # numbers that are looked at, or written, at once
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The classes of one split: whose the rows of a file are.
+
+    Attributes:
+        store: ``[rows, d]``, all rows of the file, this split's or not.
+        order: the row of each position, class after class; a range where they lie like that.
+        names: one for each class: in the order of numbers where all are whole numbers, else of text.
+        sizes: examples of each class.
+        keys: text, a name of each row of the file.
+    """
+
+    store: Tensor
+    order: NDArray[np.int64] | range
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    keys: NDArray[np.str_] | None = field(default=None, repr=False)
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """The class of each position."""
+        return np.repeat(np.array(self.names, np.str_), self.sizes)
+
+    @property
+    def ordered_keys(self) -> NDArray[np.str_] | None:
+        """The name of each position."""
+        return None if self.keys is None else self.keys[np.asarray(self.order)]
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """The first position, and rows ``[some, d]`` from there on, until all have come."""
+        size = max(1, _TOGETHER // max(1, self.store.shape[1]))
+        for start in range(0, len(self.order), size):
+            some = self.order[start : start + size]
+            rows = self.store[some.start : some.stop] if isinstance(some, range) else self.store[torch.from_numpy(some)]
+            yield start, rows
+
+    def finite_blocks(self, where: str) -> Iterator[Tensor]:
+        """The rows of :meth:`blocks`.
+
+        Raises:
+            ValueError: naming the first row that holds NaN or infinity.
+        """
+        for start, rows in self.blocks():
+            bad = np.flatnonzero(~torch.isfinite(rows).all(1).numpy())
+            if bad.size:
+                position = start + int(bad[0])
+                owner = self.names[int(np.searchsorted(np.cumsum(self.sizes), position, side="right"))]
+                raise ValueError(
+                    f"{where}: row {self.order[position]} (class {owner!r}) holds NaN or infinity; "
+                    "remove the row or repair the features"
+                )
+            yield rows
+
+
+Parts: TypeAlias = dict[str, Part]
+"""By split, in the order train, val, test; or all under "", where it is not known which classes are for what."""
+
+
+def grouped(
+    store: Tensor,
+    labels: Any,
+    where: str,
+    *,
+    splits: NDArray[np.str_] | None = None,
+    keys: NDArray[np.str_] | None = None,
+) -> Parts:
+    """Rows in any order, with the class of each, as parts.
+
+    Args:
+        store: ``[rows, d]``.
+        labels: ``[rows]``, names or numbers.
+        where: the file, for messages.
+        splits: ``[rows]``, of "train", "val" and "test".
+        keys: ``[rows]``.
+
+    Raises:
+        ValueError: if the lengths differ or a label is missing.
+    """
+    names, which = classes_of(labels, where)
+    for what, values in (("labels", which), ("keys", keys), ("entries of split", splits)):
+        if values is not None and len(values) != len(store):
+            raise ValueError(f"{where}: {len(store)} rows of features but {len(values)} {what}: give one for each row")
+    parts: Parts = {}
+    for split in ("",) if splits is None else SPLITS:
+        rows = np.arange(len(store)) if splits is None else np.flatnonzero(splits == split)
+        if not len(rows):
+            continue
+        present = sorted(set(which[rows].tolist()), key=_place([names[c] for c in np.unique(which[rows])], names))
+        rank = np.zeros(len(names), np.int64)
+        rank[present] = np.arange(len(present))
+        order = rows[np.argsort(rank[which[rows]], kind="stable")]
+        in_place = bool((np.diff(order) == 1).all())
+        sizes = np.bincount(rank[which[rows]], minlength=len(present))
+        parts[split] = Part(
+            store,
+            range(int(order[0]), int(order[-1]) + 1) if in_place else order,
+            tuple(names[c] for c in present),
+            tuple(sizes.tolist()),
+            keys,
+        )
+    return parts
+
+
+def _place(present: Sequence[str], names: Sequence[str]) -> Any:
+    """The sort key of a class, the same whatever the file's format has made of its label."""
+    numbers = all(name.isascii() and name.isdigit() for name in present)
+    return lambda c: (int(names[c]), names[c]) if numbers else names[c]
+
+
+def alike(parts: Parts, where: str) -> None:
+    """Refuse parts that do not fit together.
+
+    Raises:
+        ValueError: if the dimensions or the dtype of two splits differ.
+    """
+    (first, part), *others = parts.items()
+    for split, other in others:
+        if part.store.shape[1] != other.store.shape[1]:
+            raise ValueError(
+                f"{where}: features of {first} have {part.store.shape[1]} dimensions, those of {split} "
+                f"{other.store.shape[1]}: make all with the same network and layer"
+            )
+        if part.store.dtype != other.store.dtype:
+            raise ValueError(
+                f"{where}: features of {first} are {brief(part.store.dtype)}, those of {split} "
+                f"{brief(other.store.dtype)}: make them one type"
+            )
+
+
+def shared_classes(parts: Parts) -> list[str]:
+    """A sentence for each two splits that have classes in common."""
+    told, splits = [], list(parts)
+    for i, one in enumerate(splits):
+        for other in splits[i + 1 :]:
+            both = [name for name in parts[one].names if name in set(parts[other].names)]
+            if both:
+                more = f" and {len(both) - 1} others are" if len(both) > 1 else " is"
+                told.append(f"class {both[0]!r}{more} in {one} and in {other}")
+    return told
+
+
+def joined(parts: Sequence[Part]) -> Part | None:
+    """Several parts as one, in their order; None if their rows are not in one file."""
+    first, *others = parts
+    if not others:
+        return first
+    if any(part.store is not first.store for part in others):
+        return None
+    orders = [part.order for part in parts]
+    order: NDArray[np.int64] | range = np.concatenate([np.asarray(order, np.int64) for order in orders])
+    ranges = [order for order in orders if isinstance(order, range)]
+    if len(ranges) == len(parts) and all(left.stop == right.start for left, right in itertools.pairwise(ranges)):
+        order = range(ranges[0].start, ranges[-1].stop)
+    names = tuple(name for part in parts for name in part.names)
+    return Part(first.store, order, names, tuple(size for part in parts for size in part.sizes), first.keys)
+
+
+def as_dataset(part: Part, *, name: str, split: str) -> Dataset:
+    """The part as a dataset over the same memory; nothing is read."""
+    in_place = isinstance(part.order, range)
+    return Dataset(
+        part.store[part.order.start : part.order.stop] if isinstance(part.order, range) else part.store,
+        np.concatenate([[0], np.cumsum(part.sizes)]).astype(np.int64),
+        part.names,
+        None if in_place else np.asarray(part.order),
+        name=name,
+        split=split,
+    )
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place at the end, and goes if there is an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_store(path: Path, parts: Parts, where: str, made_of: object = None) -> None:
+    """Write the library's file, whole or not at all, a block of rows at a time.
+
+    Args:
+        path: the file.
+        parts: what to write.
+        where: what they come from, for messages.
+        made_of: kept with it, for JSON.
+
+    Raises:
+        ValueError: if a row is not finite.
+        OSError: if the file cannot be written.
+    """
+    index: dict[str, Any] = {
+        "format": _FORMAT,
+        "splits": {split: list(zip(part.names, part.sizes, strict=True)) for split, part in parts.items()},
+    }
+    if made_of is not None:
+        index["made_of"] = made_of
+    store = next(iter(parts.values())).store
+    n = sum(len(part.order) for part in parts.values())
+    size = n * store.shape[1] * store.element_size()
+    named = next(name for name, dtype in DTYPES.items() if dtype == store.dtype)
+    header: dict[str, Any] = {
+        "__metadata__": {"fewstep": json.dumps(index)},
+        "features": {"dtype": named, "shape": [n, store.shape[1]], "data_offsets": [0, size]},
+    }
+    keys = b""
+    if all(part.keys is not None for part in parts.values()):
+        texts = [text for part in parts.values() for text in _list(part.ordered_keys)]
+        keys = "\0".join(texts).encode()
+        header["keys"] = {"dtype": "U8", "shape": [len(keys)], "data_offsets": [size, size + len(keys)]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-(8 + len(encoded)) % 64)  # rows begin where a processor likes them
+    with whole(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for split, part in parts.items():
+            for rows in part.finite_blocks(f"{where} {split}".rstrip()):
+                file.write(raw(rows))
+        file.write(keys)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """The entries of a file, its features mapped and the others read; and the index, where it is the library's own.
+
+    Raises:
+        ValueError: if the file is damaged, or not of this format.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys())
+            with path.open("rb") as bytes_:
+                (length,) = struct.unpack("<Q", bytes_.read(8))
+                header = json.loads(bytes_.read(length))
+            mapped = [name for name in names if name in ("features", "embeddings", "x")]
+            entries = {name: file.get_tensor(name) for name in names if name not in mapped}
+        index = json.loads(metadata["fewstep"]) if "fewstep" in metadata else None
+        for name in mapped:
+            entries[name] = _mapped(path, 8 + length, header[name])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, truncated or no safetensors file ({error}): fetch or make it again"
+        ) from (error)
+    return entries, index if isinstance(index, dict) and "splits" in index else None
+
+
+def read_store(path: Path, entries: Mapping[str, Any], index: Mapping[str, Any]) -> Parts:
+    """The parts of the library's own file.
+
+    Raises:
+        ValueError: if it is of a later format, or contradicts itself.
+    """
+    if index.get("format") != _FORMAT:
+        raise ValueError(f"{path} has format {index.get('format')}, this version of fewstep reads format {_FORMAT}")
+    store, start, parts = entries["features"], 0, {}
+    keys = None
+    if "keys" in entries:
+        keys = np.array(entries["keys"].tobytes().decode().split("\0"), np.str_)
+    for split, classes in index["splits"].items():
+        sizes = tuple(int(size) for _, size in classes)
+        parts[split] = Part(
+            store, range(start, start + sum(sizes)), tuple(str(name) for name, _ in classes), sizes, keys
+        )
+        start += sum(sizes)
+    if start != len(store) or (keys is not None and len(keys) != start):
+        raise ValueError(f"{path} is damaged: its index tells of {start} rows, it holds {len(store)}. Make it again")
+    return parts
+
+
+def _mapped(path: Path, start: int, entry: Mapping[str, Any]) -> Tensor:
+    dtype = DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise ValueError(f"features are {entry['dtype']}, expected one of {', '.join(DTYPES)}")
+    offset = start + entry["data_offsets"][0]
+    plain = np.dtype({"BF16": "<i2"}.get(entry["dtype"], f"<f{dtype.itemsize}"))
+    if not all(entry["shape"]):
+        return torch.empty(entry["shape"], dtype=dtype)
+    array = np.memmap(path, plain, "r", offset, tuple(entry["shape"]))
+    return as_tensor(array).view(dtype)
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor, over the same memory where torch can."""
+    if not (array.dtype.isnative and array.flags.aligned and all(stride >= 0 for stride in array.strides)):
+        array = np.array(array, array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it could write to a read-only map: nothing here writes
+        return torch.from_numpy(array)
+
+
+def raw(rows: Tensor) -> bytes:
+    """The bytes of some rows."""
+    rows = rows.contiguous()
+    return (rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows).numpy().tobytes()
+
+
+def brief(dtype: torch.dtype) -> str:
+    """ "float32" for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _list(values: NDArray[np.str_] | None) -> list[str]:
+    assert values is not None
+    texts: list[str] = values.tolist()
+    return texts
