@@ -36,33 +36,27 @@ def fetch(url: str, target: Path, progress: Callable[[int, int | None], None] | 
         ConnectionError: if it cannot be fetched whole; what has come is kept.
         OSError: if the files cannot be written.
     """
-    import pooch  # slow to import, and seldom needed
-
     target.parent.mkdir(parents=True, exist_ok=True)
-    level = pooch.get_logger().level
-    pooch.get_logger().setLevel(logging.WARNING)
-    try:
-        with one_at_a_time(target.with_name(f"{target.name}.lock"), _log.info):
-            downloader = _Resuming(target.with_name(f"{target.name}.part"), progress or (lambda here, total: None))
-            pooch.retrieve(url, None, fname=target.name, path=target.parent, downloader=downloader)
-    finally:
-        pooch.get_logger().setLevel(level)
+    with one_at_a_time(target.with_name(f"{target.name}.lock"), _log.info):
+        if not target.is_file():
+            _Fetch(url, target.with_name(f"{target.name}.part"), progress or (lambda here, total: None)).run(target)
     return target
 
 
 @final
-class _Resuming:
-    """A downloader, in the form in which pooch calls it."""
+class _Fetch:
+    """One fetch, and what is here of it. (pooch, which gets other files, always begins at the beginning.)"""
 
-    def __init__(self, part: Path, progress: Callable[[int, int | None], None]) -> None:
-        self.part, self.version, self.progress = part, part.with_name(f"{part.name}.version"), progress
+    def __init__(self, url: str, part: Path, progress: Callable[[int, int | None], None]) -> None:
+        self.url, self.part, self.progress = url, part, progress
+        self.version = part.with_name(f"{part.name}.version")
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+    def run(self, target: Path) -> None:
         failures = 0
         while True:
             before = self._size()
             try:
-                self._go_on(url)
+                self._go_on()
                 break
             except (OSError, http.client.HTTPException) as error:
                 # An answer is an answer: only what may be a matter of luck is asked for again.
@@ -70,16 +64,16 @@ class _Resuming:
                 failures = 0 if self._size() > before else failures + 1
                 if refused or failures == _ATTEMPTS:
                     raise ConnectionError(f"{error}; {self._size():,} bytes are kept") from error
-        os.replace(self.part, output_file)
+        os.replace(self.part, target)
         self.version.unlink(missing_ok=True)
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
-    def _go_on(self, url: str) -> None:
+    def _go_on(self) -> None:
         here = self._size()
         version = self.version.read_text() if self.version.is_file() else ""
-        request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+        request = urllib.request.Request(self.url, headers={"Accept-Encoding": "identity"})
         if here and version:
             request.add_header("Range", f"bytes={here}-")
             request.add_header("If-Range", version)
@@ -100,7 +94,7 @@ class _Resuming:
                 self.part.unlink(missing_ok=True)
                 self.version.write_text(tag if tag.startswith('"') else answer.headers.get("Last-Modified", ""))
             elif not answer.headers.get("Content-Range", "").startswith(f"bytes {here}-"):
-                raise ConnectionError(f"{url}: asked for bytes {here}-, got {answer.headers.get('Content-Range')}")
+                raise ConnectionError(f"{self.url}: asked for bytes {here}-, got {answer.headers.get('Content-Range')}")
             total = None if sent is None else here + int(sent)
             with self.part.open("ab") as file:
                 self.progress(here, total)
@@ -109,4 +103,4 @@ class _Resuming:
                     here += len(chunk)
                     self.progress(here, total)
         if total is not None and here != total:
-            raise ConnectionError(f"{url} broke off after {here:,} of {total:,} bytes")
+            raise ConnectionError(f"{self.url} broke off after {here:,} of {total:,} bytes")

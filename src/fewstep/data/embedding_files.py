@@ -266,11 +266,11 @@ def _features(features: Any, where: str) -> Tensor:
     return features
 
 
-def _splits(values: Any, where: str) -> NDArray[np.str_]:
+def _splits(values: Any, where: str) -> NDArray[np.character]:
     """Names of splits, from names or from 0, 1, 2."""
     values = np.asarray(values)
     if values.dtype.kind in "iu" and values.ndim == 1 and (not values.size or 0 <= values.min() <= values.max() <= 2):
-        named: NDArray[np.str_] = np.array(SPLITS)[values]
+        named: NDArray[np.character] = np.array(SPLITS)[values]
         return named
     if values.dtype.kind in "US" and values.ndim == 1:
         texts = _text(values, "split", where)
@@ -280,7 +280,7 @@ def _splits(values: Any, where: str) -> NDArray[np.str_]:
                      f"{np.unique(values)[:5].tolist()}")  # fmt: skip
 
 
-def _text(values: Any, what: str, where: str) -> NDArray[np.str_]:
+def _text(values: Any, what: str, where: str) -> NDArray[np.character]:
     try:
         array: NDArray[Any] = np.asarray(values)
         if array.dtype.kind == "S":

@@ -50,15 +50,15 @@ class Part:
     order: NDArray[np.int64] | range
     names: tuple[str, ...]
     sizes: tuple[int, ...]
-    keys: NDArray[np.str_] | None = field(default=None, repr=False)
+    keys: NDArray[np.character] | None = field(default=None, repr=False)
 
     @property
-    def labels(self) -> NDArray[np.str_]:
+    def labels(self) -> NDArray[np.character]:
         """The class of each position."""
         return np.repeat(np.array(self.names, np.str_), self.sizes)
 
     @property
-    def ordered_keys(self) -> NDArray[np.str_] | None:
+    def ordered_keys(self) -> NDArray[np.character] | None:
         """The name of each position."""
         return None if self.keys is None else self.keys[np.asarray(self.order)]
 
@@ -97,8 +97,8 @@ def grouped(
     labels: Any,
     where: str,
     *,
-    splits: NDArray[np.str_] | None = None,
-    keys: NDArray[np.str_] | None = None,
+    splits: NDArray[np.character] | None = None,
+    keys: NDArray[np.character] | None = None,
 ) -> Parts:
     """Rows in any order, with the class of each, as parts.
 
@@ -182,11 +182,12 @@ def joined(parts: Sequence[Part]) -> Part | None:
         return first
     if any(part.store is not first.store for part in others):
         return None
-    orders = [part.order for part in parts]
-    order: NDArray[np.int64] | range = np.concatenate([np.asarray(order, np.int64) for order in orders])
-    ranges = [order for order in orders if isinstance(order, range)]
+    ranges = [part.order for part in parts if isinstance(part.order, range)]
+    order: NDArray[np.int64] | range
     if len(ranges) == len(parts) and all(left.stop == right.start for left, right in itertools.pairwise(ranges)):
         order = range(ranges[0].start, ranges[-1].stop)
+    else:
+        order = np.concatenate([np.asarray(part.order, np.int64) for part in parts])
     names = tuple(name for part in parts for name in part.names)
     return Part(first.store, order, names, tuple(size for part in parts for size in part.sizes), first.keys)
 
@@ -340,7 +341,7 @@ def brief(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _list(values: NDArray[np.str_] | None) -> list[str]:
+def _list(values: NDArray[np.character] | None) -> list[str]:
     assert values is not None
     texts: list[str] = values.tolist()
     return texts

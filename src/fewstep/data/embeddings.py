@@ -6,7 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -205,7 +205,7 @@ def _write_npy(target: Path, parts: Parts, where: str) -> None:
         _write_rows(file, parts, where)
 
 
-def _write_rows(file: IO[bytes], parts: Parts, where: str) -> None:
+def _write_rows(file: Any, parts: Parts, where: str) -> None:
     store = next(iter(parts.values())).store
     shape = (sum(len(part.order) for part in parts.values()), store.shape[1])
     header = {"descr": f"<f{store.element_size()}", "fortran_order": False, "shape": shape}
@@ -215,7 +215,7 @@ def _write_rows(file: IO[bytes], parts: Parts, where: str) -> None:
             file.write(raw(rows))
 
 
-def _columns(parts: Parts) -> dict[str, NDArray[np.str_]]:
+def _columns(parts: Parts) -> dict[str, NDArray[np.character]]:
     """What there is to a row besides its features."""
     columns = {"labels": np.concatenate([part.labels for part in parts.values()])}
     if "" not in parts:
