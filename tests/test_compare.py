@@ -15,6 +15,7 @@ from fewstep.cli import main
 from fewstep.compare import _Entry, _labels, compare
 from fewstep.core import Batch, Task
 from fewstep.data import EpisodeSampler, Sinusoids
+from fewstep.evaluation.comparison import Comparison
 from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
 from fewstep.recipes import RECIPES, Config, Published, Recipe
 from fewstep.recipes import Testing as AtTest
@@ -157,6 +158,28 @@ def test_a_recipe_is_trained_and_a_killed_comparison_goes_on(recipes: None, tmp_
         np.testing.assert_array_equal(resumed.row(label).scores, whole.row(label).scores)
     page = (out / "comparison.md").read_text()
     assert "- other: 98.7 % by somebody (read in the source)" in page
+
+
+def test_what_was_judged_is_kept(runs: Path, tmp_path: Path) -> None:
+    tested: list[str] = []
+
+    def note(line: str) -> None:
+        tested.append(line)
+
+    def judge(*methods: str, **changes: int) -> Comparison:
+        tested.clear()
+        return compare([runs / name for name in methods], out=tmp_path, note=note, **{"tasks": 6} | changes)
+
+    alone = judge("fitted")
+    both = judge("characters", "fitted")
+    assert "testing characters" in tested
+    assert judge("characters", "fitted").markdown() == both.markdown()
+    assert not [line for line in tested if line.startswith("testing")]
+    np.testing.assert_array_equal(both.row("fitted").scores, alone.row("fitted").scores)
+    judge("characters", "fitted", tasks=7)
+    assert [line for line in tested if line.startswith("testing")] == ["testing characters", "testing fitted"]
+    judge("characters", "fitted", seed=1)
+    assert "testing fitted" in tested
 
 
 def test_a_beginning_without_a_configuration_begins_again(recipes: None, tmp_path: Path) -> None:
@@ -303,6 +326,7 @@ def test_the_command_writes_and_shows(runs: Path, tmp_path: Path, capsys: pytest
     assert "shots: 4" in shown
     assert {path.name for path in tmp_path.iterdir()} == {
         "comparison.csv", "comparison.md", "comparison.png", "comparison.svg", "tasks.csv", "differences.csv",
+            "judged",
     }  # fmt: skip
     with (tmp_path / "tasks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -6,12 +6,14 @@ are held against each other before anything is trained or tested.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +26,7 @@ from fewstep.evaluation import evaluate, inner_steps
 from fewstep.evaluation.comparison import Compared, Comparison
 from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE
 from fewstep.evaluation.modes import descents
+from fewstep.files import write_atomically
 from fewstep.recipes import RECIPES, Config, to_json
 from fewstep.recipes.problems import Split
 from fewstep.run import TEST_BATCH, Run, environment, stored_config
@@ -75,6 +78,37 @@ class _Protocol:
         return (self.tasks - 1) // min(self.tasks, TEST_BATCH)
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What was found out about one method, and about the baselines on its inputs."""
+
+    method: Compared
+    baselines: tuple[Compared, ...]
+    score_name: str
+    higher_is_better: bool
+
+    def write(self, path: Path) -> None:
+        content = asdict(self)
+        for row in (content["method"], *content["baselines"]):
+            for name in ("scores", "unadapted"):
+                row[name] = None if row[name] is None else row[name].tolist()  # floats read back to the same bits
+        write_atomically(path, json.dumps(content, ensure_ascii=False))
+
+    @classmethod
+    def read(cls, path: Path) -> _Judged | None:
+        """None where there is nothing."""
+        if not path.exists():
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for row in (content["method"], *content["baselines"]):
+            for name in ("scores", "unadapted"):
+                row[name] = None if row[name] is None else np.array(row[name])
+            for name in ("inner_steps", "notes", "published"):
+                row[name] = tuple(row[name])
+        rows = tuple(Compared(**row) for row in content["baselines"])
+        return cls(Compared(**content["method"]), rows, content["score_name"], content["higher_is_better"])
+
+
 def compare(
     methods: Sequence[str | Path],
     *,
@@ -91,6 +125,8 @@ def compare(
     test_bar: TestBar = lambda _: nullcontext(),
 ) -> Comparison:
     """Judge several methods on the same tasks, and write the comparison.
+
+    What was judged is kept in ``out/judged``: a comparison that is stopped, or given more methods, judges none twice.
 
     Counts that are omitted are those of the first method's test, for all: its ``testing`` settings, the first of its
     ``shots`` if it has several. Tests run one after another on this machine, with one number of threads.
@@ -126,20 +162,26 @@ def compare(
         for entry, label in zip(entries, labels, strict=True):
             if entry.trained_here:
                 _train(entry, label, threads, note, training_bar)
-        rows: list[Compared] = []
-        baselines: list[Compared] = []
+        judgements: list[_Judged] = []
         for entry, label in zip(entries, labels, strict=True):
-            note(f"testing {label}")
-            torch.set_num_threads(threads)
-            run = Run.open(entry.folder, note)
-            torch.set_num_threads(threads)  # a run's own number is for its training
-            row, plain, score, higher = _judge(run, label, protocol, kinds.get(label, ()), test_bar)
-            rows.append(row)
-            baselines += plain
+            plain = kinds.get(label, ())
+            kept = folder / "judged" / f"{_key(entry, protocol, plain, threads)}.json"
+            judged = _Judged.read(kept)
+            if judged is None:
+                note(f"testing {label}")
+                torch.set_num_threads(threads)
+                run = Run.open(entry.folder, note)
+                torch.set_num_threads(threads)  # a run's own number is for its training
+                judged = _judge(run, label, protocol, plain, test_bar)
+                judged.write(kept)
+            # A label depends on what else is compared.
+            judgements.append(replace(judged, method=replace(judged.method, label=label)))
         machine = str(environment(entries[0].config)["machine"])
     finally:
         torch.set_num_threads(threads)
-    comparison = Comparison([*rows, *baselines], score, higher, chosen, shown, machine, threads)
+    rows = [judged.method for judged in judgements] + [row for judged in judgements for row in judged.baselines]
+    first = judgements[0]
+    comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine, threads)
     comparison.write(folder)
     return comparison
 
@@ -404,10 +446,16 @@ def _train(entry: _Entry, label: str, threads: int, note: Callable[[str], None],
         run.train(progress)
 
 
-def _judge(
-    run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], test_bar: TestBar
-) -> tuple[Compared, list[Compared], str, bool]:
-    """The row of a method, those of the baselines on its inputs, and what the scores are."""
+def _key(entry: _Entry, protocol: _Protocol, baselines: Sequence[str], threads: int) -> str:
+    """What a judgement depends on, in sixteen digits."""
+    files = [(entry.folder / name) for name in ("config.json", "best.safetensors", "last.safetensors")]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "" for file in files]
+    facts = [version("fewstep"), asdict(protocol), list(baselines), threads, *digests]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _judge(run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], test_bar: TestBar) -> _Judged:
+    """The row of a method, and those of the baselines on its inputs."""
     source, learner, config = protocol.source(run), run.method.learner, run.config
     executor = config.training.make_executor()
 
@@ -450,7 +498,7 @@ def _judge(
         rows.append(
             Compared(label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind)
         )
-    return row, rows, adapted.score_name, adapted.higher_is_better
+    return _Judged(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
 
 
 def _training(run: Run) -> dict[str, Any]:
