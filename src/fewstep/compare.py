@@ -12,21 +12,21 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.data import EpisodeSampler, TaskSource
+from fewstep.data import TaskSource
 from fewstep.evaluation import evaluate, inner_steps
 from fewstep.evaluation.comparison import Compared, Comparison
 from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE
+from fewstep.evaluation.judged import Judged
 from fewstep.evaluation.modes import descents
-from fewstep.files import write_atomically
+from fewstep.evaluation.same_tasks import told_apart
 from fewstep.recipes import RECIPES, Config, to_json
 from fewstep.recipes.problems import Split
 from fewstep.run import TEST_BATCH, Run, environment, stored_config
@@ -76,37 +76,6 @@ class _Protocol:
     def last(self) -> int:
         """The last step that is asked for."""
         return (self.tasks - 1) // min(self.tasks, TEST_BATCH)
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """What was found out about one method, and about the baselines on its inputs."""
-
-    method: Compared
-    baselines: tuple[Compared, ...]
-    score_name: str
-    higher_is_better: bool
-
-    def write(self, path: Path) -> None:
-        content = asdict(self)
-        for row in (content["method"], *content["baselines"]):
-            for name in ("scores", "unadapted"):
-                row[name] = None if row[name] is None else row[name].tolist()  # floats read back to the same bits
-        write_atomically(path, json.dumps(content, ensure_ascii=False))
-
-    @classmethod
-    def read(cls, path: Path) -> _Judged | None:
-        """None where there is nothing."""
-        if not path.exists():
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for row in (content["method"], *content["baselines"]):
-            for name in ("scores", "unadapted"):
-                row[name] = None if row[name] is None else np.array(row[name])
-            for name in ("inner_steps", "notes", "published"):
-                row[name] = tuple(row[name])
-        rows = tuple(Compared(**row) for row in content["baselines"])
-        return cls(Compared(**content["method"]), rows, content["score_name"], content["higher_is_better"])
 
 
 def compare(
@@ -162,11 +131,11 @@ def compare(
         for entry, label in zip(entries, labels, strict=True):
             if entry.trained_here:
                 _train(entry, label, threads, note, training_bar)
-        judgements: list[_Judged] = []
+        judgements: list[Judged] = []
         for entry, label in zip(entries, labels, strict=True):
             plain = kinds.get(label, ())
             kept = folder / "judged" / f"{_key(entry, protocol, plain, threads)}.json"
-            judged = _Judged.read(kept)
+            judged = Judged.read(kept)
             if judged is None:
                 note(f"testing {label}")
                 torch.set_num_threads(threads)
@@ -300,10 +269,10 @@ def _checked(
                 )
             with _solving(label):
                 source = protocol.source(run)
-            apart = _apart(first, source, (labels[0], label), protocol)
-            if apart is not None:
+            words = told_apart(first, source, (labels[0], label), split, protocol.last)
+            if words is not None:
                 raise ValueError(
-                    f"{labels[0]} and {label} do not have the same tasks: {apart}. "
+                    f"{labels[0]} and {label} do not have the same tasks: {words}. "
                     + _advice(entries[0].config, entry.config)
                 )
         run.check_ways(source.ways)
@@ -374,44 +343,6 @@ def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]
     }
 
 
-def _apart(a: TaskSource, b: TaskSource, labels: tuple[str, str], protocol: _Protocol) -> str | None:
-    """What tells the tasks of two sources apart; None where they are the same."""
-    first, second = labels
-    if isinstance(a, EpisodeSampler) and isinstance(b, EpisodeSampler):
-        one, other = a.dataset, b.dataset
-        where = f"{protocol.split} classes"
-        if one.classes != other.classes:
-            return f"{where}: {one.classes} in {first}, {other.classes} in {second}"
-        for c, (name, its) in enumerate(zip(one.class_names, other.class_names, strict=True)):
-            if name != its:
-                return f"{where}: number {c} is {name!r} in {first}, {its!r} in {second}"
-        if not np.array_equal(one.offsets, other.offsets):
-            c = int(np.flatnonzero(one.sizes != other.sizes)[0])
-            return f"examples of {one.class_names[c]!r}: {one.sizes[c]} in {first}, {other.sizes[c]} in {second}"
-    for name in [field.name for field in fields(a)] if is_dataclass(a) else ["ways", "tasks"]:
-        mine, yours = getattr(a, name), getattr(b, name, None)
-        if name not in ("dataset", "dtype", "device") and mine != yours:
-            return f"{name}: {mine} in {first}, {yours} in {second}"
-    for step in sorted({0, protocol.last}):
-        if isinstance(a, EpisodeSampler) and isinstance(b, EpisodeSampler):
-            drawn = [a.indices(step), b.indices(step)]
-            same = all(
-                np.array_equal(getattr(drawn[0], field.name), getattr(drawn[1], field.name))
-                for field in fields(drawn[0])
-            )
-        else:
-            parts = [zip(*sides, strict=True) for sides in zip(a.batch(step), b.batch(step), strict=True)]
-            # One source may compute in float64: what it rounds to is the same task.
-            same = all(
-                x.shape == y.shape and torch.equal(x.float().cpu(), y.float().cpu())
-                for pairs in parts
-                for x, y in pairs
-            )
-        if not same:
-            return f"what is drawn at step {step} of the source differs"
-    return None
-
-
 def _advice(first: Config, second: Config) -> str:
     one, other = _flat(first), _flat(second)
     names = sorted(name for name in one.keys() | other.keys() if name.startswith("data.") and name not in OF_TRAINING)
@@ -454,7 +385,7 @@ def _key(entry: _Entry, protocol: _Protocol, baselines: Sequence[str], threads: 
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _judge(run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], test_bar: TestBar) -> _Judged:
+def _judge(run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], test_bar: TestBar) -> Judged:
     """The row of a method, and those of the baselines on its inputs."""
     source, learner, config = protocol.source(run), run.method.learner, run.config
     executor = config.training.make_executor()
@@ -498,7 +429,7 @@ def _judge(run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], 
         rows.append(
             Compared(label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind)
         )
-    return _Judged(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
+    return Judged(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
 
 
 def _training(run: Run) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -104,7 +105,7 @@ class SinusoidTasks:
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(ABC):
     """Few-shot classification of images: what every dataset of them has in common."""
 
     needs: ClassVar[str] = "nothing: the data comes with the package"
@@ -121,9 +122,9 @@ class Images:
     train_shots: int | None = None
     """Support examples of each class in a training task. None: as many as in a test task."""
 
+    @abstractmethod
     def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split; ``report`` is told what takes time."""
-        raise NotImplementedError
 
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of images ``[channels, side, side]``."""
