@@ -302,6 +302,13 @@ def test_other_structures_than_the_published_are_refused(
     assert re.search(told, " ".join(capsys.readouterr().err.split()))
 
 
+def test_an_archive_without_a_published_set_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("embeddings/CUB/center/train_embeddings.pkl", b"")
+    assert run("leo-embeddings", "--path", tmp_path / "other.zip", "--out", tmp_path / "out") == 2
+    assert f"other.zip lacks {', '.join(SETS)}: remove it" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_truncated_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     local = archive(tmp_path / "mine.zip")
     local.write_bytes(local.read_bytes()[:-100])

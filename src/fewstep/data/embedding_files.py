@@ -33,6 +33,7 @@ _NAMES = {
     "class_names": ("class_names",),
     "keys": ("keys",),
 }
+# zipfile raises NotImplementedError for a compression that it lacks.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, NotImplementedError)
 
 

@@ -119,6 +119,7 @@ def _lay_out(archive: Path, root: Path, say: Callable[[str], None]) -> None:
                 target = root / "embeddings" / place
                 with opened.open(member) as file, whole(target) as temporary, temporary.open("wb") as into:
                     shutil.copyfileobj(file, into, 2**20)
+    # zipfile raises NotImplementedError for a compression that it lacks, RuntimeError for an encrypted file.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(
             f"{archive} is damaged, truncated or not {_ARCHIVE} ({error}): remove it, and fetch {URL} again"
