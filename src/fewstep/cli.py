@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import inspect
 import logging
 import re
@@ -18,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
+from fewstep.arguments import named, overridden, split_name, value_of
 from fewstep.recipes import RECIPES, Config, Recipe, to_json
 
 USAGE = """\
@@ -53,20 +53,15 @@ def train(arguments: Sequence[str]) -> None:
     """``fewstep train RECIPE [options]``, or ``fewstep train [RECIPE] --resume RUN``."""
     from fewstep.run import Run, stored_config
 
-    arguments, name = list(arguments), None
-    if arguments and not arguments[0].startswith("-"):
-        name = arguments.pop(0)
-    resumed = _value_of(arguments, "--resume")
+    name, arguments = split_name(arguments)
+    resumed = value_of(arguments, "--resume")
     if resumed is not None:
         default = stored_config(Path(resumed))
         if name not in (None, default.recipe):
             raise ValueError(f"{resumed} is a run of {default.recipe}, not of {name}.")
     else:
-        default = _recipe(name)
-    parsed = tyro.cli(
-        Train, args=arguments, default=Train(default), prog=f"fewstep train {name or default.recipe}",
-        config=(tyro.conf.AvoidSubcommands,),
-    )  # fmt: skip
+        default = named(name)
+    parsed = overridden(Train(default), arguments, f"fewstep train {name or default.recipe}")
     config = parsed.config
     if parsed.resume is not None:
         if config != default:
@@ -256,34 +251,20 @@ def show(recipe: tyro.conf.Positional[str]) -> None:
     """A recipe's description, what it needs, what is published for it, and its complete configuration.
 
     Args:
-        recipe: its name, as ``fewstep list`` prints it.
+        recipe: its name, as ``fewstep list`` prints it, or a file: what a search wrote, or a run's config.json.
     """
-    config = _recipe(recipe)
-    known = RECIPES[recipe]
-    console.print(known.about, highlight=False, markup=False)
-    console.print(f"\n[bold]data[/]       {config.data.needs}", highlight=False)
-    published = "; ".join(map(str, known.published)) or "nothing that we know of"
-    console.print(f"[bold]published[/]  {published}\n", highlight=False)
+    config = named(recipe)
+    known = RECIPES.get(recipe)
+    if known is not None:
+        console.print(f"{known.about}\n", highlight=False, markup=False)
+    console.print(f"[bold]data[/]       {config.data.needs}", highlight=False)
+    if known is not None:
+        published = "; ".join(map(str, known.published)) or "nothing that we know of"
+        console.print(f"[bold]published[/]  {published}", highlight=False)
+        if known.space:
+            console.print(f"[bold]search[/]     {'; '.join(map(str, known.space))}", highlight=False)
+    console.print()
     console.print_json(to_json(config))
-
-
-def _recipe(name: str | None) -> Config:
-    if name is None or name not in RECIPES:
-        given = "no recipe was given" if name is None else f"there is no recipe {name!r}"
-        near = [known for known in RECIPES if name and known.startswith(name)]
-        near = near or difflib.get_close_matches(name or "", RECIPES, n=3)
-        meant = f"; did you mean {', '.join(near)}?" if near else "."
-        raise ValueError(f"{given}{meant} `fewstep list` shows all of them.")
-    return RECIPES[name]()
-
-
-def _value_of(arguments: Sequence[str], flag: str) -> str | None:
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(f"{flag}="):
-            return argument.removeprefix(f"{flag}=")
-    return None
 
 
 _FUNCTIONS: dict[str, Callable[..., None]] = {

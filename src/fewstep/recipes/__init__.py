@@ -8,6 +8,7 @@ from fewstep.recipes.config import Config, Testing, from_json, to_json
 from fewstep.recipes.problems import CifarImages, ImageNetImages
 from fewstep.recipes.published import CIFAR_FS, MINI_IMAGENET, OMNIGLOT, Published
 from fewstep.recipes.recipe import Recipe
+from fewstep.recipes.space import Range, changed
 
 
 def _single(make: Callable[[], Config]) -> Recipe:
@@ -79,4 +80,4 @@ _RECIPES = (
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 """Every recipe by its name."""
 
-__all__ = ["RECIPES", "Config", "Published", "Recipe", "Testing", "from_json", "to_json"]
+__all__ = ["RECIPES", "Config", "Published", "Range", "Recipe", "Testing", "changed", "from_json", "to_json"]

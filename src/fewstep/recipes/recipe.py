@@ -7,6 +7,7 @@ from typing import Any
 
 from fewstep.recipes.config import Config
 from fewstep.recipes.published import Published
+from fewstep.recipes.space import Range
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Recipe:
         family: stands for all recipes that differ in their arguments alone, as a shell's braces do:
             "maml-cifarfs-5way-{1,5}shot"; the name where there is no other.
         published: what its paper, or another, reports for it.
+        space: what ``fewstep search`` draws; empty where no search is foreseen.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Recipe:
     arguments: tuple[Any, ...] = ()
     family: str = ""
     published: tuple[Published, ...] = ()
+    space: tuple[Range, ...] = ()
 
     def __call__(self) -> Config:
         """The configuration."""

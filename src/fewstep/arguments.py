@@ -1,0 +1,57 @@
+"""Command-line arguments that name a recipe and change its settings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from fewstep.recipes import RECIPES, Config, from_json
+
+Command = TypeVar("Command")
+
+
+def split_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe's name, where the arguments begin with one, and the other arguments."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], list(arguments[1:])
+    return None, list(arguments)
+
+
+def named(name: str | None) -> Config:
+    """A recipe by its name, or by a file: the JSON that a search writes, or a run's ``config.json``.
+
+    Raises:
+        ValueError: when there is no such recipe or file, with those that may have been meant.
+    """
+    if name is not None and name.endswith(".json"):
+        if not Path(name).is_file():
+            raise ValueError(f"there is no file {name}.")
+        return from_json(Path(name))
+    if name is None or name not in RECIPES:
+        given = "no recipe was given" if name is None else f"there is no recipe {name!r}"
+        near = [known for known in RECIPES if name and known.startswith(name)]
+        near = near or difflib.get_close_matches(name or "", RECIPES, n=3)
+        meant = f"; did you mean {', '.join(near)}?" if near else "."
+        raise ValueError(f"{given}{meant} `fewstep list` shows all of them.")
+    return RECIPES[name]()
+
+
+def overridden(default: Command, arguments: Sequence[str], prog: str) -> Command:
+    """A command's dataclass, which holds a configuration, with the options that the user gave."""
+    return tyro.cli(
+        type(default), args=arguments, default=default, prog=prog, config=(tyro.conf.AvoidSubcommands,)
+    )  # fmt: skip
+
+
+def value_of(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of an option, ``--flag value`` or ``--flag=value``; None where it is not given."""
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+    return None
