@@ -175,5 +175,8 @@ CASES = [
          equivariant=True),
     Case("leo-paper", lambda: leo(6, encoder_penalty_weight=0.0, formulation="paper", **LEO), vectors,
          equivariant=True),
+    Case("leo-deterministic", lambda: leo(6, encoder_penalty_weight=0.0, stochastic=False, **LEO), vectors,
+         equivariant=True),
+    Case("leo-random-prior", lambda: leo(6, encoded=False, **LEO), vectors, equivariant=True),
     Case("leo-encoder-penalty", lambda: leo(6, encoder_penalty_weight=0.5, **LEO), vectors, False, True),
 ]  # fmt: skip

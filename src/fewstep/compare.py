@@ -281,7 +281,7 @@ def _checked(
                 run.method, source, 1, unadapted=False, baselines=False, statistics=run.config.testing.statistics
             )  # fmt: skip
         if not regression:
-            kind = "features" if run.problem.extractor is not None else "images"
+            kind = "features" if run.problem.of_features else "images"
             x = source.batch(0, slice(0, 1)).support.x.detach().float().cpu()
             # Features of one network may differ by rounding from machine to machine; other features differ by far.
             if not any(x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4) for _, _, y in inputs):
@@ -415,7 +415,7 @@ def _judge(run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], 
         scores=adapted.scores[ADAPTED],
         unadapted=unadapted,
         algorithm=type(config.method).__name__,
-        inputs="" if run.problem.regression else "features" if run.problem.extractor is not None else "images",
+        inputs="" if run.problem.regression else "features" if run.problem.of_features else "images",
         inner_steps=taken,
         statistics=adapted.protocol.get("batch statistics"),
         transductive=adapted.transductive,

@@ -30,6 +30,8 @@ def leo(
     half_l2: bool | None = None,
     orthogonality_reduction: Reduction | None = None,
     curvature: bool = False,
+    stochastic: bool = True,
+    encoded: bool = True,
 ) -> core.Method:
     """Generate a linear classifier from a latent code, descend in latent space, decode, fine-tune (Algorithm 1).
 
@@ -57,11 +59,24 @@ def leo(
         orthogonality_reduction: the authors' code averages over the entries of C − I, the paper sums them.
         curvature: no paper's, Meta-Curvature's idea in latent space: ``z' ← z − α ∘ M ∇_z L_S`` with a meta-learned
             matrix M ``[n_z, n_z]``, at first the identity.
+        stochastic: False is the paper's "deterministic" ablation, see :class:`Generator`; dropout stays.
+        encoded: False is its "random prior".
+
+    Raises:
+        ValueError: without an encoder and without a step in latent space, where nothing of the task enters a code.
+
+    The paper's "conditional generator only" has no steps of either kind, "no fine-tuning" none of the second.
     """
+    if not (encoded or latent_steps):
+        raise ValueError(
+            "leo: without an encoder a code knows nothing of the task until it has been adapted: take at least one "
+            "latent step, or have codes encoded."
+        )
     official = formulation != "paper"
     form = FORMULATIONS[formulation] if isinstance(formulation, str) else formulation
     start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight,
-                           encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
+                           encoder_penalty_weight=encoder_penalty_weight, formulation=form,
+                           stochastic=stochastic, encoded=encoded)  # fmt: skip
     rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
     rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
     latent = core.Descend(rule, latent_steps)

@@ -18,6 +18,7 @@ def meta_sgd(
     per_step: bool = False,
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
+    dropout: float = 0.0,
 ) -> Method:
     """``φ = θ − α ∘ ∇L_S(θ)``, meta-gradient ``∇_{θ,α} L_Q(φ)``, with one rate for every parameter.
 
@@ -33,6 +34,7 @@ def meta_sgd(
         per_step: every step has rates of its own. Steps beyond ``steps`` use the last.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         adapts: names of the parameters that the inner loop moves; all when omitted.
+        dropout: on the inputs in meta-training, with a fresh mask in every pass: for features, as LEO has it.
 
     Raises:
         ValueError: for unknown ``rates``, or ``per_step`` without a step.
@@ -48,4 +50,4 @@ def meta_sgd(
         return LearnedRates({name: torch.empty_like(p).uniform_(low, high) for name, p in like.items()})
 
     rule = PerStep(drawn() for _ in range(steps)) if per_step else drawn()
-    return Method(Learner(network, start, [Descend(rule, steps)], loss=loss), Backprop())
+    return Method(Learner(network, start, [Descend(rule, steps)], loss=loss, dropout=dropout), Backprop())

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fewstep.recipes import omniglot, photographs, sinusoid
+from fewstep.recipes import features, omniglot, photographs, sinusoid
 from fewstep.recipes.config import Config, Testing, from_json, to_json
 from fewstep.recipes.problems import CifarImages, ImageNetImages
-from fewstep.recipes.published import CIFAR_FS, MINI_IMAGENET, OMNIGLOT, Published
+from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, Published
 from fewstep.recipes.recipe import Recipe
 from fewstep.recipes.space import Range, changed
 
@@ -44,7 +44,29 @@ def _photographs(make: Callable[[photographs.Data, int], Config]) -> Iterator[Re
     )
 
 
+def _features(
+    make: Callable[[features.Dataset, int], Config], stem: str, *datasets: features.Dataset, space: Sequence[Range] = ()
+) -> Iterator[Recipe]:
+    """One shot and five on stored features; ``stem`` has a place for the dataset."""
+    names = [dataset.lower().replace("-", "") for dataset in datasets]
+    some = f"{{{','.join(names)}}}" if len(names) > 1 else names[0]
+    for dataset, name in zip(datasets, names, strict=True):
+        row = LEO_FEATURES[name].get(make.__name__, {})
+        for k in (1, 5):
+            known = (row[5, k],) if (5, k) in row else ()
+            family = f"{stem.format(some)}-{{1,5}}shot"
+            yield Recipe(f"{stem.format(name)}-{k}shot", make, (dataset, k), family, known, tuple(space))
+
+
+_ALL: tuple[features.Dataset, ...] = ("miniImageNet", "tieredImageNet", "CIFAR-FS")
+
 _RECIPES = (
+    *_features(features.leo, "leo-{}", *_ALL, space=features.LEO_SPACE),
+    *_features(features.leo_paper, "leo-{}-paper", "miniImageNet", "tieredImageNet"),
+    *_features(features.leo_multiview, "leo-{}-multiview", "miniImageNet", space=features.LEO_SPACE),
+    *_features(features.meta_sgd, "meta-sgd-{}-features", *_ALL, space=features.META_SGD_SPACE),
+    *_features(features.meta_curvature, "meta-curvature-{}-features", *_ALL),
+    *_features(features.protonet, "protonet-{}-features", *_ALL),
     _single(omniglot.leo_omniglot),
     _single(omniglot.leo_omniglot_5way),
     *_omniglot(omniglot.maml),

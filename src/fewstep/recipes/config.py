@@ -32,9 +32,10 @@ from fewstep.recipes.problems import (
     Place,
     SinusoidTasks,
 )
+from fewstep.recipes.stored_features import Embeddings
 from fewstep.training import Training
 
-Data = SinusoidTasks | OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
+Data = SinusoidTasks | OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages | Embeddings
 Algorithm = Leo | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | Protonet | Protomaml
 
 

@@ -43,6 +43,10 @@ class Leo:
     """Of the inner loss over support rows (Eq. 5 sums)."""
     curvature: bool = False
     """No paper's: meta-learned curvature in latent space, before the latent rates."""
+    stochastic: bool = True
+    """Sample codes and weights in meta-training; without, the paper's "deterministic" ablation, which has no KL."""
+    encoded: bool = True
+    """Encode the support into codes; without, the paper's "random prior" draws them from N(0, I)."""
 
     def build(self, problem: Problem) -> Method:
         """LEO on the problem's features."""
@@ -61,7 +65,8 @@ class Network:
     """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
     blocks (fewstep.networks.conv4 has the table); or twelve layers with residuals."""
     hidden: tuple[int, ...] | None = None
-    """Units of the hidden layers, or channels of the blocks. None: the paper's (mlp: 40, 40)."""
+    """Units of the hidden layers, or channels of the blocks; with none, mlp is a linear classifier. None: the paper's
+    (mlp: 40, 40)."""
     std: float | None = None
     """mlp: standard deviation of the truncated normal initial weights. None: torch's default."""
     scale: bool | None = None
@@ -75,7 +80,7 @@ class Network:
         if self.kind == "mlp":
             if len(shape) != 1:
                 raise ValueError(f"mlp is a network for vectors; the data gives inputs of shape {list(shape)}.")
-            return mlp((*shape, *(self.hidden or (40, 40)), outputs), std=self.std)
+            return mlp((*shape, *((40, 40) if self.hidden is None else self.hidden), outputs), std=self.std)
         if self.kind == "maml-fc":
             widths = (math.prod(shape), *(self.hidden or (256, 128, 64, 64)), outputs)
             return nn.Sequential(nn.Flatten(), *mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01))
@@ -161,10 +166,14 @@ class MetaSgd(_Adapting):
     """One rate for every parameter, or for every tensor of them."""
     per_step: bool = False
     """Rates of its own for every inner step."""
+    dropout: float = 0.0
+    """Dropout on the inputs with a fresh mask in every pass, for features."""
 
     def build(self, problem: Problem) -> Method:
         """Meta-SGD on the problem's inputs."""
-        return algorithms.meta_sgd(**self.parts(problem), rate=self.rate, rates=self.rates, per_step=self.per_step)
+        return algorithms.meta_sgd(
+            **self.parts(problem), rate=self.rate, rates=self.rates, per_step=self.per_step, dropout=self.dropout
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

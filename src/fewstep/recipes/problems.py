@@ -54,6 +54,7 @@ class Problem:
         protocol: the data's part of what a result must state.
         extractor: images to the features that tasks hold, if they hold features.
         regression: targets are numbers rather than classes.
+        normalise: inputs are feature vectors that were scaled to length 1, as those that are to be classified must be.
     """
 
     source: Callable[..., TaskSource]
@@ -62,6 +63,12 @@ class Problem:
     protocol: dict[str, Any]
     extractor: FeatureExtractor | None = None
     regression: bool = False
+    normalise: bool = False
+
+    @property
+    def of_features(self) -> bool:
+        """Whether inputs are feature vectors, rather than images or numbers."""
+        return len(self.inputs) == 1 and not self.regression
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,8 @@ class SinusoidTasks:
 
 
 @dataclass(frozen=True)
-class Images(ABC):
-    """Few-shot classification of images: what every dataset of them has in common."""
+class Classification(ABC):
+    """Few-shot classification: what every dataset of classes has in common."""
 
     needs: ClassVar[str] = "nothing: the data comes with the package"
     """What a user must have or fetch."""
@@ -123,14 +130,17 @@ class Images(ABC):
     """Support examples of each class in a training task. None: as many as in a test task."""
 
     @abstractmethod
-    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
-        """The images of a split; ``report`` is told what takes time."""
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The examples of a split; ``report`` is told what takes time."""
 
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
-        """Sources of images ``[channels, side, side]``."""
-        images = {split: self.images(split, report) for split in SPLITS}
-        source, shape = self._source(images.__getitem__, place), images["test"].feature_shape
-        return Problem(source, shape, self.ways, self._protocol(images))
+        """Sources of tasks on the examples as they are."""
+        examples = {split: self.examples(split, report) for split in SPLITS}
+        source, shape = self._source(examples.__getitem__, place), examples["test"].feature_shape
+        return Problem(source, shape, self.ways, self._protocol(examples), normalise=self._normalised())
+
+    def _normalised(self) -> bool:
+        return False
 
     def _source(self, dataset: Callable[[Split], Dataset], place: Place) -> Callable[..., TaskSource]:
         def source(
@@ -159,15 +169,15 @@ class Images(ABC):
     def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
         return sampler
 
-    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+    def _protocol(self, examples: dict[Split, Dataset]) -> dict[str, Any]:
         return {
             "training": f"{self.train_ways or self.ways}-way {self.train_shots or self.shots}-shot",
-            "classes": {split: dataset.classes for split, dataset in images.items()},
+            "classes": {split: dataset.classes for split, dataset in examples.items()},
         }
 
 
 @dataclass(frozen=True)
-class OmniglotImages(Images):
+class OmniglotImages(Classification):
     """28×28 handwritten characters; the data comes with the package."""
 
     scheme: Literal["vinyals", "random"] = "vinyals"
@@ -177,7 +187,7 @@ class OmniglotImages(Images):
     test_rotations: bool = False
     """The same for validation and test."""
 
-    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split, ink = 1."""
         return omniglot(
             split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
@@ -189,7 +199,7 @@ class OmniglotImages(Images):
 
 
 @dataclass(frozen=True)
-class Photographs(Images):
+class Photographs(Classification):
     """Colour images, which a training task may show changed."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -218,7 +228,7 @@ class CifarImages(Photographs):
     """cifar-100-python.tar.gz, the folder that it unpacks to, or a folder of images with a folder per class. None:
     download it once."""
 
-    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split."""
         load = cifar_fs if self.dataset == "cifar-fs" else fc100
         return load(split, path=self.path, report=report)
@@ -243,7 +253,7 @@ class ImageNetImages(Photographs):
     size: int = 84
     """Side to which images are reduced."""
 
-    def images(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split.
 
         Raises:
@@ -276,7 +286,7 @@ class OmniglotFeatures(OmniglotImages):
         With the ``extractor`` that a run has kept, its features, computed for a split when that is first asked for:
         they are what the run was trained on, whatever this machine would compute.
         """
-        images = {split: self.images(split, report) for split in SPLITS}
+        images = {split: self.examples(split, report) for split in SPLITS}
         if extractor is None:
 
             def progress(done: int, total: int, metrics: dict[str, float]) -> None:
@@ -303,4 +313,5 @@ class OmniglotFeatures(OmniglotImages):
             self.ways,
             self._protocol(images) | {"features": described, "features normalised": self.normalise},
             extractor,
+            normalise=extractor.normalise,
         )

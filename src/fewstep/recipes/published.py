@@ -12,7 +12,8 @@ class Published:
     """A number that somebody else measured.
 
     Attributes:
-        score: in percent, with the source's own ±, a 95% interval over test tasks.
+        score: in percent, with the source's own ±: a 95% interval over test tasks, or where the source is LEO's
+            paper or its code, the standard deviation over five runs.
         source: who printed it.
         seen: how we know it.
         differs: what a run of the recipe does otherwise than the published run.
@@ -106,3 +107,33 @@ CIFAR_FS: Mapping[str, Row] = {
     "protonet": _five_way("55.5 ± 0.7", "72.0 ± 0.6", _BERTINETTO, _QUOTED, (_OTHER, _OTHER)),
 }
 """Accuracies in % on CIFAR-FS by recipe function."""
+
+_RUSU = "Rusu et al. 2019"
+_CODE = "the authors' code, its README"
+_WIDE = "center-crop embeddings of a WRN-28-10; ± is the standard deviation over five runs, trained on train and val"
+_NOT_RUN = f"{_WIDE}; not run by us, for the embeddings cannot be fetched here"
+
+_OURS = (_NOT_RUN, _NOT_RUN)
+
+LEO_FEATURES: Mapping[str, Mapping[str, Row]] = {
+    "miniimagenet": {
+        "leo": _five_way("61.89 ± 0.16", "77.65 ± 0.09", _CODE, differs=_OURS),
+        "leo_paper": _five_way("61.76 ± 0.08", "77.59 ± 0.12", _RUSU, differs=_OURS),
+        "leo_multiview": _five_way("63.97 ± 0.20", "79.49 ± 0.70", _RUSU, differs=(
+            _NOT_RUN.replace("center-crop", "multi-view"), _NOT_RUN.replace("center-crop", "multi-view"))),
+        "meta_sgd": _five_way("54.24 ± 0.03", "70.86 ± 0.04", _RUSU, differs=_OURS),
+        "meta_curvature": _five_way(
+            "61.85 ± 0.10", "77.02 ± 0.11", "Park and Oliva 2019, poster", differs=("an MLP of unknown size",) * 2
+        ),
+    },
+    "tieredimagenet": {
+        "leo": _five_way("66.25 ± 0.14", "81.77 ± 0.09", _CODE, differs=_OURS),
+        "leo_paper": _five_way("66.33 ± 0.05", "81.44 ± 0.09", _RUSU, differs=_OURS),
+        "meta_sgd": _five_way("62.95 ± 0.03", "79.34 ± 0.06", _RUSU, differs=_OURS),
+        "meta_curvature": _five_way(
+            "67.21 ± 0.10", "82.61 ± 0.08", "Park and Oliva 2019, poster", differs=("an MLP of unknown size",) * 2
+        ),
+    },
+    "cifarfs": {},
+}  # fmt: skip
+"""Accuracies in % on the published embeddings by dataset and recipe function."""

@@ -104,6 +104,10 @@ class Generator(Start):
         encoder_penalty_weight: γ ≥ 0 of Eq. 6.
         formulation: the authors' code, or the paper's text.
         head: prefix of the head's slots in the network, for a head inside a larger module (``"head."``).
+        stochastic: False: codes and weights are their means in meta-training too, there is no KL, and nothing that
+            would give a deviation (the paper's "deterministic").
+        encoded: False: codes are drawn from N(0, I) whatever the task, and are zero in evaluation; there is no encoder,
+            no relation network and no penalty on either (the paper's "random prior").
     """
 
     def __init__(
@@ -116,14 +120,19 @@ class Generator(Start):
         encoder_penalty_weight: float = 0.0,
         formulation: Formulation = OFFICIAL,
         head: str = "",
+        stochastic: bool = True,
+        encoded: bool = True,
     ) -> None:
         super().__init__()
         self.features, self.latents = features, latents
         self.kl_weight, self.encoder_penalty_weight = kl_weight, encoder_penalty_weight
         self.formulation, self.head = formulation, head
-        self.encoder = nn.Linear(features, latents, bias=False)
-        self.relation = Relation(latents, 2 * latents, hidden or 2 * latents)
-        self.decoder = nn.Linear(latents, 2 * features, bias=False)
+        self.stochastic, self.encoded = stochastic, encoded
+        moments = 2 if stochastic else 1  # a mean, and what the deviation is made of
+        if encoded:
+            self.encoder = nn.Linear(features, latents, bias=False)
+            self.relation = Relation(latents, moments * latents, hidden or 2 * latents)
+        self.decoder = nn.Linear(latents, moments * features, bias=False)
         for matrix in self.parameters():
             nn.init.xavier_uniform_(matrix)
 
@@ -131,12 +140,17 @@ class Generator(Start):
         """Encode and relate the support; draw one code a row or a class; penalise its distance from N(0, I)."""
         members = support.y.T * support.weight
         by_class = members / members.sum(1, keepdim=True)
-        mean, u = self.relation(self.encoder(support.x), by_class, support.weight).chunk(2, dim=-1)
-        context: Params = {}
-        if self._copies(support):
-            mean, u, context = members.T @ mean, members.T @ u, {"mix": by_class}
-        if noise is None:
-            return Point({"code": mean}, context), {}
+        context: Params = {"mix": by_class} if self._copies(support) else {}
+        if not self.encoded:
+            drawn = noise is not None and self.stochastic
+            code = noise["code"] if drawn else support.x.new_zeros(self._codes(support), self.latents)
+            return Point({"code": code}, context), {}
+        moments = self.relation(self.encoder(support.x), by_class, support.weight)
+        if context:
+            moments = members.T @ moments
+        if noise is None or not self.stochastic:
+            return Point({"code": moments[:, : self.latents]}, context), {}
+        mean, u = moments.chunk(2, dim=-1)
         exponential, epsilon = self.formulation.deviation == "exp", noise["code"]
         deviation = self._deviation(u, 1.0 if exponential else 0.0)
         log_deviation = u if exponential else deviation.log()  # σ = eᵘ may underflow, u does not
@@ -152,14 +166,14 @@ class Generator(Start):
     def decode(self, point: Point, noise: Noise) -> Point:
         """The weights of a code: their mean, or in meta-training a sample."""
         code, mix = point.value["code"], point.context.get("mix")
-        to_mean, to_deviation = self.decoder.weight.chunk(2)
-        if noise is None:
+        to_mean, *to_deviation = self.decoder.weight.split(self.features)
+        if noise is None or not self.stochastic:
             mean = (code if mix is None else mix @ code) @ to_mean.T
         else:
             if mix is None:
                 mean, v = (code @ self.decoder.weight.T).chunk(2, dim=-1)
             else:  # of the means only the class average matters; the deviations multiply draws of their own
-                mean, v = (mix @ code) @ to_mean.T, code @ to_deviation.T
+                mean, v = (mix @ code) @ to_mean.T, code @ to_deviation[0].T
             spread = self._deviation(v, math.sqrt(2 / (len(mean) + self.features))) * noise["weight"]
             mean = mean + (spread if mix is None else mix @ spread)
         if mix is None:
@@ -173,16 +187,18 @@ class Generator(Start):
 
     def penalise(self, begun: Point, ended: Point) -> Penalties:
         """``γ ‖z − stop(z')‖²``: the encoder should begin where adaptation would have ended (Eq. 6)."""
+        if not self.encoded:
+            return {}
         distance = pull(begun.value["code"], ended.value["code"])
         return {"encoder_penalty": self.encoder_penalty_weight * self._reduce(distance, begun)}
 
     def begin_sites(self, support: Batch) -> Sites:
         """One standard-normal number per code and latent dimension."""
-        return {"code": Normal((self._codes(support), self.latents))}
+        return {"code": Normal((self._codes(support), self.latents))} if self.stochastic else {}
 
     def decode_sites(self, support: Batch) -> Sites:
         """One standard-normal number per code and feature."""
-        return {"weight": Normal((self._codes(support), self.features))}
+        return {"weight": Normal((self._codes(support), self.features))} if self.stochastic else {}
 
     def _codes(self, support: Batch) -> int:
         return len(support.y) if self._copies(support) else support.y.shape[1]

@@ -1,0 +1,74 @@
+"""Tasks on stored feature vectors: the published embeddings, or those of any backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from fewstep.data import Dataset, embeddings
+from fewstep.data.cache import cache_folder
+from fewstep.recipes.problems import Classification, Split
+
+
+@dataclass(frozen=True)
+class Embeddings(Classification):
+    """Feature vectors of images, made once by a network that has seen the meta-training classes alone."""
+
+    needs: ClassVar[str] = (
+        "miniImageNet, tieredImageNet: `fewstep data leo-embeddings`, once. Other features: --data.path FILE, of any "
+        "format that `fewstep data inspect FILE` reads, with its splits"
+    )
+
+    dataset: str = "own"
+    """Whose images they are; the published embeddings are found by it: miniImageNet, tieredImageNet."""
+    path: str | None = None
+    """File or folder of the features. None: the published ones, where `fewstep data leo-embeddings` has put them."""
+    views: Literal["center", "multiview"] = "center"
+    """Of the published ones: of the centre crop, or the mean over corners, centre and their mirrors (miniImageNet)."""
+    train_on: Literal["train", "trainval"] = "train"
+    """Classes of training tasks. "trainval" adds those of validation, as in the last stage of LEO's paper: scores on
+    validation, which still choose the best meta-step, are then of classes that were trained on."""
+    normalise: bool = True
+    """Scale every feature vector to length 1, as the LEO authors' code does."""
+
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The features of a split, in memory where they are of moderate size.
+
+        Raises:
+            FileNotFoundError: when they are not there; the message says how to get them.
+            ValueError: as :func:`fewstep.data.embeddings` says.
+        """
+        part = self.train_on if split == "train" else split
+        return embeddings(self._place(), part, normalise=self.normalise, report=report).in_memory()
+
+    def _place(self) -> Path:
+        if self.path is not None:
+            return Path(self.path)
+        if self.dataset not in ("miniImageNet", "tieredImageNet"):
+            raise ValueError(
+                f"the features of {self.dataset} are yours to give: --data.path FILE (.npz, .npy, .safetensors or a "
+                "folder; `fewstep data inspect FILE` says whether it will do)."
+            )
+        if self.views == "multiview" and self.dataset != "miniImageNet":
+            raise ValueError(f"no multiview embeddings of {self.dataset} were published: take --data.views center.")
+        folder = cache_folder() / "leo-embeddings" / "embeddings" / self.dataset / self.views
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"the published embeddings of {self.dataset} are not in {folder}: fetch them by `fewstep data "
+                "leo-embeddings`, or give their folder, which holds train_embeddings.pkl and others, by --data.path."
+            )
+        return folder
+
+    def _normalised(self) -> bool:
+        return self.normalise
+
+    def _protocol(self, examples: dict[Split, Dataset]) -> dict[str, Any]:
+        of = f"published, {self.views}" if self.path is None else Path(self.path).name
+        width = examples["test"].feature_shape[0]
+        stated = {
+            "dataset": self.dataset, "features": f"{width}-d, {of}", "features normalised": self.normalise,
+            "trained on": {"train": "training classes", "trainval": "training and validation classes"}[self.train_on],
+        }  # fmt: skip
+        return stated | super()._protocol(examples)
