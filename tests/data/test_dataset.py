@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewstep.data import Dataset, l2_normalise
+from fewstep.data import Dataset, l2_normalise, mean_input
 
 LABELS = ["b", "a", "b", "c", "a", "b"]
 
@@ -206,3 +207,47 @@ def test_l2_normalise() -> None:
     point = torch.zeros(1, 2, requires_grad=True)
     l2_normalise(point).sum().backward()
     assert torch.isfinite(point.grad).all()
+
+
+@pytest.fixture
+def mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Some classes of an unsorted store of half precision in a file, read seven rows at a time."""
+    monkeypatch.setattr(sys.modules[Dataset.__module__], "_AT_ONCE", 7 * 37)
+    store = np.memmap(tmp_path / "m", np.float16, "w+", shape=(120, 37))
+    store[:] = np.random.default_rng(0).standard_normal(store.shape) + 2
+    return Dataset.from_labels(store, np.arange(120) % 5, name="n").subset([3, 0, 4]).transformed(l2_normalise)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_memory_is_the_same_to_the_bit(mapped: Dataset, dtype: torch.dtype) -> None:
+    held = mapped.in_memory(dtype)
+    assert (held.transform, held.order, held.store.dtype) == (None, None, dtype)
+    assert (str(held), held.class_names) == (str(mapped), mapped.class_names)
+    np.testing.assert_array_equal(held.offsets, mapped.offsets)
+    for rows_ in (1, 2, 5, 31, 72):
+        positions = np.random.default_rng(rows_).integers(0, 72, (2, rows_))
+        assert torch.equal(held.gather(positions, dtype=dtype), mapped.gather(positions, dtype=dtype))
+    mapped.store[:] = 0
+    assert held.gather(np.arange(72)).norm(dim=1).min() > 0.99, "a copy"
+
+
+def test_in_memory_scales_bytes_once() -> None:
+    images = Dataset.from_sorted(torch.arange(240, dtype=torch.uint8).reshape(4, 60), [0, 4])
+    assert torch.equal(images.in_memory().gather(np.arange(4)), images.gather(np.arange(4)))
+
+
+def test_in_memory_keeps_to_its_limit(mapped: Dataset) -> None:
+    wide = mapped.transformed(lambda x: x.repeat(1, 2))
+    assert wide.in_memory(limit_bytes=72 * 74 * 4 - 1) is wide, "the rows that count are the transformed ones"
+    assert wide.in_memory(limit_bytes=72 * 74 * 4).feature_shape == (74,)
+    assert mapped.in_memory(torch.float64, limit_bytes=72 * 37 * 8 - 1) is mapped
+
+
+def test_mean_input(mapped: Dataset) -> None:
+    chosen = np.concatenate([mapped.store[c::5] for c in (3, 0, 4)]).astype(np.float64)
+    expected = (chosen / np.sqrt(np.square(chosen).sum(1, keepdims=True))).mean(0)
+    np.testing.assert_allclose(mean_input(mapped).numpy(), expected, rtol=1e-13)
+    white = Dataset.from_sorted(torch.full((30, 1, 2, 2), 255, dtype=torch.uint8), [0, 30])
+    assert torch.equal(mean_input(white), torch.ones(1, 2, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match="no rows"):
+        mean_input(Dataset.from_sorted(rows()[:0], [0, 0]))

@@ -8,7 +8,7 @@ from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble
 from fewstep.data.image_store import ImageSource, image_store
 from fewstep.data.imagenet import mini_imagenet, tiered_imagenet
 from fewstep.data.images import ImageFolder, image_folder, read_image
-from fewstep.data.normalise import l2_normalise
+from fewstep.data.normalise import l2_normalise, mean_input
 from fewstep.data.omniglot import omniglot, omniglot_originals
 from fewstep.data.regression import Sinusoid, Sinusoids
 from fewstep.data.source import Deferred, Deferring, TaskSource
@@ -36,6 +36,7 @@ __all__ = [
     "image_folder",
     "image_store",
     "l2_normalise",
+    "mean_input",
     "mini_imagenet",
     "omniglot",
     "omniglot_originals",

@@ -14,7 +14,7 @@ from torch import Tensor
 Store: TypeAlias = Tensor | NDArray[np.generic]
 """``[n, *features]``: a tensor, an array or a memory map, of any real dtype."""
 
-_CHECKED_AT_ONCE = 2**22  # numbers looked at together by the finiteness check
+_AT_ONCE = 2**22  # numbers that are looked at, or gathered, together by what goes through all rows
 
 
 @final
@@ -228,6 +228,36 @@ class Dataset:
         """The same data with another ``transform``, a function of rows ``[rows, *features]``. None removes it."""
         return replace(self, transform=transform)
 
+    def in_memory(self, dtype: torch.dtype = torch.float32, limit_bytes: int = 2**31) -> "Dataset":
+        """The same data, with rows gathered once into one tensor of memory; itself where that would be too large.
+
+        Each later :meth:`gather` then only copies: where a store of half precision would be converted and normalised
+        again for every task it appears in, a row of a test appears in thousands.
+
+        Args:
+            dtype: of the rows, that of the tasks to be drawn. Gathers in this dtype have the same bits as before.
+            limit_bytes: the most that the rows may take, as they are after ``transform``.
+
+        Returns:
+            A dataset of the same positions and classes, without ``order`` and ``transform``. It is a copy: what is
+            written into the old store is not seen in it.
+        """
+        if not len(self):
+            return self
+        one = self.gather(np.zeros(1, np.int64), dtype=dtype)
+        if len(self) * one.nbytes > limit_bytes:
+            return self
+        rows = one.new_empty(len(self), *one.shape[1:])
+        for positions in self.blocks():
+            self.gather(positions, dtype=dtype, out=rows[positions[0] : positions[-1] + 1])
+        return replace(self, store=rows, order=None, transform=None)
+
+    def blocks(self) -> Iterator[Int[np.ndarray, " some"]]:
+        """All positions, in order, a few at a time: for what goes through rows that may not fit in memory at once."""
+        block = max(1, _AT_ONCE // max(1, int(np.prod(self.feature_shape))))
+        for start in range(0, len(self), block):
+            yield np.arange(start, min(start + block, len(self)))
+
     def check_finite(self) -> None:
         """Look for NaN and infinity in every row.
 
@@ -256,7 +286,7 @@ class Dataset:
 def _finite_rows(store: Store) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     """Whether each row is finite, a block of rows at a time so that no copy of the store is made."""
     width = max(1, int(np.prod(store.shape[1:])))
-    block = max(1, _CHECKED_AT_ONCE // width)
+    block = max(1, _AT_ONCE // width)
     for start in range(0, len(store), block):
         rows = store[start : start + block].reshape(-1, width)
         if isinstance(rows, Tensor):

@@ -1,7 +1,10 @@
-"""Normalisation of feature rows."""
+"""Normalisation of feature rows, and what they are centred by."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from fewstep.data.dataset import Dataset
 
 
 def l2_normalise(x: Float[Tensor, "*rows features"], floor: float = 1e-12) -> Float[Tensor, "*rows features"]:
@@ -17,3 +20,23 @@ def l2_normalise(x: Float[Tensor, "*rows features"], floor: float = 1e-12) -> Fl
     Source: Rusu et al. 2019, code at google-deepmind/leo, ``data.py``.
     """
     return x * x.square().sum(-1, keepdim=True).clamp_min(floor).rsqrt()
+
+
+def mean_input(dataset: Dataset) -> Float[Tensor, "*features"]:
+    """The mean of all rows, as :meth:`Dataset.gather` gives them: converted, scaled and through the ``transform``.
+
+    Rows are read a few at a time and summed in float64, so a memory map may be larger than memory. Every example
+    counts alike; in a dataset whose classes differ in size it is not the mean of the class means.
+
+    Returns:
+        In float64, of the shape of one row after ``transform``.
+
+    Raises:
+        ValueError: for a dataset without rows.
+    """
+    if not len(dataset):
+        raise ValueError(f"{dataset} has no rows, so they have no mean: give a dataset with at least one")
+    total = torch.zeros((), dtype=torch.float64)
+    for some in dataset.blocks():
+        total = total + dataset.gather(some, dtype=torch.float64).sum(0)
+    return total / len(dataset)
