@@ -1,0 +1,180 @@
+"""Several jobs at once, each in a process of its own that ends with this one."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+logger = logging.getLogger("fewstep")
+
+Tell = Callable[[Any], None]
+"""Sends a message from a job to the process that waits for it."""
+
+USERS_MISTAKES = (ValueError, OSError, FloatingPointError)
+"""Errors whose message says all that a user needs; of others the traceback is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a function, ``function(*arguments, tell)``.
+
+    Attributes:
+        name: for messages.
+        function: of the top level of a module, so that another process can import it.
+        arguments: can be pickled, as can what the function returns and tells.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    jobs: Sequence[Job], *, workers: int, threads: int = 1, told: Callable[[int, Any], None] = lambda *_: None
+) -> list[Any]:
+    """What each job returns, in their order; at most ``workers`` of them run at once.
+
+    Processes are spawned, not forked, for forking loses the threads that torch has; a script that calls this needs the
+    usual ``if __name__ == "__main__":``. They end when this process ends, however it ends. Warnings that a job logs are
+    logged here, with its name.
+
+    Args:
+        jobs: what to do.
+        workers: processes at once.
+        threads: torch's CPU threads in each.
+        told: called with the index of a job and each message that it tells, in this process.
+
+    Raises:
+        ValueError: when ``workers`` or ``threads`` is not positive, or when jobs failed with an error that explains
+            itself; all others have been done then, and the message names each that failed.
+        RuntimeError: when a job failed otherwise, or its process died; with its traceback.
+        KeyboardInterrupt: when interrupted; the processes have been ended then.
+    """
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(enumerate(jobs)), dict[Connection, tuple[int, BaseProcess]]()
+    results: list[Any] = [None] * len(jobs)
+    failures: dict[int, tuple[bool, str]] = {}
+
+    def start() -> None:
+        i, job = waiting.pop(0)
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(job, threads, theirs), name=job.name)
+        with _interrupts_later():
+            process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        running[ours] = i, process
+
+    def end(connection: Connection) -> None:
+        _, process = running.pop(connection)
+        connection.close()
+        process.join()
+
+    def receive(connection: Connection) -> None:
+        i, process = running[connection]
+        try:
+            kind, content = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            failures[i] = False, f"its process died (exit code {process.exitcode}); was memory short?"
+            return end(connection)
+        if kind == "told":
+            told(i, content)
+        elif kind == "log":
+            logger.log(content[0], "%s: %s", jobs[i].name, content[1])
+        else:
+            if kind == "done":
+                results[i] = content
+            else:
+                failures[i] = content
+            end(connection)
+
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                start()
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                receive(ready)
+    finally:  # nothing is left, but after an interrupt or an error in ``told``
+        for _, process in running.values():
+            process.terminate()
+        for connection in list(running):
+            end(connection)
+    if failures:
+        text = "\n".join(f"{jobs[i].name}: {what}" for i, (_, what) in sorted(failures.items()))
+        raise (ValueError if all(explained for explained, _ in failures.values()) else RuntimeError)(text)
+    return results
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits, and a process that starts meanwhile never sees it: its parent decides about it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Forward(logging.Handler):
+    """Sends warnings to the parent, whose terminal it is."""
+
+    def __init__(self, send: Callable[[str, Any], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send("log", (record.levelno, record.getMessage()))
+
+
+def _work(job: Job, threads: int, connection: Connection) -> None:
+    """What a process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(threads)
+    lock = threading.Lock()
+
+    def send(kind: str, content: Any) -> None:
+        with lock:  # a message of another thread must not come in between
+            connection.send((kind, content))
+
+    logger.addHandler(_Forward(send))
+    logger.propagate = False
+    try:
+        result = job.function(*job.arguments, lambda message: send("told", message))
+        send("done", result)
+    except USERS_MISTAKES as error:
+        send("failed", (True, str(error)))
+    except Exception:
+        send("failed", (False, traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """Nobody would read what a process without a parent finds out, and its folder may be wanted by another."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

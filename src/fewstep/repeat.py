@@ -1,0 +1,285 @@
+"""One configuration trained with several seeds and tested on the same tasks: ``fewstep repeat``.
+
+Stage 3 of LEO's protocol (Rusu et al. 2019, section 4.2.2): the best configuration is trained anew with several seeds,
+and the mean and the standard deviation of the test score over these runs are reported.
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from fewstep.evaluation import Evaluation
+from fewstep.evaluation.evaluate import NEAREST_MEAN, RIDGE
+from fewstep.files import write_atomically
+from fewstep.processes import Job, Tell, cores, run_all
+from fewstep.recipes import Config, to_json
+from fewstep.repeated import Repeated, Tested, Trained
+from fewstep.run import Run, stored_config
+from fewstep.training.checkpoint import State, read_state
+
+__all__ = ["At", "Repeated", "repeat"]
+
+logger = logging.getLogger("fewstep")
+
+OFTEN = 0.2
+"""Seconds between two messages of a run."""
+
+
+class At(NamedTuple):
+    """Where a run is.
+
+    Attributes:
+        seed: of the run.
+        doing: what it does.
+        done: meta-steps or test tasks.
+        total: of these.
+        best: its best validation score so far.
+    """
+
+    seed: int
+    doing: Literal["training", "testing", "finished"]
+    done: int
+    total: int
+    best: float | None = None
+
+
+Progress: TypeAlias = Callable[[At], None]
+"""Is shown where a run is, several times a second while it goes on."""
+
+
+def repeat(
+    config: Config,
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    workers: int | None = None,
+    threads: int = 1,
+    note: Callable[[str], None] = logger.info,
+    progress: Progress = lambda _: None,
+) -> Repeated:
+    """Train a configuration once per seed, test every run on the same tasks, and write the result.
+
+    Every run is an ordinary one in ``out/seed-S``, in a process of its own. With the same ``out`` a repetition goes on
+    where it was stopped: finished runs and their tests are kept, interrupted ones resume to the same bits, and seeds
+    can be added. It must be called from under ``if __name__ == "__main__":`` in a script, as its processes are spawned.
+
+    Args:
+        config: what to train; its ``seed`` and ``threads`` are replaced.
+        seeds: of the runs, distinct; the test tasks are of ``config.testing.seed``, whatever the seed of a run.
+        out: folder of the runs, and of the files of :meth:`Repeated.write`.
+        workers: runs at once; when omitted, as many as cores and ``threads`` allow, and one on an accelerator.
+        threads: CPU threads of each run.
+        note: told, in a line, what takes time.
+        progress: see :data:`Progress`.
+
+    Raises:
+        ValueError: for no seeds, seeds that repeat or are negative, numbers that are not positive, a configuration that
+            cannot be run, an ``out`` that holds runs with other settings, or a run that failed (after the others).
+        RuntimeError: when a run failed for a reason that does not explain itself.
+        KeyboardInterrupt: when interrupted; what has been done up to the last checkpoints is kept.
+    """
+    out, seeds = Path(out), tuple(seeds)
+    if not seeds:
+        raise ValueError("there are no seeds to repeat the training with: give at least one, and two for an s.d.")
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
+    if workers is None:
+        workers = min(len(seeds), max(1, cores() // max(1, threads))) if config.device == "cpu" else 1
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
+    config = replace(config, seed=seeds[0], threads=threads)
+    _check_folder(config, out)
+    folders = tuple(out / f"seed-{seed}" for seed in seeds)
+    left = [(s, f) for s, f in zip(seeds, folders, strict=True) if not all(_kept(f, n) for n in tests(config))]
+    if left:
+        _open_once(config, note)
+        if len(left) < len(seeds):
+            note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
+
+    def told(i: int, message: Any) -> None:
+        if isinstance(message, str):
+            note(f"seed {left[i][0]}: {message}")
+        else:
+            progress(message)
+
+    run_all(
+        [Job(f"seed {seed}", _train_and_test, (replace(config, seed=seed), folder)) for seed, folder in left],
+        workers=workers, threads=threads, told=told,
+    )  # fmt: skip
+    result = _collected(config, seeds, folders)
+    result.write(out)
+    return result
+
+
+def tests(config: Config) -> dict[str, int | None]:
+    """The tests of a run, by the name of their files, and their shots."""
+    return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
+
+
+def _check_folder(config: Config, out: Path) -> None:
+    """Whether all runs of the folder, those of other seeds included, are of this configuration."""
+    wanted = _settings(config)
+    for folder in sorted(out.glob("seed-*")):
+        if not (folder / "config.json").exists():
+            continue
+        kept = _settings(stored_config(folder)) | {"seed": wanted["seed"]}
+        if apart := sorted(n for n in wanted.keys() | kept.keys() if kept.get(n, n) != wanted.get(n, n)):
+            told = ", ".join(f"{n}: {kept.get(n, 'absent')} there, {wanted.get(n, 'absent')} here" for n in apart[:5])
+            more = f", and {len(apart) - 5} more" if len(apart) > 5 else ""
+            raise ValueError(
+                f"{folder} holds a run with other settings ({told}{more}): give the settings of that run, or another "
+                "--out."
+            )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings by dotted names."""
+
+    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return dict(walk(json.loads(to_json(config)), ""))
+
+
+def _open_once(config: Config, note: Callable[[str], None]) -> None:
+    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training."""
+    threads = torch.get_num_threads()
+    try:
+        run = Run(replace(config, threads=None), Path("there is nothing here"), note)
+        for shots in tests(config).values():
+            counts = {"shots": shots, "queries": config.testing.queries}
+            run.problem.source("test", tasks=1, seed=config.testing.seed, **counts)
+    finally:
+        torch.set_num_threads(threads)
+    del run
+    gc.collect()  # the images and the network are of no use here
+
+
+def _train_and_test(config: Config, folder: Path, tell: Tell) -> None:
+    """One run, from where its folder stands to its tests."""
+    if not (folder / "config.json").exists():
+        # Of a beginning that was killed there may be all but the configuration, which is written last.
+        for name in ("environment.json", "problem.json", "extractor.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+        for left_over in folder.glob(".*.part"):
+            left_over.unlink()
+        run = Run.create(config, folder, tell)
+    else:
+        run = Run.resume(folder, tell)
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < OFTEN:
+            return False
+        last = now
+        return True
+
+    best: float | None = None
+
+    def training(state: State, _: dict[str, float]) -> None:
+        if due():
+            tell(At(config.seed, "training", state.step, config.training.steps, state.best))
+
+    def testing(done: int, total: int) -> None:
+        if due():
+            tell(At(config.seed, "testing", done, total, best))
+
+    best = run.train(training).state.best
+    for name, shots in tests(config).items():
+        if not _kept(folder, name):
+            tell(At(config.seed, "testing", 0, config.testing.tasks, best))
+            run.record(run.test(shots=shots, progress=testing), name)
+            write_atomically(_key_file(folder, name), _key(folder, name) + "\n")
+    tell(At(config.seed, "finished", 1, 1, best))
+
+
+def _kept(folder: Path, name: str) -> bool:
+    """Whether a test of this run as it stands has been written, and not replaced since."""
+    file = _key_file(folder, name)
+    return file.exists() and file.read_text().strip() == _key(folder, name)
+
+
+def _key_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.key"
+
+
+def _key(folder: Path, name: str) -> str:
+    """What a test depends on, and what it found, in sixteen digits. The configuration has the tasks, seed and queries.
+
+    A run that is trained on, an edited file, and ``fewstep evaluate --out test`` all change it.
+    """
+    files = [folder / n for n in ("config.json", "best.safetensors", "last.safetensors")]
+    files += [folder / f"{name}.json", folder / f"{name}_tasks.csv"]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "" for file in files]
+    return hashlib.sha256(json.dumps([version("fewstep"), *digests]).encode()).hexdigest()[:16]
+
+
+def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> Repeated:
+    """What the folders of finished runs hold."""
+    tested = []
+    for name in tests(config):
+        found = [_read(folder, name) for folder in folders]
+        first = found[0]
+        plain = [score for score in (NEAREST_MEAN, RIDGE) if score in first.scores]
+        protocol = [{n: v for n, v in one.protocol.items() if n != "training seed"} for one in found]
+        for folder, one, stated in zip(folders, found, protocol, strict=True):
+            # Features of one network may differ by rounding between machines, which now and then moves a query.
+            apart = [s for s in plain if abs(one.scores[s] - first.scores[s]).mean() > 1e-3]
+            if stated != protocol[0] or apart:
+                raise ValueError(
+                    f"{folder} and {folders[0]} were not tested on the same tasks ({', '.join(apart) or 'protocol'}): "
+                    f"delete {folder / (name + '.key')}, and repeat to test that run again."
+                )
+        own = [score for score in first.scores if score not in plain]
+        tested.append(
+            Tested(
+                name=name,
+                scores={score: np.stack([one.scores[score] for one in found]) for score in own},
+                baselines={score: first.scores[score] for score in plain},
+                score_name=first.score_name,
+                higher_is_better=first.higher_is_better,
+                transductive=first.transductive,
+                protocol=protocol[0],
+            )
+        )
+    return Repeated(config, tuple(seeds), tuple(folders), tuple(map(_trained, folders)), tuple(tested))
+
+
+def _read(folder: Path, name: str) -> Evaluation:
+    """What :meth:`Run.record` wrote."""
+    summary = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    with (folder / f"{name}_tasks.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    columns = np.array([row[1:] for row in rows], np.float64).T.copy()
+    return Evaluation(
+        dict(zip(head[1:], columns, strict=True)),
+        summary["score"],
+        summary["higher_is_better"],
+        summary["transductive"],
+        summary["protocol"],
+    )
+
+
+def _trained(folder: Path) -> Trained:
+    state = read_state(folder / "last.safetensors")
+    return Trained(state.step, state.best_step, state.best, state.seconds, state.nonfinite)

@@ -1,0 +1,105 @@
+"""``fewstep repeat``: a recipe with several seeds."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from fewstep.arguments import named, overridden, split_name
+from fewstep.recipes import Config
+
+if TYPE_CHECKING:
+    from fewstep.repeat import At
+
+console = Console(log_path=False)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Train a recipe with several seeds, test all runs on the same tasks, and report mean and s.d. over the runs.
+
+    Every field of the recipe can be overridden, but for its seed; --threads is of each run, 1 when omitted.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    """The recipe."""
+    seeds: int = 5
+    """How many, from --first-seed on."""
+    first_seed: int = 0
+    """The first of them."""
+    workers: int | None = None
+    """Runs at once. None: as many as cores and --threads allow; one on an accelerator."""
+    out: Path | None = None
+    """Folder of the runs and of the result; an earlier one goes on. None: a new one under repeats/."""
+
+
+def repeat(arguments: Sequence[str]) -> None:
+    """``fewstep repeat RECIPE [options]``."""
+    name, arguments = split_name(arguments)
+    default = named(name)
+    parsed = overridden(Repeat(default), arguments, f"fewstep repeat {name}")
+    config = parsed.config
+    if config.seed != default.seed:
+        raise ValueError("the runs of a repetition have their own seeds: give --seeds and --first-seed, not --seed.")
+    if parsed.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {parsed.seeds}.")
+    seeds = range(parsed.first_seed, parsed.first_seed + parsed.seeds)
+    folder = parsed.out or Path("repeats") / f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    console.print(f"folder: [bold]{escape(str(folder))}[/]", highlight=False)
+    from fewstep.repeat import repeat as run
+
+    try:
+        with seed_bars(console) as progress:
+            result = run(
+                config, seeds=seeds, out=folder, workers=parsed.workers, threads=config.threads or 1,
+                note=lambda line: console.log(line, markup=False), progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        again = "the same command" if parsed.out else f"the same command and --out {shlex.quote(str(folder))}"
+        console.print(f"\nstopped; continue with {again}: what has been trained is kept")
+        raise SystemExit(130) from None
+    console.print(result.table())
+    console.print(f"report: [bold]{escape(str(folder / 'repeat.md'))}[/]", highlight=False)
+
+
+@contextmanager
+def seed_bars(console: Console) -> Iterator[Callable[[At], None]]:
+    """A bar for every run that goes on."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bars:
+        shown: dict[int, tuple[str, TaskID]] = {}
+
+        def advance(at: At) -> None:
+            if at.seed in shown and shown[at.seed][0] != at.doing:
+                bars.remove_task(shown.pop(at.seed)[1])
+            best = "" if at.best is None else f"best validation {at.best:.4f}"
+            if at.doing == "finished":
+                console.log(f"seed {at.seed}: trained and tested{', ' if best else ''}{best}")
+                return
+            if at.seed not in shown:
+                shown[at.seed] = at.doing, bars.add_task(f"seed {at.seed}, {at.doing}", total=at.total, text="")
+            bars.update(shown[at.seed][1], completed=at.done, total=at.total, text=best)
+
+        yield advance

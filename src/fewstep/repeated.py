@@ -1,0 +1,401 @@
+"""What several runs of one configuration scored, told apart from what their test tasks were."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fewstep.evaluation.evaluate import ADAPTED
+from fewstep.evaluation.repeat_plot import Panel, draw
+from fewstep.evaluation.statistics import Interval, interval
+from fewstep.files import write_atomically
+from fewstep.recipes import Config, to_json
+
+Scores = NDArray[np.float64]
+
+READING = (
+    "Mean ± s.d. over runs: the mean score of each training seed, then the mean and the standard deviation (divisor "
+    "n − 1) of these; it is the ± of LEO's paper. Mean ± 95% interval over tasks: 1.96·s/√n of the tasks' scores, each "
+    "averaged over the seeds, so it is conditional on these training seeds: it says how far other test tasks would "
+    "move the mean, and nothing of other seeds. Differences are paired by task and have the same kind of interval."
+)
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """What the training of one run came to.
+
+    Attributes:
+        steps: meta-steps taken.
+        best_step: the one whose meta-parameters were tested.
+        validation: their score in validation.
+        seconds: of training, validations included, data and pre-training not.
+        nonfinite: meta-steps whose loss or gradient was not finite.
+    """
+
+    steps: int
+    best_step: int
+    validation: float | None
+    seconds: float
+    nonfinite: int
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """One test of all runs, on the same tasks.
+
+    Attributes:
+        name: of its files in the folders of the runs: ``"test"`` or ``"test-5-shot"``.
+        scores: ``[seeds, tasks]`` by name, in float64: ``"adapted"``, and as applies ``"unadapted"`` and
+            ``"after 5 steps"``.
+        baselines: ``[tasks]`` by name: classifiers without meta-learning on the same inputs, which have no seed.
+        score_name: ``"accuracy"``, a fraction in [0, 1] that is shown in percent, or an error.
+        higher_is_better: the direction of the score.
+        transductive: whether queries were normalised by statistics of all queries of their task.
+        protocol: what the tasks were.
+    """
+
+    name: str
+    scores: Mapping[str, Scores]
+    baselines: Mapping[str, Scores]
+    score_name: str
+    higher_is_better: bool
+    transductive: bool
+    protocol: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return int(self.scores[ADAPTED].shape[1])
+
+    @property
+    def unit(self) -> str:
+        """What the shown numbers are."""
+        return "accuracy, %" if self.score_name == "accuracy" else self.score_name
+
+    def mean(self, name: str = ADAPTED) -> float:
+        """Over runs, of their means over tasks."""
+        return float(self._runs(name).mean())
+
+    def sd(self, name: str = ADAPTED) -> float:
+        """The standard deviation over runs, with divisor n − 1; NaN for a single run."""
+        means = self._runs(name)
+        return float(means.std(ddof=1)) if len(means) > 1 else math.nan
+
+    def interval(self, name: str = ADAPTED) -> Interval | None:
+        """The 95% interval over tasks of a score averaged over these seeds; None when a score is not finite."""
+        return _interval(self._tasks(name))
+
+    def interval_of_run(self, run: int, name: str = ADAPTED) -> Interval | None:
+        """The 95% interval over tasks of one run, counted from 0; None when a score is not finite."""
+        return _interval(self.scores[name][run])
+
+    def difference(self, name: str) -> Interval | None:
+        """``adapted − name``, both averaged over the seeds, paired by task; None when a score is not finite."""
+        return _interval(self._tasks(ADAPTED) - self._tasks(name))
+
+    def _runs(self, name: str) -> Scores:
+        means: Scores = self.scores[name].mean(1)
+        return means
+
+    def _tasks(self, name: str) -> Scores:
+        """``[tasks]``, over seeds where a score has them."""
+        if name in self.baselines:
+            return self.baselines[name]
+        if name not in self.scores:
+            names = ", ".join(map(repr, [*self.scores, *self.baselines]))
+            raise ValueError(f"{name!r} was not scored; there are {names}.")
+        means: Scores = self.scores[name].mean(0)
+        return means
+
+    def spread(self, name: str = ADAPTED) -> str:
+        """Mean ± s.d. over runs, for reading."""
+        if name in self.baselines:
+            return ""
+        mean, sd = self.mean(name), self.sd(name)
+        if not math.isfinite(mean):
+            return "not finite"
+        text = Interval(mean, 0.0 if math.isnan(sd) else sd, self.tasks).text(percent=self.score_name == "accuracy")
+        return text.partition(" ± ")[0] + " ± n/a" if math.isnan(sd) else text
+
+    def cell(self, value: Interval | None, sign: bool = False) -> str:
+        """An interval, for reading."""
+        return "n/a" if value is None else value.text(percent=self.score_name == "accuracy", sign=sign)
+
+    def rows(self) -> Iterable[list[str]]:
+        """Of every score: its name, mean ± s.d. over runs, mean with interval over tasks, and difference."""
+        for name in [*self.scores, *self.baselines]:
+            gain = "" if name == ADAPTED else self.cell(self.difference(name), sign=True)
+            yield [name, self.spread(name), self.cell(self.interval(name)), gain]
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values."""
+        return {
+            "score": self.score_name,
+            "higher_is_better": self.higher_is_better,
+            "tasks": self.tasks,
+            "transductive": self.transductive,
+            "protocol": dict(self.protocol),
+            "scores": {
+                name: {
+                    "mean": _finite(self.mean(name)),
+                    "sd_over_runs": _finite(self.sd(name)),
+                    "over_tasks": _plain(self.interval(name)),
+                    "runs": [_plain(self.interval_of_run(i, name)) for i in range(len(self.scores[name]))],
+                }
+                for name in self.scores
+            },
+            "baselines": {name: _plain(self.interval(name)) for name in self.baselines},
+            "differences": {
+                name: _plain(self.difference(name)) for name in [*self.scores, *self.baselines] if name != ADAPTED
+            },
+        }
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """Runs of one configuration that differ in their seed, tested on the same tasks.
+
+    Where the configuration tests several numbers of shots, what is not asked of one of ``tests`` is of the first.
+
+    Attributes:
+        config: of the runs; its seed is that of the first.
+        seeds: of the runs.
+        folders: of the runs.
+        trained: what the training of each came to.
+        tests: one for each number of shots.
+    """
+
+    config: Config
+    seeds: tuple[int, ...]
+    folders: tuple[Path, ...]
+    trained: tuple[Trained, ...]
+    tests: tuple[Tested, ...]
+
+    @property
+    def scores(self) -> Mapping[str, Scores]:
+        """``[seeds, tasks]`` by name, see :class:`Tested`."""
+        return self.tests[0].scores
+
+    @property
+    def baselines(self) -> Mapping[str, Scores]:
+        """``[tasks]`` by name."""
+        return self.tests[0].baselines
+
+    @property
+    def score_name(self) -> str:
+        """What the scores are."""
+        return self.tests[0].score_name
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the score."""
+        return self.tests[0].higher_is_better
+
+    @property
+    def transductive(self) -> bool:
+        """Whether queries were normalised by statistics of all queries of their task."""
+        return self.tests[0].transductive
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """What the tasks were."""
+        return self.tests[0].protocol
+
+    @property
+    def mean(self) -> float:
+        """Of the method, over runs."""
+        return self.tests[0].mean()
+
+    @property
+    def sd(self) -> float:
+        """Of the method, over runs (divisor n − 1): the ± of LEO's paper. NaN for a single run."""
+        return self.tests[0].sd()
+
+    def interval(self, name: str = ADAPTED) -> Interval | None:
+        """See :meth:`Tested.interval`."""
+        return self.tests[0].interval(name)
+
+    def difference(self, name: str) -> Interval | None:
+        """See :meth:`Tested.difference`."""
+        return self.tests[0].difference(name)
+
+    def table(self) -> Table:
+        """The result for ``rich.print``: every score over runs and over tasks, and every run."""
+        first = self.tests[0]
+        better = "higher" if first.higher_is_better else "lower"
+        table = Table(
+            title=f"{self._title()} · {first.tasks} test tasks\n{first.unit}: {better} is better"
+            + (" · transductive" if first.transductive else ""),
+            title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        table.add_column("")
+        for name in ("mean ± s.d. over runs", "mean ± 95% over tasks", "adapted − this, paired"):
+            table.add_column(name, justify="right")
+        for test in self.tests:
+            if len(self.tests) > 1:
+                table.add_row(f"[bold]{test.name}[/]")
+            for row in test.rows():
+                table.add_row(*row, end_section=False)
+            for i, seed in enumerate(self.seeds):
+                table.add_row(f"  seed {seed}", "", test.cell(test.interval_of_run(i)), "", style="dim")
+            table.add_section()
+        return table
+
+    def markdown(self) -> str:
+        """The whole result as a page."""
+        lines = [f"# {self._title()}", ""]
+        for test in self.tests:
+            better = "higher" if test.higher_is_better else "lower"
+            lines += [f"## {test.name}", ""] if len(self.tests) > 1 else []
+            lines += _markdown([["protocol", ""], *([k, _text(v)] for k, v in test.protocol.items())])
+            head = [f"{test.unit} ({better} is better)", "mean ± s.d. over runs", "mean ± 95% interval over tasks"]
+            rows = [[f"**{name}**" if name == ADAPTED else name, *rest] for name, *rest in test.rows()]
+            lines += ["", *_markdown([[*head, f"{ADAPTED} − this"], *rows]), ""]
+            if test.transductive:
+                lines += ["Transductive: queries were normalised by statistics of all query rows of their task.", ""]
+        lines += [READING, "", "![Every run, and mean ± s.d. over runs](repeat.png)", "", "## Runs", ""]
+        head = ["seed", *(t.name for t in self.tests), "validation", "best meta-step", "meta-steps", "training"]
+        rows = [
+            [
+                str(seed),
+                *(test.cell(test.interval_of_run(i)) for test in self.tests),
+                self._score(run.validation),
+                f"{run.best_step:,}",
+                f"{run.steps:,}" + (f" ({run.nonfinite:,} not finite)" if run.nonfinite else ""),
+                f"{run.seconds:,.0f} s",
+            ]
+            for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True))
+        ]
+        lines += [*_markdown([head, *rows]), ""]
+        lines += ["A run's test has its own 95% interval over tasks. Everything else of it is in its folder, `seed-…`."]
+        return "\n".join(lines) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values for ``json.dump``; numbers that do not exist are null."""
+        return {
+            "config": json.loads(to_json(self.config)),
+            "seeds": list(self.seeds),
+            "folders": [folder.name for folder in self.folders],
+            "training": [
+                {
+                    "meta_steps": run.steps,
+                    "best_step": run.best_step,
+                    "validation": None if run.validation is None else _finite(run.validation),
+                    "seconds": run.seconds,
+                    "nonfinite": run.nonfinite,
+                }
+                for run in self.trained
+            ],
+            "tests": {test.name: test.to_json() for test in self.tests},
+        }
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``repeat.{json,csv,png,svg,md}`` and ``tasks.csv``, each whole or not at all.
+
+        Tests of several numbers of shots have a ``tasks`` file each, ``tasks-5-shot.csv``. Numbers read back to the
+        same bits; accuracies are fractions in them, never percent.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        target = Path(folder)
+        for test in self.tests:
+            columns = [*(f"seed {seed}" for seed in self.seeds), *test.baselines]
+            values = [*test.scores[ADAPTED], *test.baselines.values()]
+            cells = [[task, *map(float, row)] for task, row in enumerate(zip(*values, strict=True))]
+            write_atomically(target / f"tasks{test.name.removeprefix('test')}.csv", _csv([["task", *columns], *cells]))
+        write_atomically(target / "repeat.csv", _csv(self._run_cells()))
+        write_atomically(target / "repeat.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+        for form in ("png", "svg"):
+            write_atomically(target / f"repeat.{form}", self.picture(form))
+        write_atomically(target / "repeat.md", self.markdown())  # last: it points to the picture
+
+    def picture(self, form: str = "png") -> bytes:
+        """Each run's mean with its interval, the band of mean ± s.d., and the baselines."""
+        panels = [
+            Panel(
+                test.name if len(self.tests) > 1 else "",
+                test.unit,
+                [test.interval_of_run(i) for i in range(len(self.seeds))],
+                test.mean(),
+                test.sd(),
+                {n: float(test._tasks(n).mean()) for n in [*test.scores, *test.baselines] if n != ADAPTED},
+                test.score_name == "accuracy",
+                test.higher_is_better,
+                test.tasks,
+            )
+            for test in self.tests
+        ]
+        return draw(panels, self.seeds, self._title(), form)
+
+    def _title(self) -> str:
+        count = len(self.seeds)
+        return f"{self.config.recipe}, {count} training seed{'s' if count > 1 else ''}"
+
+    def _score(self, value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"{100 * value:.2f}" if self.score_name == "accuracy" else f"{value:.4f}"
+
+    def _run_cells(self) -> Iterable[Sequence[Any]]:
+        """One row a seed."""
+        numbers = [(test, score) for test in self.tests for score in test.scores]
+        heads = [f"{test.name} {score}" for test, score in numbers]
+        yield [
+            "seed", *(f"{head} {what}" for head in heads for what in ("mean", "half_width")), "validation", "best_step",
+            "meta_steps", "seconds", "nonfinite", "folder",
+        ]  # fmt: skip
+        for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True)):
+            found = [test.interval_of_run(i, score) for test, score in numbers]
+            cells = [cell for value in found for cell in ((value.mean, value.half_width) if value else (None, None))]
+            yield [
+                seed, *cells, run.validation, run.best_step, run.steps, run.seconds, run.nonfinite,
+                self.folders[i].name,
+            ]  # fmt: skip
+
+
+def _interval(values: Scores) -> Interval | None:
+    return interval(values) if len(values) > 1 and np.isfinite(values).all() else None
+
+
+def _plain(value: Interval | None) -> dict[str, float] | None:
+    return {"mean": value.mean, "half_width": value.half_width} if value else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    # repr of a float reads back as the same float; None is an empty cell.
+    csv.writer(text, lineterminator="\n").writerows(
+        [repr(cell) if isinstance(cell, float) else cell for cell in row] for row in rows
+    )
+    return text.getvalue()
+
+
+def _markdown(cells: Iterable[Sequence[str]]) -> list[str]:
+    head, *rows = cells
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "–" if value is None else json.dumps(value, ensure_ascii=False)
