@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,10 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
 from fewstep.core import Batch, Task
-from fewstep.evaluation import nearest_mean, ridge
+from fewstep.evaluation import all_baselines, centred_nearest_mean, logistic_regression, nearest_mean, ridge
+
+CENTRE = torch.linspace(-1, 2, 20, dtype=torch.float64)
+FOUR = list(all_baselines(CENTRE).values())
 
 
 @pytest.fixture
@@ -39,23 +44,63 @@ def test_nearest_mean_is_sklearns(task: Task) -> None:
         np.testing.assert_allclose(-nearest_mean(*task)[i], squares, rtol=1e-12)
 
 
-@pytest.mark.parametrize("baseline", [nearest_mean, ridge])
+@pytest.mark.parametrize("baseline", FOUR)
 def test_padding_counts_for_nothing(task: Task, baseline) -> None:
     moved = task.support.x.clone()
-    moved[0, -1] += 1000
+    moved[0, -1] = -1000 * moved[0, -1] + 1
     there = baseline(task.support._replace(x=moved), task.query)
     torch.testing.assert_close(there, baseline(*task), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("baseline", [nearest_mean, ridge])
+@pytest.mark.parametrize("baseline", FOUR)
 def test_images_are_flattened(task: Task, baseline) -> None:
     support, query = (side._replace(x=side.x.unflatten(2, (1, 4, 5))) for side in task)
     torch.testing.assert_close(baseline(support, query), baseline(*task), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("i", [0, 1])
+def test_centred_nearest_mean_is_sklearns(task: Task, i: int) -> None:
+    real = task.support.weight[i] > 0
+    x, xq = ((rows - CENTRE).numpy() for rows in (task.support.x[i][real], task.query.x[i]))
+    x, xq = (rows / np.sqrt(np.square(rows).sum(1, keepdims=True)) for rows in (x, xq))
+    witness = NearestCentroid().fit(x, task.support.y[i][real].argmax(-1))
+    squares = np.square(xq[:, None] - witness.centroids_).sum(-1)
+    np.testing.assert_allclose(-centred_nearest_mean(*task, CENTRE)[i], squares, rtol=1e-12)
+
+
+@pytest.mark.parametrize("ways", [2, 3])
+@pytest.mark.parametrize("c", [0.3, 1.0, 30.0])
+def test_logistic_regression_is_where_its_objective_is_flat(ways: int, c: float) -> None:
+    """The slope by hand, at the weights that the logits of unit vectors and of zero tell."""
+    support, query = classification_tasks(20, shots=5, ways=ways, tasks=2)
+    weight = support.weight * torch.linspace(0.5, 3, support.weight.shape[1])
+    probe = torch.cat([torch.zeros(1, 20), 7 * torch.eye(20)]).double()  # a row's length must not matter
+    probes = query._replace(x=probe.expand(2, -1, -1), y=torch.zeros(2, 21, ways), weight=torch.ones(2, 21))
+    logits = logistic_regression(support._replace(weight=weight), probes, c)
+    for i in range(2):
+        bias, weights = logits[i, 0].numpy(), (logits[i, 1:] - logits[i, 0]).numpy()
+        x, y, w = support.x[i].numpy(), support.y[i].numpy(), weight[i].numpy()[:, None]
+        x = x / np.sqrt(np.square(x).sum(1, keepdims=True))
+        odds = np.exp(x @ weights + bias)
+        error = c * w * (odds / odds.sum(1, keepdims=True) - y)
+        for slope in (x.T @ error + weights, error.sum(0)):
+            assert np.abs(slope).max() < 1e-4 * c * w.sum()
+        assert np.abs(x.T @ error).max() > 2e-3 * c * w.sum(), "without the penalty it would not be flat"
+
+
+def test_logistic_regression_knows_classes_by_their_labels(task: Task) -> None:
+    """Rows in another order are the same task; classes in another order give the logits in that order."""
+    rows = torch.randperm(15)
+    support = Batch(*(side[:, rows] for side in task.support))
+    renamed = support._replace(y=support.y[..., [2, 0, 1]])
+    expected = logistic_regression(*task)
+    torch.testing.assert_close(logistic_regression(support, task.query), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(logistic_regression(renamed, task.query), expected[..., [2, 0, 1]], rtol=0, atol=1e-6)
+
+
 def test_single_precision_far_from_the_origin(task: Task) -> None:
     """Features of a ReLU network have a large common mean: float32 must not lose the differences in it."""
-    for baseline in (nearest_mean, ridge):
+    for baseline in (nearest_mean, ridge, partial(centred_nearest_mean, centre=CENTRE + 300)):
         support, query = (side._replace(x=(side.x + 300).float(), y=side.y.float(), weight=side.weight.float())
                           for side in task)  # fmt: skip
         exact = baseline(*(Batch(*(t.double() for t in side)) for side in (support, query)))
@@ -77,6 +122,11 @@ def test_ridge_in_single_precision_with_a_small_penalty(task: Task) -> None:
 def test_errors(task: Task) -> None:
     with pytest.raises(ValueError, match="positive and finite, got 0"):
         ridge(*task, 0.0)
+    with pytest.raises(ValueError, match="positive and finite, got inf"):
+        logistic_regression(*task, float("inf"))
+    with pytest.raises(ValueError, match="the centre has 19 numbers and a row 20"):
+        centred_nearest_mean(*task, CENTRE[1:])
     task.support.weight[2, 5:10] = 0
-    with pytest.raises(ValueError, match="class 1 of task 2 has no support row"):
-        nearest_mean(*task)
+    for baseline in (nearest_mean, logistic_regression):
+        with pytest.raises(ValueError, match=f"{baseline.__name__}: class 1 of task 2 has no support row"):
+            baseline(*task)

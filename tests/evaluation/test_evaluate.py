@@ -129,6 +129,26 @@ def test_only_what_is_asked_for_is_scored() -> None:
     )
 
 
+def test_baselines_by_name_are_given_each_task_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit for every task is not repeated when the queries come a few tasks at a time."""
+    seen: list[torch.Tensor] = []
+
+    def first(support: Batch, query: Batch) -> torch.Tensor:
+        seen.extend(support.x[:, 0])
+        right = torch.arange(query.y.shape[1]) == 0  # the first row alone
+        return torch.where(right[:, None], query.y, query.y.roll(1, -1))
+
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "QUERY_BYTES", 2 * 15 * 6 * 8)
+    tasks = vectors()
+    result = evaluate(trained(), Source(tasks), 10, baselines={"first row": first})
+    assert list(result.scores) == ["adapted", "unadapted", "first row"]
+    np.testing.assert_allclose(result.scores["first row"], 1 / 15)
+    torch.testing.assert_close(torch.stack(seen), tasks.support.x[:, 0], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="'adapted' is the name of a score"):
+        evaluate(trained(), Source(tasks), 10, baselines={"adapted": first})
+    assert list(evaluate(sines(), Source(regression_tasks(), ways=None), 4, baselines={"x": first}).scores)[-1] != "x"
+
+
 def test_a_source_that_ends_early() -> None:
     with pytest.raises(ValueError, match="11 tasks were asked for, but the source ended after 10"):
         evaluate(trained(), Source(vectors()), 11)

@@ -1,6 +1,6 @@
 """Judging a method: scores on test tasks with their intervals, simple rivals, curves and the report of a run."""
 
-from fewstep.evaluation.baselines import nearest_mean, ridge
+from fewstep.evaluation.baselines import all_baselines, centred_nearest_mean, logistic_regression, nearest_mean, ridge
 from fewstep.evaluation.evaluate import Evaluation, evaluate
 from fewstep.evaluation.modes import descending, evaluating, inner_steps, settle
 from fewstep.evaluation.report import learning_curves
@@ -9,12 +9,15 @@ from fewstep.evaluation.statistics import Interval, interval, paired
 __all__ = [
     "Evaluation",
     "Interval",
+    "all_baselines",
+    "centred_nearest_mean",
     "descending",
     "evaluate",
     "evaluating",
     "inner_steps",
     "interval",
     "learning_curves",
+    "logistic_regression",
     "nearest_mean",
     "paired",
     "ridge",

@@ -1,10 +1,43 @@
 """Classifiers without meta-learning, on the same inputs: what a method has to beat to have learned anything."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fewstep.core.types import Batch
+
+NEAREST_MEAN, RIDGE, CENTRED, LOGISTIC = (
+    "nearest class mean",
+    "ridge",
+    "nearest class mean, centred",
+    "logistic regression",
+)
+"""Names of baselines."""
+
+Classifier: TypeAlias = Callable[[Batch, Batch], Tensor]
+"""From the supports and the queries of some tasks to predictions ``[tasks, rows, ways]``, the largest of which counts.
+Whatever it learns is learned from the support of each task by itself."""
+
+
+def all_baselines(centre: Float[Tensor, "*features"]) -> dict[str, Classifier]:
+    """Nearest class mean, ridge regression, centred nearest class mean, and logistic regression, by name.
+
+    All but the last are closed forms; logistic regression is an iterative fit for every task.
+
+    Args:
+        centre: the mean input of the meta-training classes, :func:`~fewstep.data.mean_input`.
+    """
+    return {
+        NEAREST_MEAN: nearest_mean,
+        RIDGE: ridge,
+        CENTRED: partial(centred_nearest_mean, centre=centre),
+        LOGISTIC: logistic_regression,
+    }
 
 
 def nearest_mean(support: Batch, query: Batch) -> Float[Tensor, "tasks rows ways"]:
@@ -25,12 +58,7 @@ def nearest_mean(support: Batch, query: Batch) -> Float[Tensor, "tasks rows ways
     x, xq = support.x.flatten(2), query.x.flatten(2)
     members = (support.y * support.weight[..., None]).mT
     counts = members.sum(-1, keepdim=True)
-    if not bool((counts > 0).all()):
-        task, label = (counts[..., 0] <= 0).nonzero()[0].tolist()
-        raise ValueError(
-            f"nearest_mean: class {label} of task {task} has no support row of positive weight, so it has no mean: "
-            "give every class at least one row"
-        )
+    _check_classes("nearest_mean", counts[..., 0])
     # Distances from a centre of the task (any would do): features after a ReLU lie far from the origin, where
     # ‖x‖² − 2⟨x, m⟩ + ‖m‖² cancels. Between centred rows it loses nothing that matters, and is several times faster
     # than differences of every pair.
@@ -75,3 +103,91 @@ def ridge(support: Batch, query: Batch, penalty: float = 1.0) -> Float[Tensor, "
     centre = x_mean.to(xq.dtype)
     offset = y_mean + (centre.double() - x_mean) @ weights
     return (xq - centre) @ weights.to(xq.dtype) + offset.to(xq.dtype)
+
+
+def centred_nearest_mean(
+    support: Batch, query: Batch, centre: Float[Tensor, "*features"]
+) -> Float[Tensor, "tasks rows ways"]:
+    """Nearest class mean after ``x ← x − c``, ``x ← x / ‖x‖``: "CL2N" of SimpleShot.
+
+    The class means are those of the rows of length 1, and are not scaled again.
+
+    Args:
+        support: a batch of tasks, ``x`` ``[tasks, rows, *features]``; several feature axes are flattened.
+        query: likewise; its labels and weights are not read.
+        centre: c, the mean over all inputs of the meta-training classes.
+
+    Returns:
+        Logits of the query rows, minus the squared distances, from −4 to 0.
+
+    Raises:
+        ValueError: when a task has a class without a support row of positive weight, or the centre another size than a
+            row.
+
+    Source: Wang, Chao, Weinberger and van der Maaten 2019 (SimpleShot), section 2. Theirs are features as the network
+    gives them; here they are the task's inputs, which many a dataset has already scaled to length 1.
+    """
+    width = support.x[0, 0].numel()
+    if centre.numel() != width:
+        raise ValueError(
+            f"centred_nearest_mean: the centre has {centre.numel()} numbers and a row {width}: "
+            "give the mean of inputs of the same kind"
+        )
+    shift = centre.to(support.x).flatten()
+    sides = (side._replace(x=normalize(side.x.flatten(2) - shift, dim=-1)) for side in (support, query))
+    return nearest_mean(*sides)
+
+
+def logistic_regression(support: Batch, query: Batch, inverse_penalty: float = 1.0) -> Float[Tensor, "tasks rows ways"]:
+    """Multinomial logistic regression on rows of length 1: ``min_{W,b} C Σ_i w_i CE(yᵢ, W xᵢ/‖xᵢ‖ + b) + ½‖W‖²``.
+
+    The bias is not penalised. scikit-learn fits each task by itself, in float64, by L-BFGS with at most 1000 iterations
+    and its own tolerance: the slope of the objective, divided by C Σ w, is below 1e-4 everywhere.
+
+    Args:
+        support: a batch of tasks, ``x`` ``[tasks, rows, *features]``; several feature axes are flattened;
+            ``y`` one-hot.
+        query: likewise; its labels and weights are not read.
+        inverse_penalty: C > 0.
+
+    Returns:
+        Logits of the query rows.
+
+    Raises:
+        ValueError: when a task has a class without a support row of positive weight, or unless C is positive and
+            finite.
+
+    Source: Tian, Wang, Krishnan, Tenenbaum and Isola 2020 (RFS), section 3.2, with the settings of their code. They
+    also fit augmented copies of each support image, which features do not have.
+    """
+    from sklearn.linear_model import LogisticRegression  # here, for it takes seconds to import
+
+    if not 0 < inverse_penalty < float("inf"):
+        raise ValueError(f"logistic_regression: C must be positive and finite, got {inverse_penalty}")
+    _check_classes("logistic_regression", (support.y * support.weight[..., None]).sum(1))
+    ways = support.y.shape[-1]
+    # For two classes scikit-learn fits d = w₁ − w₀ with a penalty of ½‖d‖², and w₁ = −w₀ has ‖w₀‖² + ‖w₁‖² = ½‖d‖².
+    solver = LogisticRegression(C=2 * inverse_penalty if ways == 2 else inverse_penalty, max_iter=1000)
+    x = normalize(support.x.flatten(2).double(), dim=-1).cpu().numpy()
+    labels, row_weights = support.y.argmax(-1).cpu().numpy(), support.weight.double().cpu().numpy()
+    weights, biases = support.x.new_empty(len(x), ways, x.shape[-1]), support.x.new_empty(len(x), 1, ways)
+    for i, weight in enumerate(row_weights):
+        real = weight > 0
+        fit = solver.fit(x[i, real], labels[i, real], sample_weight=weight[real])
+        for found, fitted in ((weights[i], fit.coef_), (biases[i, 0], fit.intercept_)):
+            values = torch.from_numpy(fitted)
+            found.copy_(torch.cat([-values / 2, values / 2]) if ways == 2 else values)
+    # Products are scaled rather than the many queries.
+    xq = query.x.flatten(2)
+    length: Tensor = torch.linalg.vector_norm(xq, dim=-1, keepdim=True)
+    return xq @ weights.mT / length.clamp_min(1e-12) + biases
+
+
+def _check_classes(caller: str, counts: Float[Tensor, "tasks ways"]) -> None:
+    """Refuse tasks with classes that nothing is known of."""
+    if not bool((counts > 0).all()):
+        task, label = (counts <= 0).nonzero()[0].tolist()
+        raise ValueError(
+            f"{caller}: class {label} of task {task} has no support row of positive weight: "
+            "give every class at least one row"
+        )

@@ -18,13 +18,13 @@ from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Task, Vmap
 from fewstep.data.source import Deferred, TaskSource, deferred
-from fewstep.evaluation.baselines import nearest_mean, ridge
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Classifier, nearest_mean, ridge
 from fewstep.evaluation.modes import batch_normalised, descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, interval, paired
 from fewstep.files import write_atomically
 
-ADAPTED, UNADAPTED, NEAREST_MEAN, RIDGE = "adapted", "unadapted", "nearest class mean", "ridge"
-"""Names of scores."""
+ADAPTED, UNADAPTED = "adapted", "unadapted"
+"""Names of scores; those of the baselines are beside them in ``baselines.py``."""
 
 Statistics = Literal["query", "support", "joined", "running"]
 """What batch normalisation of a query takes its statistics from, see :func:`evaluate`."""
@@ -141,7 +141,7 @@ def evaluate(
     tasks: int,
     *,
     unadapted: bool = True,
-    baselines: bool = True,
+    baselines: bool | Mapping[str, Classifier] = True,
     steps: Sequence[int] = (),
     statistics: Statistics | None = None,
     executor: Executor | None = None,
@@ -159,7 +159,9 @@ def evaluate(
         source: of tasks; steps 0, 1, ... are asked for.
         tasks: how many; what is left of the last batch is not used.
         unadapted: also score with zero inner steps, where there are any.
-        baselines: for classification, also score nearest class mean and ridge regression on the same inputs.
+        baselines: for classification, also score classifiers without meta-learning on the same inputs: nearest class
+            mean and ridge regression, or those of a mapping from names, as
+            :func:`~fewstep.evaluation.all_baselines` gives. Each is given every task once.
         steps: also score after these numbers of inner steps; for methods with one ``Descend``.
         statistics: batch-normalise queries by the rows of the ``"query"`` (transductive); of the ``"support"``; of the
             support ``"joined"`` by that one query row (Reptile); or by ``"running"`` statistics of the support along
@@ -170,8 +172,8 @@ def evaluate(
         progress: called with the number of tasks done and ``tasks``.
 
     Raises:
-        ValueError: for numbers that are not positive, ``steps`` with a method that has not exactly one ``Descend``, or
-            a source that ends early.
+        ValueError: for numbers that are not positive, ``steps`` with a method that has not exactly one ``Descend``, a
+            baseline with the name of another score, or a source that ends early.
     """
     for name, number in (("tasks", tasks), ("batch", batch)):
         if number is not None and number < 1:
@@ -191,8 +193,12 @@ def evaluate(
     numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted and stages else {})
     numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
     solvers = {name: _adapted(method, number, statistics, executor or Vmap()) for name, number in numbers.items()}
-    if baselines and classifies:
-        solvers |= {NEAREST_MEAN: _plain_classifier(nearest_mean), RIDGE: _plain_classifier(ridge)}
+    if isinstance(baselines, bool):
+        baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines else {}
+    if taken := sorted(baselines.keys() & solvers.keys()):
+        raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
+    if classifies:
+        solvers |= {name: _plain_classifier(classify) for name, classify in baselines.items()}
     scores: dict[str, list[Tensor]] = {name: [] for name in solvers}
     rows: dict[str, list[Tensor]] = {"support": [], "query": []}
     done = 0
@@ -248,7 +254,7 @@ def _adapted(method: Method, steps: int | None, statistics: Statistics, executor
     return solve
 
 
-def _plain_classifier(classify: Callable[[Batch, Batch], Tensor]) -> Solver:
+def _plain_classifier(classify: Classifier) -> Solver:
     """Nothing is learned before the queries are there."""
     return lambda _: lambda _, task: classify(*task)
 
