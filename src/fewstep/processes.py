@@ -61,8 +61,8 @@ def run_all(
 
     Raises:
         ValueError: when ``workers`` or ``threads`` is not positive, or when jobs failed with an error that explains
-            itself; all others have been done then, and the message names each that failed.
-        RuntimeError: when a job failed otherwise, or its process died; with its traceback.
+            itself or their process died; all others have been done then, and the message names each that failed.
+        RuntimeError: when a job failed otherwise; with its traceback.
         KeyboardInterrupt: when interrupted; the processes have been ended then.
     """
     for name, number in (("workers", workers), ("threads", threads)):
@@ -77,15 +77,16 @@ def run_all(
         i, job = waiting.pop(0)
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(job, threads, theirs), name=job.name)
+        running[ours] = i, process  # before it starts, so that an interrupt finds it
         with _interrupts_later():
             process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
-        running[ours] = i, process
 
     def end(connection: Connection) -> None:
         _, process = running.pop(connection)
         connection.close()
-        process.join()
+        if process.pid is not None:
+            process.join()
 
     def receive(connection: Connection) -> None:
         i, process = running[connection]
@@ -93,7 +94,8 @@ def run_all(
             kind, content = connection.recv()
         except (EOFError, OSError):
             process.join()
-            failures[i] = False, f"its process died (exit code {process.exitcode}); was memory short?"
+            short = "; was memory short?" if process.exitcode == -9 else ""
+            failures[i] = True, f"its process died with exit code {process.exitcode}{short}"
             return end(connection)
         if kind == "told":
             told(i, content)
@@ -115,7 +117,8 @@ def run_all(
                 receive(ready)
     finally:  # nothing is left, but after an interrupt or an error in ``told``
         for _, process in running.values():
-            process.terminate()
+            if process.pid is not None:
+                process.terminate()
         for connection in list(running):
             end(connection)
     if failures:

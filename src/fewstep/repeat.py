@@ -11,6 +11,7 @@ import gc
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,11 +23,12 @@ import numpy as np
 import torch
 
 from fewstep.evaluation import Evaluation
-from fewstep.evaluation.evaluate import NEAREST_MEAN, RIDGE
+from fewstep.evaluation.evaluate import ADAPTED, UNADAPTED
+from fewstep.evaluation.tested import Tested
 from fewstep.files import write_atomically
 from fewstep.processes import Job, Tell, cores, run_all
 from fewstep.recipes import Config, to_json
-from fewstep.repeated import Repeated, Tested, Trained
+from fewstep.repeated import Repeated, Trained
 from fewstep.run import Run, stored_config
 from fewstep.training.checkpoint import State, read_state
 
@@ -104,7 +106,7 @@ def repeat(
     config = replace(config, seed=seeds[0], threads=threads)
     _check_folder(config, out)
     folders = tuple(out / f"seed-{seed}" for seed in seeds)
-    left = [(s, f) for s, f in zip(seeds, folders, strict=True) if not all(_kept(f, n) for n in tests(config))]
+    left = [(s, f) for s, f in zip(seeds, folders, strict=True) if not all(_kept(f, n) for n in _tests(config))]
     if left:
         _open_once(config, note)
         if len(left) < len(seeds):
@@ -125,7 +127,7 @@ def repeat(
     return result
 
 
-def tests(config: Config) -> dict[str, int | None]:
+def _tests(config: Config) -> dict[str, int | None]:
     """The tests of a run, by the name of their files, and their shots."""
     return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
 
@@ -164,13 +166,15 @@ def _open_once(config: Config, note: Callable[[str], None]) -> None:
     threads = torch.get_num_threads()
     try:
         run = Run(replace(config, threads=None), Path("there is nothing here"), note)
-        for shots in tests(config).values():
+        for shots in _tests(config).values():
             counts = {"shots": shots, "queries": config.testing.queries}
             run.problem.source("test", tasks=1, seed=config.testing.seed, **counts)
     finally:
         torch.set_num_threads(threads)
     del run
     gc.collect()  # the images and the network are of no use here
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _train_and_test(config: Config, folder: Path, tell: Tell) -> None:
@@ -205,7 +209,7 @@ def _train_and_test(config: Config, folder: Path, tell: Tell) -> None:
             tell(At(config.seed, "testing", done, total, best))
 
     best = run.train(training).state.best
-    for name, shots in tests(config).items():
+    for name, shots in _tests(config).items():
         if not _kept(folder, name):
             tell(At(config.seed, "testing", 0, config.testing.tasks, best))
             run.record(run.test(shots=shots, progress=testing), name)
@@ -237,10 +241,11 @@ def _key(folder: Path, name: str) -> str:
 def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> Repeated:
     """What the folders of finished runs hold."""
     tested = []
-    for name in tests(config):
+    for name in _tests(config):
         found = [_read(folder, name) for folder in folders]
         first = found[0]
-        plain = [score for score in (NEAREST_MEAN, RIDGE) if score in first.scores]
+        own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]
+        plain = [score for score in first.scores if score not in own]
         protocol = [{n: v for n, v in one.protocol.items() if n != "training seed"} for one in found]
         for folder, one, stated in zip(folders, found, protocol, strict=True):
             # Features of one network may differ by rounding between machines, which now and then moves a query.
@@ -250,7 +255,6 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
                     f"{folder} and {folders[0]} were not tested on the same tasks ({', '.join(apart) or 'protocol'}): "
                     f"delete {folder / (name + '.key')}, and repeat to test that run again."
                 )
-        own = [score for score in first.scores if score not in plain]
         tested.append(
             Tested(
                 name=name,

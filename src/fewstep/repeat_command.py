@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from fewstep.arguments import named, overridden, split_name
+from fewstep.arguments import named, overridden, split_name, value_of
 from fewstep.recipes import Config
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ class Repeat:
 
 def repeat(arguments: Sequence[str]) -> None:
     """``fewstep repeat RECIPE [options]``."""
+    if list(arguments) in ([], ["--help"], ["-h"]):
+        console.print("fewstep repeat RECIPE --seeds 5 [options]; fewstep repeat RECIPE --help shows every option; "
+                      "fewstep list shows the recipes", highlight=False, markup=False)  # fmt: skip
+        return
     name, arguments = split_name(arguments)
     default = named(name)
     parsed = overridden(Repeat(default), arguments, f"fewstep repeat {name}")
     config = parsed.config
-    if config.seed != default.seed:
+    if value_of(arguments, "--seed") is not None:
         raise ValueError("the runs of a repetition have their own seeds: give --seeds and --first-seed, not --seed.")
     if parsed.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {parsed.seeds}.")

@@ -23,7 +23,8 @@ class Panel(NamedTuple):
         runs: their means over tasks with 95% intervals; None where scores are not finite.
         mean: over runs.
         sd: over runs; NaN for a single one.
-        lines: means of other scores on the same tasks.
+        own: means of the method's other scores on the same tasks: unadapted, after other numbers of steps.
+        rivals: means of other methods on the same tasks.
         percent: show 100 times the numbers.
         higher_is_better: the direction.
         tasks: their number.
@@ -34,7 +35,8 @@ class Panel(NamedTuple):
     runs: Sequence[Interval | None]
     mean: float
     sd: float
-    lines: Mapping[str, float]
+    own: Mapping[str, float]
+    rivals: Mapping[str, float]
     percent: bool
     higher_is_better: bool
     tasks: int
@@ -73,15 +75,17 @@ def draw(panels: Sequence[Panel], seeds: Sequence[int], title: str, form: str) -
             axis.axvline(mean, color="C0", linewidth=1.2, zorder=2)
         low, high = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
         length = (high - low) or 0.1 * abs(high) or 1.0
-        for i, (name, value) in enumerate(panel.lines.items()):
+        lines = [("C1", i, *line) for i, line in enumerate(panel.own.items())]
+        lines += [("0.35", i, *line) for i, line in enumerate(panel.rivals.items())]
+        for colour, i, name, value in lines:
             x, style = scale * value, STYLES[i % len(STYLES)]
             reach = max(high, x) - min(low, x)
             shown = math.isfinite(x) and reach <= FAR * length
             label = f"{name} {x:.{digits}f}" + ("" if shown else ", off the scale")
             if shown:
-                axis.axvline(x, color="0.35", linestyle=style, linewidth=1.1, zorder=1)
+                axis.axvline(x, color=colour, linestyle=style, linewidth=1.1, zorder=1)
                 bounds.append(x)
-            handles.append(Line2D([], [], color="0.35", linestyle=style if shown else "", linewidth=1.1, label=label))
+            handles.append(Line2D([], [], color=colour, linestyle=style if shown else "", linewidth=1.1, label=label))
         low, high = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
         margin = 0.05 * ((high - low) or 0.1 * abs(high) or 1.0)
         axis.set_xlim(low - margin, high + margin)
