@@ -39,7 +39,7 @@ def opened(config: Config) -> Problem:
     return data.open(HERE, lambda _: None)
 
 
-IMAGES = [name for name in RECIPES if "shot" in name]
+IMAGES = [name for name in RECIPES if "way-" in name]
 
 
 @pytest.mark.parametrize("name", IMAGES)
