@@ -26,6 +26,7 @@ USAGE = """\
   [bold]fewstep train[/] RECIPE \\[options]    meta-train and test; --resume RUN goes on
   [bold]fewstep evaluate[/] RUN \\[options]    test a trained run beside baselines
   [bold]fewstep compare[/] RUN RECIPE …      several methods on the same tasks
+  [bold]fewstep search[/] RECIPE \\[options]   random search over a recipe's settings
   [bold]fewstep predict[/] RUN \\[options]     classify your own images or features
   [bold]fewstep data[/] COMMAND              fetch, convert and inspect embeddings
   [bold]fewstep list[/]                      the methods and the recipes
@@ -290,6 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             list_recipes()
         elif command == "train":
             train(rest)
+        elif command == "search":
+            from fewstep.search_command import search
+
+            search(rest)
         elif command == "data":
             from fewstep.data_commands import COMMANDS
 
@@ -297,7 +302,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif command in _FUNCTIONS:
             tyro.cli(_FUNCTIONS[command], args=rest, prog=f"fewstep {command}")
         else:
-            raise ValueError(f"there is no command {command!r}; the commands are train, data, {', '.join(_FUNCTIONS)}.")
+            raise ValueError(
+                f"there is no command {command!r}; the commands are train, search, data, {', '.join(_FUNCTIONS)}."
+            )
     except (ValueError, OSError, FloatingPointError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
         raise SystemExit(2) from error

@@ -1,0 +1,307 @@
+"""The study that all processes of a search share: opening and joining it, and the queue of its trials.
+
+Configuration i of a search is a function of (seed, i) alone, so it does not matter which process runs it, when, or how
+often it was killed. Optuna keeps what the processes must agree on: which are waiting, running, pruned and complete.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
+
+from fewstep.recipes import Config, Range, to_json
+
+HEARTBEAT, GRACE = 10, 30
+"""Seconds between signs of life of a running trial, and without one until it counts as killed."""
+
+RETRIES = 2
+"""How often a killed trial is continued before the search does without it."""
+
+PATIENCE = 10.0
+"""Seconds without a new trial after which a process that was filling the study counts as killed."""
+
+FIRST_PRUNING = 8
+"""Complete trials before any is pruned."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every process of a search knows.
+
+    Attributes:
+        config: what the ranges' settings are changed in, with the threads of each trial.
+        space: what is drawn.
+        seed: of the draws.
+        storage: Optuna's URL of the database.
+        name: of the study.
+        out: gets a run folder for each trial.
+        prune: stop trials that are worse than the median of those before.
+        higher_is_better: accuracy rather than error.
+        heartbeat: seconds between signs of life.
+        grace: seconds without one until a trial counts as killed.
+    """
+
+    config: Config
+    space: tuple[Range, ...]
+    seed: int
+    storage: str
+    name: str
+    out: Path
+    prune: bool
+    higher_is_better: bool
+    heartbeat: int
+    grace: int
+
+    def draw(self, index: int) -> dict[str, float]:
+        """The settings of configuration number ``index``: the same in every process."""
+        shares = np.random.default_rng(np.random.SeedSequence([self.seed, index])).random(len(self.space))
+        # Rounding must not lead out of an interval whose ends the storage enforces.
+        return {
+            range.setting: min(max(range.at(float(share)), range.low), range.high)
+            for range, share in zip(self.space, shares, strict=True)
+        }
+
+    def folder(self, index: int) -> Path:
+        """The run folder of a configuration."""
+        return self.out / "trials" / f"{index:03d}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all processes of a study must have in common, in JSON's types."""
+        ranges = {range.setting: str(range).removeprefix(f"{range.setting} ") for range in self.space}
+        exact = {range.setting: [range.low, range.high, range.log] for range in self.space}
+        return {"config": flat(self.config), "space": ranges, "exact": exact, "seed": self.seed}
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """A configuration by dotted names, but for what only says where and how fast it runs."""
+
+    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    settings = dict(walk(json.loads(to_json(config)), ""))
+    return {name: value for name, value in settings.items() if name not in ("device", "threads")}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna without its log of every trial and its warnings about the heartbeat, which is an experimental part."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def without_password(storage: str) -> str:
+    """The URL as it may be written down."""
+    return sqlalchemy.make_url(storage).render_as_string(hide_password=True)
+
+
+def open_storage(plan: Plan) -> optuna.storages.RDBStorage:
+    """The database of a study, whose tables are made where there are none.
+
+    Raises:
+        ValueError: when it cannot be opened, with the reason.
+    """
+    lite = plan.storage.startswith("sqlite")
+    for attempt in range(10):
+        try:
+            storage = optuna.storages.RDBStorage(
+                plan.storage,
+                engine_kwargs={"connect_args": {"timeout": 60}} if lite else {"pool_pre_ping": True},
+                heartbeat_interval=plan.heartbeat,
+                grace_period=plan.grace,
+                heartbeat_stale_trial_callback=requeue,
+            )
+            break
+        except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+            # Two processes that make the tables at once: one of them finds half of the other's.
+            if "already exists" in str(error) and attempt < 9:
+                time.sleep(0.3)
+                continue
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"the study's storage {plan.storage.rpartition('@')[2]} cannot be opened: {why}. Expected is a URL of "
+                "a database such as sqlite:///study.db or postgresql://user@host/name."
+            ) from error
+    if lite:
+        _take_turns(storage.engine)
+    return storage
+
+
+def _take_turns(engine: sqlalchemy.Engine) -> None:
+    """Have SQLite's transactions lock the database at their beginning.
+
+    By default one that reads first and writes then locks at the write: two processes that look for the next waiting
+    trial at the same time would both take it (SQLite knows no SELECT FOR UPDATE).
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver opens no transactions of its own
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were made without the first of these
+
+
+def load(plan: Plan) -> optuna.Study:
+    """The study of a search, as a worker sees it.
+
+    A trial is pruned when its best validation so far is worse than the median of what complete trials had reached
+    after as many meta-steps; not at its first validation, and not before there are a few complete ones.
+    """
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if plan.prune:
+        second = 2 * plan.config.training.validate_every
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_PRUNING, n_warmup_steps=second)
+    # What the sampler would draw is never used: every trial comes from the queue with its settings.
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    return optuna.load_study(study_name=plan.name, storage=open_storage(plan), sampler=sampler, pruner=pruner)
+
+
+def join(plan: Plan, trials: int) -> optuna.Study:
+    """Create the study or join it, and see that its queue has had ``trials`` configurations.
+
+    Returns:
+        The study; what an earlier process left half done is waiting again.
+
+    Raises:
+        ValueError: when the storage cannot be opened, or holds another search by this name.
+    """
+    storage = open_storage(plan)
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=plan.name, direction="maximize" if plan.higher_is_better else "minimize"
+        )
+        study.set_user_attr("fewstep", plan.identity)
+    except optuna.exceptions.DuplicatedStudyError:
+        study = load(plan)
+        _check(_settled(study, plan), plan)
+    enqueue(study, plan, trials)
+    repair(study)
+    return study
+
+
+def _settled(study: optuna.Study, plan: Plan) -> Mapping[str, Any]:
+    """What the study was made with, once the process that made it has filled it or has been seen to be gone."""
+    seen, since = -1, time.monotonic()
+    while "filled" not in (attributes := study.user_attrs):
+        number = len(study.get_trials(deepcopy=False))
+        if number != seen:
+            seen, since = number, time.monotonic()
+        if time.monotonic() - since > PATIENCE:
+            if "fewstep" not in attributes:
+                if number:
+                    raise ValueError(
+                        f"the study {plan.name!r} in {without_password(plan.storage)} was not made by `fewstep "
+                        "search`: give another --name."
+                    )
+                study.set_user_attr("fewstep", plan.identity)
+            break
+        time.sleep(0.2)
+    attribute: Mapping[str, Any] = study.user_attrs["fewstep"]
+    return attribute
+
+
+def _check(kept: Mapping[str, Any], plan: Plan) -> None:
+    own = json.loads(json.dumps(plan.identity))
+    apart = [
+        f"{name} is {old.get(name, 'not there')!r} in the study and {new.get(name, 'not there')!r} here"
+        for old, new in ((kept["config"], own["config"]), (kept["space"], own["space"]))
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+    if not apart and kept["exact"] != own["exact"]:
+        apart.append("the ranges differ in their last digits")
+    if kept["seed"] != own["seed"]:
+        apart.append(f"the search's seed is {kept['seed']} in the study and {own['seed']} here")
+    if apart:
+        raise ValueError(
+            f"the study {plan.name!r} in {without_password(plan.storage)} is of another search: {'; '.join(apart)}. "
+            "Give the same recipe, options and seed to continue it, or another --out or --name."
+        )
+
+
+def enqueue(study: optuna.Study, plan: Plan, trials: int) -> None:
+    """Add the configurations up to number ``trials`` that have never been in the queue."""
+    if study.user_attrs.get("filled", 0) >= trials:
+        return
+    there = {trial.user_attrs.get("index") for trial in study.get_trials(deepcopy=False)}
+    for index in range(trials):
+        if index not in there:
+            study.enqueue_trial(plan.draw(index), user_attrs={"index": index})
+    study.set_user_attr("filled", trials)
+
+
+def by_index(trials: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    """The attempts at each configuration, oldest first."""
+    attempts: dict[int, list[FrozenTrial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if "index" in trial.user_attrs:
+            attempts.setdefault(trial.user_attrs["index"], []).append(trial)
+    return dict(sorted(attempts.items()))
+
+
+_RANK = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL)
+
+
+def deciding(attempts: Sequence[FrozenTrial]) -> FrozenTrial:
+    """The attempt that says what became of a configuration."""
+    return min(attempts, key=lambda trial: (_RANK.index(trial.state), -trial.number))
+
+
+def killed(trial: FrozenTrial) -> bool:
+    """Whether an attempt ended without a word: neither by an error nor because the search was stopped."""
+    return trial.state == TrialState.FAIL and not {"reason", "stopped"} & trial.user_attrs.keys()
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial, *, always: bool = False) -> None:
+    """Have a trial that was stopped or killed go on later; one that was killed too often, only if ``always``."""
+    index = trial.user_attrs.get("index")
+    if index is None:
+        return
+    attempts = by_index(study.get_trials(deepcopy=False))[index]
+    if deciding(attempts).state != TrialState.FAIL or "reason" in deciding(attempts).user_attrs:
+        return
+    if not always and sum(map(killed, attempts)) > RETRIES:
+        return
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={"index": index},
+            system_attrs={"fixed_params": trial.system_attrs["fixed_params"]},
+            # The pruner compares with these, and the continued run does not validate there again.
+            intermediate_values=trial.intermediate_values,
+        )
+    )
+
+
+def repair(study: optuna.Study) -> None:
+    """Have everything go on that was given up or got lost, as when a process is killed while it handles a kill."""
+    for attempts in by_index(study.get_trials(deepcopy=False)).values():
+        if deciding(attempts).state == TrialState.FAIL:
+            requeue(study, attempts[-1], always=True)
