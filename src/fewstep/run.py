@@ -14,15 +14,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
 from fewstep.core.heads import GeneratedHead
-from fewstep.data import TaskSource
-from fewstep.evaluation import Evaluation, descending, evaluate, settle
+from fewstep.data import Dataset, TaskSource, mean_input
+from fewstep.evaluation import Evaluation, all_baselines, descending, evaluate, settle
 from fewstep.evaluation.evaluate import ADAPTED, Statistics
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
@@ -79,7 +80,7 @@ class Run:
         write_atomically(folder / "environment.json", json.dumps(environment(config), indent=2) + "\n")
         problem = run.problem
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
-        shape["normalise"] = problem.extractor is not None and problem.extractor.normalise
+        shape["normalise"] = problem.normalise
         write_atomically(
             folder / "problem.json", json.dumps({**shape, "features": problem.extractor is not None}) + "\n"
         )
@@ -142,11 +143,14 @@ class Run:
         shots: int | None = None,
         queries: int | None = None,
         statistics: Statistics | None = None,
+        baselines: Literal["quick", "all"] = "quick",
         progress: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
         """Evaluate the method as it stands; what is omitted is as the recipe's ``testing`` says.
 
         The tasks depend on ``seed``, the split, ways and shots alone, so that methods can be compared task by task.
+        The quick baselines are nearest class mean and ridge regression; for the others see
+        :func:`~fewstep.evaluation.all_baselines`, centred by the mean input of the meta-training classes.
 
         Raises:
             ValueError: for counts that the data or the method cannot serve.
@@ -170,12 +174,17 @@ class Run:
                 self.method,
                 source,
                 tasks,
+                baselines=True if baselines == "quick" or self.problem.regression else all_baselines(self._centre()),
                 steps=testing.steps,
                 statistics=statistics or testing.statistics,
                 executor=training.make_executor(),
                 protocol=protocol,
                 progress=progress,
             )
+
+    def _centre(self) -> Tensor:
+        """The mean input of the meta-training classes."""
+        return mean_input(_dataset(self.problem.source("train", tasks=1, seed=0)))
 
     def check_ways(self, ways: int | None) -> None:
         """Whether the method can solve tasks of so many ways.
@@ -205,6 +214,16 @@ class Run:
         )
         evaluation.write_csv(self.folder / f"{name}_tasks.csv")
         report(self.folder)
+
+
+def _dataset(source: TaskSource) -> Dataset:
+    """What a source of tasks draws from, before augmentation."""
+    dataset = getattr(getattr(source, "source", source), "dataset", None)
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"the {type(source).__name__} of this run has no dataset to take a mean of: use baselines quick"
+        )
+    return dataset
 
 
 def _at_test(config: Config) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -168,19 +169,25 @@ def logistic_regression(support: Batch, query: Batch, inverse_penalty: float = 1
     ways = support.y.shape[-1]
     # For two classes scikit-learn fits d = w₁ − w₀ with a penalty of ½‖d‖², and w₁ = −w₀ has ‖w₀‖² + ‖w₁‖² = ½‖d‖².
     solver = LogisticRegression(C=2 * inverse_penalty if ways == 2 else inverse_penalty, max_iter=1000)
-    x = normalize(support.x.flatten(2).double(), dim=-1).cpu().numpy()
-    labels, row_weights = support.y.argmax(-1).cpu().numpy(), support.weight.double().cpu().numpy()
-    weights, biases = support.x.new_empty(len(x), ways, x.shape[-1]), support.x.new_empty(len(x), 1, ways)
-    for i, weight in enumerate(row_weights):
-        real = weight > 0
-        fit = solver.fit(x[i, real], labels[i, real], sample_weight=weight[real])
-        for found, fitted in ((weights[i], fit.coef_), (biases[i, 0], fit.intercept_)):
-            values = torch.from_numpy(fitted)
-            found.copy_(torch.cat([-values / 2, values / 2]) if ways == 2 else values)
+    real = support.weight > 0
+    x = torch.where(real[..., None], normalize(support.x.flatten(2).double(), dim=-1), 0.0)
+    # The best weights lie in the span of the support, so the fit is one in coordinates of it, x = z Qᵀ and W = V Qᵀ:
+    # the same objective, the same iterations, and few numbers where there are many features.
+    basis, coordinates = torch.linalg.qr(x.mT)
+    z, labels = coordinates.mT.cpu().numpy(), support.y.argmax(-1).cpu().numpy()
+    row_weights, rows = support.weight.double().cpu().numpy(), real.cpu().numpy()
+    found = np.zeros((len(z), ways, z.shape[-1] + 1))
+    for i, some in enumerate(rows):
+        fit = solver.fit(z[i, some], labels[i, some], row_weights[i, some])
+        values = np.concatenate([fit.coef_, fit.intercept_[:, None]], 1)
+        found[i] = np.concatenate([-values / 2, values / 2]) if ways == 2 else values
+    fitted = torch.from_numpy(found).to(basis)
+    weights, bias = (basis @ fitted[..., :-1].mT).to(query.x), fitted[..., -1].to(query.x)
     # Products are scaled rather than the many queries.
     xq = query.x.flatten(2)
     length: Tensor = torch.linalg.vector_norm(xq, dim=-1, keepdim=True)
-    return xq @ weights.mT / length.clamp_min(1e-12) + biases
+    logits: Tensor = xq @ weights / length.clamp_min(1e-12) + bias[:, None]
+    return logits
 
 
 def _check_classes(caller: str, counts: Float[Tensor, "tasks ways"]) -> None:
