@@ -11,6 +11,7 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,7 +189,7 @@ def _train_and_test(config: Config, folder: Path, tell: Tell) -> None:
         run = Run.create(config, folder, tell)
     else:
         run = Run.resume(folder, tell)
-    last = time.monotonic()
+    last = -math.inf
 
     def due() -> bool:
         nonlocal last

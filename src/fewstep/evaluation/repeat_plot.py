@@ -70,7 +70,8 @@ def draw(panels: Sequence[Panel], seeds: Sequence[int], title: str, form: str) -
             bounds += [scale * run.mean - half, scale * run.mean + half]
         handles = [Line2D([], [], marker="o", color="C0", label="a run, 95% interval over tasks")]
         if math.isfinite(mean):
-            text = f"mean {mean:.{digits}f}, s.d. over runs " + ("n/a" if math.isnan(panel.sd) else f"{sd:.{digits}f}")
+            spread = "n/a" if math.isnan(panel.sd) else f"{sd:.{digits}f}"
+            text = f"mean ± s.d. over runs, {mean:.{digits}f} ± {spread}"
             handles.append(axis.axvspan(mean - sd, mean + sd, color="C0", alpha=0.15, linewidth=0, label=text))
             axis.axvline(mean, color="C0", linewidth=1.2, zorder=2)
         low, high = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
