@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import logging
 import re
@@ -16,6 +17,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from fewstep.arguments import named, overridden, split_name, value_of
 from fewstep.recipes import RECIPES, Config, Recipe, to_json
@@ -26,7 +28,9 @@ USAGE = """\
   [bold]fewstep train[/] RECIPE \\[options]    meta-train and test; --resume RUN goes on
   [bold]fewstep evaluate[/] RUN \\[options]    test a trained run beside baselines
   [bold]fewstep compare[/] RUN RECIPE …      several methods on the same tasks
-  [bold]fewstep search[/] RECIPE \\[options]   random search over a recipe's settings
+  [bold]fewstep search[/] RECIPE --trials N  random search over a recipe's settings
+  [bold]fewstep repeat[/] RECIPE --seeds N   several seeds at once: mean and deviation
+  [bold]fewstep ablate[/] RECIPE --trials N  LEO taken apart, each part searched
   [bold]fewstep predict[/] RUN \\[options]     classify your own images or features
   [bold]fewstep data[/] COMMAND              fetch, convert and inspect embeddings
   [bold]fewstep list[/]                      the methods and the recipes
@@ -225,23 +229,18 @@ def list_recipes() -> None:
 
     from fewstep.recipes.config import Algorithm
 
-    def table(name: str) -> Table:
-        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        made.add_column(name, style="bold", no_wrap=True)
-        made.add_column("what it is")
-        return made
-
-    methods, recipes = table("method"), table("recipe")
+    methods = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    methods.add_column("method", style="bold", no_wrap=True)
+    methods.add_column("what it is")
     for kind in get_args(Algorithm):
         methods.add_row(re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), _first_line(inspect.getdoc(kind)))
     families: dict[str, Recipe] = {}
     for recipe in RECIPES.values():
         families.setdefault(recipe.family, recipe)
-    for family, first in families.items():
-        recipes.add_row(family, _first_line(first.about))
     console.print(methods)
-    console.print()
-    console.print(recipes)
+    console.print("\n[bold]recipe[/]: what it is")
+    for family, first in families.items():
+        console.print(f"[bold]{escape(family)}[/]: {escape(_first_line(first.about))}", highlight=False)
 
 
 def _first_line(text: str | None) -> str:
@@ -268,6 +267,13 @@ def show(recipe: tyro.conf.Positional[str]) -> None:
     console.print_json(to_json(config))
 
 
+_ON_RECIPES = {
+    "search": "fewstep.search_command:search",
+    "repeat": "fewstep.repeat_command:repeat",
+    "ablate": "fewstep.ablate_command:ablate",
+}
+"""Commands that take a recipe and changes to it, as train does; each is imported when it is given."""
+
 _FUNCTIONS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate, "compare": compare, "predict": predict, "list": list_recipes, "show": show,
 }  # fmt: skip
@@ -291,10 +297,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             list_recipes()
         elif command == "train":
             train(rest)
-        elif command == "search":
-            from fewstep.search_command import search
-
-            search(rest)
+        elif command in _ON_RECIPES:
+            module, _, function = _ON_RECIPES[command].partition(":")
+            getattr(importlib.import_module(module), function)(rest)
         elif command == "data":
             from fewstep.data_commands import COMMANDS
 
@@ -303,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tyro.cli(_FUNCTIONS[command], args=rest, prog=f"fewstep {command}")
         else:
             raise ValueError(
-                f"there is no command {command!r}; the commands are train, search, data, {', '.join(_FUNCTIONS)}."
+                f"there is no command {command!r}; the commands are train, {', '.join(_ON_RECIPES)}, data, "
+                f"{', '.join(_FUNCTIONS)}."
             )
     except (ValueError, OSError, FloatingPointError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
