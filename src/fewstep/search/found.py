@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 
 from fewstep.files import write_atomically
 from fewstep.recipes import Config, Range, changed, to_json
-from fewstep.search.study import Plan, by_index, deciding
+from fewstep.search.plots import draw
+from fewstep.search.study import Plan, by_index, deciding, quiet
 
 FEWEST = 10
 """Complete trials from which on importances are estimated."""
@@ -91,6 +92,8 @@ class Found:
         write_atomically(folder / "best.json", to_json(self.config))
         write_table(self.rows, self.space, folder / "trials.csv")
         write_atomically(folder / "search.md", self.markdown())
+        for form in ("png", "svg"):
+            write_atomically(folder / f"search.{form}", draw(self, form))
 
     def markdown(self) -> str:
         """The report: protocol, the best configurations, importances."""
@@ -99,7 +102,14 @@ class Found:
         lines += [f"- {name}: {value}" for name, value in self.protocol.items()]
         lines += [f"- configurations: {', '.join(f'{n} {state}' for state, n in self.trials.items())}", ""]
         lines += [f"Drawn: {range}  " for range in self.space]
-        lines += ["", "## The best", "", f"| trial | {self.score} | at meta-step | {' | '.join(names)} |"]
+        lines += [
+            "",
+            "![search](search.svg)",
+            "",
+            "## The best",
+            "",
+            f"| trial | {self.score} | at meta-step | {' | '.join(names)} |",
+        ]
         lines += ["|" + "---|" * (3 + len(names))]
         for row in self.ranked[:SHOWN]:
             settings = " | ".join(f"{row.settings[name]:.4g}" for name in names)
@@ -193,7 +203,8 @@ def importances(rows: Sequence[Row], plan: Plan) -> dict[str, float]:
         return {}
     # A study of its own, in the order of configurations: the forest depends on it, and the order of processes must not
     # change the result.
-    study = optuna.create_study(direction="maximize" if plan.higher_is_better else "minimize")
+    with quiet():
+        study = optuna.create_study(direction="maximize" if plan.higher_is_better else "minimize")
     ranges: dict[str, optuna.distributions.BaseDistribution] = {
         r.setting: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log) for r in plan.space
     }
