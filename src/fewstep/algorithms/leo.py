@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 
 from fewstep import core
-from fewstep.core.loss import Reduction
 from fewstep.networks import Generated
 
 FORMULATIONS = {"official": core.OFFICIAL, "paper": core.PAPER}
@@ -26,9 +25,9 @@ def leo(
     l2_weight: float = 1e-8,
     orthogonality_weight: float = 1e-3,
     formulation: Literal["official", "paper"] | core.Formulation = "official",
-    support_reduction: Reduction = "sum",
+    support_reduction: core.Reduction = "sum",
     half_l2: bool | None = None,
-    orthogonality_reduction: Reduction | None = None,
+    orthogonality_reduction: core.Reduction | None = None,
     curvature: bool = False,
     stochastic: bool = True,
     encoded: bool = True,
@@ -60,31 +59,22 @@ def leo(
         curvature: no paper's, Meta-Curvature's idea in latent space: ``z' ← z − α ∘ M ∇_z L_S`` with a meta-learned
             matrix M ``[n_z, n_z]``, at first the identity.
         stochastic: False is the paper's "deterministic" ablation, see :class:`Generator`; dropout stays.
-        encoded: False is its "random prior".
-
-    Raises:
-        ValueError: without an encoder and without a step in latent space, where nothing of the task enters a code.
+        encoded: False is its "random prior", whose codes know nothing of the task before the first latent step.
 
     The paper's "conditional generator only" has no steps of either kind, "no fine-tuning" none of the second.
     """
-    if not (encoded or latent_steps):
-        raise ValueError(
-            "leo: without an encoder a code knows nothing of the task until it has been adapted: take at least one "
-            "latent step, or have codes encoded."
-        )
     official = formulation != "paper"
     form = FORMULATIONS[formulation] if isinstance(formulation, str) else formulation
-    start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight,
-                           encoder_penalty_weight=encoder_penalty_weight, formulation=form,
-                           stochastic=stochastic, encoded=encoded)  # fmt: skip
+    start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight, stochastic=stochastic,
+        encoded=encoded, encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
     rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
     rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
-    latent = core.Descend(rule, latent_steps)
-    finetuning = core.Descend(core.LearnedRates({"weight": torch.full((features,), finetuning_rate)}), finetuning_steps)
+    finetuning = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
+    stages = (core.Descend(rule, latent_steps), core.Decode(), core.Descend(finetuning, finetuning_steps))
     # A stage without steps is left out: nothing would train its rates.
-    stages: list[core.Stage] = [s for s in (latent, core.Decode(), finetuning) if getattr(s, "steps", True)]
-    learner = core.Learner(Generated(), start, stages, loss=core.classification(support_reduction), dropout=dropout)
+    taken, loss = [stage for stage in stages if getattr(stage, "steps", True)], core.classification(support_reduction)
+    learner = core.Learner(Generated(), start, taken, loss=loss, dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
-    reduction: Reduction = orthogonality_reduction or ("mean" if official else "sum")
-    orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight", reduction)
+    orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight",
+                                       orthogonality_reduction or ("mean" if official else "sum"))  # fmt: skip
     return core.Method(learner, core.Backprop(), [l2, orthogonality])

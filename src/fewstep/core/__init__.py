@@ -3,7 +3,7 @@
 from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.gradients import Differentiate, MetaStep
 from fewstep.core.learner import Learner
-from fewstep.core.loss import Loss, classification, regression
+from fewstep.core.loss import Loss, Reduction, classification, regression
 from fewstep.core.meta_gradient import Backprop, Difference, FirstOrder, Implicit, MultiStep
 from fewstep.core.method import Method
 from fewstep.core.noise import Draws, generator
@@ -50,6 +50,7 @@ __all__ = [
     "PerStep",
     "Point",
     "Prototypes",
+    "Reduction",
     "Regulariser",
     "Rule",
     "Shared",
