@@ -72,9 +72,8 @@ def leo(
     finetuning = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
     stages = (core.Descend(rule, latent_steps), core.Decode(), core.Descend(finetuning, finetuning_steps))
     # A stage without steps is left out: nothing would train its rates.
-    taken, loss = [stage for stage in stages if getattr(stage, "steps", True)], core.classification(support_reduction)
-    learner = core.Learner(Generated(), start, taken, loss=loss, dropout=dropout)
+    taken = [stage for stage in stages if getattr(stage, "steps", True)]
+    learner = core.Learner(Generated(), start, taken, loss=core.classification(support_reduction), dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
-    orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight",
-                                       orthogonality_reduction or ("mean" if official else "sum"))  # fmt: skip
-    return core.Method(learner, core.Backprop(), [l2, orthogonality])
+    how: core.Reduction = orthogonality_reduction or ("mean" if official else "sum")
+    return core.Method(learner, core.Backprop(), [l2, core.Orthogonality(orthogonality_weight, "start.decoder.weight", how)])
