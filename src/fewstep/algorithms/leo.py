@@ -7,7 +7,8 @@ import torch
 from fewstep import core
 from fewstep.networks import Generated
 
-FORMULATIONS = {"official": core.OFFICIAL, "paper": core.PAPER}
+FORMULATIONS = {"official": (core.OFFICIAL, True), "paper": (core.PAPER, False)}
+"""What a name stands for: the generator's switches, and whether penalties are those of the authors' code."""
 
 
 def leo(
@@ -63,8 +64,7 @@ def leo(
 
     The paper's "conditional generator only" has no steps of either kind, "no fine-tuning" none of the second.
     """
-    official = formulation != "paper"
-    form = FORMULATIONS[formulation] if isinstance(formulation, str) else formulation
+    form, official = FORMULATIONS[formulation] if isinstance(formulation, str) else (formulation, True)
     start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight, stochastic=stochastic,
         encoded=encoded, encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
     rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
@@ -76,4 +76,5 @@ def leo(
     learner = core.Learner(Generated(), start, taken, loss=core.classification(support_reduction), dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
     how: core.Reduction = orthogonality_reduction or ("mean" if official else "sum")
-    return core.Method(learner, core.Backprop(), [l2, core.Orthogonality(orthogonality_weight, "start.decoder.weight", how)])
+    orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight", how)
+    return core.Method(learner, core.Backprop(), [l2, orthogonality])
