@@ -1,12 +1,12 @@
 """Jobs in processes of their own: their results, their failures, and their end."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,26 +14,18 @@ import torch
 from fewstep.processes import Job, Tell, run_all
 
 
-def appears(file: Path) -> None:
-    until = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < until, f"{file.name} does not appear"
-        time.sleep(0.01)
-
-
 def meets(me: int, other: int, folder: Path, tell: Tell) -> tuple[int, int]:
-    (folder / f"{me} has begun").touch()
-    appears(folder / f"{other} has begun")
+    (folder / str(me)).touch()
+    until = time.monotonic() + 60
+    while not (folder / str(other)).exists():
+        assert time.monotonic() < until, f"{other} does not run beside {me}"
+        time.sleep(0.01)
     tell(f"met {other}")
-    (folder / f"{me} has ended").touch()
     return me, torch.get_num_threads()
 
 
-def counts(folder: Path, _: Tell) -> int:
-    return len(list(folder.glob("* has ended")))
-
-
-def fails(error: type[Exception], _: Tell) -> None:
+def fails(error: type[Exception], tell: Tell) -> None:
+    tell("failing")
     raise error("three blind mice")
 
 
@@ -46,40 +38,31 @@ def says_its_id(tell: Tell) -> None:
     time.sleep(300)
 
 
-def test_so_many_run_at_once_and_results_come_in_order(tmp_path: Path) -> None:
-    jobs = [Job("one", meets, (0, 1, tmp_path)), Job("two", meets, (1, 0, tmp_path)), Job("three", counts, (tmp_path,))]
+def test_jobs_run_beside_each_other_and_results_come_in_order(tmp_path: Path) -> None:
     messages: list[tuple[int, str]] = []
-    one, two, three = run_all(jobs, workers=2, threads=3, told=lambda i, message: messages.append((i, message)))
-    assert (one, two) == ((0, 3), (1, 3)), "each waits for the other to run, on three threads"
-    assert three >= 1, "the third began when one of them was done"
+    results = run_all(
+        [Job("one", meets, (0, 1, tmp_path)), Job("two", meets, (1, 0, tmp_path))],
+        workers=2, threads=3, told=lambda i, message: messages.append((i, message)),
+    )  # fmt: skip
+    assert results == [(0, 3), (1, 3)], "on three threads each"
     assert sorted(messages) == [(0, "met 1"), (1, "met 0")]
 
 
-def test_failures_are_named_when_the_others_are_done(tmp_path: Path) -> None:
-    jobs = [Job("first", fails, (ValueError,)), Job("second", dies), Job("third", meets, (0, 0, tmp_path))]
+def test_failures_are_named_when_the_others_are_done() -> None:
+    alive: list[int] = []
     with pytest.raises(ValueError, match=r"^first: three blind mice\nsecond: its process died with exit code 3$"):
-        run_all(jobs, workers=1)
-    assert (tmp_path / "0 has ended").exists()
+        run_all(
+            [Job("first", fails, (ValueError,)), Job("second", dies)],
+            workers=1, told=lambda *_: alive.append(len(multiprocessing.active_children())),
+        )  # fmt: skip
+    assert alive == [1], "there is one worker"
     with pytest.raises(RuntimeError, match=r"(?s)^first: Traceback.*in fails.*ZeroDivisionError: three blind mice"):
         run_all([Job("first", fails, (ZeroDivisionError,))], workers=1)
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
-        run_all(jobs, workers=0)
+        run_all([], workers=0)
 
 
-def test_an_interrupt_ends_the_processes() -> None:
-    ids: list[int] = []
-
-    def told(_: int, message: Any) -> None:
-        ids.append(message)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_all([Job("long", says_its_id)], workers=1, told=told)
-    with pytest.raises(ProcessLookupError):
-        os.kill(ids[0], 0)
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_processes_end_with_their_parent(how: signal.Signals) -> None:
     """SIGKILL reaches the parent alone, Ctrl-C everybody, and only the parent says so."""
     code = (

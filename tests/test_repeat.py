@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -128,41 +129,42 @@ def test_files_say_the_same(repeated: Repeated) -> None:
 
 
 def test_what_has_been_done_is_kept_and_seeds_can_be_added(jobs: list[str], tmp_path: Path) -> None:
-    first = repeat(CURVES, seeds=(0, 1), out=tmp_path)
+    config = replace(CURVES, testing=AtTest(tasks=5))
+    first = repeat(config, seeds=(0, 1), out=tmp_path)
     assert jobs == ["seed 0", "seed 1"]
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("seed-*/*")}
     jobs.clear()
-    second = repeat(CURVES, seeds=(1, 2), out=tmp_path)
+    second = repeat(config, seeds=(1, 2), out=tmp_path)
     assert jobs == ["seed 2"]
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     np.testing.assert_array_equal(second.scores[ADAPTED][0], first.scores[ADAPTED][1])
     # A test that others have written over is not of this protocol, whatever it says.
     run = Run.open(tmp_path / "seed-1")
-    run.record(run.test(seed=1, shots=5), "test-5-shot")
+    run.record(run.test(seed=1))
     jobs.clear()
-    third = repeat(CURVES, seeds=(0, 1), out=tmp_path)
+    third = repeat(config, seeds=(0, 1), out=tmp_path)
     assert jobs == ["seed 1"]
     np.testing.assert_array_equal(third.scores[ADAPTED], first.scores[ADAPTED])
 
 
-def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
-    longer = replace(CURVES, training=replace(TINY, steps=500))
-    last = tmp_path / "killed" / "seed-1" / "last.safetensors"
+def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    longer = replace(CURVES, training=replace(TINY, steps=60, checkpoint_every=1), testing=AtTest(tasks=5))
 
     def interrupt(at: At) -> None:
-        assert at.seed == 1
-        if last.exists():
-            raise KeyboardInterrupt
+        assert (at.seed, at.doing) == (1, "training")
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         repeat(longer, seeds=[1], out=tmp_path / "killed", progress=interrupt)
-    assert 0 < read_state(last).step < 500
+    assert not multiprocessing.active_children()
+    assert 0 < read_state(tmp_path / "killed" / "seed-1" / "last.safetensors").step < 60
     assert not (tmp_path / "killed" / "repeat.json").exists()
+    monkeypatch.setattr(fewstep.repeat, "run_all", in_process)
     result = repeat(longer, seeds=[1], out=tmp_path / "killed")
     alone = Run.create(replace(longer, seed=1, threads=1), tmp_path / "alone")
     alone.train()
-    assert same_weights(alone.folder, last.parent)
-    np.testing.assert_array_equal(result.scores[ADAPTED][0], alone.test(shots=5).scores[ADAPTED])
+    assert same_weights(alone.folder, result.folders[0])
+    np.testing.assert_array_equal(result.scores[ADAPTED][0], alone.test().scores[ADAPTED])
     assert np.isnan(result.sd), "one run has no spread"
     assert "± n/a" in result.markdown()
 

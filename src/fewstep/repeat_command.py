@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,11 +41,14 @@ class Repeat:
     """Runs at once. None: as many as cores and --threads allow; one on an accelerator."""
     out: Path | None = None
     """Folder of the runs and of the result; an earlier one goes on. None: a new one under repeats/."""
+    detach: bool = False
+    """Go on in the background when the terminal is gone; what would be shown goes to log.txt in the folder."""
 
 
 def repeat(arguments: Sequence[str]) -> None:
     """``fewstep repeat RECIPE [options]``."""
-    if list(arguments) in ([], ["--help"], ["-h"]):
+    given = ["repeat", *arguments]
+    if given[1:] in ([], ["--help"], ["-h"]):
         console.print("fewstep repeat RECIPE --seeds 5 [options]; fewstep repeat RECIPE --help shows every option; "
                       "fewstep list shows the recipes", highlight=False, markup=False)  # fmt: skip
         return
@@ -58,9 +62,19 @@ def repeat(arguments: Sequence[str]) -> None:
         raise ValueError(f"--seeds must be at least 1, got {parsed.seeds}.")
     seeds = range(parsed.first_seed, parsed.first_seed + parsed.seeds)
     folder = parsed.out or Path("repeats") / f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    # The same again, for a process that takes over, and for a user who goes on after a stop.
+    again = [argument for argument in given if argument not in ("--detach", "--no-detach")]
+    if parsed.out is None:
+        again += ["--out", str(folder)]
     console.print(f"folder: [bold]{escape(str(folder))}[/]", highlight=False)
+    if parsed.detach:
+        from fewstep.detached import detach
+
+        console.print(detach(again, folder).advice, highlight=False, markup=False, soft_wrap=True)
+        return
     from fewstep.repeat import repeat as run
 
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill PID` stops it as Ctrl-C does
     try:
         with seed_bars(console) as progress:
             result = run(
@@ -68,9 +82,13 @@ def repeat(arguments: Sequence[str]) -> None:
                 note=lambda line: console.log(line, markup=False), progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
-        again = "the same command" if parsed.out else f"the same command and --out {shlex.quote(str(folder))}"
-        console.print(f"\nstopped; continue with {again}: what has been trained is kept")
+        console.print(
+            f"\nstopped; what has been trained is kept; continue with: fewstep {shlex.join(again)}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
         raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     console.print(result.table())
     console.print(f"report: [bold]{escape(str(folder / 'repeat.md'))}[/]", highlight=False)
 
