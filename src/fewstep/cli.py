@@ -109,9 +109,10 @@ def evaluate(
     shots: int | None = None,
     queries: int | None = None,
     statistics: Literal["query", "support", "joined", "running"] | None = None,
+    baselines: Literal["none", "quick", "all"] = "quick",
     out: str | None = None,
 ) -> None:
-    """Test a trained run on fresh tasks, beside its own unadapted start, nearest class mean and ridge regression.
+    """Test a trained run on fresh tasks, beside its own unadapted start and classifiers without meta-learning.
 
     Args:
         run: folder of the run.
@@ -123,6 +124,8 @@ def evaluate(
         queries: query examples of each class; all that remain when omitted (regression: 100 points).
         statistics: what queries are batch-normalised by: all of them (transductive), the support, the support joined by
             that one query, or its running statistics along adaptation; as in the recipe when omitted.
+        baselines: quick ones are nearest class mean and ridge regression; all adds nearest class mean on centred inputs
+            of length 1, and logistic regression.
         out: also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report.
     """
     from fewstep.progress import test_bar
@@ -132,7 +135,7 @@ def evaluate(
     with test_bar(console, tasks or opened.config.testing.tasks) as advance:
         evaluation = opened.test(
             split, tasks=tasks, seed=seed, ways=ways, shots=shots, queries=queries, statistics=statistics,
-            progress=advance,
+            baselines=baselines, progress=advance,
         )  # fmt: skip
     console.print(evaluation.table())
     console.print(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))

@@ -30,7 +30,7 @@ from fewstep.files import write_atomically
 from fewstep.processes import Job, Tell, cores, run_all
 from fewstep.recipes import Config, to_json
 from fewstep.repeated import Repeated, Trained
-from fewstep.run import Run, stored_config
+from fewstep.run import Baselines, Run, stored_config
 from fewstep.training.checkpoint import State, read_state
 
 __all__ = ["At", "Repeated", "repeat"]
@@ -70,6 +70,7 @@ def repeat(
     out: Path,
     workers: int | None = None,
     threads: int = 1,
+    baselines: Baselines = "quick",
     note: Callable[[str], None] = logger.info,
     progress: Progress = lambda _: None,
 ) -> Repeated:
@@ -85,6 +86,7 @@ def repeat(
         out: folder of the runs, and of the files of :meth:`Repeated.write`.
         workers: runs at once; when omitted, as many as cores and ``threads`` allow, and one on an accelerator.
         threads: CPU threads of each run.
+        baselines: what else is scored on the tasks, once, in the test of the first run.
         note: told, in a line, what takes time.
         progress: see :data:`Progress`.
 
@@ -120,7 +122,11 @@ def repeat(
             progress(message)
 
     run_all(
-        [Job(f"seed {seed}", _train_and_test, (replace(config, seed=seed), folder)) for seed, folder in left],
+        [
+            Job(f"seed {seed}", _train_and_test,
+                (replace(config, seed=seed), folder, baselines if seed == seeds[0] else "none"))
+            for seed, folder in left
+        ],
         workers=workers, threads=threads, told=told,
     )  # fmt: skip
     result = _collected(config, seeds, folders)
@@ -178,7 +184,7 @@ def _open_once(config: Config, note: Callable[[str], None]) -> None:
         torch.cuda.empty_cache()
 
 
-def _train_and_test(config: Config, folder: Path, tell: Tell) -> None:
+def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Tell) -> None:
     """One run, from where its folder stands to its tests."""
     if not (folder / "config.json").exists():
         # Of a beginning that was killed there may be all but the configuration, which is written last.
@@ -213,7 +219,7 @@ def _train_and_test(config: Config, folder: Path, tell: Tell) -> None:
     for name, shots in _tests(config).items():
         if not _kept(folder, name):
             tell(At(config.seed, "testing", 0, config.testing.tasks, best))
-            run.record(run.test(shots=shots, progress=testing), name)
+            run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
             write_atomically(_key_file(folder, name), _key(folder, name) + "\n")
     tell(At(config.seed, "finished", 1, 1, best))
 
@@ -246,11 +252,12 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
         found = [_read(folder, name) for folder in folders]
         first = found[0]
         own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]
-        plain = [score for score in first.scores if score not in own]
+        # Of runs that were the first of a repetition.
+        plain = {score: values for one in found for score, values in one.scores.items() if score not in own}
         protocol = [{n: v for n, v in one.protocol.items() if n != "training seed"} for one in found]
         for folder, one, stated in zip(folders, found, protocol, strict=True):
             # Features of one network may differ by rounding between machines, which now and then moves a query.
-            apart = [s for s in plain if abs(one.scores[s] - first.scores[s]).mean() > 1e-3]
+            apart = [s for s in plain if s in one.scores and abs(one.scores[s] - plain[s]).mean() > 1e-3]
             if stated != protocol[0] or apart:
                 raise ValueError(
                     f"{folder} and {folders[0]} were not tested on the same tasks ({', '.join(apart) or 'protocol'}): "
@@ -260,7 +267,7 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
             Tested(
                 name=name,
                 scores={score: np.stack([one.scores[score] for one in found]) for score in own},
-                baselines={score: first.scores[score] for score in plain},
+                baselines=plain,
                 score_name=first.score_name,
                 higher_is_better=first.higher_is_better,
                 transductive=first.transductive,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -37,6 +37,9 @@ class Repeat:
     """How many, from --first-seed on."""
     first_seed: int = 0
     """The first of them."""
+    baselines: Literal["none", "quick", "all"] = "quick"
+    """Without meta-learning, on the same tasks: nearest class mean and ridge regression, or all, as fewstep evaluate
+    explains."""
     workers: int | None = None
     """Runs at once. None: as many as cores and --threads allow; one on an accelerator."""
     out: Path | None = None
@@ -79,6 +82,7 @@ def repeat(arguments: Sequence[str]) -> None:
         with seed_bars(console) as progress:
             result = run(
                 config, seeds=seeds, out=folder, workers=parsed.workers, threads=config.threads or 1,
+                baselines=parsed.baselines,
                 note=lambda line: console.log(line, markup=False), progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:

@@ -35,6 +35,9 @@ from fewstep.training.trainer import Progress
 
 logger = logging.getLogger("fewstep")
 
+Baselines = Literal["none", "quick", "all"]
+"""Which classifiers without meta-learning a test scores on its tasks."""
+
 TEST_BATCH = 100
 """Tasks at a time in validation and test."""
 
@@ -143,13 +146,13 @@ class Run:
         shots: int | None = None,
         queries: int | None = None,
         statistics: Statistics | None = None,
-        baselines: Literal["quick", "all"] = "quick",
+        baselines: Baselines = "quick",
         progress: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
         """Evaluate the method as it stands; what is omitted is as the recipe's ``testing`` says.
 
         The tasks depend on ``seed``, the split, ways and shots alone, so that methods can be compared task by task.
-        The quick baselines are nearest class mean and ridge regression; for the others see
+        The quick baselines are nearest class mean and ridge regression; for all see
         :func:`~fewstep.evaluation.all_baselines`, centred by the mean input of the meta-training classes.
 
         Raises:
@@ -169,12 +172,13 @@ class Run:
             "task seed": seed,
             "training seed": self.config.seed,
         }
+        every = baselines == "all" and not self.problem.regression
         with self.at_test():
             return evaluate(
                 self.method,
                 source,
                 tasks,
-                baselines=True if baselines == "quick" or self.problem.regression else all_baselines(self._centre()),
+                baselines=all_baselines(self._centre()) if every else baselines != "none",
                 steps=testing.steps,
                 statistics=statistics or testing.statistics,
                 executor=training.make_executor(),
