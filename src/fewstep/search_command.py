@@ -33,8 +33,8 @@ class Search:
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     """The recipe."""
-    trials: int
-    """Configurations to train, with those that the study has already."""
+    trials: int = 0
+    """Configurations to train, with those that the study has already: to be given."""
     workers: int | None = None
     """Processes; 1 trains in this one. None: as many as there are cores (one on a GPU). With several, --threads is the
     number of each; None is one."""
@@ -57,7 +57,9 @@ def search(arguments: Sequence[str]) -> None:
     name, rest = split_name(arguments)
     default = named(name)
     space = _space(default)
-    parsed = overridden(Search(default, trials=tyro.MISSING), rest, f"fewstep search {name}")
+    parsed = overridden(Search(default), rest, f"fewstep search {name}")
+    if parsed.trials < 1:
+        raise ValueError(f"trials must be at least 1, got {parsed.trials}: say with --trials how many to train.")
     folder = parsed.out or Path("searches") / f"{default.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     again = ["search", *arguments, *([] if parsed.out else ["--out", str(folder)])]
     if parsed.detach:

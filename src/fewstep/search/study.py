@@ -112,8 +112,23 @@ def quiet() -> Iterator[None]:
 
 
 def without_password(storage: str) -> str:
-    """The URL as it may be written down."""
-    return sqlalchemy.make_url(storage).render_as_string(hide_password=True)
+    """The URL as it may be written down.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    try:
+        return sqlalchemy.make_url(storage).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise _cannot_be_opened(storage, error) from error
+
+
+def _cannot_be_opened(storage: str, error: Exception) -> ValueError:
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ValueError(
+        f"the study's storage {storage.rpartition('@')[2]} cannot be opened: {why}. Expected is a URL of a database "
+        "such as sqlite:///study.db or postgresql://user@host/name."
+    )
 
 
 def open_storage(plan: Plan) -> optuna.storages.RDBStorage:
@@ -135,14 +150,11 @@ def open_storage(plan: Plan) -> optuna.storages.RDBStorage:
             break
         except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
             # Two processes that make the tables at once: one of them finds half of the other's.
-            if "already exists" in str(error) and attempt < 9:
+            race = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)
+            if race and attempt < 9:
                 time.sleep(0.3)
                 continue
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"the study's storage {plan.storage.rpartition('@')[2]} cannot be opened: {why}. Expected is a URL of "
-                "a database such as sqlite:///study.db or postgresql://user@host/name."
-            ) from error
+            raise _cannot_be_opened(plan.storage, error) from error
     if lite:
         _take_turns(storage.engine)
     return storage
