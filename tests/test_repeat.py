@@ -3,6 +3,7 @@
 import csv
 import json
 import multiprocessing
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -183,12 +184,22 @@ def test_baselines_have_no_seed(jobs: list[str], tmp_path: Path) -> None:
     assert "training seed" not in result.protocol
     with (tmp_path / "tasks.csv").open() as file:
         assert next(csv.reader(file)) == ["task", "seed 0", "seed 1", NEAREST_MEAN, RIDGE]
+    # They are scored in one run's test, and again where that run is left out.
+    assert "ridge" not in (tmp_path / "seed-1" / "test_tasks.csv").read_text()
+    assert repeat(CHARACTERS, seeds=(0, 1), out=tmp_path).baselines.keys() == result.baselines.keys()
+    assert jobs == ["seed 0", "seed 1"]
+    other = repeat(CHARACTERS, seeds=(1,), out=tmp_path)
+    np.testing.assert_array_equal(other.baselines[RIDGE], result.baselines[RIDGE])
+    assert jobs == ["seed 0", "seed 1", "seed 1"]
     # Runs that were tested on other tasks do not go together.
-    file = tmp_path / "seed-1" / "test_tasks.csv"
-    head, *rows = file.read_text().splitlines()
-    file.write_text("\n".join([head, *(row.rpartition(",")[0] + ",0.5" for row in rows)]) + "\n")
-    with pytest.raises(ValueError, match=r"seed-1 and .*seed-0 were not tested on the same tasks \(ridge\)"):
-        fewstep.repeat._collected(CHARACTERS, (0, 1), result.folders)
+    for name, old, new, what in (
+        ("test_tasks.csv", r",[\d.]+$", ",0.5", "ridge"),
+        ("test.json", r'"task seed": 0', '"task seed": 1', "protocol"),
+    ):
+        file = tmp_path / "seed-1" / name
+        file.write_text(re.sub(old, new, file.read_text(), flags=re.M))
+        with pytest.raises(ValueError, match=rf"seed-1 and .*seed-0 were not tested on the same tasks \({what}\)"):
+            fewstep.repeat._collected(CHARACTERS, (0, 1), result.folders)
 
 
 @pytest.mark.parametrize(

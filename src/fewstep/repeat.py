@@ -37,6 +37,9 @@ __all__ = ["At", "Repeated", "repeat"]
 
 logger = logging.getLogger("fewstep")
 
+LEVELS: tuple[Baselines, ...] = ("none", "quick", "all")
+"""Each has what those before it have."""
+
 OFTEN = 0.2
 """Seconds between two messages of a run."""
 
@@ -86,7 +89,7 @@ def repeat(
         out: folder of the runs, and of the files of :meth:`Repeated.write`.
         workers: runs at once; when omitted, as many as cores and ``threads`` allow, and one on an accelerator.
         threads: CPU threads of each run.
-        baselines: what else is scored on the tasks, once, in the test of the first run.
+        baselines: what else is scored on the tasks, once, in the test of one of the runs.
         note: told, in a line, what takes time.
         progress: see :data:`Progress`.
 
@@ -109,7 +112,13 @@ def repeat(
     config = replace(config, seed=seeds[0], threads=threads)
     _check_folder(config, out)
     folders = tuple(out / f"seed-{seed}" for seed in seeds)
-    left = [(s, f) for s, f in zip(seeds, folders, strict=True) if not all(_kept(f, n) for n in _tests(config))]
+    names, asked = _tests(config), LEVELS.index(baselines)
+    kept = [min(_kept(folder, name) for name in names) for folder in folders]
+    left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
+    scorer = None
+    if max(kept) < asked:  # a run that is to be tested anyway, or else one whose test is done again
+        left = left or [(seeds[0], folders[0])]
+        scorer = left[0][0]
     if left:
         _open_once(config, note)
         if len(left) < len(seeds):
@@ -124,7 +133,7 @@ def repeat(
     run_all(
         [
             Job(f"seed {seed}", _train_and_test,
-                (replace(config, seed=seed), folder, baselines if seed == seeds[0] else "none"))
+                (replace(config, seed=seed), folder, baselines if seed == scorer else "none"))
             for seed, folder in left
         ],
         workers=workers, threads=threads, told=told,
@@ -217,17 +226,18 @@ def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Te
 
     best = run.train(training).state.best
     for name, shots in _tests(config).items():
-        if not _kept(folder, name):
+        if _kept(folder, name) < LEVELS.index(baselines):
             tell(At(config.seed, "testing", 0, config.testing.tasks, best))
             run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
-            write_atomically(_key_file(folder, name), _key(folder, name) + "\n")
+            write_atomically(_key_file(folder, name), f"{_key(folder, name)} {baselines}\n")
     tell(At(config.seed, "finished", 1, 1, best))
 
 
-def _kept(folder: Path, name: str) -> bool:
-    """Whether a test of this run as it stands has been written, and not replaced since."""
+def _kept(folder: Path, name: str) -> int:
+    """What baselines a test of this run as it stands has, in :data:`LEVELS`; −1 where it is absent or was replaced."""
     file = _key_file(folder, name)
-    return file.exists() and file.read_text().strip() == _key(folder, name)
+    key, _, baselines = file.read_text().strip().partition(" ") if file.exists() else ("", "", "")
+    return LEVELS.index(baselines) if key == _key(folder, name) else -1
 
 
 def _key_file(folder: Path, name: str) -> Path:
@@ -252,8 +262,7 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
         found = [_read(folder, name) for folder in folders]
         first = found[0]
         own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]
-        # Of runs that were the first of a repetition.
-        plain = {score: values for one in found for score, values in one.scores.items() if score not in own}
+        plain = {score: values for one in found[::-1] for score, values in one.scores.items() if score not in own}
         protocol = [{n: v for n, v in one.protocol.items() if n != "training seed"} for one in found]
         for folder, one, stated in zip(folders, found, protocol, strict=True):
             # Features of one network may differ by rounding between machines, which now and then moves a query.
