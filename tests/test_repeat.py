@@ -197,9 +197,11 @@ def test_baselines_have_no_seed(jobs: list[str], tmp_path: Path) -> None:
         ("test.json", r'"task seed": 0', '"task seed": 1', "protocol"),
     ):
         file = tmp_path / "seed-1" / name
-        file.write_text(re.sub(old, new, file.read_text(), flags=re.M))
+        as_it_was = file.read_text()
+        file.write_text(re.sub(old, new, as_it_was, flags=re.M))
         with pytest.raises(ValueError, match=rf"seed-1 and .*seed-0 were not tested on the same tasks \({what}\)"):
             fewstep.repeat._collected(CHARACTERS, (0, 1), result.folders)
+        file.write_text(as_it_was)
 
 
 @pytest.mark.parametrize(
