@@ -28,7 +28,7 @@ from fewstep.recipes.ablations import Ablation, table_2
 from fewstep.recipes.stored_features import Embeddings
 from fewstep.repeat import Progress as RunProgress
 from fewstep.repeat import Repeated, repeat
-from fewstep.run import Run, stored_config
+from fewstep.run import TEST_BATCH, Run, stored_config
 from fewstep.search import Found, Status, search
 
 __all__ = ["SEEDS", "Ablated", "Ablation", "ablate"]
@@ -128,11 +128,11 @@ def ablate(
             _set_aside(folder / "runs", best, note)
             with run_bars() as progress_of_runs:
                 repeated = repeat(
-                    best, seeds=seeds, out=folder / "runs", workers=workers, threads=config.threads or 1, note=note,
-                    progress=progress_of_runs,
+                    best, seeds=seeds, out=folder / "runs", workers=workers, threads=config.threads or 1,
+                    baselines="none", note=note, progress=progress_of_runs,
                 )  # fmt: skip
-            _check_tasks(row, repeated, baselines)
-            done = replace(done, tested=repeated.tests[0])
+            _check_tasks(row, repeated, protocol)
+            done = replace(done, tested=repeated.tests[0], nonfinite=sum(run.nonfinite for run in repeated.trained))
         except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
             note(f"{row.name} failed: {error}")
             done = replace(done, failure=str(error))
@@ -229,28 +229,37 @@ def _baselines(
         run.method = protonet(Generated())
         shots = testing.shots[0] if testing.shots else None
         file = out / "baselines.npz"
-        if file.exists():
-            with np.load(file, allow_pickle=False) as kept:
-                scores = {name: kept[name] for name in kept.files}
-            stated = run.test(tasks=1, shots=shots).protocol
-        else:
+        if not file.exists():
             note(f"baselines on {testing.tasks:,} test tasks")
             with test_bar(testing.tasks) as progress:
                 result = run.test(shots=shots, baselines="all", progress=progress)
-            scores = {name: values for name, values in result.scores.items() if name != ADAPTED}
-            stated = result.protocol
-            _save(file, scores)
+            _save(file, {name: values for name, values in result.scores.items() if name != ADAPTED})
+        with np.load(file, allow_pickle=False) as kept:
+            scores = {name: kept[name] for name in kept.files}
+        first = run.test(tasks=min(testing.tasks, TEST_BATCH), shots=shots)
     finally:
         torch.set_num_threads(before)
+    for name in first.scores.keys() & scores.keys():
+        # Rounding may move a query now and then.
+        if abs(scores[name][: first.tasks] - first.scores[name]).mean() > 1e-3:
+            raise ValueError(
+                f"the test tasks are no longer those that {out} was begun with ({name} scores otherwise on them): have "
+                "the features changed? Give those of the beginning, or another --out."
+            )
+    return scores, _of_tasks(first.protocol) | {"tasks": testing.tasks}, score_name
+
+
+_OF_A_RUN = ("recipe", "training", "trained on", "training seed", "evaluated on", "support rows", "query rows")
+"""What :meth:`Run.test` says of a run rather than of its test tasks, or says twice."""
+
+
+def _of_tasks(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What the protocol of a test says of its tasks."""
     protocol = {name: value for name, value in stated.items() if name not in _OF_A_RUN}
-    classes = protocol.pop("classes", {})
+    classes = protocol.pop("classes", None)
     if isinstance(classes, dict):
         protocol["test classes"] = classes.get("test")
-    return scores, protocol | {"tasks": testing.tasks}, score_name
-
-
-_OF_A_RUN = ("recipe", "training", "trained on", "training seed", "evaluated on")
-"""What :meth:`Run.test` says of a run, rather than of the tasks."""
+    return protocol
 
 
 def _save(file: Path, scores: Mapping[str, Scores]) -> None:
@@ -284,13 +293,13 @@ def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
         note(f"{runs}: more trials have found a better configuration; runs of the former one are kept in {aside}")
 
 
-def _check_tasks(row: Ablation, repeated: Repeated, baselines: Mapping[str, Scores]) -> None:
-    """Whether the runs were tested on the tasks of the baselines, and so of the other rows.
+def _check_tasks(row: Ablation, repeated: Repeated, protocol: Mapping[str, Any]) -> None:
+    """Whether the runs were tested on the tasks of this table.
 
     Raises:
-        ValueError: when a classifier that both have had scores otherwise on them.
+        ValueError: when their protocol says something else of them.
     """
-    for name, scores in repeated.baselines.items():
-        # Rounding may move a query now and then.
-        if name in baselines and (scores.shape != baselines[name].shape or abs(scores - baselines[name]).mean() > 1e-3):
-            raise ValueError(f"{row.name} was not tested on the tasks of this table: {name} scores otherwise on them.")
+    stated = _of_tasks(repeated.protocol) | {"tasks": repeated.tests[0].tasks}
+    if apart := [f"{name}: {stated.get(name)}, not {value}" for name, value in protocol.items()
+                 if stated.get(name) != value]:  # fmt: skip
+        raise ValueError(f"{row.name} was not tested on the tasks of this table ({'; '.join(apart)}).")

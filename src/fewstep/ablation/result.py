@@ -18,6 +18,7 @@ from rich.table import Table
 
 from fewstep.ablation.budget import Budget
 from fewstep.ablation.paper import COLUMNS, order
+from fewstep.ablation.plot import Mark, draw
 from fewstep.evaluation.evaluate import ADAPTED
 from fewstep.evaluation.statistics import Interval, interval
 from fewstep.evaluation.tested import Scores, Tested
@@ -29,6 +30,9 @@ REFERENCE = "leo"
 
 WIDTH = 120
 """Columns of the table as text."""
+
+FOUND = "What the searches found"
+ORDER = "Order of the rows, here and in the paper"
 
 
 @final
@@ -45,6 +49,7 @@ class AblatedRow:
         found: settings that were searched for, by name.
         trials: how many trials there are of each state: complete, pruned, failed.
         steps: meta-steps that the search has taken.
+        nonfinite: meta-steps of the final runs whose loss or gradient was not finite.
         failure: why there is no test; empty where it is to come.
     """
 
@@ -56,6 +61,7 @@ class AblatedRow:
     found: Mapping[str, float]
     trials: Mapping[str, int]
     steps: int = 0
+    nonfinite: int = 0
     failure: str = ""
 
     @property
@@ -164,7 +170,10 @@ class Ablated:
         console = Console(file=file, width=WIDTH, color_system=None)
         for table in self.tables():
             console.print(table)
-        lines = [textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") for note in self.notes()]
+        lines = [
+            textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+            for note in self.notes()
+        ]
         text = file.getvalue() + "\n".join(lines)
         return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
@@ -190,8 +199,32 @@ class Ablated:
         target = Path(folder)
         write_atomically(target / "tasks.csv", csv_text(self._task_cells()))
         write_atomically(target / "ablation.csv", csv_text(self._row_cells()))
+        for form in ("png", "svg"):
+            write_atomically(target / f"ablation.{form}", self.picture(form))
         write_atomically(target / "ablation.txt", self.text())
-        write_atomically(target / "ablation.md", self.markdown())
+        write_atomically(target / "ablation.md", self.markdown())  # last: it points to the picture
+
+    def picture(self, form: str = "png") -> bytes:
+        """Scores with their seeds, and LEO's lead over each row and each baseline, in the order of the table."""
+        marks = []
+        for row in self.rows:
+            sd = 0.0 if row.tested is None else row.tested.sd()
+            marks.append(
+                Mark(
+                    row.name, self.interval(row.slug),
+                    () if row.tested is None else [float(value) for value in row.tested.scores[ADAPTED].mean(1)],
+                    0.0 if math.isnan(sd) else sd,
+                    None if row.slug == REFERENCE else self.difference(row.slug),
+                    "not yet" if row.tested is None and not row.failure else "missing", row.slug == REFERENCE,
+                )
+            )  # fmt: skip
+        marks += [
+            Mark(name, interval(scores), difference=self.difference(name), baseline=True)
+            for name, scores in self.baselines.items()
+        ]
+        seeds = ", ".join(map(str, self.rows[0].seeds))
+        note = f"each row: {self.budget.trials} trials, then training seeds {seeds}; intervals are given these seeds"
+        return draw(marks, self.unit, self._percent, self.title(), note, form)
 
     @property
     def _percent(self) -> bool:
@@ -235,7 +268,7 @@ class Ablated:
         """Ranks here and in the paper; only rows that have been tested count in either."""
         means = {row.slug: float(row.scores.mean()) for row in self.rows if row.scores is not None}
         ranked, pairs = order(means)
-        cells = [["row", "here", *(f"{name}\n{shots}" for name, shots in map(str.split, COLUMNS))]]
+        cells = [["row", "here", *(f"paper:\n{name}\n{shots}" for name, shots in map(str.split, COLUMNS))]]
         cells += [[row.name, *map(str, ranked[row.slug])] for row in self.rows if row.slug in ranked]
         if len(means) > 1:
             cells.append(["pairs in the same order as here", "", *(f"{same} of {of}" for same, of in pairs)])
@@ -247,7 +280,7 @@ class Ablated:
         yield (
             "Every row has had a random search of its own: as many trials, of as many meta-steps"
             + (" at most (a trial is stopped early when it validates worse than the median)" if self.pruned else "")
-            + f". Spaces differ in their dimensions: {searched}."
+            + (f". Spaces differ in their dimensions: {searched}." if searched else ".")
         )
         yield (
             "Final runs were trained on "
@@ -271,12 +304,13 @@ class Ablated:
             "found: they say how far other test tasks would move the numbers, not how far other seeds or another "
             "search would. Where a difference is not well above the s.d. over seeds, it is not established."
         )
-        if (count := len(self.rows) + len(self.baselines) - 1) > 1:
+        names = [*(row.slug for row in self.rows if row.slug != REFERENCE), *self.baselines]
+        if (count := sum(self.difference(name) is not None for name in names)) > 1:
             yield (
                 f"Each of the {count} differences has a 95% interval of its own: of twenty that are truly zero about "
                 "one appears not to be."
             )
-        yield f"{', '.join(self.baselines)}: without meta-learning, on the same features of the same test tasks."
+        yield f"{'; '.join(self.baselines)}: without meta-learning, on the same features of the same test tasks."
         yield (
             f"{ORDER}: ranks only, 1 for the best, among the rows that are tested here. The paper's numbers are of "
             "other data, other features and larger searches and must not be put beside these."
@@ -286,6 +320,11 @@ class Ablated:
                 yield f"{row.name} is missing: {row.failure}"
             elif row.tested is None:
                 yield f"{row.name} has not been run yet."
+            if row.nonfinite:
+                yield (
+                    f"{row.name}: {row.nonfinite:,} of {len(row.seeds) * self.budget.final_steps:,} meta-steps of its "
+                    "final runs had a loss or a gradient that was not finite, and taught it nothing."
+                )
 
     def _task_cells(self) -> Iterable[Sequence[Any]]:
         columns = {row.name: row.tested.scores[ADAPTED].mean(0) for row in self.rows if row.tested is not None}
@@ -321,10 +360,6 @@ class Ablated:
             own, gap = _pair(interval(scores)), _pair(self.difference(name))
             empty = [None] * (len(seeds) + 1 + len(names) + 6)
             yield [name, None, True, own[0], None, own[1], *gap, len(scores), *empty]
-
-
-FOUND = "What the searches found"
-ORDER = "Order of the rows, here and in the paper"
 
 
 def _pair(value: Interval | None) -> tuple[float | None, float | None]:
