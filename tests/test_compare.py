@@ -194,7 +194,7 @@ def test_a_beginning_without_a_configuration_begins_again(recipes: None, tmp_pat
 
 def test_a_folder_of_other_settings_is_not_taken_for_the_recipe(recipes: None, tmp_path: Path) -> None:
     trained(replace(CURVES, method=replace(CURVES.method, rate=0.5)), tmp_path / "runs" / "tiny")
-    with pytest.raises(ValueError, match=r"other settings than the recipe tiny \(method\.rate\)"):
+    with pytest.raises(ValueError, match=r"other settings \(method\.rate: "):
         compare(["tiny"], out=tmp_path)
 
 

@@ -27,7 +27,7 @@ from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE
 from fewstep.evaluation.judged import Judged
 from fewstep.evaluation.modes import descents
 from fewstep.evaluation.same_tasks import told_apart
-from fewstep.recipes import RECIPES, Config, to_json
+from fewstep.recipes import RECIPES, Config, flat
 from fewstep.recipes.problems import Split
 from fewstep.run import TEST_BATCH, Run, environment, stored_config
 from fewstep.training.checkpoint import read_state
@@ -182,7 +182,7 @@ def _resolve(methods: Sequence[str | Path], out: Path) -> list[_Entry]:
 def _labels(entries: Sequence[_Entry]) -> list[str]:
     """Names of rows: the recipe, and what tells apart runs that share it."""
     labels = []
-    settings = [_flat(entry.config) for entry in entries]
+    settings = [flat(entry.config) for entry in entries]
     for entry, own in zip(entries, settings, strict=True):
         recipe = entry.config.recipe
         kin = [other for other in settings if other["recipe"] == recipe]
@@ -195,19 +195,6 @@ def _labels(entries: Sequence[_Entry]) -> list[str]:
         label if labels.count(label) == 1 else f"{entry.config.recipe} ({entry.folder})"
         for label, entry in zip(labels, entries, strict=True)
     ]
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    """The settings by dotted names."""
-
-    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    return dict(walk(json.loads(to_json(config)), ""))
 
 
 def _value(value: Any) -> str:
@@ -296,21 +283,7 @@ def _checked(
 def _opened(entry: _Entry, label: str, note: Callable[[str], None]) -> Run:
     if not entry.trained_here:
         return Run.open(entry.folder, note)
-    if not (entry.folder / "config.json").exists():
-        # Of a beginning that was killed there may be all but the configuration, which is written last.
-        for name in ("environment.json", "problem.json", "extractor.safetensors"):
-            (entry.folder / name).unlink(missing_ok=True)
-        for left_over in entry.folder.glob(".*.part"):
-            left_over.unlink()
-        return Run.create(entry.config, entry.folder, note)
-    kept, wanted = _flat(stored_config(entry.folder)), _flat(entry.config)
-    changed = [name for name in wanted if kept.get(name) != wanted[name]]
-    if changed or kept.keys() != wanted.keys():
-        raise ValueError(
-            f"{entry.folder} holds a run with other settings than the recipe {entry.argument} "
-            f"({', '.join(changed)}): give that folder itself, or another --out."
-        )
-    return Run.resume(entry.folder, note)
+    return Run.continued(entry.config, entry.folder, note)
 
 
 @contextmanager
@@ -344,7 +317,7 @@ def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]
 
 
 def _advice(first: Config, second: Config) -> str:
-    one, other = _flat(first), _flat(second)
+    one, other = flat(first), flat(second)
     names = sorted(name for name in one.keys() | other.keys() if name.startswith("data.") and name not in OF_TRAINING)
     apart = [f"{n}={_value(one[n])} and {_value(other[n])}" for n in names if n in one and n in other
              and one[n] != other[n] and n != "data.kind"]  # fmt: skip
@@ -465,7 +438,7 @@ def _changed(config: Config) -> str:
     """Settings in which a run differs from the recipe of its name, as that is in this version; briefly."""
     if config.recipe not in RECIPES:
         return ""
-    own, recipe = _flat(config), _flat(RECIPES[config.recipe]())
+    own, recipe = flat(config), flat(RECIPES[config.recipe]())
     apart = [n for n in own if n not in WITHOUT_EFFECT and n != "seed" and n in recipe and own[n] != recipe[n]]
     shown = [f"{name}={_value(own[name])}" for name in apart[:3]]
     return ", ".join([*shown, *([f"and {len(apart) - 3} more"] if len(apart) > 3 else [])])

@@ -14,7 +14,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from fewstep.evaluation.evaluate import ADAPTED, UNADAPTED
 from fewstep.evaluation.tested import Tested
 from fewstep.files import write_atomically
 from fewstep.processes import Job, Tell, cores, run_all
-from fewstep.recipes import Config, to_json
+from fewstep.recipes import Config, apart, flat
 from fewstep.repeated import Repeated, Trained
 from fewstep.run import Baselines, Run, stored_config
 from fewstep.training.checkpoint import State, read_state
@@ -150,31 +150,14 @@ def _tests(config: Config) -> dict[str, int | None]:
 
 def _check_folder(config: Config, out: Path) -> None:
     """Whether all runs of the folder, those of other seeds included, are of this configuration."""
-    wanted = _settings(config)
+    wanted = flat(config)
     for folder in sorted(out.glob("seed-*")):
-        if not (folder / "config.json").exists():
-            continue
-        kept = _settings(stored_config(folder)) | {"seed": wanted["seed"]}
-        if apart := sorted(n for n in wanted.keys() | kept.keys() if kept.get(n, n) != wanted.get(n, n)):
-            told = ", ".join(f"{n}: {kept.get(n, 'absent')} there, {wanted.get(n, 'absent')} here" for n in apart[:5])
-            more = f", and {len(apart) - 5} more" if len(apart) > 5 else ""
+        if (folder / "config.json").exists() and (
+            told := apart(flat(stored_config(folder)) | {"seed": config.seed}, wanted)
+        ):
             raise ValueError(
-                f"{folder} holds a run with other settings ({told}{more}): give the settings of that run, or another "
-                "--out."
+                f"{folder} holds a run with other settings ({told}): give the settings of that run, or another --out."
             )
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """The settings by dotted names."""
-
-    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    return dict(walk(json.loads(to_json(config)), ""))
 
 
 def _open_once(config: Config, note: Callable[[str], None]) -> None:
@@ -195,15 +178,7 @@ def _open_once(config: Config, note: Callable[[str], None]) -> None:
 
 def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Tell) -> None:
     """One run, from where its folder stands to its tests."""
-    if not (folder / "config.json").exists():
-        # Of a beginning that was killed there may be all but the configuration, which is written last.
-        for name in ("environment.json", "problem.json", "extractor.safetensors"):
-            (folder / name).unlink(missing_ok=True)
-        for left_over in folder.glob(".*.part"):
-            left_over.unlink()
-        run = Run.create(config, folder, tell)
-    else:
-        run = Run.resume(folder, tell)
+    run = Run.continued(config, folder, tell)
     last = -math.inf
 
     def due() -> bool:

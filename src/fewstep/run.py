@@ -28,7 +28,7 @@ from fewstep.evaluation.evaluate import ADAPTED, Statistics
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
 from fewstep.pretraining import FeatureExtractor
-from fewstep.recipes import Config, from_json, to_json
+from fewstep.recipes import Config, apart, flat, from_json, to_json
 from fewstep.recipes.problems import Problem, Split
 from fewstep.training import Trainer, load_checkpoint
 from fewstep.training.trainer import Progress
@@ -91,6 +91,27 @@ class Run:
             problem.extractor.save(folder / "extractor.safetensors")
         write_atomically(folder / "config.json", to_json(config))  # last: a folder with it is a complete beginning
         return run
+
+    @classmethod
+    def continued(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """The run of a configuration in a folder: begun there, or gone on with to the same bits.
+
+        Raises:
+            ValueError: when the folder holds a run of other settings, which are named, or something else.
+        """
+        if (folder / "config.json").exists():
+            if told := apart(flat(stored_config(folder)), flat(config)):
+                raise ValueError(
+                    f"{folder} holds a run with other settings ({told}): give the settings of that run, or another "
+                    "folder (--out)."
+                )
+            return cls.resume(folder, note)
+        # Of a beginning that was killed there may be all but the configuration, which is written last.
+        for name in ("environment.json", "problem.json", "extractor.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+        for left_over in folder.glob(".*.part"):
+            left_over.unlink()
+        return cls.create(config, folder, note)
 
     @classmethod
     def resume(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:

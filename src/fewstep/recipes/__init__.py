@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fewstep.recipes import features, omniglot, photographs, sinusoid
-from fewstep.recipes.config import Config, Testing, from_json, to_json
+from fewstep.recipes.config import Config, Testing, apart, flat, from_json, to_json
 from fewstep.recipes.problems import CifarImages, ImageNetImages
 from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, Published
 from fewstep.recipes.recipe import Recipe
@@ -102,4 +102,16 @@ _RECIPES = (
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 """Every recipe by its name."""
 
-__all__ = ["RECIPES", "Config", "Published", "Range", "Recipe", "Testing", "changed", "from_json", "to_json"]
+__all__ = [
+    "RECIPES",
+    "Config",
+    "Published",
+    "Range",
+    "Recipe",
+    "Testing",
+    "apart",
+    "changed",
+    "flat",
+    "from_json",
+    "to_json",
+]

@@ -1,6 +1,7 @@
 """The complete, typed configuration of a run, and its JSON form."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -114,6 +115,26 @@ _CONVERTER = _converter()
 def to_json(config: Config) -> str:
     """Indented JSON, with a ``kind`` where one of several types is possible."""
     return json.dumps(_CONVERTER.unstructure(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """The settings by dotted names, ``"training.rate"``, in JSON's types."""
+
+    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return dict(walk(json.loads(to_json(config)), ""))
+
+
+def apart(kept: Mapping[str, Any], wanted: Mapping[str, Any], shown: int = 5) -> str:
+    """The settings in which two configurations differ, as :func:`flat` gives them, in words; empty where in none."""
+    names = [n for n in {**kept, **wanted} if (n in kept, kept.get(n)) != (n in wanted, wanted.get(n))]
+    told = [f"{n}: {kept.get(n, 'absent')} there, {wanted.get(n, 'absent')} here" for n in names[:shown]]
+    return "; ".join([*told, *([f"and {len(names) - shown} more"] if len(names) > shown else [])])
 
 
 def from_json(path: Path) -> Config:

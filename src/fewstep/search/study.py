@@ -20,7 +20,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from fewstep.recipes import Config, Range, to_json
+from fewstep.recipes import Config, Range, flat
 
 HEARTBEAT, GRACE = 10, 30
 """Seconds between signs of life of a running trial, and without one until it counts as killed."""
@@ -81,21 +81,12 @@ class Plan:
         """What all processes of a study must have in common, in JSON's types."""
         ranges = {range.setting: str(range).removeprefix(f"{range.setting} ") for range in self.space}
         exact = {range.setting: [range.low, range.high, range.log] for range in self.space}
-        return {"config": flat(self.config), "space": ranges, "exact": exact, "seed": self.seed}
+        return {"config": settings(self.config), "space": ranges, "exact": exact, "seed": self.seed}
 
 
-def flat(config: Config) -> dict[str, Any]:
+def settings(config: Config) -> dict[str, Any]:
     """A configuration by dotted names, but for what only says where and how fast it runs."""
-
-    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    settings = dict(walk(json.loads(to_json(config)), ""))
-    return {name: value for name, value in settings.items() if name not in ("device", "threads")}
+    return {name: value for name, value in flat(config).items() if name not in ("device", "threads")}
 
 
 @contextmanager

@@ -18,16 +18,13 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from fewstep.recipes import Config, changed
-from fewstep.run import Run, stored_config
+from fewstep.recipes import changed
+from fewstep.run import Run
 from fewstep.search.study import Plan, by_index, load, quiet, requeue
 from fewstep.training import State
 
 EVERY = 1.0
 """Seconds between looks at the rest of the search."""
-
-BEGINNING = ("environment.json", "problem.json", "extractor.safetensors")
-"""Files of a run before its configuration, which is written last."""
 
 
 class Surplus(Exception):
@@ -165,27 +162,12 @@ def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]
             raise optuna.TrialPruned(f"{best:g} after {state.step} meta-steps")
 
     settings = plan.draw(index)
-    run = _run(plan.folder(index), changed(plan.config, settings))
+    run = Run.continued(changed(plan.config, settings), plan.folder(index), lambda _: None)
     state = run.train(progress).state
     latest[:] = [state]
     if state.best is None or not math.isfinite(state.best):
         raise FloatingPointError(f"the validation score is {state.best} after {state.step} meta-steps")
     return state.best
-
-
-def _run(folder: Path, config: Config) -> Run:
-    def note(_: str) -> None:
-        return None
-
-    if (folder / "config.json").exists():
-        if stored_config(folder) != config:
-            raise ValueError(f"{folder} holds a run of other settings; remove it, or give another --out.")
-        return Run.resume(folder, note)
-    for name in BEGINNING:
-        (folder / name).unlink(missing_ok=True)
-    for left_over in folder.glob(".*.part"):
-        left_over.unlink()
-    return Run.create(config, folder, note)
 
 
 def process(plan: Plan, log: Path) -> None:
