@@ -148,18 +148,22 @@ def _text(status: Status, space: Sequence[Range]) -> str:
 
 
 def _show(found: Found, folder: Path) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"best of {len(found.rows)} configurations by validation")
-    table.add_column("trial", justify="right")
-    for name in (found.score, "meta-step", *(range.setting for range in found.space)):
-        table.add_column(name, justify="right")
-    for row in found.ranked[:5]:
-        settings = (f"{row.settings[range.setting]:.4g}" for range in found.space)
-        table.add_row(str(row.index), f"{row.value:.4f}", str(row.best_step), *settings)
+    # A column for each configuration: that many settings do not fit beside each other.
+    best = found.ranked[:5]
+    table = Table(title=f"the best of {len(found.rows)} configurations by validation", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("trial")
+    for row in best:
+        table.add_column(str(row.index), justify="right")
+    table.add_row(found.score, *(f"{row.value:.4f}" for row in best))
+    table.add_row("at meta-step", *(str(row.best_step) for row in best))
+    for range in found.space:
+        table.add_row(range.setting, *(f"{row.settings[range.setting]:.3g}" for row in best))
     console.print(table)
     console.print(", ".join(f"{number} {state}" for state, number in found.trials.items()), highlight=False)
     console.print(found.importance_text(), highlight=False, markup=False)
     console.print(f"report: {folder / 'search.md'}", highlight=False, markup=False, soft_wrap=True)
-    best = shlex.quote(str(folder / "best.json"))
-    console.print(f"train the best: fewstep train {best}", highlight=False, markup=False, soft_wrap=True)
+    recipe = shlex.quote(str(folder / "best.json"))
+    console.print(f"train the best: fewstep train {recipe}", highlight=False, markup=False, soft_wrap=True)
