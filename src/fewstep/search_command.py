@@ -160,7 +160,7 @@ def _show(found: Found, folder: Path) -> None:
     table.add_row(found.score, *(f"{row.value:.4f}" for row in best))
     table.add_row("at meta-step", *(str(row.best_step) for row in best))
     for range in found.space:
-        table.add_row(range.setting, *(f"{row.settings[range.setting]:.3g}" for row in best))
+        table.add_row(range.setting.removeprefix("method."), *(f"{row.settings[range.setting]:.3g}" for row in best))
     console.print(table)
     console.print(", ".join(f"{number} {state}" for state, number in found.trials.items()), highlight=False)
     console.print(found.importance_text(), highlight=False, markup=False)
