@@ -83,7 +83,7 @@ def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str,
     for mark, place in zip(marks, places, strict=True):
         colour = "0.45" if mark.baseline else "C0"
         if mark.score is None:
-            left.text(0.5, place, mark.absence, color="C3", fontsize=8.5, ha="center", va="center",
+            left.text(0.5, place, mark.absence, color="C3" if mark.absence == "missing" else "0.5", fontsize=8.5, ha="center", va="center",
                       transform=left.get_yaxis_transform())  # fmt: skip
         elif dot(left, place, mark.score, colour):
             ends = [scale * (mark.score.mean + side * mark.sd) for side in (-1, 1)]
@@ -95,6 +95,10 @@ def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str,
                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
         elif mark.difference is not None:
             dot(right, place, mark.difference, colour)
+    if not gains:
+        right.text(0.5, 0.5, "no test of LEO and another yet", color="0.5", fontsize=8.5, ha="center", va="center",
+                   transform=right.transAxes, bbox={"facecolor": "white", "edgecolor": "none"})  # fmt: skip
+        right.set_xticks([])
     left.set_yticks(places, names, fontsize=8.5)
     left.set_ylim(bottom, 0)
     left.set_xlabel(f"{unit} (higher is better)")
