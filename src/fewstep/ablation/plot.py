@@ -83,7 +83,8 @@ def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str,
     for mark, place in zip(marks, places, strict=True):
         colour = "0.45" if mark.baseline else "C0"
         if mark.score is None:
-            left.text(0.5, place, mark.absence, color="C3" if mark.absence == "missing" else "0.5", fontsize=8.5, ha="center", va="center",
+            alarm = "C3" if mark.absence == "missing" else "0.5"
+            left.text(0.5, place, mark.absence, color=alarm, fontsize=8.5, ha="center", va="center",
                       transform=left.get_yaxis_transform())  # fmt: skip
         elif dot(left, place, mark.score, colour):
             ends = [scale * (mark.score.mean + side * mark.sd) for side in (-1, 1)]
@@ -96,9 +97,9 @@ def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str,
         elif mark.difference is not None:
             dot(right, place, mark.difference, colour)
     if not gains:
-        right.text(0.5, 0.5, "no test of LEO and another yet", color="0.5", fontsize=8.5, ha="center", va="center",
+        right.text(0.5, 0.5, "LEO has no test", color="0.5", fontsize=8.5, ha="center", va="center",
                    transform=right.transAxes, bbox={"facecolor": "white", "edgecolor": "none"})  # fmt: skip
-        right.set_xticks([])
+        right.tick_params(axis="x", colors="white")  # numbers of an axis that means nothing
     left.set_yticks(places, names, fontsize=8.5)
     left.set_ylim(bottom, 0)
     left.set_xlabel(f"{unit} (higher is better)")
