@@ -84,6 +84,7 @@ def test_recipes_of_the_authors_have_the_values_that_they_publish(column: int) -
         assert setting(config, path) == pytest.approx(1 - value if row == "pkeep" else value, rel=1e-12), row
     assert isinstance(config.method, Leo)
     assert config.method.formulation == "paper"
+    assert (config.training.task_reduction, config.training.clip_scope) == ("sum", "global")
 
 
 def test_the_ranges_hold_what_the_authors_found() -> None:

@@ -96,7 +96,9 @@ def leo_paper(dataset: Dataset, shots: int) -> Config:
     Nobody is known to have trained this formulation, which differs from the authors' code in a dozen places
     (docs/leo.md). Table 6 may well be for their code: λ₂ = 303 multiplies a sum here, and a mean there.
     """
-    return _leo(_base(dataset, shots), _TABLE_6[dataset, shots], "paper")
+    base = _base(dataset, shots)
+    training = replace(base.training, task_reduction="sum", clip_scope="global")
+    return _leo(replace(base, training=training), _TABLE_6[dataset, shots], "paper")
 
 
 def leo_multiview(dataset: Dataset, shots: int) -> Config:
