@@ -23,7 +23,7 @@ from fewstep.evaluation.evaluate import ADAPTED
 from fewstep.evaluation.tested import Scores
 from fewstep.files import write_atomically
 from fewstep.networks import Generated
-from fewstep.recipes import Config, to_json
+from fewstep.recipes import Config, apart, flat, to_json
 from fewstep.recipes.ablations import Ablation, table_2
 from fewstep.recipes.stored_features import Embeddings
 from fewstep.repeat import Progress as RunProgress
@@ -181,10 +181,7 @@ def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -
     Raises:
         ValueError: when it holds another one, or something else.
     """
-    from fewstep.search.study import flat
-
     settings = flat(config) | {
-        "device": config.device,
         "threads": config.threads or 1,
         "--final-steps": final.training.steps,
         "--train-on": getattr(final.data, "train_on", None),
@@ -194,13 +191,8 @@ def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -
     file = out / PLAN
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        old = kept["settings"]
-        apart = [f"{name}: {old.get(name)} there, {settings.get(name)} here" for name in {**old, **settings}
-                 if old.get(name) != settings.get(name)]  # fmt: skip
-        if apart:
-            raise ValueError(
-                f"{out} holds an ablation with other settings ({'; '.join(apart)}): give those, or another --out."
-            )
+        if told := apart(kept["settings"], settings):
+            raise ValueError(f"{out} holds an ablation with other settings ({told}): give those, or another --out.")
         if trials < kept["trials"]:
             raise ValueError(
                 f"{out} holds searches of {kept['trials']} trials, {trials} were asked for: every row must have had "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +18,7 @@ from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tested import Scores, Tested, finite
 from fewstep.files import write_atomically
 from fewstep.recipes import Config, to_json
+from fewstep.tables import csv_text, markdown_lines
 
 READING = (
     "Mean ± s.d. over runs: the mean score of each training seed, then the mean and the standard deviation (divisor "
@@ -146,10 +145,10 @@ class Repeated:
         for test in self.tests:
             better = "higher" if test.higher_is_better else "lower"
             lines += [f"## {test.name}", ""] if len(self.tests) > 1 else []
-            lines += _markdown([["protocol", ""], *([k, _text(v)] for k, v in test.protocol.items())])
+            lines += markdown_lines([["protocol", ""], *([k, _text(v)] for k, v in test.protocol.items())])
             head = [f"{test.unit} ({better} is better)", "mean ± s.d. over runs", "mean ± 95% interval over tasks"]
             rows = [[f"**{name}**" if name == ADAPTED else name, *rest] for name, *rest in test.rows()]
-            lines += ["", *_markdown([[*head, f"{ADAPTED} − this"], *rows]), ""]
+            lines += ["", *markdown_lines([[*head, f"{ADAPTED} − this"], *rows]), ""]
             if test.transductive:
                 lines += ["Transductive: queries were normalised by statistics of all query rows of their task.", ""]
         lines += [READING, "", "![Every run, and mean ± s.d. over runs](repeat.png)", "", "## Runs", ""]
@@ -165,7 +164,7 @@ class Repeated:
             ]
             for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True))
         ]
-        lines += [*_markdown([head, *rows]), ""]
+        lines += [*markdown_lines([head, *rows]), ""]
         lines += ["A run's test has its own 95% interval over tasks. Everything else of it is in its folder, `seed-…`."]
         return "\n".join(lines) + "\n"
 
@@ -202,8 +201,10 @@ class Repeated:
             columns = [*(f"seed {seed}" for seed in self.seeds), *test.baselines]
             values = [*test.scores[ADAPTED], *test.baselines.values()]
             cells = [[task, *map(float, row)] for task, row in enumerate(zip(*values, strict=True))]
-            write_atomically(target / f"tasks{test.name.removeprefix('test')}.csv", _csv([["task", *columns], *cells]))
-        write_atomically(target / "repeat.csv", _csv(self._run_cells()))
+            write_atomically(
+                target / f"tasks{test.name.removeprefix('test')}.csv", csv_text([["task", *columns], *cells])
+            )
+        write_atomically(target / "repeat.csv", csv_text(self._run_cells()))
         write_atomically(target / "repeat.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
         for form in ("png", "svg"):
             write_atomically(target / f"repeat.{form}", self.picture(form))
@@ -252,21 +253,6 @@ class Repeated:
                 seed, *cells, run.validation, run.best_step, run.steps, run.seconds, run.nonfinite,
                 self.folders[i].name,
             ]  # fmt: skip
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    # repr of a float reads back as the same float; None is an empty cell.
-    csv.writer(text, lineterminator="\n").writerows(
-        [repr(cell) if isinstance(cell, float) else cell for cell in row] for row in rows
-    )
-    return text.getvalue()
-
-
-def _markdown(cells: Iterable[Sequence[str]]) -> list[str]:
-    head, *rows = cells
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines]
 
 
 def _text(value: Any) -> str:

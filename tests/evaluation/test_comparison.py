@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fewstep.evaluation.comparison import Compared, Comparison
-from fewstep.evaluation.comparison_plot import _near, _range
+from fewstep.evaluation.comparison_plot import near_scores, span
 from fewstep.evaluation.statistics import Interval
 
 A, B, C = np.array([0.9, 0.8, 1.0, 0.7]), np.array([0.5, 0.6, 0.6, 0.5]), np.array([1 / 3, 0.1 + 0.2, 1e-17, 0.7])
@@ -152,13 +152,13 @@ def test_far_methods_do_not_squeeze_the_others() -> None:
     def around(**means: float) -> dict[str, Interval]:
         return {name: Interval(mean, 0.003, 600) for name, mean in means.items()}
 
-    assert _near(around(a=0.97, b=0.98, c=0.2)) == ["a", "b"]
-    assert sorted(_near(around(a=0.97, b=0.98, c=0.93))) == ["a", "b", "c"], "not far"
-    assert sorted(_near(around(a=0.97, b=0.2))) == ["a", "b"], "two have no majority"
-    assert sorted(_near(around(a=0.3, b=0.4, c=0.35, d=900.0, e=0.31))) == ["a", "b", "c", "e"]
-    low, high = _range([Interval(0.97, 0.01, 9), Interval(0.99, 0.005, 9)], False, 100.0)
+    assert near_scores(around(a=0.97, b=0.98, c=0.2)) == ["a", "b"]
+    assert sorted(near_scores(around(a=0.97, b=0.98, c=0.93))) == ["a", "b", "c"], "not far"
+    assert sorted(near_scores(around(a=0.97, b=0.2))) == ["a", "b"], "two have no majority"
+    assert sorted(near_scores(around(a=0.3, b=0.4, c=0.35, d=900.0, e=0.31))) == ["a", "b", "c", "e"]
+    low, high = span([Interval(0.97, 0.01, 9), Interval(0.99, 0.005, 9)], False, 100.0)
     assert 95 < low < 96
     assert 99.5 < high < 100
-    low, high = _range([Interval(-0.03, 0.01, 9), Interval(0.0, 0.0, 9)], False, 100.0, reach=0.08)
+    low, high = span([Interval(-0.03, 0.01, 9), Interval(0.0, 0.0, 9)], False, 100.0, reach=0.08)
     assert low < -4
     assert high > 0.08 * 4, "room for the word at zero"

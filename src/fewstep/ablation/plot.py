@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fewstep.evaluation.comparison_plot import _edge, _near, _range
+from fewstep.evaluation.comparison_plot import at_edge, near_scores, span
 from fewstep.evaluation.statistics import Interval
 
 
@@ -56,12 +56,12 @@ def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str,
 
     # As far as a row reaches: its interval, its standard deviation, and its seeds.
     reach = {mark.label: _reach(mark, mark.score) for mark in marks if mark.score is not None}
-    near = _near(reach)
+    near = near_scores(reach)
     gains = {mark.label: mark.difference for mark in marks if mark.difference is not None}
     around = [gains[label] for label in near if label in gains]
     ranges = (
-        _range([reach[label] for label in near], len(near) < len(reach), scale),
-        _range([*around, Interval(0.0, 0.0, 0)], len(around) < len(gains), scale, reach=0.08),
+        span([reach[label] for label in near], len(near) < len(reach), scale),
+        span([*around, Interval(0.0, 0.0, 0)], len(around) < len(gains), scale, reach=0.08),
     )
     for axis, (low, high) in zip((left, right), ranges, strict=True):
         axis.set_xlim(low, high)
@@ -74,7 +74,7 @@ def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str,
     def dot(axis: Any, place: float, value: Interval, colour: str) -> bool:
         low, high = axis.get_xlim()
         if not low <= scale * value.mean <= high:
-            _edge(axis, place, scale * value.mean, low, digits, colour, axis is right, hollow=False)
+            at_edge(axis, place, scale * value.mean, low, digits, colour, axis is right, hollow=False)
             return False
         axis.errorbar(scale * value.mean, place, xerr=scale * value.half_width, fmt="o", color=colour, markersize=5,
                       capsize=2.5, linewidth=1.3, zorder=3)  # fmt: skip

@@ -1,7 +1,5 @@
 """Several methods judged on the same tasks: means, paired differences, and the files that say so."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from rich.table import Table
 from fewstep.evaluation.comparison_plot import Mark, draw
 from fewstep.evaluation.statistics import Interval, interval, paired
 from fewstep.files import write_atomically
+from fewstep.tables import csv_text, markdown_lines
 
 Scores = NDArray[np.float64]
 """One number a task, ``[tasks]``."""
@@ -198,9 +197,9 @@ class Comparison:
         lines = [
             f"# {len(self.rows)} methods on the same {self.tasks} tasks",
             "",
-            *_markdown([["protocol", ""], *([name, _plain(value)] for name, value in self.protocol.items())]),
+            *markdown_lines([["protocol", ""], *([name, _plain(value)] for name, value in self.protocol.items())]),
             "",
-            *_markdown([[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]),
+            *markdown_lines([[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]),
             "",
             f"{unit}: {'higher' if self.higher_is_better else 'lower'} is better. Differences are to {self.reference}. "
             "Mean ± half of the 95% interval over tasks, 1.96·s/√n; differences are paired by task. "
@@ -210,13 +209,13 @@ class Comparison:
             "",
             f"## {COSTS}",
             "",
-            *_markdown(self._costs()),
+            *markdown_lines(self._costs()),
             "",
             "## Every pair",
             "",
             f"{unit}, the row's method minus the column's, paired by task.",
             "",
-            *_markdown([["", *names], *pairs]),
+            *markdown_lines([["", *names], *pairs]),
             "",
             *self._published(),
             "## To be read with it",
@@ -234,9 +233,9 @@ class Comparison:
             OSError: if a file cannot be written.
         """
         target = Path(folder)
-        write_atomically(target / "tasks.csv", _csv(self._task_cells()))
-        write_atomically(target / "differences.csv", _csv(self._pair_cells()))
-        write_atomically(target / "comparison.csv", _csv(self._row_cells()))
+        write_atomically(target / "tasks.csv", csv_text(self._task_cells()))
+        write_atomically(target / "differences.csv", csv_text(self._pair_cells()))
+        write_atomically(target / "comparison.csv", csv_text(self._row_cells()))
         for form in ("png", "svg"):
             write_atomically(target / f"comparison.{form}", self.picture(form))
         write_atomically(target / "comparison.md", self.markdown())  # last: it points to the picture
@@ -408,21 +407,6 @@ def _difference(a: Scores, b: Scores) -> Interval | None:
 
 def _pair(value: Interval | None) -> tuple[float | None, float | None]:
     return (None, None) if value is None else (value.mean, value.half_width)
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    # repr of a float reads back as the same float; None is an empty cell.
-    csv.writer(text, lineterminator="\n").writerows(
-        [repr(cell) if isinstance(cell, float) else cell for cell in row] for row in rows
-    )
-    return text.getvalue()
-
-
-def _markdown(cells: Iterable[Sequence[str]]) -> list[str]:
-    head, *rows = cells
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines]
 
 
 def _statistics(row: Compared) -> str:

@@ -59,7 +59,7 @@ def draw(
     digits = 2 if percent else 3
 
     scores = {mark.label: mark.score for mark in marks if mark.score is not None}
-    shown = _near(scores)
+    shown = near_scores(scores)
     differences = {
         mark.label: mark.difference
         for mark in marks
@@ -67,8 +67,8 @@ def draw(
         if mark.difference is not None and mark.label != reference and (mark.label in shown or reference not in shown)
     }
     ranges = (
-        _range([scores[label] for label in shown], len(shown) < len(scores), scale),
-        _range([*differences.values(), Interval(0.0, 0.0, 0)], len(differences) + 1 < len(scores), scale, reach=0.08),
+        span([scores[label] for label in shown], len(shown) < len(scores), scale),
+        span([*differences.values(), Interval(0.0, 0.0, 0)], len(differences) + 1 < len(scores), scale, reach=0.08),
     )
     if percent:  # nothing is above 100
         ranges = ((ranges[0][0], min(ranges[0][1], 100 + 0.02 * (100 - ranges[0][0]))), ranges[1])
@@ -86,7 +86,7 @@ def draw(
                 axis.text(0.0, place, "reference", color="0.3", fontsize=8, ha="center", va="center",
                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
             elif not low <= scale * value.mean <= high:
-                _edge(axis, place, scale * value.mean, low, digits, colour, axis is right, mark.transductive)
+                at_edge(axis, place, scale * value.mean, low, digits, colour, axis is right, mark.transductive)
             else:
                 axis.errorbar(
                     scale * value.mean, place, xerr=scale * value.half_width, fmt="o", color=colour, markersize=6,
@@ -130,7 +130,7 @@ def draw(
     return image.getvalue()
 
 
-def _edge(
+def at_edge(
     axis: Any, place: float, value: float, low: float, digits: int, colour: str, sign: bool, hollow: bool
 ) -> None:
     """A value off the scale: an arrow at its edge, and the number."""
@@ -142,7 +142,7 @@ def _edge(
               transform=axis.get_yaxis_transform())  # fmt: skip
 
 
-def _near(scores: Mapping[str, Interval]) -> list[str]:
+def near_scores(scores: Mapping[str, Interval]) -> list[str]:
     """The labels that share a scale: all, but for a minority at one end that would stretch it too far."""
     ordered = sorted(scores, key=lambda label: scores[label].mean)
 
@@ -159,7 +159,7 @@ def _near(scores: Mapping[str, Interval]) -> list[str]:
     return kept
 
 
-def _range(values: Sequence[Interval], crowded: bool, scale: float, reach: float = 0.0) -> tuple[float, float]:
+def span(values: Sequence[Interval], crowded: bool, scale: float, reach: float = 0.0) -> tuple[float, float]:
     """From the lowest to the highest bound, with a margin; a wider one where numbers stand at an edge.
 
     ``reach`` keeps the ends that far from zero, in lengths of the range, so that a word centred there has room.
