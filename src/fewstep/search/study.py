@@ -78,10 +78,11 @@ class Plan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What all processes of a study must have in common, in JSON's types."""
+        """What all processes of a study must have in common, in JSON's types; what is drawn has no value in it."""
         ranges = {range.setting: str(range).removeprefix(f"{range.setting} ") for range in self.space}
         exact = {range.setting: [range.low, range.high, range.log] for range in self.space}
-        return {"config": settings(self.config), "space": ranges, "exact": exact, "seed": self.seed}
+        fixed = {n: value for n, value in settings(self.config).items() if n not in ranges}
+        return {"config": fixed, "space": ranges, "exact": exact, "seed": self.seed}
 
 
 def settings(config: Config) -> dict[str, Any]:
