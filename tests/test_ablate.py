@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fewstep import ablate as module
 from fewstep.ablate import Ablated, ablate
@@ -19,6 +20,7 @@ from fewstep.evaluation.tested import Tested as OneTest
 from fewstep.processes import Job
 from fewstep.recipes import RECIPES, Config, Range, changed
 from fewstep.recipes.ablations import table_2
+from fewstep.recipes.problems import Place
 from fewstep.recipes.stored_features import Embeddings
 from fewstep.repeat import Repeated
 from fewstep.run import Run, stored_config
@@ -61,6 +63,9 @@ PROTOCOL = {
 }  # fmt: skip
 
 
+HERE = Place(torch.device("cpu"), torch.float32)
+
+
 class Stubs:
     """A search and a repetition that train nothing, and remember what they were asked for.
 
@@ -87,7 +92,8 @@ class Stubs:
             text = module.to_json(replace(config, seed=seed, threads=asked["threads"]))
             (asked["out"] / f"seed-{seed}" / "config.json").write_text(text)
         scores = np.random.default_rng(len(self.runs)).random((len(asked["seeds"]), config.testing.tasks))
-        test = OneTest("test", {"adapted": scores}, {}, "accuracy", True, False, PROTOCOL | self.protocol)
+        stated = PROTOCOL | {"features": config.data.open(HERE, lambda _: None).protocol["features"]} | self.protocol
+        test = OneTest("test", {"adapted": scores}, {}, "accuracy", True, False, stated)
         return Repeated(config, tuple(asked["seeds"]), (), (), (test,))
 
 

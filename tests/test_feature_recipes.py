@@ -15,6 +15,7 @@ from fewstep.recipes.ablations import table_2
 from fewstep.recipes.methods import Leo, MetaSgd
 from fewstep.recipes.problems import Place
 from fewstep.recipes.stored_features import Embeddings
+from fewstep.repeat import repeat
 from fewstep.run import Run
 
 HERE = Place(torch.device("cpu"), torch.float32)
@@ -118,6 +119,18 @@ def test_the_last_stage_trains_on_validation_classes_too(features: Path) -> None
     assert problem.protocol["classes"] == {"train": 8, "val": 4, "test": 4}
     with pytest.raises(ValueError, match="8"):
         replace(data, train_on="train").open(HERE, lambda _: None).source("train", tasks=1, seed=0)
+
+
+def test_other_features_at_the_same_place_are_told_apart(features: Path, tmp_path: Path) -> None:
+    """What repetitions, ablations and searches go by when they go on."""
+    config = tiny(features, "protonet-cifarfs-features-1shot")
+    stated = config.data.open(HERE, lambda _: None).protocol["features"]
+    repeat(config, seeds=(0,), out=tmp_path / "runs", workers=1, note=lambda _: None)
+    held = dict(np.load(features))
+    np.savez(features, **held | {"features": held["features"] * 2})
+    assert config.data.open(HERE, lambda _: None).protocol["features"] != stated
+    with pytest.raises(ValueError, match=r"not tested on the same tasks \(protocol\)"):
+        repeat(config, seeds=(0, 1), out=tmp_path / "runs", workers=1, note=lambda _: None)
 
 
 def test_a_run_on_features_is_loaded_without_them_and_normalises(features: Path, tmp_path: Path) -> None:

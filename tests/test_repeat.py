@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import fewstep.repeat
 from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
+from fewstep.files import alone_in
 from fewstep.processes import Job
 from fewstep.recipes import Config
 from fewstep.recipes import Testing as AtTest
@@ -202,6 +203,13 @@ def test_baselines_have_no_seed(jobs: list[str], tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"seed-1 and .*seed-0 were not tested on the same tasks \({what}\)"):
             fewstep.repeat._collected(CHARACTERS, (0, 1), result.folders)
         file.write_text(as_it_was)
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(ValueError, match=r"another process is at work in .*: wait for it"):
+        repeat(CHARACTERS, seeds=(0,), out=tmp_path)
+    with alone_in(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(

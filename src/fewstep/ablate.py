@@ -21,7 +21,7 @@ from fewstep.ablation import Ablated, AblatedRow, Budget
 from fewstep.algorithms import protonet
 from fewstep.evaluation.evaluate import ADAPTED
 from fewstep.evaluation.tested import Scores
-from fewstep.files import write_atomically
+from fewstep.files import alone_in, write_atomically
 from fewstep.networks import Generated
 from fewstep.recipes import Config, apart, flat, to_json
 from fewstep.recipes.ablations import Ablation, table_2
@@ -96,7 +96,7 @@ def ablate(
         KeyboardInterrupt: when interrupted; what has been done is kept.
     """
     out, seeds = Path(out), tuple(seeds)
-    chosen = _chosen(table_2(config), rows)
+    chosen = _chosen(table_2(config), rows, out)
     final = _final(config, final_steps, train_on)
     _check(config, trials, seeds)
     budget = Budget(
@@ -104,48 +104,63 @@ def ablate(
     )  # fmt: skip
     note(f"budget: {budget}")
     _claim(out, config, final, trials, prune)
-    baselines, protocol, score_name = _baselines(final, out, note, test_bar)
-    trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
-    note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
-    table = Ablated(
-        [_blank(row, seeds) for row in chosen], baselines, budget, protocol, score_name, prune, trainval
+    with alone_in(out):
+        baselines, protocol, score_name = _baselines(final, out, note, test_bar)
+        trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
+        note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
+        table = Ablated(
+            [_blank(row, seeds) for row in chosen], baselines, budget, protocol, score_name, prune, trainval
+        )  # fmt: skip
+        # What is done already comes first, so that a table that is begun again loses no row for long.
+        for i, row in enumerate(sorted(chosen, key=lambda row: not _finished(out, row))):
+            note(f"row {i + 1} of {len(chosen)}, {row.name}: search")
+            done = _blank(row, seeds)
+            try:
+                with search_bar() as progress:
+                    found = search(
+                        row.config, row.space, trials=trials, out=out / "rows" / row.slug / "search", seed=config.seed,
+                        workers=workers, threads=config.threads or 1, prune=prune, note=note, progress=progress,
+                    )  # fmt: skip
+                done = _searched(done, found)
+                note(f"{row.name}: the best of {trials} trials validates at {found.value:.4f}; training it anew")
+                with run_bars() as shown:
+                    done = _trained(
+                        done, found, final, protocol, out / "rows" / row.slug / "runs", workers, note, shown
+                    )
+            except Exception as error:  # a full disk, a locked database: the other rows have no part in it
+                note(f"{row.name} failed: {error}")
+                done = replace(done, failure=f"{error}")
+            table = replace(table, rows=[done if one.slug == row.slug else one for one in table.rows])
+            table.write(out)
+        return table
+
+
+def _trained(
+    row: AblatedRow, found: Found, final: Config, protocol: Mapping[str, Any], runs: Path, workers: int | None,
+    note: Callable[[str], None], progress: RunProgress,
+) -> AblatedRow:  # fmt: skip
+    """The row with the test of its final runs."""
+    steps = replace(found.config.training, steps=final.training.steps)
+    best = replace(found.config, data=final.data, training=steps)
+    _set_aside(runs, best, note)
+    repeated = repeat(
+        best, seeds=row.seeds, out=runs, workers=workers, threads=final.threads or 1, baselines="none", note=note,
+        progress=progress,
     )  # fmt: skip
-    for i, row in enumerate(chosen):
-        folder = out / "rows" / row.slug
-        note(f"row {i + 1} of {len(chosen)}, {row.name}: search")
-        done = _blank(row, seeds)
-        try:
-            with search_bar() as progress:
-                found = search(
-                    row.config, row.space, trials=trials, out=folder / "search", seed=config.seed, workers=workers,
-                    threads=config.threads or 1, prune=prune, note=note, progress=progress,
-                )  # fmt: skip
-            done = _searched(done, found)
-            note(f"{row.name}: the best of {trials} trials validates at {found.value:.4f}; training it with its seeds")
-            best = replace(
-                found.config, data=final.data, training=replace(found.config.training, steps=final.training.steps)
-            )
-            _set_aside(folder / "runs", best, note)
-            with run_bars() as progress_of_runs:
-                repeated = repeat(
-                    best, seeds=seeds, out=folder / "runs", workers=workers, threads=config.threads or 1,
-                    baselines="none", note=note, progress=progress_of_runs,
-                )  # fmt: skip
-            _check_tasks(row, repeated, protocol)
-            done = replace(done, tested=repeated.tests[0], nonfinite=sum(run.nonfinite for run in repeated.trained))
-        except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
-            note(f"{row.name} failed: {error}")
-            done = replace(done, failure=str(error))
-        table = replace(table, rows=[done if one.slug == row.slug else one for one in table.rows])
-        table.write(out)
-    return table
+    _check_tasks(row, repeated, protocol)
+    return replace(row, tested=repeated.tests[0], nonfinite=sum(run.nonfinite for run in repeated.trained))
 
 
-def _chosen(all_rows: Sequence[Ablation], slugs: Sequence[str]) -> list[Ablation]:
+def _finished(out: Path, row: Ablation) -> bool:
+    return (out / "rows" / row.slug / "runs" / "repeat.json").exists()
+
+
+def _chosen(all_rows: Sequence[Ablation], slugs: Sequence[str], out: Path) -> list[Ablation]:
+    """The rows wanted, and those that are there already: one table has them all."""
     known = [row.slug for row in all_rows]
     if strange := [slug for slug in slugs if slug not in known]:
         raise ValueError(f"there is no row {strange[0]!r} in the ablation; there are {', '.join(known)}.")
-    return [row for row in all_rows if not slugs or row.slug in slugs]
+    return [row for row in all_rows if not slugs or row.slug in slugs or _finished(out, row)]
 
 
 def _final(config: Config, steps: int | None, train_on: TrainOn | None) -> Config:
@@ -160,7 +175,9 @@ def _final(config: Config, steps: int | None, train_on: TrainOn | None) -> Confi
         data = replace(data, train_on=train_on or "trainval")
     elif train_on == "trainval":
         raise ValueError(f"{type(data).__name__} cannot be trained on validation classes too: leave --train-on out.")
-    return replace(config, data=data, training=replace(config.training, steps=steps or config.training.steps))
+    return replace(
+        config, data=data, training=replace(config.training, steps=config.training.steps if steps is None else steps)
+    )
 
 
 def _check(config: Config, trials: int, seeds: Sequence[int]) -> None:
@@ -269,7 +286,8 @@ def _blank(row: Ablation, seeds: Sequence[int]) -> AblatedRow:
 def _searched(row: AblatedRow, found: Found) -> AblatedRow:
     best = next(one for one in found.rows if one.index == found.index)
     return replace(
-        row, validation=found.value, found=dict(best.settings), trials=dict(found.trials),
+        row, validation=found.value, found=dict(best.settings), best_step=best.best_step,
+        trials=dict(found.trials),
         steps=sum(one.steps or 0 for one in found.rows),
     )  # fmt: skip
 
@@ -285,7 +303,7 @@ def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
         note(f"{runs}: more trials have found a better configuration; runs of the former one are kept in {aside}")
 
 
-def _check_tasks(row: Ablation, repeated: Repeated, protocol: Mapping[str, Any]) -> None:
+def _check_tasks(row: AblatedRow, repeated: Repeated, protocol: Mapping[str, Any]) -> None:
     """Whether the runs were tested on the tasks of this table.
 
     Raises:

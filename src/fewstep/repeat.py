@@ -26,7 +26,7 @@ import torch
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.evaluate import ADAPTED, UNADAPTED
 from fewstep.evaluation.tested import Tested
-from fewstep.files import write_atomically
+from fewstep.files import alone_in, write_atomically
 from fewstep.processes import Job, Tell, cores, run_all
 from fewstep.recipes import Config, apart, flat
 from fewstep.repeated import Repeated, Trained
@@ -110,37 +110,38 @@ def repeat(
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}.")
     config = replace(config, seed=seeds[0], threads=threads)
-    _check_folder(config, out)
-    folders = tuple(out / f"seed-{seed}" for seed in seeds)
-    names, asked = _tests(config), LEVELS.index(baselines)
-    kept = [min(_kept(folder, name) for name in names) for folder in folders]
-    left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
-    scorer = None
-    if max(kept) < asked:  # a run that is to be tested anyway, or else one whose test is done again
-        left = left or [(seeds[0], folders[0])]
-        scorer = left[0][0]
-    if left:
-        _open_once(config, note)
-        if len(left) < len(seeds):
-            note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
+    with alone_in(out):
+        _check_folder(config, out)
+        folders = tuple(out / f"seed-{seed}" for seed in seeds)
+        names, asked = _tests(config), LEVELS.index(baselines)
+        kept = [min(_kept(folder, name) for name in names) for folder in folders]
+        left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
+        scorer = None
+        if max(kept) < asked:  # a run that is to be tested anyway, or else one whose test is done again
+            left = left or [(seeds[0], folders[0])]
+            scorer = left[0][0]
+        if left:
+            _open_once(config, note)
+            if len(left) < len(seeds):
+                note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
 
-    def told(i: int, message: Any) -> None:
-        if isinstance(message, str):
-            note(f"seed {left[i][0]}: {message}")
-        else:
-            progress(message)
+        def told(i: int, message: Any) -> None:
+            if isinstance(message, str):
+                note(f"seed {left[i][0]}: {message}")
+            else:
+                progress(message)
 
-    run_all(
-        [
-            Job(f"seed {seed}", _train_and_test,
-                (replace(config, seed=seed), folder, baselines if seed == scorer else "none"))
-            for seed, folder in left
-        ],
-        workers=workers, threads=threads, told=told,
-    )  # fmt: skip
-    result = _collected(config, seeds, folders)
-    result.write(out)
-    return result
+        run_all(
+            [
+                Job(f"seed {seed}", _train_and_test,
+                    (replace(config, seed=seed), folder, baselines if seed == scorer else "none"))
+                for seed, folder in left
+            ],
+            workers=workers, threads=threads, told=told,
+        )  # fmt: skip
+        result = _collected(config, seeds, folders)
+        result.write(out)
+        return result
 
 
 def _tests(config: Config) -> dict[str, int | None]:

@@ -110,14 +110,14 @@ class Run:
         for name in ("environment.json", "problem.json", "extractor.safetensors"):
             (folder / name).unlink(missing_ok=True)
         for left_over in folder.glob(".*.part"):
-            left_over.unlink()
+            left_over.unlink(missing_ok=True)
         return cls.create(config, folder, note)
 
     @classmethod
     def resume(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
         """Continue a run, to the same bits as if it had not been stopped."""
         for left_over in folder.glob(".*.part"):  # of a write that a kill interrupted
-            left_over.unlink()
+            left_over.unlink(missing_ok=True)
         return cls(stored_config(folder), folder, note)
 
     @classmethod

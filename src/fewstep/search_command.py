@@ -54,6 +54,10 @@ class Search:
 
 def search(arguments: Sequence[str]) -> None:
     """``fewstep search RECIPE --trials N [options]``."""
+    if list(arguments) in ([], ["--help"], ["-h"]):
+        console.print("fewstep search RECIPE --trials 40 [options]; fewstep search RECIPE --help shows every option; "
+                      "fewstep list shows the recipes", highlight=False, markup=False)  # fmt: skip
+        return
     name, rest = split_name(arguments)
     default = named(name)
     space = _space(default)

@@ -59,8 +59,9 @@ def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:
                       if line["split"] == "validation"}  # fmt: skip
         assert scores[row.best_step or 0] == row.value == min(scores.values())
     best = from_json(tmp_path / "best.json")
-    assert best == found.config == stored_config(tmp_path / "trials" / f"{found.index:03d}")
-    assert best == changed(replace(config(), threads=1), plan(tmp_path).draw(found.index))
+    assert best == found.config == changed(config(), plan(tmp_path).draw(found.index))
+    # The recipe leaves the number of threads to its user; the trial had one.
+    assert replace(best, threads=1) == stored_config(tmp_path / "trials" / f"{found.index:03d}")
     assert "is optimistic" in (tmp_path / "search.md").read_text()
     assert (tmp_path / "search.png").read_bytes() == b"picture"
 
@@ -139,6 +140,11 @@ def test_another_search_is_refused_by_what_differs(tmp_path: Path) -> None:
     for other, space, seed, what in refused:
         with pytest.raises(ValueError, match=what):
             search(other, space, trials=1, out=tmp_path, seed=seed, workers=1)
+    # A trial goes on to the same bits with as many threads alone, and pruning is of the report.
+    with pytest.raises(ValueError, match="threads is 1 in the study and 2 here"):
+        run(tmp_path, 1, threads=2)
+    with pytest.raises(ValueError, match="--prune is False in the study and True here"):
+        search(config(), SPACE, trials=1, out=tmp_path, workers=1)
     with pytest.raises(ValueError, match="folder of another search"):
         run(tmp_path, 1, name="else")
 

@@ -47,6 +47,7 @@ class AblatedRow:
         tested: their test; None where there is none (yet).
         validation: the best score of the search; None where there is none (yet).
         found: settings that were searched for, by name.
+        best_step: the meta-step of the best score of the search.
         trials: how many trials there are of each state: complete, pruned, failed.
         steps: meta-steps that the search has taken.
         nonfinite: meta-steps of the final runs whose loss or gradient was not finite.
@@ -59,6 +60,7 @@ class AblatedRow:
     tested: Tested | None = None
     validation: float | None = None
     found: Mapping[str, float]
+    best_step: int | None = None
     trials: Mapping[str, int]
     steps: int = 0
     nonfinite: int = 0
@@ -261,6 +263,7 @@ class Ablated:
         for row in self.rows:
             trials = ", ".join(f"{count} {state}" for state, count in row.trials.items())
             settings = ", ".join(f"{name} {value:.3g}" for name, value in row.found.items())
+            settings += f"; best at its meta-step {row.best_step:,}" if row.best_step else ""
             cells.append([row.name, trials or "–", f"{row.steps:,}", settings or row.failure or "not yet"])
         return cells
 
@@ -278,15 +281,17 @@ class Ablated:
         yield f"Budget, the same for every row: {self.budget}."
         searched = ", ".join(f"{row.name} {len(row.found)}" for row in self.rows if row.found)
         yield (
-            "Every row has had a random search of its own: as many trials, of as many meta-steps"
+            "Every row has had a random search of its own, all with one seed: rows whose spaces begin alike draw "
+            "alike. As many trials, of as many meta-steps"
             + (" at most (a trial is stopped early when it validates worse than the median)" if self.pruned else "")
             + (f". Spaces differ in their dimensions: {searched}." if searched else ".")
         )
         yield (
             "Final runs were trained on "
             + (
-                "training and validation classes, as in the last stage of the LEO paper; the validation that chose "
-                "their best meta-step was then of classes that they were trained on."
+                "training and validation classes, as in the last stage of the LEO paper (B.7); the validation that "
+                "chose their best meta-step was then of classes that they were trained on, so it hardly stops early. "
+                "A row whose best trial was at its best long before its end may be trained too long."
                 if self.trainval
                 else "training classes alone (the last stage of the LEO paper adds those of validation)."
             )

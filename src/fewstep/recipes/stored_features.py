@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+import torch
 
 from fewstep.data import Dataset, embeddings
 from fewstep.data.cache import cache_folder
@@ -61,14 +64,21 @@ class Embeddings(Classification):
             )
         return folder
 
+    def _digest(self) -> str:
+        """Tells features from others at the same place: of a row of every test class, as it is stored."""
+        stored = embeddings(self._place(), "test", normalise=False)
+        rows = stored.gather(stored.offsets[:-1], dtype=torch.float64)
+        return hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:8]
+
     def _normalised(self) -> bool:
         return self.normalise
 
     def _protocol(self, examples: dict[Split, Dataset]) -> dict[str, Any]:
-        of = f"published, {self.views}" if self.path is None else Path(self.path).name
-        width = examples["test"].feature_shape[0]
+        place = f"published, {self.views}" if self.path is None else Path(self.path).name
         stated = {
-            "dataset": self.dataset, "features": f"{width}-d, {of}", "features normalised": self.normalise,
+            "dataset": self.dataset,
+            "features": f"{examples['test'].feature_shape[0]}-d, {place}, {self._digest()}",
+            "features normalised": self.normalise,
             "trained on": {"train": "training classes", "trainval": "training and validation classes"}[self.train_on],
-        }  # fmt: skip
+        }
         return stated | super()._protocol(examples)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ import optuna
 import torch
 
 from fewstep.files import write_atomically
+from fewstep.processes import cores
 from fewstep.recipes import Config, Range, changed
 from fewstep.recipes.problems import Problem
 from fewstep.search import study as shared
@@ -122,10 +122,11 @@ def search(
         problem, score = _opened(plan, note)
     finally:
         torch.set_num_threads(before)
-    plan = replace(plan, higher_is_better=not problem.regression)
+    features = str(problem.protocol.get("features", ""))
+    plan = replace(plan, higher_is_better=not problem.regression, features=features)
     _claim(plan)
     if workers is None:
-        workers = 1 if config.device.startswith("cuda") else max(1, _cores() // threads)
+        workers = max(1, cores() // threads) if config.device == "cpu" else 1
     with quiet():
         study = join(plan, trials)
         look = _Look(plan, progress)
@@ -143,6 +144,7 @@ def search(
             write_table(rows_of(study, plan), plan.space, out / "trials.csv")
         look(study, at_once=True)
         found = found_in(study, plan, _protocol(plan, problem), score)
+    found = replace(found, config=replace(found.config, threads=config.threads))
     found.write(out)
     return found
 
@@ -166,10 +168,6 @@ class _Look:
             )
         )  # fmt: skip
         self.last = time.monotonic()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
@@ -260,6 +258,9 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: _Loo
                 elif ended.exitcode and not running:
                     last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
                     raise RuntimeError(f"the workers of the search failed: {last} (more in {log})")
+        left = sum(row.state in ("waiting", "running") for row in rows_of(study, plan))
+        if left:  # all workers were told to stop by somebody else
+            raise RuntimeError(f"the workers of the search have stopped, with {left} trials to go: give it again.")
     finally:
         _stop(running)
 

@@ -50,6 +50,7 @@ class Plan:
         higher_is_better: accuracy rather than error.
         heartbeat: seconds between signs of life.
         grace: seconds without one until a trial counts as killed.
+        features: what the data says of stored features, so that others at the same place are not taken for them.
     """
 
     config: Config
@@ -62,6 +63,7 @@ class Plan:
     higher_is_better: bool
     heartbeat: int
     grace: int
+    features: str = ""
 
     def draw(self, index: int) -> dict[str, float]:
         """The settings of configuration number ``index``: the same in every process."""
@@ -81,13 +83,10 @@ class Plan:
         """What all processes of a study must have in common, in JSON's types; what is drawn has no value in it."""
         ranges = {range.setting: str(range).removeprefix(f"{range.setting} ") for range in self.space}
         exact = {range.setting: [range.low, range.high, range.log] for range in self.space}
-        fixed = {n: value for n, value in settings(self.config).items() if n not in ranges}
+        fixed = {n: value for n, value in flat(self.config).items() if n not in ranges}
+        # Threads and device are of it, for a run goes on to the same bits with the same ones alone.
+        fixed |= {"--prune": self.prune, "features": self.features}
         return {"config": fixed, "space": ranges, "exact": exact, "seed": self.seed}
-
-
-def settings(config: Config) -> dict[str, Any]:
-    """A configuration by dotted names, but for what only says where and how fast it runs."""
-    return {name: value for name, value in flat(config).items() if name not in ("device", "threads")}
 
 
 @contextmanager
