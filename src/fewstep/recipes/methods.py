@@ -89,7 +89,8 @@ class Network:
                 f"{self.kind} is a network for square images; the data gives inputs of shape {list(shape)}."
             )
         if self.kind == "resnet12":
-            return ResNet12(outputs, shape[0], **({} if self.hidden is None else {"widths": self.hidden}))
+            widths: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
+            return ResNet12(outputs, shape[0], **widths)
         given = {"channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
         changes = {name: value for name, value in given.items() if value is not None}
         return conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)

@@ -24,9 +24,13 @@ from fewstep.data import (
     tiered_imagenet,
 )
 from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed
+from fewstep.training import State
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+SECONDS_BETWEEN_REPORTS = 10.0
+"""Of what takes time before meta-training begins."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +281,9 @@ class OmniglotFeatures(OmniglotImages):
 
     pretraining: Pretraining = field(default_factory=Pretraining)
     """Stage 1."""
+    layer: str = "middle"
+    """Whose activations, averaged over space, are the features: not the last one's, for there the training classes are
+    already told apart, so nothing would be left to meta-learn."""
     normalise: bool = True
     """Scale every feature vector to length 1, as the LEO authors' code does."""
 
@@ -288,15 +295,19 @@ class OmniglotFeatures(OmniglotImages):
         """
         images = {split: self.examples(split, report) for split in SPLITS}
         if extractor is None:
+            told = 0.0
 
-            def progress(done: int, total: int, metrics: dict[str, float]) -> None:
-                if done % max(1, total // 5) == 0:
+            def progress(state: State, metrics: dict[str, float]) -> None:
+                nonlocal told
+                if state.seconds - told > SECONDS_BETWEEN_REPORTS:
+                    told = state.seconds
                     shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-                    report(f"pretraining: batch {done} of {total}, {shown}")
+                    report(f"pretraining: {state.step} batches, {shown}")
 
             features, extractor = cached_features(
                 images,
                 self.pretraining,
+                self.layer,
                 normalise=self.normalise,
                 device=place.device,
                 report=report,
@@ -306,7 +317,7 @@ class OmniglotFeatures(OmniglotImages):
         else:
             kept = extractor.to(place.device)
             dataset = functools.cache(lambda split: embed(kept, images[split], device=place.device))
-        described = f"{extractor.features}-d, pooled block {self.pretraining.block} of the pre-trained network"
+        described = f"{extractor.features}-d, pooled layer {extractor.layer} of the pre-trained network"
         return Problem(
             self._source(dataset, place),
             (extractor.features,),

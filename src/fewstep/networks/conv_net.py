@@ -1,0 +1,69 @@
+"""A plain convolutional network: small enough to be trained in a minute on small images."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewstep.networks.backbone import Backbone
+
+
+@final
+class ConvNet(Backbone):
+    """Blocks of 3×3 convolution, batch normalisation and ReLU, then a linear classifier on the spatial mean.
+
+    ``h_0 = x`` · ``h_b = pool(ReLU(BN(W_b * h_{b−1})))`` · ``logits = V mean(h_B) + c``. The first blocks pool 2×2, by
+    maxima. Blocks are counted from 1 and are named ``blocks.block1``, ``blocks.block2``, ...
+
+    The normalisation is torch's own, with running statistics. The rest of the library avoids it, because it is wrong
+    at second order under ``vmap``; this network is trained by plain gradients, and is never adapted inside a task.
+
+    Args:
+        classes: outputs of the classifier.
+        channels: width of each block.
+        inputs: channels of the images.
+        pools: how many of the first blocks halve the resolution.
+
+    Raises:
+        ValueError: for no blocks, widths that are not positive, or more pools than blocks.
+    """
+
+    def __init__(
+        self, classes: int, channels: Sequence[int] = (32, 64, 128, 256), inputs: int = 1, pools: int = 3
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1:
+            raise ValueError(f"ConvNet: channels must be positive numbers, one for each block; got {tuple(channels)}.")
+        if not 0 <= pools <= len(channels):
+            raise ValueError(f"ConvNet: pools must be from 0 to the number of blocks, {len(channels)}; got {pools}.")
+        self.channels, self.inputs, self.pools = tuple(channels), inputs, pools
+        self.blocks = nn.Sequential()
+        for i, (a, b) in enumerate(zip((inputs, *channels[:-1]), channels, strict=True), start=1):
+            layers: OrderedDict[str, nn.Module] = OrderedDict()
+            layers["convolution"] = convolution = nn.Conv2d(a, b, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            layers["norm"] = nn.BatchNorm2d(b)
+            layers["relu"] = nn.ReLU(inplace=True)
+            if i <= pools:
+                layers["pool"] = nn.MaxPool2d(2)
+            self.blocks.add_module(f"block{i}", nn.Sequential(layers))
+        self.head = nn.Linear(channels[-1], classes)
+        # A network of one block has no other layer for its middle.
+        self.middle, self.last = f"blocks.block{max(1, len(channels) - 1)}", f"blocks.block{len(channels)}"
+
+    @property
+    def numbered(self) -> tuple[str, ...]:
+        """The blocks: each has one convolution."""
+        return tuple(f"blocks.{name}" for name, _ in self.blocks.named_children())
+
+    @property
+    def smallest(self) -> int:
+        """One pixel has to be left after the pools."""
+        return int(2**self.pools)
+
+    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows classes"]:
+        """Logits."""
+        logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
+        return logits

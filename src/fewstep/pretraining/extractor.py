@@ -1,0 +1,169 @@
+"""Images to feature vectors, by a trained network."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fewstep.data import l2_normalise
+from fewstep.data.views import views
+from fewstep.files import write_atomically
+from fewstep.pretraining.options import Architecture, structure, unstructure
+from fewstep.pretraining.standardised import Standardised
+
+
+class _Reached(Exception):
+    """The layer whose activations are wanted has computed them: nothing after it is needed."""
+
+    def __init__(self, activations: Tensor) -> None:
+        super().__init__("the layer has been reached")
+        self.activations = activations
+
+
+@final
+class FeatureExtractor(nn.Module):
+    """Images to feature vectors: a layer's activations, averaged over space and over views, scaled to length 1.
+
+    ``f(x) = mean over views v of mean over space of h_layer(v(x))``. Frozen: it holds no gradients, is always in
+    evaluation mode and computes in its weights' dtype, float32, unless the caller autocasts.
+
+    Args:
+        network: a trained network.
+        architecture: what it was built from.
+        layer: whose activations: ``"middle"``, ``"last"``, the number of a convolution, or a submodule's name, as
+            :meth:`Backbone.layer <fewstep.networks.backbone.Backbone.layer>` reads it.
+        views: the centre of an image; or the mean over the four corners, the centre and the mirror images of all five
+            (Qiao et al. 2018), ``"multiview"``.
+        side: of a view, in pixels. None: the whole image is the only view.
+        normalise: scale every vector to unit Euclidean length, as the LEO authors' code does.
+
+    Raises:
+        ValueError: if there is no such layer, or for ten views of whole images.
+    """
+
+    def __init__(
+        self,
+        network: Standardised,
+        architecture: Architecture,
+        layer: str = "middle",
+        *,
+        views: Literal["center", "multiview"] = "center",
+        side: int | None = None,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.layer = network.backbone.layer(layer)
+        if views == "multiview" and side is None:
+            raise ValueError("features: corners need a side, the number of pixels of a view: give one.")
+        # Channels-last, as in training: fastest on a CPU, and the format decides the last bits of the result.
+        frozen = copy.deepcopy(network).requires_grad_(False).eval()
+        self.network: Standardised = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.architecture, self.views, self.side, self.normalise = architecture, views, side, normalise
+        self.classes = int(torch.as_tensor(network.backbone.head.bias).numel())
+        # What the layer gives is known by trying: any submodule may be asked for.
+        smallest = network.backbone.smallest
+        self.features = self._pooled(torch.zeros(1, network.backbone.inputs, smallest, smallest)).shape[1]
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Evaluation mode, whatever is asked for: a frozen network's running statistics must not move."""
+        return super().train(False)
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the images."""
+        return self.network.backbone.inputs
+
+    @torch.no_grad()
+    def forward(
+        self, images: Float[Tensor, "rows channels height width"], batch: int = 512
+    ) -> Float[Tensor, "rows features"]:
+        """Features of images from 0 to 1, so many at a time.
+
+        Args:
+            images: of any floating-point dtype, on any device.
+            batch: how many views pass through the network at once.
+
+        Returns:
+            float32 ``[rows, D]`` on the extractor's device.
+
+        Raises:
+            ValueError: if the images' channels are not those the network was trained on, or they are too small.
+        """
+        if images.dim() != 4 or images.shape[1] != self.inputs:
+            raise ValueError(
+                f"features: images must be [rows, {self.inputs}, height, width], got {list(images.shape)}."
+            )
+        weight = next(self.network.parameters())
+        parts = [torch.empty(0, self.features, dtype=weight.dtype, device=weight.device)]
+        seen = 10 if self.views == "multiview" else 1
+        for part in images.split(max(1, batch // seen)):
+            x = part.to(weight)
+            shown = x[None] if self.side is None else views(x, self.side, self.views)
+            pooled = self._pooled(shown.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+            parts.append(pooled.to(weight).unflatten(0, shown.shape[:2]).mean(0))
+        features = torch.cat(parts)
+        return l2_normalise(features) if self.normalise else features
+
+    def _pooled(self, x: Tensor) -> Float[Tensor, "rows features"]:
+        def stop(module: nn.Module, arguments: Any, activations: Tensor) -> None:
+            raise _Reached(activations)
+
+        handle = self.network.backbone.get_submodule(self.layer).register_forward_hook(stop)
+        try:
+            with torch.no_grad():
+                self.network(x)
+        except _Reached as reached:
+            activations = reached.activations
+        else:
+            raise ValueError(f"features: the layer {self.layer!r} takes no part in the network's forward pass.")
+        finally:
+            handle.remove()
+        return activations if activations.dim() == 2 else activations.mean((2, 3))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and settings to a safetensors file, whole or not at all.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_atomically(path, save(weights, self.metadata()))
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "FeatureExtractor":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged or no feature extractor.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return cls.rebuilt(weights, file.metadata()).to(device)
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
+            raise ValueError(f"{path} is damaged or is no feature extractor: {error}") from error
+
+    def metadata(self) -> dict[str, str]:
+        """What :meth:`rebuilt` needs besides the weights."""
+        settings = {name: getattr(self, name) for name in ("classes", "inputs", "layer", "views", "side", "normalise")}
+        return {"fewstep": json.dumps(settings | {"architecture": unstructure(self.architecture)})}
+
+    @classmethod
+    def rebuilt(cls, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> "FeatureExtractor":
+        """An extractor from its ``state_dict`` and its :meth:`metadata`."""
+        settings: dict[str, Any] = json.loads(metadata["fewstep"])
+        architecture = structure(settings.pop("architecture"), Architecture)
+        network = Standardised(architecture.build(settings.pop("classes"), settings.pop("inputs")))
+        extractor = cls(network, architecture, **settings)
+        extractor.load_state_dict(weights)
+        return extractor
