@@ -1,11 +1,11 @@
 """Random crops, mirror images and colours for tasks of images."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Bool, Float, Int, UInt64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,7 +14,10 @@ from fewstep.data import draws
 from fewstep.data.source import TaskSource
 
 WORDS = 6
-"""Random words of an image: where the crop lies, down and across; the mirror; brightness, contrast, saturation."""
+"""Random words of an image: where the crop lies, down and across; the mirror; brightness, contrast, saturation.
+
+A place reads the upper half of its word; the lower halves of the first two are the area and the aspect of a crop.
+"""
 
 _GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
 
@@ -26,16 +29,40 @@ class Augmentation:
 
     With s the strength ``colour`` and three factors drawn from [max(0, 1 − s), 1 + s] for each image, ``x ← b x``,
     ``x ← m + c (x − m)`` with m the mean grey of the image, ``x ← g + a (x − g)`` with g the grey of each pixel (for
-    three channels), and x is clamped to [0, 1] after each. (Common libraries draw the order too.)
+    three channels), and x is clamped to [0, 1] after each. (Common libraries draw the order too, and change colours
+    after a random-sized crop: only m differs, and what is clamped.)
+
+    With ``area``, a box of the H × W pixels is resized, so that scale and aspect change as in the crops of Szegedy et
+    al. 2015 ("Going deeper with convolutions", section 6; for LEO's features, Rusu et al. 2019, appendix B.2). For a
+    share s uniform in ``area`` and a ratio ρ log-uniform in ``aspect``, the box has ``h = √(s H W / ρ)`` rows and
+    ``w = √(s H W ρ)`` columns, rounded to whole pixels, and lies anywhere in the image. Row i of S rows of the result
+    (columns likewise) is the mean of rows j of the box with weights in proportion to
+
+        ``max(0, 1 − |(i + ½) h / S − (j + ½)| / max(1, h / S))``,
+
+    which is bilinear interpolation where the box is enlarged; where it is reduced, the triangle is as much wider, so
+    that no pixel of the box is skipped (aliasing). Pixels are squares, and the box's corners are the result's (not the
+    centres of corner pixels); pixels outside of the box have weight 0. Two products with matrices do this for a batch
+    of boxes on any device, and exactly at scale 1; sampling at points, as ``grid_sample`` does, reads four pixels
+    however much a box is reduced, and also pixels beyond its edges.
+
+    Where not all ratios fit, ρ is log-uniform among those that do, or the nearest that does: s stays uniform. Common
+    libraries draw s and ρ anew until the box fits, so that large boxes are rarer (a mean share of 0.48, not 0.54, for a
+    square image and shares from 0.08), and give up for a central crop after some trials. The lighting noise along the
+    principal colours, which Qiao et al. 2018 add, is left out.
 
     Attributes:
-        crop: pixels that are added at every side before an image of the old size is cut out anywhere; 0 for none.
+        crop: pixels that are added at every side before the crop; 0 for none.
         flip: mirror left and right with probability ½.
         colour: strength of the changes of brightness, contrast and saturation; 0 for none.
         padding: what the added pixels hold: the image mirrored at its outermost pixels, or zeros.
+        area: least and largest share of the image in a random-sized crop, within (0, 1]; None for crops at scale 1.
+        aspect: least and largest ratio of width to height of a random-sized crop; read with ``area`` only.
+        side: rows and columns of the result, a crop of that size or a random-sized one resized; None keeps the image's.
 
     Raises:
-        ValueError: if ``crop`` or ``colour`` is negative, or the padding is unknown.
+        ValueError: if ``crop`` or ``colour`` is negative, the padding is unknown, ``area``, ``aspect`` or ``side`` is
+            out of range, or both ``crop`` and ``area`` are given.
     """
 
     crop: int = 0
@@ -43,6 +70,9 @@ class Augmentation:
     colour: float = 0.0
     _: KW_ONLY
     padding: Literal["reflect", "zeros"] = "reflect"
+    area: tuple[float, float] | None = None
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    side: int | None = None
 
     def __post_init__(self) -> None:
         if self.crop < 0:
@@ -51,26 +81,54 @@ class Augmentation:
             raise ValueError(f"colour must be a strength of at least 0, got {self.colour}")
         if self.padding not in ("reflect", "zeros"):
             raise ValueError(f"padding must be 'reflect' or 'zeros', not {self.padding!r}")
+        if self.area is not None and not (len(self.area) == 2 and 0 < self.area[0] <= self.area[1] <= 1):
+            raise ValueError(
+                f"area must be the least and the largest share of an image, above 0 and up to 1, got {self.area}: "
+                "(0.08, 1.0) is usual"
+            )
+        if not (len(self.aspect) == 2 and 0 < self.aspect[0] <= self.aspect[1] < float("inf")):
+            raise ValueError(
+                f"aspect must be the least and the largest ratio of width to height, above 0, got {self.aspect}: "
+                "(3/4, 4/3) is usual"
+            )
+        if self.side is not None and self.side < 1:
+            raise ValueError(f"side must be at least 1 pixel, got {self.side}: leave it out to keep the images' size")
+        if self.area is not None and self.crop:
+            raise ValueError(
+                f"crop = {self.crop} adds pixels around the image, and the random-sized crops of area = {self.area} "
+                "have no use for them: set crop to 0, or leave area out"
+            )
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether images stay as they are."""
+        return not (self.crop or self.flip or self.colour or self.area or self.side)
 
     def __call__(
         self, images: Float[Tensor, "*rows channels height width"], words: UInt64[np.ndarray, "*rows words"]
-    ) -> Float[Tensor, "*rows channels height width"]:
+    ) -> Float[Tensor, "*rows channels new_height new_width"]:
         """The images, each changed by its own draw.
+
+        Colours keep the memory format; images that are cropped or mirrored come out contiguous. An image does not
+        depend on the others of its batch, but for the rounding of sums.
 
         Args:
             images: from 0 to 1 where ``colour`` is not 0.
             words: uniform words, ``WORDS`` for each image. What one kind of change does depends on its own words only.
 
         Raises:
-            ValueError: if the images are smaller than the reflected border, or their colours cannot be changed.
+            ValueError: if the images are smaller than the reflected border or than the crop, or their colours cannot be
+                changed.
         """
         flat = images.reshape(-1, *images.shape[-3:])
         drawn = words.reshape(-1, WORDS)
         if self.colour:
             flat = self._coloured(flat, drawn[:, 3:])
-        if self.crop or self.flip:
+        if self.area:
+            flat = self._resized(flat, drawn[:, :3], self.area)
+        elif self.crop or self.flip or self.side:
             flat = self._moved(flat, drawn[:, :3])
-        return flat.reshape(images.shape)
+        return flat.reshape(*images.shape[:-2], *flat.shape[-2:])
 
     def _coloured(
         self, x: Float[Tensor, "n channels height width"], words: UInt64[np.ndarray, "n 3"]
@@ -96,26 +154,90 @@ class Augmentation:
 
     def _moved(
         self, x: Float[Tensor, "n channels height width"], words: UInt64[np.ndarray, "n 3"]
-    ) -> Float[Tensor, "n channels height width"]:
+    ) -> Float[Tensor, "n channels new_height new_width"]:
         """Crop and mirror as one reading of the pixels, without a padded copy."""
         n, channels, height, width = x.shape
+        rows, columns = self.side or height, self.side or width
         if self.padding == "reflect" and self.crop >= min(height, width):
             raise ValueError(
                 f"images of {height} × {width} pixels have no {self.crop} to reflect: lower crop, or pad with zeros"
             )
-        shift = draws.below(words[:, :2], 2 * self.crop + 1) - self.crop
-        down = np.arange(height) + shift[:, 0, None]
-        across = np.arange(width) + shift[:, 1, None]
+        places = np.array([height - rows, width - columns]) + 2 * self.crop + 1
+        if places.min() < 1:
+            raise ValueError(
+                f"images of {height} × {width} pixels with {self.crop} added at every side have no crop of {rows} × "
+                f"{columns}: lower side, raise crop, or give area, whose crops are resized"
+            )
+        shift = draws.below(words[:, :2], places) - self.crop
+        down = np.arange(rows) + shift[:, 0, None]
+        across = np.arange(columns) + shift[:, 1, None]
         if self.flip:
-            mirrored = draws.below(words[:, 2, None], 2) == 1
-            across = np.where(mirrored, across[:, ::-1], across)
+            across = np.where(_mirrored(words), across[:, ::-1], across)
         y, x_ = (torch.from_numpy(_inside(place, size)) for place, size in ((down, height), (across, width)))
-        pixel = (y[:, :, None] * width + x_[:, None, :]).reshape(n, 1, height * width).to(x.device)
-        moved = x.reshape(n, channels, height * width).gather(2, pixel.expand(-1, channels, -1)).reshape(x.shape)
+        pixel = (y[:, :, None] * width + x_[:, None, :]).reshape(n, 1, rows * columns).to(x.device)
+        moved = x.reshape(n, channels, height * width).gather(2, pixel.expand(-1, channels, -1))
+        moved = moved.reshape(n, channels, rows, columns)
         if self.padding == "zeros" and self.crop:
             there = ((down >= 0) & (down < height))[:, :, None] & ((across >= 0) & (across < width))[:, None, :]
             moved = moved * torch.from_numpy(there[:, None]).to(moved)
         return moved
+
+    def _resized(
+        self, x: Float[Tensor, "n channels height width"], words: UInt64[np.ndarray, "n 3"], area: tuple[float, float]
+    ) -> Float[Tensor, "n channels new_height new_width"]:
+        """Box, resizing and mirror as a product of each image with two matrices, one for rows and one for columns."""
+        height, width = x.shape[2:]
+        extent, start = _boxes(words[:, :2], (height, width), area, self.aspect)
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # 16 bits are too few for the weights
+        down = _bilinear(start[:, 0], extent[:, 0], height, self.side or height)
+        across = _bilinear(start[:, 1], extent[:, 1], width, self.side or width)
+        if self.flip:
+            across = across._replace(centre=np.where(_mirrored(words), across.centre[:, ::-1], across.centre))
+        resized = down.weights(exact)[:, None] @ exact @ across.weights(exact).mT[:, None]
+        return resized.to(x.dtype)
+
+
+def _mirrored(words: UInt64[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n 1"]:
+    """Which images are seen in the mirror."""
+    mirrored: NDArray[np.bool_] = draws.below(words[:, 2:], 2) == 1
+    return mirrored
+
+
+def _boxes(
+    words: UInt64[np.ndarray, "n 2"], size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[Int[np.ndarray, "n 2"], Int[np.ndarray, "n 2"]]:
+    """Extent and first pixel of random boxes, down and across, in images of a size (rows, columns)."""
+    lower = words << np.uint64(32)
+    share = draws.uniform(lower[:, 0], *area)
+    # h ≤ H if and only if ρ ≥ s W / H, and w ≤ W if and only if ρ ≤ W / (s H). A share up to 1 leaves W / H at least.
+    square = np.log(size[1] / size[0])
+    low, high = (np.clip(np.log(end), square + np.log(share), square - np.log(share)) for end in aspect)
+    root = np.exp((low + (high - low) * draws.uniform(lower[:, 1], 0.0, 1.0)) / 2)
+    side = np.sqrt(share * size[0] * size[1])
+    extent = np.clip(np.rint(np.stack([side / root, side * root], 1)), 1, size).astype(np.int64)
+    return extent, draws.below(words, np.array(size) - extent + 1)
+
+
+class _Triangles(NamedTuple):
+    """Bilinear weights before they are spread out, in integers: lengths are in pixels / (2 × pixels of the result)."""
+
+    centre: Int[np.ndarray, "n out"]
+    place: Float[np.ndarray, "n size"]
+    reach: Int[np.ndarray, " n"]
+
+    def weights(self, like: Tensor) -> Float[Tensor, "n out size"]:
+        """``max(0, reach − |centre − place|)``, each row divided by its sum: exact ones and zeros at scale 1."""
+        centre, place, reach = (torch.from_numpy(part).to(like) for part in self)
+        weights = (centre[:, :, None] - place[:, None]).abs_().neg_().add_(reach[:, None, None]).clamp_(min=0)
+        return weights.div_(weights.sum(-1, keepdim=True))
+
+
+def _bilinear(start: Int[np.ndarray, " n"], extent: Int[np.ndarray, " n"], size: int, out: int) -> _Triangles:
+    """How ``out`` pixels read ``extent`` pixels of ``size`` from ``start`` on; the others are infinitely far away."""
+    pixel = np.arange(size) - start[:, None]
+    place = np.where((pixel >= 0) & (pixel < extent[:, None]), (2.0 * pixel + 1) * out, np.inf)
+    centre = np.arange(1, 2 * out, 2) * extent[:, None]
+    return _Triangles(centre, place, 2 * np.maximum(extent, out))
 
 
 def _inside(place: Int[np.ndarray, "n size"], size: int) -> Int[np.ndarray, "n size"]:
@@ -186,7 +308,7 @@ class Augmented:
         return Task(self._changed(support, step, slice_, "support"), self._changed(query, step, slice_, "query"))
 
     def _changed(self, batch: Batch, step: int, slice_: slice | None, part: str) -> Batch:
-        if self.augmentation == Augmentation(padding=self.augmentation.padding):
+        if self.augmentation.changes_nothing:
             return batch
         if batch.x.ndim != 5:
             raise ValueError(
