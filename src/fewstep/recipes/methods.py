@@ -89,8 +89,8 @@ class Network:
                 f"{self.kind} is a network for square images; the data gives inputs of shape {list(shape)}."
             )
         if self.kind == "resnet12":
-            widths: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
-            return ResNet12(outputs, shape[0], **widths)
+            own: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
+            return ResNet12(outputs, shape[0], **own)
         given = {"channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
         changes = {name: value for name, value in given.items() if value is not None}
         return conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
