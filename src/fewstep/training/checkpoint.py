@@ -53,7 +53,7 @@ def save_checkpoint(
     if optimiser is not None:
         names = [name for name, _ in learner.named_parameters()]
         for i, moments in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{names[i]}/{key}": value for key, value in moments.items()}
+            tensors |= {f"optimiser/{names[i]}/{key}": value.contiguous() for key, value in moments.items()}
     # repr of a float, which JSON writes, reads back as the same float: counters and sums survive exactly.
     write_atomically(path, save(tensors, {"fewstep": json.dumps(asdict(state))}))
 
