@@ -13,7 +13,9 @@ SMOOTHING = 0.98
 
 
 @contextmanager
-def training_bar(console: Console, steps: int) -> Iterator[Callable[[State, dict[str, float]], None]]:
+def training_bar(
+    console: Console, steps: int, what: str = "meta-training"
+) -> Iterator[Callable[[State, dict[str, float]], None]]:
     """A bar with smoothed loss and score, steps per second, time left, and the best validation so far."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
@@ -21,7 +23,7 @@ def training_bar(console: Console, steps: int) -> Iterator[Callable[[State, dict
     )  # fmt: skip
     smooth: dict[str, float] = {}
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("meta-training", total=steps, text="")
+        bar = progress.add_task(what, total=steps, text="")
 
         def advance(state: State, metrics: dict[str, float]) -> None:
             for name in metrics:

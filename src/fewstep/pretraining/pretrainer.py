@@ -123,22 +123,20 @@ class Pretrainer:
         self.network.train()
         with self.batches.ahead(state.step, self.total) as fetch:
             while not state.finished:
-                began, waited, seen = time.perf_counter(), self.waited, []
+                began, seen = time.perf_counter(), []
                 until = min(state.step + LOOKED_AT, (state.step // len(self.batches) + 1) * len(self.batches))
                 while state.step < until:
                     seen.append(self._step(*self._fetched(fetch)))
                     state.step += 1
                 values = self._looked_at(torch.stack(seen))
                 state.seconds += time.perf_counter() - began
-                state.sums["waiting"] = state.sums.get("waiting", 0.0) + self.waited - waited
+                if epoch_ended := state.step % len(self.batches) == 0:
+                    self._epoch_ended()
+                if epoch_ended or time.perf_counter() - saved > self.checkpoint_seconds:
+                    self._save()
+                    saved = time.perf_counter()
                 if progress is not None:
                     progress(state, values)
-                if state.step % len(self.batches) == 0:
-                    self._epoch_ended()
-                elif time.perf_counter() - saved < self.checkpoint_seconds:
-                    continue
-                self._save()
-                saved = time.perf_counter()
         if self.folder is not None:
             load_checkpoint(self.folder / "best.safetensors", self.network)
         return self.network.eval()
@@ -194,9 +192,8 @@ class Pretrainer:
         means = {name: state.sums[name] / state.summed for name in ("loss", "accuracy")}
         rate = {"rate": self.options.rate_at(state.step - 1, self.total)}
         if self.metrics is not None:
-            # Seconds are not a function of the seed, so they are not in the log; report.md has them.
             self.metrics.add(state.step, "train", means | rate)
-        state.sums, state.summed = {"waiting": state.sums["waiting"]}, 0
+        state.sums, state.summed = {}, 0
         scores = self._validated()
         score = next(iter(scores.values()), None)
         if self.metrics is not None and scores:
