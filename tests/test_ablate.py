@@ -17,10 +17,10 @@ from fewstep.ablate import Ablated, ablate
 from fewstep.ablate_command import ablate as command
 from fewstep.ablation.paper import TABLE_2, order
 from fewstep.evaluation.tested import Tested as OneTest
+from fewstep.place import Place
 from fewstep.processes import Job
 from fewstep.recipes import RECIPES, Config, Range, changed
 from fewstep.recipes.ablations import table_2
-from fewstep.recipes.problems import Place
 from fewstep.recipes.stored_features import Embeddings
 from fewstep.repeat import Repeated
 from fewstep.run import Run, stored_config

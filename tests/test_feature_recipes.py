@@ -10,10 +10,10 @@ import torch
 
 import fewstep
 from fewstep.core import Differentiate
+from fewstep.place import Place
 from fewstep.recipes import RECIPES, Config, Range, changed
 from fewstep.recipes.ablations import table_2
 from fewstep.recipes.methods import Leo, MetaSgd
-from fewstep.recipes.problems import Place
 from fewstep.recipes.stored_features import Embeddings
 from fewstep.repeat import repeat
 from fewstep.run import Run

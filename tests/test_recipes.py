@@ -10,9 +10,10 @@ import torch
 
 from fewstep.core import Differentiate
 from fewstep.data import Augmentation, Dataset
+from fewstep.place import Place
 from fewstep.recipes import RECIPES, Config, problems
 from fewstep.recipes.config import from_json, to_json
-from fewstep.recipes.problems import CifarImages, ImageNetImages, Place, Problem
+from fewstep.recipes.problems import CifarImages, ImageNetImages, Problem
 from fewstep.training import Training
 
 HERE = Place(torch.device("cpu"), torch.float32)

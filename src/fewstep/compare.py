@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fewstep.data import TaskSource
+from fewstep.environment import machine
 from fewstep.evaluation import evaluate, inner_steps
 from fewstep.evaluation.comparison import Compared, Comparison
 from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE
@@ -29,7 +30,7 @@ from fewstep.evaluation.modes import descents
 from fewstep.evaluation.same_tasks import told_apart
 from fewstep.recipes import RECIPES, Config, flat
 from fewstep.recipes.problems import Split
-from fewstep.run import TEST_BATCH, Run, environment, stored_config
+from fewstep.run import TEST_BATCH, Run, stored_config
 from fewstep.training.checkpoint import read_state
 from fewstep.training.trainer import Progress
 
@@ -145,12 +146,11 @@ def compare(
                 judged.write(kept)
             # A label depends on what else is compared.
             judgements.append(replace(judged, method=replace(judged.method, label=label)))
-        machine = str(environment(entries[0].config)["machine"])
     finally:
         torch.set_num_threads(threads)
     rows = [judged.method for judged in judgements] + [row for judged in judgements for row in judged.baselines]
     first = judgements[0]
-    comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine, threads)
+    comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine(), threads)
     comparison.write(folder)
     return comparison
 

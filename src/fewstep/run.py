@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +17,7 @@ from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
 from fewstep.core.heads import GeneratedHead
 from fewstep.data import Dataset, TaskSource, mean_input
+from fewstep.environment import environment
 from fewstep.evaluation import Evaluation, all_baselines, descending, evaluate, settle
 from fewstep.evaluation.evaluate import ADAPTED, Statistics
 from fewstep.evaluation.report import report
@@ -80,7 +75,8 @@ class Run:
             )
         run = cls(config, folder, note)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "environment.json", json.dumps(environment(config), indent=2) + "\n")
+        facts = environment(config.device, config.dtype)
+        write_atomically(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
         problem = run.problem
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape["normalise"] = problem.normalise
@@ -308,30 +304,3 @@ def load(folder: str | Path) -> FewShotClassifier:
 
 def _no_data(*_: Any, **__: Any) -> TaskSource:
     raise AssertionError("a loaded classifier has no tasks")
-
-
-def environment(config: Config) -> dict[str, Any]:
-    """What a result depends on besides its configuration."""
-    packages = ("fewstep", "torch", "numpy", "safetensors", "pillow")
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "commit": _commit(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "device": config.device,
-        "dtype": config.dtype,
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that the package runs from, with "+" when it has been changed; None elsewhere."""
-    here = Path(__file__).parent
-    try:
-        ask = ["git", "-C", str(here)]
-        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        dirty = subprocess.run([*ask, "status", "--porcelain", "."], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cattrs
-import torch
 import tyro
 from cattrs.strategies import configure_tagged_union
 
-from fewstep.allocator import keep_freed_memory
 from fewstep.evaluation.evaluate import Statistics
+from fewstep.place import Place, place
 from fewstep.recipes.methods import (
     Anil,
     Imaml,
@@ -30,7 +29,6 @@ from fewstep.recipes.problems import (
     ImageNetImages,
     OmniglotFeatures,
     OmniglotImages,
-    Place,
     SinusoidTasks,
 )
 from fewstep.recipes.stored_features import Embeddings
@@ -89,17 +87,7 @@ class Config:
         Raises:
             ValueError: for a device that is not there.
         """
-        keep_freed_memory()
-        if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"threads must be at least 1, got {self.threads}.")
-            torch.set_num_threads(self.threads)
-        try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-        return Place(device, getattr(torch, self.dtype))
+        return place(self.device, self.dtype, self.threads)
 
 
 def _converter() -> cattrs.Converter:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-import torch
-
 from fewstep.data import (
     Augmentation,
     Augmented,
@@ -23,6 +21,7 @@ from fewstep.data import (
     omniglot,
     tiered_imagenet,
 )
+from fewstep.place import Place
 from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed
 from fewstep.training import State
 
@@ -31,19 +30,6 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 SECONDS_BETWEEN_REPORTS = 10.0
 """Of what takes time before meta-training begins."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and in what precision to compute.
-
-    Attributes:
-        device: of tasks and meta-parameters.
-        dtype: of tasks and meta-parameters.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
