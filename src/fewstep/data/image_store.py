@@ -2,7 +2,8 @@
 
 A store is a folder ``<name>-<hash>`` of the cache: ``images.npy``, uint8 ``[n, channels, height, width]`` in the order
 of the classes, and ``index.json``, which says what it holds and what it was made of. The hash is of the latter, so
-what is found under a name is what would be made.
+what is found under a name is what would be made. Where damaged images are skipped, which is known only when all have
+been decoded, they are rows of zeros, and ``skipped.json`` says which they are and why: the name need not know.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from fewstep.data.cache import cache_folder
 from fewstep.data.dataset import Dataset
+from fewstep.data.images import DamagedImage
 from fewstep.files import write_atomically
 
 try:
@@ -33,6 +35,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _FORMAT = 1  # of the store itself
+_SKIPPED = "skipped.json"
 _TOGETHER = 512  # images that are decoded before they are written
 _SECONDS = 10.0  # between two reports
 
@@ -53,6 +56,8 @@ class ImageSource:
             number, and the release of Pillow where images are decoded or reduced by it.
         open: called once when the store is made. What it returns gives image i, from 0, in the order of the classes,
             and is called by several threads at once.
+        skips: an image that raises :class:`DamagedImage` is left out, and listed, instead of ending the making. What
+            decides whether it does belongs to ``made_of``.
     """
 
     name: str
@@ -61,6 +66,7 @@ class ImageSource:
     shape: tuple[int, int, int]
     made_of: Mapping[str, Any]
     open: Callable[[], Callable[[int], UInt8[np.ndarray, "channels height width"]]]
+    skips: bool = False
 
     @property
     def index(self) -> dict[str, Any]:
@@ -72,7 +78,7 @@ class ImageSource:
             "made_of": dict(self.made_of),
             "class_names": list(self.class_names),
             "counts": list(self.counts),
-        }
+        } | ({"skips": True} if self.skips else {})
 
     @property
     def folder(self) -> str:
@@ -82,7 +88,10 @@ class ImageSource:
 
 
 def find_store(source: ImageSource, *, cache: str | Path | None = None) -> Dataset | None:
-    """All classes of a store that is there; None if there is none, or none that can be used."""
+    """All classes of a store that is there, without the images that were skipped.
+
+    None if there is none, or none that can be used.
+    """
     folder = cache_folder(cache) / source.folder
     try:
         if json.loads((folder / "index.json").read_text()) != source.index:
@@ -90,13 +99,35 @@ def find_store(source: ImageSource, *, cache: str | Path | None = None) -> Datas
         images: NDArray[np.generic] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         if images.dtype != np.uint8 or list(images.shape) != source.index["shape"]:
             raise ValueError(f"its images are {images.dtype} {list(images.shape)}")
+        skipped = list(_read_skipped(source, folder))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:
         _log.info("the image store %s cannot be used (%s); it is made again", folder, error)
         return None
     offsets = np.concatenate([[0], np.cumsum(source.counts)])
-    return Dataset.from_sorted(images, offsets, source.class_names, name=source.name)
+    dataset = Dataset.from_sorted(images, offsets, source.class_names, name=source.name)
+    if not skipped:
+        return dataset
+    kept = np.delete(np.arange(len(dataset)), skipped)
+    return replace(dataset, order=kept, offsets=np.searchsorted(kept, offsets))
+
+
+def skipped_images(source: ImageSource, *, cache: str | Path | None = None) -> dict[int, str]:
+    """The images that its store, which is there, has left out, and what is wrong with each."""
+    return _read_skipped(source, cache_folder(cache) / source.folder)
+
+
+def _read_skipped(source: ImageSource, folder: Path) -> dict[int, str]:
+    if not source.skips:
+        return {}
+    listed = json.loads((folder / _SKIPPED).read_text())
+    if not isinstance(listed, dict) or not all(key.isdecimal() for key in listed):
+        raise ValueError(f"its {_SKIPPED} is no list of images")
+    skipped = {int(key): str(reason) for key, reason in listed.items()}
+    if max(skipped, default=-1) >= sum(source.counts):
+        raise ValueError(f"its {_SKIPPED} lists images that it does not hold")
+    return skipped
 
 
 def image_store(
@@ -184,7 +215,9 @@ def _make(source: ImageSource, root: Path, say: Callable[[str], None]) -> None:
     part, aside = (root / f".{source.folder}.{secrets.token_hex(4)}.part" for _ in range(2))
     part.mkdir()
     try:
-        _write_images(source, part / "images.npy", say)
+        skipped = _write_images(source, part / "images.npy", say)
+        if source.skips:
+            write_atomically(part / _SKIPPED, json.dumps(skipped))
         write_atomically(part / "index.json", json.dumps(source.index))
         try:
             part.rename(target)
@@ -198,14 +231,17 @@ def _make(source: ImageSource, root: Path, say: Callable[[str], None]) -> None:
             shutil.rmtree(rest, ignore_errors=True)
 
 
-def _write_images(source: ImageSource, path: Path, say: Callable[[str], None]) -> None:
-    n = sum(source.counts)
+def _write_images(source: ImageSource, path: Path, say: Callable[[str], None]) -> dict[int, str]:
+    """Write the images; those that were skipped, and why."""
+    n, skipped = sum(source.counts), dict[int, str]()
     started = told = time.monotonic()
     with path.open("wb") as file, ThreadPoolExecutor() as pool:
         say(f"{source.name}: reading {n:,} images, once, into {path.parent.parent}")
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, *source.shape)}
         np.lib.format.write_array_header_1_0(file, header)
         read = _of_source(source.open)()
+        if source.skips:
+            read = _or_zeros(read, source.shape, skipped)
         for start in range(0, n, _TOGETHER):
             for image in pool.map(_of_source(read), range(start, min(n, start + _TOGETHER))):
                 if image.dtype != np.uint8 or image.shape != source.shape:
@@ -219,6 +255,18 @@ def _write_images(source: ImageSource, path: Path, say: Callable[[str], None]) -
         file.flush()
         os.fsync(file.fileno())
     say(f"{source.name}: {n:,} images read in {time.monotonic() - started:.0f} s")
+    return dict(sorted(skipped.items()))
+
+
+def _or_zeros(read: Callable[[int], Any], shape: tuple[int, ...], skipped: dict[int, str]) -> Callable[[int], Any]:
+    def tried(i: int) -> Any:
+        try:
+            return read(i)
+        except DamagedImage as error:
+            skipped[i] = error.reason
+            return np.zeros(shape, np.uint8)
+
+    return tried
 
 
 def _of_source(function: Callable[..., Any]) -> Callable[..., Any]:
