@@ -25,6 +25,8 @@ from fewstep.recipes import RECIPES, Config, Recipe, to_json
 USAGE = """\
 [bold]fewstep[/]: learning to adapt in a few steps from a few examples
 
+  [bold]fewstep pretrain[/] DATASET \[…]     train a network on images, for its features
+  [bold]fewstep embed[/] RUN DATASET \[…]    features of images, by such a network
   [bold]fewstep train[/] RECIPE \\[options]    meta-train and test; --resume RUN goes on
   [bold]fewstep evaluate[/] RUN \\[options]    test a trained run beside baselines
   [bold]fewstep compare[/] RUN RECIPE …      several methods on the same tasks
@@ -270,12 +272,14 @@ def show(recipe: tyro.conf.Positional[str]) -> None:
     console.print_json(to_json(config))
 
 
-_ON_RECIPES = {
+_OF_ARGUMENTS = {
+    "pretrain": "fewstep.pretrain_command:pretrain",
+    "embed": "fewstep.embed_command:embed",
     "search": "fewstep.search_command:search",
     "repeat": "fewstep.repeat_command:repeat",
     "ablate": "fewstep.ablate_command:ablate",
 }
-"""Commands that take a recipe and changes to it, as train does; each is imported when it is given."""
+"""Commands whose options depend on their first argument, as those of train do; each is imported when it is given."""
 
 _FUNCTIONS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate, "compare": compare, "predict": predict, "list": list_recipes, "show": show,
@@ -300,8 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             list_recipes()
         elif command == "train":
             train(rest)
-        elif command in _ON_RECIPES:
-            module, _, function = _ON_RECIPES[command].partition(":")
+        elif command in _OF_ARGUMENTS:
+            module, _, function = _OF_ARGUMENTS[command].partition(":")
             getattr(importlib.import_module(module), function)(rest)
         elif command == "data":
             from fewstep.data_commands import COMMANDS
@@ -311,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tyro.cli(_FUNCTIONS[command], args=rest, prog=f"fewstep {command}")
         else:
             raise ValueError(
-                f"there is no command {command!r}; the commands are train, {', '.join(_ON_RECIPES)}, data, "
+                f"there is no command {command!r}; the commands are train, {', '.join(_OF_ARGUMENTS)}, data, "
                 f"{', '.join(_FUNCTIONS)}."
             )
     except (ValueError, OSError, FloatingPointError) as error:

@@ -69,7 +69,8 @@ class FeatureExtractor(nn.Module):
         self.classes = int(torch.as_tensor(network.backbone.head.bias).numel())
         # What the layer gives is known by trying: any submodule may be asked for.
         smallest = network.backbone.smallest
-        self.features = self._pooled(torch.zeros(1, network.backbone.inputs, smallest, smallest)).shape[1]
+        weight = next(network.parameters())
+        self.features = self._pooled(weight.new_zeros(1, network.backbone.inputs, smallest, smallest)).shape[1]
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Evaluation mode, whatever is asked for: a frozen network's running statistics must not move."""
@@ -99,6 +100,12 @@ class FeatureExtractor(nn.Module):
         if images.dim() != 4 or images.shape[1] != self.inputs:
             raise ValueError(
                 f"features: images must be [rows, {self.inputs}, height, width], got {list(images.shape)}."
+            )
+        shorter, smallest = min(*images.shape[2:], self.side or images.shape[-1]), self.network.backbone.smallest
+        if shorter < smallest:
+            raise ValueError(
+                f"features: views must have {smallest} pixels or more on either side, got {shorter}; "
+                "enlarge the images, or give a larger side."
             )
         weight = next(self.network.parameters())
         parts = [torch.empty(0, self.features, dtype=weight.dtype, device=weight.device)]
@@ -163,7 +170,9 @@ class FeatureExtractor(nn.Module):
         """An extractor from its ``state_dict`` and its :meth:`metadata`."""
         settings: dict[str, Any] = json.loads(metadata["fewstep"])
         architecture = structure(settings.pop("architecture"), Architecture)
-        network = Standardised(architecture.build(settings.pop("classes"), settings.pop("inputs")))
+        # The first weights are overwritten: drawing them must not move the caller's random state.
+        with torch.random.fork_rng(devices=[]):
+            network = Standardised(architecture.build(settings.pop("classes"), settings.pop("inputs")))
         extractor = cls(network, architecture, **settings)
         extractor.load_state_dict(weights)
         return extractor

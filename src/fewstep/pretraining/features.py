@@ -17,11 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fewstep.data import Augmentation, Dataset, l2_normalise
+from fewstep.core import generator
+from fewstep.data import Augmentation, Dataset, draws, l2_normalise
 from fewstep.data.cache import cache_folder
+from fewstep.data.views import views
 from fewstep.files import write_atomically
 from fewstep.networks.backbone import Backbone
 from fewstep.networks.conv_net import ConvNet
+from fewstep.networks.resnet9 import ResNet9
+from fewstep.networks.resnet12 import ResNet12
+from fewstep.networks.wide_resnet import WideResNet
 from fewstep.pretraining.extractor import FeatureExtractor
 from fewstep.pretraining.options import Pretraining
 from fewstep.pretraining.pretrainer import Progress, pretrain
@@ -31,7 +36,10 @@ _log = logging.getLogger(__name__)
 
 _Split = TypeVar("_Split", bound=str)
 
-_SOURCES = (Backbone, ConvNet, Standardised, Pretraining, Augmentation, pretrain, l2_normalise, write_atomically)
+_SOURCES = (
+    Backbone, ConvNet, ResNet9, ResNet12, WideResNet, Standardised, Pretraining, Dataset, Augmentation, draws.words,
+    generator, views, pretrain, l2_normalise,
+)  # fmt: skip
 """One object of each module whose source decides the features' bits, beside this one."""
 
 

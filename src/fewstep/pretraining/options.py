@@ -3,10 +3,11 @@
 import math
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import cattrs
 import torch
+from cattrs.v import format_exception
 from torch import nn
 
 from fewstep.data import Augmentation
@@ -37,6 +38,9 @@ class Architecture:
     """Probability with which an activation inside a residual block is dropped in training (wrn)."""
     strides: tuple[int, int, int] = (1, 2, 2)
     """By how much each group of blocks reduces the resolution (wrn)."""
+
+    def __post_init__(self) -> None:
+        _check_choices("architecture", self)
 
     def build(self, classes: int, inputs: int) -> Backbone:
         """The network, with first weights from torch's global generator.
@@ -87,6 +91,7 @@ class Pretraining:
     instructions for it (then about twice as fast), else float32."""
 
     def __post_init__(self) -> None:
+        _check_choices("pretraining", self)
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"pretraining: {name} must be at least 1, got {getattr(self, name)}.")
@@ -148,9 +153,22 @@ def structure(values: Any, kind: type[_T]) -> _T:
     """
     try:
         return _CONVERTER.structure(values, kind)
-    except (cattrs.BaseValidationError, KeyError) as error:
-        what = cattrs.transform_error(error) if isinstance(error, cattrs.BaseValidationError) else [repr(error)]
+    except (cattrs.BaseValidationError, KeyError, TypeError, AttributeError) as error:
+        validation = isinstance(error, cattrs.BaseValidationError)
+        what = cattrs.transform_error(error, format_exception=_said) if validation else [repr(error)]
         raise ValueError(f"no settings of {kind.__name__}: {'; '.join(what)}") from error
+
+
+def _said(error: BaseException, kind: type | None) -> str:
+    """cattrs' words; and those of a settings' own check, which names no kind, where cattrs says no more than so."""
+    return str(error) if isinstance(error, ValueError) and kind is None else format_exception(error, kind)
+
+
+def _check_choices(owner: str, settings: Any) -> None:
+    """Refuse a word that is none of those a field takes: it would silently mean the last of them."""
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
+            raise ValueError(f"{owner}: {name} must be one of {get_args(hint)}, got {getattr(settings, name)!r}.")
 
 
 def _half_cosine(share: float) -> float:

@@ -104,6 +104,7 @@ class Pretrainer:
         self.optimiser = self.options.make_optimiser(self.parameters)
         self.state, self.waited = State(), 0.0
         self.metrics: Metrics | None = None
+        self._best: dict[str, Tensor] | None = None  # where there is no folder to keep it
         if folder is not None:
             if (folder / "last.safetensors").exists():
                 self.state = load_checkpoint(folder / "last.safetensors", self.network, self.optimiser)
@@ -139,6 +140,8 @@ class Pretrainer:
                     progress(state, values)
         if self.folder is not None:
             load_checkpoint(self.folder / "best.safetensors", self.network)
+        elif self._best is not None:
+            self.network.load_state_dict(self._best)
         return self.network.eval()
 
     def _fetched(self, fetch: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -169,8 +172,10 @@ class Pretrainer:
         if not self.drops:
             yield
             return
+        seed = generator(self.seed, self.state.step, "pretraining dropout").initial_seed()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(generator(self.seed, self.state.step, "pretraining dropout").initial_seed())
+            # torch.manual_seed seeds every accelerator too, whose states are not put back.
+            (torch.manual_seed if self.device.type == "cuda" else torch.default_generator.manual_seed)(seed)
             yield
 
     def _looked_at(self, seen: Float[Tensor, "steps 2"]) -> dict[str, float]:
@@ -202,6 +207,8 @@ class Pretrainer:
             state.best, state.best_step, state.stale = score, state.step, 0
             if self.folder is not None:
                 save_checkpoint(self.folder / "best.safetensors", self.network, state)
+            elif score is not None:
+                self._best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         else:
             state.stale += 1
         state.finished = state.step >= self.total or 0 < self.patience <= state.stale
@@ -284,7 +291,8 @@ def _initial(dataset: Dataset, options: Pretraining, seed: int) -> Standardised:
         )
     # On the CPU whatever the device, without touching the caller's random state.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, 0, "pretraining weights").initial_seed())
+        # Not torch.manual_seed, which seeds every accelerator too.
+        torch.default_generator.manual_seed(generator(seed, 0, "pretraining weights").initial_seed())
         network = Standardised(options.network.build(dataset.classes, dataset.feature_shape[0]))
     smallest = network.backbone.smallest
     if min(dataset.feature_shape[1:]) < smallest:
