@@ -32,6 +32,35 @@ def drawn(down: int, across: int, mirrored: bool, crop: int) -> np.ndarray:
     return np.array([places + [0] * (WORDS - 3)], np.uint64)
 
 
+def box(top: int, left: int, extent: tuple[int, int], size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
+    """Words of one image whose crop of that extent begins there."""
+    places = [word_of(place, all_ - own + 1) for place, own, all_ in zip((top, left), extent, size, strict=True)]
+    return np.array([[*places, word_of(mirrored, 2)] + [0] * (WORDS - 3)], np.uint64)
+
+
+def fixed(extent: tuple[int, int], size: tuple[int, int], **others: object) -> Augmentation:
+    """Random-sized crops that all have one extent."""
+    share, ratio = extent[0] * extent[1] / (size[0] * size[1]), extent[1] / extent[0]
+    return Augmentation(area=(share, share), aspect=(ratio, ratio), **others)
+
+
+def first_and_last(change: Augmentation, w: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """First and last row and column of boxes: what is enlarged to the old size keeps the pixels of its corners."""
+    x = torch.arange(float(size[0] * size[1]), dtype=torch.float64).reshape(1, *size).expand(len(w), 1, *size)
+    seen = change(x, w).flatten(1)[:, [0, -1]].round().long().numpy()
+    first, last = np.stack(np.divmod(seen, size[1]), -1).swapaxes(0, 1)
+    return first, last
+
+
+def assert_spread(values: np.ndarray, low: float, high: float, slack: float) -> None:
+    """Uniform from low to high but for a rounding: the distance of distribution functions (Kolmogorov, p < 1e-5)."""
+    assert low - slack <= values.min()
+    assert values.max() <= high + slack
+    unit = np.sort((values - low) / (high - low))
+    apart = np.abs(unit - (np.arange(len(unit)) + 0.5) / len(unit)).max()
+    assert apart < 2.5 / len(unit) ** 0.5 + slack / (high - low)
+
+
 def sampler(**changed: object) -> EpisodeSampler:
     store = images(4 * 9, 3, 6, 7).float()
     dataset = Dataset.from_sorted(store, np.arange(5) * 9)
@@ -84,6 +113,99 @@ def test_properties_of_moves(seed: int, crop: int, flip: bool, level: float) -> 
     assert torch.equal(mirror(mirror(x, w), w), x)
     assert torch.equal(move(x, w)[3:4], move(x[3:4], w[3:4])), "an image does not know of the others"
     assert torch.equal(Augmentation()(x, w), x)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("crop", [0, 2])
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (1, 3), (4, 2)])
+def test_crops_of_a_side(top: int, left: int, crop: int, mirrored: bool) -> None:
+    x = images(1, 3, 8, 7)
+    w = box(top, left, (4, 4), (8 + 2 * crop, 7 + 2 * crop), mirrored)
+    for padding, mode in (("reflect", "reflect"), ("zeros", "constant")):
+        cut = torch.nn.functional.pad(x, (crop,) * 4, mode=mode)[..., top : top + 4, left : left + 4]
+        seen = Augmentation(crop, True, padding=padding, side=4)(x, w)
+        assert torch.equal(seen, cut.flip(-1) if mirrored else cut)
+    square = x[..., :7, :]
+    assert torch.equal(Augmentation(crop, True, side=7)(square, w), Augmentation(crop, True)(square, w))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 2), (5, 4)])
+def test_boxes_at_scale_1_are_their_pixels(top: int, left: int, mirrored: bool, dtype: torch.dtype) -> None:
+    x = images(2, 3, 14, 13).to(dtype)
+    cut = x[..., top : top + 9, left : left + 9]
+    for stored in (x, x.contiguous(memory_format=torch.channels_last)):
+        w = box(top, left, (9, 9), (14, 13), mirrored).repeat(2, 0)
+        seen = fixed((9, 9), (14, 13), flip=True, side=9)(stored, w)
+        assert (seen.dtype, seen.is_contiguous()) == (dtype, True)
+        assert torch.equal(seen, cut.flip(-1) if mirrored else cut)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(1, torch.float64), (3, torch.float32), (3, torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("extent", "side"), [((17, 12), 5), ((4, 6), 11), ((20, 3), 8), ((1, 1), 4), ((20, 23), 1), ((7, 9), None)]
+)
+def test_boxes_agree_with_another_resizing(
+    extent: tuple[int, int], side: int | None, channels: int, dtype: torch.dtype
+) -> None:
+    """PyTorch's own, in float64, of the box cut out: reduced, enlarged, one of each, and to a pixel."""
+    size, top, left = (20, 23), 20 - extent[0], (23 - extent[1]) // 2
+    x = images(1, channels, *size).to(dtype)
+    seen = fixed(extent, size, side=side)(x, box(top, left, extent, size))
+    cut = x[..., top : top + extent[0], left : left + extent[1]].double()
+    expected = torch.nn.functional.interpolate(cut, (side, side) if side else size, mode="bilinear", antialias=True)
+    within = {torch.float64: 1e-12, torch.float32: 3e-7, torch.bfloat16: 2e-3}[dtype]  # bfloat16: of the result only
+    assert (seen.double() - expected).abs().max() <= within
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    side=st.none() | st.integers(1, 9),
+    area=st.tuples(st.floats(1e-3, 1), st.floats(1e-3, 1)).map(sorted).map(tuple),
+    aspect=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted).map(tuple),
+)
+def test_properties_of_boxes(
+    seed: int, size: tuple[int, int], side: int | None, area: tuple[float, float], aspect: tuple[float, float]
+) -> None:
+    x, w = images(6, 3, *size), words(6, seed=seed)
+    change = Augmentation(area=area, aspect=aspect, side=side)
+    seen = change(x, w)
+    assert seen.shape == (6, 3, *((side, side) if side else size))
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    assert ((low - 1e-12 <= seen) & (seen <= high + 1e-12)).all(), "means of pixels"
+    torch.testing.assert_close(change(x[3:4], w[3:4]), seen[3:4])
+    torch.testing.assert_close(change(0.25 + x / 2, w), 0.25 + seen / 2)
+    mirrored = torch.from_numpy(draws.below(w[:, 2], 2) == 1)[:, None, None, None]
+    torch.testing.assert_close(replace(change, flip=True)(x, w), torch.where(mirrored, seen.flip(-1), seen))
+    whole = replace(change, area=(1.0, 1.0), side=None)
+    assert torch.equal(whole(x, w), x), "whatever the aspect"
+
+
+def test_boxes_are_spread_and_their_numbers_independent() -> None:
+    size, n = 64, 3000
+    w = words(n)
+    first, last = first_and_last(Augmentation(area=(0.08, 1.0)), w, (size, size))
+    extent = last - first + 1
+    share, ratio = extent.prod(1) / size**2, np.log(extent[:, 1] / extent[:, 0])
+    assert_spread(share, 0.08, 1.0, 1 / size)
+    small = share < 0.7  # of which every ratio fits
+    assert_spread(ratio[small], np.log(3 / 4), np.log(4 / 3), 0.04)
+    place = (first + 0.5) / (size - extent + 1)
+    for axis in (0, 1):
+        assert_spread(place[extent[:, axis] <= size / 2, axis], 0.0, 1.0, 0.5 / (size / 2))
+    numbers = np.column_stack([share, ratio, place, draws.below(w[:, 2:3], 2), draws.uniform(w[:, 3:], 0.0, 1.0)])
+    apart = np.corrcoef(numbers[small], rowvar=False) - np.eye(numbers.shape[1])
+    assert np.abs(apart).max() < 5 / small.sum() ** 0.5
+
+
+@pytest.mark.parametrize(("size", "extent"), [((12, 48), (12, 24)), ((48, 12), (24, 12)), ((24, 24), (17, 17))])
+def test_where_no_ratio_fits_the_nearest_is_taken(size: tuple[int, int], extent: tuple[int, int]) -> None:
+    """Boxes of half of the image that should be square: they keep their area."""
+    first, last = first_and_last(Augmentation(area=(0.5, 0.5), aspect=(1.0, 1.0)), words(20), size)
+    assert (last - first + 1 == extent).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -166,7 +288,11 @@ def test_an_augmented_source_is_a_source() -> None:
     augmented = Augmented(sampler(), EVERYTHING, 0)
     assert isinstance(augmented, TaskSource)
     assert (augmented.ways, augmented.shots, augmented.queries, augmented.tasks) == (3, 2, 4, 5)
-    assert equal(Augmented(sampler(), Augmentation(), 0).batch(2), sampler().batch(2))
+    for nothing in (Augmentation(), Augmentation(padding="zeros", aspect=(1.0, 1.0))):
+        assert equal(Augmented(sampler(), nothing, 0).batch(2), sampler().batch(2))
+    for smaller in (Augmentation(side=5), Augmentation(area=(0.2, 1.0), side=5)):
+        assert Augmented(sampler(), smaller, 0).batch(2).query.x.shape == (5, 3 * 4, 3, 5, 5)
+    assert not equal(Augmented(sampler(), Augmentation(area=(0.2, 1.0)), 0).batch(2), sampler().batch(2))
     with pytest.raises(AttributeError, match="TaskList, has no shots"):
         _ = Augmented(TaskList.draw(sampler(), 1), EVERYTHING, 0).shots
 
@@ -176,6 +302,18 @@ def test_what_cannot_be_augmented_is_refused() -> None:
         Augmentation(crop=-1)
     with pytest.raises(ValueError, match="colour must be a strength of at least 0, got nan"):
         Augmentation(colour=float("nan"))
+    for area in ((0.0, 1.0), (0.5, 0.2), (0.5, 1.1), (0.5, float("nan"))):
+        with pytest.raises(ValueError, match=r"area must be the least and the largest share .* got \("):
+            Augmentation(area=area)
+    for aspect in ((0.0, 1.0), (2.0, 1.0), (1.0, float("inf"))):
+        with pytest.raises(ValueError, match=r"aspect must be the least and the largest ratio .* got \("):
+            Augmentation(aspect=aspect)
+    with pytest.raises(ValueError, match="side must be at least 1 pixel, got 0"):
+        Augmentation(side=0)
+    with pytest.raises(ValueError, match=r"crop = 1 adds pixels .* set crop to 0, or leave area out"):
+        Augmentation(crop=1, area=(0.5, 1.0))
+    with pytest.raises(ValueError, match="images of 8 × 5 pixels with 1 added at every side have no crop of 8 × 8"):
+        Augmentation(crop=1, side=8)(images(1, 3, 8, 5), words(1))
     with pytest.raises(ValueError, match="seed must be an integer from 0"):
         Augmented(sampler(), EVERYTHING, -1)
     with pytest.raises(ValueError, match=r"the inputs of this source are \[2, 1, 1\]"):

@@ -39,4 +39,4 @@ def views(
     if which == "multiview":
         corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), *corners]
     seen = torch.stack([images[..., top : top + side, left : left + side] for top, left in corners])
-    return torch.cat([seen, seen.flip(-1)]) if which == "multiview" else seen
+    return (torch.cat([seen, seen.flip(-1)]) if which == "multiview" else seen).contiguous()
