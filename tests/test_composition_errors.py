@@ -9,7 +9,7 @@ import torch
 from cases import classification_tasks
 from torch import nn
 
-from fewstep.algorithms import imaml, meta_sgd, reptile
+from fewstep.algorithms import imaml, maml, meta_sgd, reptile
 from fewstep.core import (
     LSTM,
     SGD,
@@ -200,6 +200,33 @@ def test_multi_step_needs_a_weight_for_each_step() -> None:
 def test_multi_step_has_no_weight_for_a_last_pull() -> None:
     learner = learner_of(SGD(0.1), 2, prox=1.0, proximal="last")
     assert "proximal='every'" in message(lambda: Method(learner, MultiStep([0.5, 0.5])))
+
+
+@pytest.mark.parametrize("rule", ["rates", "curvature", "chain", "per step"])
+def test_a_rule_for_other_parameters_is_refused_before_any_task(rule: str) -> None:
+    said = message(lambda: Learner(network(), Shared(), [Descend(RULES[rule](HEAD), STEPS)]))
+    assert "the adapted values are ['0.bias', '0.weight', '2.bias', '2.weight']" in said
+    assert "were given for ['2.bias', '2.weight']" in said
+
+
+def test_adam_s_carried_moments_of_other_parameters_are_refused_before_any_task() -> None:
+    rule = Adam(0.1, carried=dict(nn.Linear(2, 2).named_parameters()))
+    assert "moments are carried for {'weight': (2, 2)" in message(
+        lambda: Learner(network(), Shared(), [Descend(rule, 1)])
+    )
+
+
+@pytest.mark.parametrize("make", [lambda n, a: maml(n, rate=0.1, adapts=a), lambda n, a: meta_sgd(n, adapts=a)])
+def test_adapting_no_parameter_is_refused_before_any_task(make: Callable[..., Method]) -> None:
+    said = message(lambda: make(network(), lambda name: name == "head.weight"))
+    assert "selects none of the network's parameters (0.weight, 0.bias, 2.weight, 2.bias)" in said
+
+
+def test_rules_are_held_against_large_networks_without_memory() -> None:
+    """An LSTM's state for them would be 4 TB."""
+    with torch.device("meta"):
+        large = nn.Linear(100_000, 1_000_000)
+    Learner(large, Shared(), [Descend(LSTM(5), 1)])
 
 
 def test_rules_that_no_step_uses_are_named() -> None:

@@ -52,7 +52,8 @@ class Learner(nn.Module):
             meta-gradient. The gradients are the same; memory hardly grows with the number of steps.
 
     Raises:
-        ValueError: for a dropout rate out of range or more than one ``Decode``.
+        ValueError: for a dropout rate out of range or more than one ``Decode``; or when all tasks start from the same
+            value, for a rule whose meta-parameters belong to other values.
     """
 
     def __init__(
@@ -75,6 +76,12 @@ class Learner(nn.Module):
         self.network, self.start = network, start
         self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
+        value = start.shared(network)
+        if value is not None:
+            like = {name: tensor.to("meta") for name, tensor in value.items()}  # names and shapes, without memory
+            for stage in stages:
+                if isinstance(stage, Descend):
+                    stage.rule.init(like)
 
     # -- what is random ------------------------------------------------------------------------------------------
 

@@ -29,6 +29,13 @@ class Start(nn.Module, ABC):
         A pure function. Together the two are passed to the network in place of its parameters and slots.
         """
 
+    def shared(self, network: nn.Module) -> Params | None:
+        """The value that every task starts from, or None when it takes a task to know it.
+
+        What is known is held against the rules when a learner is made, not when its first task comes.
+        """
+        return None
+
     def penalise(self, begun: Point, ended: Point) -> Penalties:
         """Penalties of meta-training on how far codes moved, from the start to the point that is decoded."""
         return {}

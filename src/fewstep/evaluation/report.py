@@ -6,13 +6,14 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fewstep.evaluation.evaluate import ADAPTED
 from fewstep.evaluation.statistics import Interval
 from fewstep.files import write_atomically
+from fewstep.tables import markdown_lines, setting_text, settings_lines
 
 CURVES, REPORT = "learning_curves.png", "report.md"
 
@@ -121,8 +122,8 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     for name, test in tests.items():
         lines += _result(name, test)
     lines += ["## Learning curves", "", *_curves(folder), ""]
-    lines += ["## Configuration", "", *_mapping(config, "There is no config.json."), ""]
-    lines += ["## Environment", "", *_mapping(environment, "There is no environment.json.")]
+    lines += ["## Configuration", "", *settings_lines(config, "There is no config.json."), ""]
+    lines += ["## Environment", "", *settings_lines(environment, "There is no environment.json.")]
     write_atomically(folder / REPORT, "\n".join(lines).rstrip() + "\n")
     return folder / REPORT
 
@@ -156,9 +157,9 @@ def _result(name: str, test: Mapping[str, Any]) -> list[str]:
     return [
         f"### {name}",
         "",
-        *_table(("protocol", ""), [(key, _text(value)) for key, value in protocol.items()]),
+        *markdown_lines([("protocol", ""), *((key, setting_text(value)) for key, value in protocol.items())]),
         "",
-        *_table(("", f"{unit} ({better} is better)", f"{ADAPTED} − this"), rows),
+        *markdown_lines([("", f"{unit} ({better} is better)", f"{ADAPTED} − this"), *rows]),
         "",
         f"Mean ± half of the 95% interval over the {tasks} tasks, 1.96·s/√n. Differences are paired by task. Intervals "
         "are of the choice of test tasks; another training seed is not covered by them.",
@@ -198,28 +199,3 @@ def _load(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"report: {path} is damaged ({error}); delete it, or restore it") from error
     return value if isinstance(value, dict) else {}
-
-
-def _mapping(values: Mapping[str, Any], absence: str) -> list[str]:
-    return _table(("setting", "value"), _flat(values)) if values else [absence]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Nested settings as dotted names."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "–" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines]

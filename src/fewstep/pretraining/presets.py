@@ -19,8 +19,9 @@ def preset(network: str, size: int) -> Pretraining:
 
     ``wrn-28-10`` has those of the LEO paper (Rusu et al. 2019, appendix B.2 and Table 4: dropout 0.5, SGD with
     Nesterov momentum 0.9, rate 0.1 times 0.2 at 30, 50, 70, 80 and 90% of the steps, an L2 penalty of 5e-4, batches of
-    1024), whose 10,000 steps on miniImageNet are 270 epochs. Other depths and factors share them. The residual networks of
-    nine and twelve layers have one cycle of the learning rate, ours; ``convnet`` is for images as small as Omniglot's.
+    1024), whose 10,000 steps on miniImageNet are 270 epochs. Other depths and factors share them. The residual networks
+    of nine and twelve layers have one cycle of the learning rate, ours; ``convnet`` is for images as small as those of
+    Omniglot.
 
     Photographs are augmented as in "inception" training: crops of 8 to 100% of the area, scaled to 86% of the side (80
     pixels of 93), mirrored, with changed colours. Images below 64 pixels a side are shifted by up to an eighth of it

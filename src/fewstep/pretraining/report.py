@@ -8,7 +8,7 @@ from typing import Any
 
 from fewstep.evaluation.statistics import Interval
 from fewstep.files import write_atomically
-from fewstep.tables import markdown_lines
+from fewstep.tables import markdown_lines, settings_lines
 
 CURVES, REPORT = "learning_curves.png", "report.md"
 
@@ -35,7 +35,14 @@ def learning_curves(folder: Path) -> None:
     upper.set_ylim(bottom=0)
     upper.set_title("Loss on base classes, mean over the epoch", loc="left", fontsize=10)
     accuracy = [100 * value for value in series[("train", "accuracy")]]
-    lower.plot(epochs, accuracy, color="0.6", linewidth=1.0, label="base classes, all ways, augmented training images")
+    lower.plot(
+        epochs,
+        accuracy,
+        color="0.6",
+        marker="." if len(loss) < 40 else None,
+        linewidth=1.0,
+        label="base classes, all ways, augmented training images",
+    )
     for i, (name, values) in enumerate(validation.items(), start=1):
         scaled = [100 * value for value in values]
         lower.plot(epochs, scaled, color=f"C{i}", marker="o", markersize=3.5, linewidth=1.4,
@@ -44,7 +51,9 @@ def learning_curves(folder: Path) -> None:
     lower.set_title("Accuracy", loc="left", fontsize=10)
     lower.legend(frameon=False, fontsize=8)
     lower.set_xlabel("epoch")
-    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    lower.set_xlim(0, len(loss) + 0.5)
+    lower.set_ylim(bottom=0)
     for axis in (upper, lower):
         axis.grid(alpha=0.3, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
@@ -79,11 +88,11 @@ def report(folder: Path) -> Path:
         *(markdown_lines([["layer", "classes", "shots", "accuracy, %", "tasks"], *rows]) if rows
           else ["There are no validation or test classes."]), "",
         "5-way, 15 queries a class (fewer ways and queries where a split is smaller), task seed 0; features averaged "
-        "over space, of length 1; inductive; mean ± half of the 95% interval over tasks. The best epoch was chosen on the "
-        "validation classes.", "",
+        "over space, of length 1; inductive; mean ± half of the 95% interval over tasks. The best epoch was chosen on "
+        "the validation classes.", "",
         "## Learning curves", "", f"![Loss and accuracy by epoch]({CURVES})", "",
-        "## Configuration", "", *markdown_lines([["setting", "value"], *_flat(config)]), "",
-        "## Environment", "", *markdown_lines([["setting", "value"], *_flat(environment)]),
+        "## Configuration", "", *settings_lines(config), "",
+        "## Environment", "", *settings_lines(environment),
     ]  # fmt: skip
     write_atomically(folder / REPORT, "\n".join(lines) + "\n")
     return folder / REPORT
@@ -92,13 +101,3 @@ def report(folder: Path) -> Path:
 def _load(path: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[list[str]]:
-    rows: list[list[str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append([f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)])
-    return rows

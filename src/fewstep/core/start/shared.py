@@ -26,11 +26,19 @@ class Shared(Start):
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The selected parameters of ``network``; nothing of the task is looked at."""
+        return Point(self.shared(network), {}), {}
+
+    def shared(self, network: nn.Module) -> Params:
+        """The selected parameters.
+
+        Raises:
+            ValueError: when ``adapts`` selects none.
+        """
         value: Params = {name: p for name, p in network.named_parameters() if self.adapts(name)}
         if not value:
             names = ", ".join(name for name, _ in network.named_parameters())
             raise ValueError(f"Shared start: `adapts` selects none of the network's parameters ({names}).")
-        return Point(value, {}), {}
+        return value
 
     def steers(self, network: nn.Module) -> set[str]:
         """The selected parameters."""
