@@ -18,8 +18,8 @@ from fewstep.evaluation.modes import descents
 from fewstep.recipes import RECIPES, from_json, to_json
 from fewstep.run import Run
 
-TINY = ["--data.pretraining.epochs", "1", "--data.pretraining.channels", "4", "8", "--data.pretraining.pools", "2",
-        "--data.pretraining.block", "1",
+TINY = ["--data.pretraining.epochs", "1", "--data.pretraining.network.widths", "4", "8",
+        "--data.pretraining.network.pools", "2",
         "--data.pretraining.batch", "1024", "--data.no-rotations", "--data.ways", "5", "--training.steps", "12",
         "--training.validate-every", "6", "--training.log-every", "4", "--training.validation-tasks", "10",
         "--testing.tasks", "20"]  # fmt: skip

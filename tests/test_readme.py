@@ -7,7 +7,8 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 SHORTER = {
-    "Pretraining()": "Pretraining(channels=(4, 8), pools=2, block=1, epochs=1, batch=1024)",
+    "import Pretraining": "import Architecture, Pretraining",
+    "Pretraining()": "Pretraining(Architecture(widths=(4, 8), pools=2), epochs=1, batch=1024)",
     "range(1000)": "range(2)",
     "evaluate(method, held_out, 2000)": "evaluate(method, held_out, 100)",
     'rotations=split == "train"': "rotations=False",
