@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks import leo, maml, memory, methods, sampler, startup
+from benchmarks import leo, maml, memory, methods, pretraining, sampler, startup
 from benchmarks.measure import Case
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -33,6 +33,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "sampler-indices": lambda: sampler.indices(SIZES),
     "sampler-gather": lambda: sampler.gather(SIZES),
     "startup": startup.startup,
+    "pretraining-resnet-9-32": lambda: pretraining.step("resnet-9", 32, 256),
+    "pretraining-resnet-12-93": lambda: pretraining.step("resnet-12", 93, 64),
     "methods-fomaml": lambda: maml.sinusoid(5, first_order=True),
     "methods-meta-sgd": methods.meta_sgd,
     "methods-meta-curvature": methods.meta_curvature,
@@ -56,6 +58,7 @@ QUICK: dict[str, Callable[[], Case]] = {
     "sampler-indices": lambda: sampler.indices(SIZES[:2]),
     "sampler-gather": lambda: sampler.gather(SIZES[:2]),
     "startup": lambda: startup.startup(rounds=1),
+    "pretraining-resnet-9-32": lambda: pretraining.step("resnet-9", 32, 4, rounds=1),
     "methods-imaml": lambda: methods.imaml(tasks=2, steps=2, rounds=1),
     "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1),
 }

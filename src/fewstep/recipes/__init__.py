@@ -62,6 +62,10 @@ _ALL: tuple[features.Dataset, ...] = ("miniImageNet", "tieredImageNet", "CIFAR-F
 
 _RECIPES = (
     *_features(features.leo, "leo-{}", *_ALL, space=features.LEO_SPACE),
+    *(
+        Recipe(f"leo-features-{k}shot", features.leo_features, (k,), "leo-features-{1,5}shot", space=features.LEO_SPACE)
+        for k in (1, 5)
+    ),
     *_features(features.leo_paper, "leo-{}-paper", "miniImageNet", "tieredImageNet"),
     *_features(features.leo_multiview, "leo-{}-multiview", "miniImageNet", space=features.LEO_SPACE),
     *_features(features.meta_sgd, "meta-sgd-{}-features", *_ALL, space=features.META_SGD_SPACE),

@@ -99,6 +99,14 @@ def leo(dataset: Dataset, shots: int) -> Config:
     return _leo(_base(dataset, shots), (_README | _FOUND)[dataset, shots])
 
 
+def leo_features(shots: int) -> Config:
+    """LEO on features of your own, as `fewstep embed` or any backbone makes them, with what a search found on CIFAR-FS.
+
+    A search on your validation classes (``fewstep search``) will find better settings.
+    """
+    return replace(leo("CIFAR-FS", shots), data=Embeddings(shots=shots))
+
+
 def leo_paper(dataset: Dataset, shots: int) -> Config:
     """LEO as its paper's text has it, with the values of its Table 6: not verified here.
 
