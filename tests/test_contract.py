@@ -8,7 +8,9 @@ from cases import CASES, Case
 from safetensors.torch import load_file, save_file
 from torch.utils._pytree import tree_map
 
+from fewstep import algorithms
 from fewstep.core import Differentiate, Executor, Loop, Method, Task, Vmap, generator
+from fewstep.evaluation.modes import batch_normalised
 
 contract = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -26,6 +28,15 @@ def gradients(
     found = torch.autograd.grad(estimate.objective, parameters, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
     return torch.cat([estimate.objective.reshape(1), *(g.reshape(-1) for g in filled)]).detach()
+
+
+@pytest.mark.parametrize("name", algorithms.__all__)
+def test_every_algorithm_has_a_row_on_vectors_and_on_images_with_batch_normalisation(name: str) -> None:
+    rows = [case for case in CASES if f"{case.name}-".startswith(f"{name.replace('_', '-')}-")]
+    found = {tasks.support.x.dim() > 3 for _, tasks in (case.build() for case in rows)}
+    assert found == ({False} if name == "leo" else {False, True}), "LEO alone has features for its inputs"
+    normalised = [case for case in rows if batch_normalised(case.build()[0].learner)]
+    assert normalised or name == "leo"
 
 
 @contract
