@@ -84,7 +84,7 @@ class ImageData:
         Raises:
             ValueError: if the name is neither known nor a folder, or an option is given that makes no sense for it.
         """
-        if self.name not in TITLES and not Path(self.name).is_dir():
+        if self.name not in TITLES and not (self.name and Path(self.name).is_dir()):
             meant = " or ".join(self._near())
             raise ValueError(
                 f"there is no image data {self.name!r}{f'; did you mean {meant}?' if meant else '.'} "

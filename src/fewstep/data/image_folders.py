@@ -88,9 +88,8 @@ def photographs(
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
-    for what, value, known in (("damaged", damaged, get_args(Damaged)), ("fit", fit, get_args(Fit))):
-        if value not in known:
-            raise ValueError(f"{what} must be one of {', '.join(known)}, not {value!r}")
+    _check_choice("damaged", damaged, get_args(Damaged))
+    _check_choice("fit", fit, get_args(Fit))
     root, say = Path(path), report or _log.warning
     layout = _layout(root, split_file)
     parts = _parts(split, layout, root)
@@ -329,13 +328,17 @@ def _check_sizes(layout: _Layout, bad: Mapping[str, int], least: int) -> None:
 
 
 def _parts(split: str, layout: _Layout, root: Path) -> tuple[str, ...]:
-    if split not in (known := get_args(Split)):
-        raise ValueError(f"split must be one of {', '.join(known)}, not {split!r}")
+    _check_choice("split", split, get_args(Split))
     parts = ("train", "val") if split == "trainval" else (split,)
     missing = [part for part in parts if part not in layout.splits]
     if missing:
         raise ValueError(f"{root} has no classes for {missing[0]}, only for {', '.join(layout.splits)}: add some")
     return parts
+
+
+def _check_choice(what: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}, not {given!r}")
 
 
 def _share(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]]) -> str:
