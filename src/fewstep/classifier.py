@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Loop, Method, Point
+from fewstep.data.images import Reading
 from fewstep.data.normalise import l2_normalise
 from fewstep.evaluation.evaluate import Statistics
 from fewstep.evaluation.modes import batch_normalised, evaluating, inner_steps
@@ -38,6 +39,8 @@ class FewShotClassifier:
             support ``"joined"`` by that one query (Reptile); by ``"running"`` statistics of the support along
             adaptation (Meta-LSTM); or by the rows of the ``"query"``, as MAML is usually meta-trained and tested, where
             a prediction depends on what else is asked (transductive).
+        reading: how image files become images for it, for those who read any: ``reading.folder(path).images / 255``.
+            None where that is not known, or where it takes features alone.
 
     Attributes:
         classes_: the labels, sorted, ``[ways]``; after ``fit``.
@@ -52,12 +55,13 @@ class FewShotClassifier:
         *,
         normalise: bool = False,
         statistics: Statistics = "support",
+        reading: Reading | None = None,
     ) -> None:
         if statistics not in get_args(Statistics):
             known = ", ".join(map(repr, get_args(Statistics)))
             raise ValueError(f"FewShotClassifier: statistics must be one of {known}, got {statistics!r}")
         self.method, self.extractor = method, extractor
-        self.normalise, self.statistics = normalise, statistics
+        self.normalise, self.statistics, self.reading = normalise, statistics, reading
         self._fitted: tuple[Point, Batch] | None = None
 
     def fit(self, x: Inputs, y: Labels) -> "FewShotClassifier":

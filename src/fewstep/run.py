@@ -17,6 +17,7 @@ from fewstep.classifier import FewShotClassifier
 from fewstep.core import Method, generator
 from fewstep.core.heads import GeneratedHead
 from fewstep.data import Dataset, TaskSource, mean_input
+from fewstep.data.images import Reading
 from fewstep.environment import environment
 from fewstep.evaluation import Evaluation, all_baselines, descending, evaluate, settle
 from fewstep.evaluation.evaluate import ADAPTED, Statistics
@@ -299,7 +300,17 @@ def load(folder: str | Path) -> FewShotClassifier:
     # A test may be transductive; a classifier is only where its user says so.
     tested = config.testing.statistics
     statistics = tested if tested in ("joined", "running") else "support"
-    return FewShotClassifier(method, extractor, normalise=shape["normalise"], statistics=statistics)
+    reading = _reading(problem) if extractor is None else extractor.to(place.device).reading or Reading()
+    return FewShotClassifier(method, extractor, normalise=shape["normalise"], statistics=statistics, reading=reading)
+
+
+def _reading(problem: Problem) -> Reading | None:
+    """How files become the images that a method takes; None where it takes features."""
+    if problem.of_features:
+        return None
+    channels, size, _ = problem.inputs
+    grey = channels == 1  # Omniglot's
+    return Reading(size, grey, invert=grey)
 
 
 def _no_data(*_: Any, **__: Any) -> TaskSource:

@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import pickle
+import secrets
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -118,11 +120,7 @@ def convert(source: str | Path, target: str | Path) -> Path:
         OSError: if the target cannot be written.
     """
     target = Path(target)
-    write = _WRITERS.get(target.suffix)
-    if write is None:
-        raise ValueError(f"{target}: a target ends in one of {', '.join(filter(None, _WRITERS))}, or in no suffix")
-    if target.exists():
-        raise FileExistsError(f"{target} exists: remove it, or choose another target")
+    write = writer_for(target)
     parts = parts_of(source_of(Path(source)))
     _refuse_shared(parts, source)
     dtype = next(iter(parts.values())).store.dtype
@@ -131,6 +129,21 @@ def convert(source: str | Path, target: str | Path) -> Path:
                          "convert it to .safetensors")  # fmt: skip
     write(target, parts, str(source))
     return target
+
+
+def writer_for(target: Path) -> Callable[[Path, Parts, str], None]:
+    """What writes parts to a target of this name: ``write(target, parts, where)``, whole or not at all.
+
+    Raises:
+        ValueError: for a suffix of no format that is written.
+        FileExistsError: if the target is there.
+    """
+    write = _WRITERS.get(target.suffix)
+    if write is None:
+        raise ValueError(f"{target}: a target ends in one of {', '.join(filter(None, _WRITERS))}, or in no suffix")
+    if target.exists():
+        raise FileExistsError(f"{target} exists: remove it, or choose another target")
+    return write
 
 
 def _wanted(parts: Parts, split: str, path: str | Path) -> list[Part]:
@@ -239,8 +252,14 @@ def _write_pickle(target: Path, parts: Parts, where: str) -> None:
 def _write_folder(target: Path, parts: Parts, where: str) -> None:
     if "" in parts:
         raise ValueError(f"{where} does not say which of its classes are for what: give a target that ends in .pkl")
-    for split, part in parts.items():
-        _write_pickle(target / f"{split}_embeddings.pkl", {split: part}, f"{where} {split}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        for split, part in parts.items():
+            _write_pickle(temporary / f"{split}_embeddings.pkl", {split: part}, f"{where} {split}")
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 _WRITERS: dict[str, Callable[[Path, Parts, str], None]] = {

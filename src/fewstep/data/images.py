@@ -1,7 +1,8 @@
-"""Image files and folders, read the way Omniglot's are: grey, small, ink 1 and paper 0."""
+"""Image files and folders, read the way Omniglot's are: grey, small, ink 1 and paper 0; or in any other."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
@@ -44,6 +45,28 @@ class ImageFolder(NamedTuple):
     paths: list[Path]
 
 
+@final
+@dataclass(frozen=True)
+class Reading:
+    """How image files become what a network was trained on; by default, as Omniglot's drawings are read.
+
+    Attributes:
+        size: side of the images in pixels.
+        grey: one channel instead of three of colour.
+        invert: swap light and dark.
+        fit: as in :func:`read_image`.
+    """
+
+    size: int = 28
+    grey: bool = True
+    invert: bool = True
+    fit: Fit = "squeeze"
+
+    def folder(self, path: str | Path) -> ImageFolder:
+        """Every image of a folder, read so: see :func:`image_folder`."""
+        return image_folder(path, self.size, colour=not self.grey, invert=self.invert, fit=self.fit)
+
+
 def read_image(
     path: str | Path, size: int = 28, *, colour: bool = False, invert: bool | None = None, fit: Fit = "squeeze"
 ) -> Float[Tensor, "channels size size"]:
@@ -71,7 +94,9 @@ def read_image(
     return torch.from_numpy(pixels(Path(path), size, colour, invert, fit)).to(torch.float32) / 255
 
 
-def image_folder(path: str | Path, size: int = 28, *, colour: bool = False, invert: bool | None = None) -> ImageFolder:
+def image_folder(
+    path: str | Path, size: int = 28, *, colour: bool = False, invert: bool | None = None, fit: Fit = "squeeze"
+) -> ImageFolder:
     """Read every image in a folder: sub-folders are classes, a flat folder has none.
 
     A class is named after its folder's path below ``path`` ("Greek/character01"), so nested folders such as Omniglot's
@@ -82,6 +107,7 @@ def image_folder(path: str | Path, size: int = 28, *, colour: bool = False, inve
         size: as in :func:`read_image`.
         colour: as in :func:`read_image`.
         invert: as in :func:`read_image`.
+        fit: as in :func:`read_image`.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -104,7 +130,7 @@ def image_folder(path: str | Path, size: int = 28, *, colour: bool = False, inve
     empty = [] if loose else [p for p in inside if p.is_dir() and p not in filled]
     if empty:
         raise ValueError(f"the class folder {empty[0]} holds no images: fill or remove it")
-    images = np.stack([pixels(p, size, colour, invert) for p in paths])
+    images = np.stack([pixels(p, size, colour, invert, fit) for p in paths])
     return ImageFolder(images, None if loose else [p.parent.relative_to(root).as_posix() for p in paths], paths)
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -13,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fewstep.data import l2_normalise
+from fewstep.data.images import Reading
 from fewstep.data.views import views
 from fewstep.files import write_atomically
 from fewstep.pretraining.options import Architecture, structure, unstructure
@@ -43,6 +45,7 @@ class FeatureExtractor(nn.Module):
             (Qiao et al. 2018), ``"multiview"``.
         side: of a view, in pixels. None: the whole image is the only view.
         normalise: scale every vector to unit Euclidean length, as the LEO authors' code does.
+        reading: how image files are read for it, where that is known: images of another size are then refused.
 
     Raises:
         ValueError: if there is no such layer, or for ten views of whole images.
@@ -57,6 +60,7 @@ class FeatureExtractor(nn.Module):
         views: Literal["center", "multiview"] = "center",
         side: int | None = None,
         normalise: bool = True,
+        reading: Reading | None = None,
     ) -> None:
         super().__init__()
         self.layer = network.backbone.layer(layer)
@@ -66,6 +70,7 @@ class FeatureExtractor(nn.Module):
         frozen = copy.deepcopy(network).requires_grad_(False).eval()
         self.network: Standardised = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.architecture, self.views, self.side, self.normalise = architecture, views, side, normalise
+        self.reading = reading
         self.classes = int(torch.as_tensor(network.backbone.head.bias).numel())
         # What the layer gives is known by trying: any submodule may be asked for.
         smallest = network.backbone.smallest
@@ -95,11 +100,19 @@ class FeatureExtractor(nn.Module):
             float32 ``[rows, D]`` on the extractor's device.
 
         Raises:
-            ValueError: if the images' channels are not those the network was trained on, or they are too small.
+            ValueError: if the images' channels are not those the network was trained on, they are of another size
+                than they are read in, too small, or bytes.
         """
         if images.dim() != 4 or images.shape[1] != self.inputs:
             raise ValueError(
                 f"features: images must be [rows, {self.inputs}, height, width], got {list(images.shape)}."
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"features: images must be numbers from 0 to 1, got {images.dtype}: divide bytes by 255.")
+        if self.reading is not None and any(side != self.reading.size for side in images.shape[2:]):
+            raise ValueError(
+                f"features: images must have {self.reading.size} × {self.reading.size} pixels, as in training, got "
+                f"{images.shape[2]} × {images.shape[3]}: read them by reading.folder(path)."
             )
         shorter, smallest = min(*images.shape[2:], self.side or images.shape[-1]), self.network.backbone.smallest
         if shorter < smallest:
@@ -134,14 +147,19 @@ class FeatureExtractor(nn.Module):
             handle.remove()
         return activations if activations.dim() == 2 else activations.mean((2, 3))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, features: str | None = None) -> None:
         """Write weights and settings to a safetensors file, whole or not at all.
+
+        Args:
+            path: the file.
+            features: :func:`~fewstep.data.export.features_digest` of features that it has made, which the file then
+                belongs to: see :func:`features_of`.
 
         Raises:
             OSError: if the file cannot be written.
         """
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomically(path, save(weights, self.metadata()))
+        write_atomically(path, save(weights, self.metadata() | ({} if features is None else {"features": features})))
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "FeatureExtractor":
@@ -163,16 +181,36 @@ class FeatureExtractor(nn.Module):
     def metadata(self) -> dict[str, str]:
         """What :meth:`rebuilt` needs besides the weights."""
         settings = {name: getattr(self, name) for name in ("classes", "inputs", "layer", "views", "side", "normalise")}
-        return {"fewstep": json.dumps(settings | {"architecture": unstructure(self.architecture)})}
+        reading = None if self.reading is None else asdict(self.reading)
+        return {"fewstep": json.dumps(settings | {"architecture": unstructure(self.architecture), "reading": reading})}
 
     @classmethod
     def rebuilt(cls, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> "FeatureExtractor":
         """An extractor from its ``state_dict`` and its :meth:`metadata`."""
         settings: dict[str, Any] = json.loads(metadata["fewstep"])
         architecture = structure(settings.pop("architecture"), Architecture)
+        if (reading := settings.pop("reading", None)) is not None:
+            settings["reading"] = Reading(**reading)
         # The first weights are overwritten: drawing them must not move the caller's random state.
         with torch.random.fork_rng(devices=[]):
             network = Standardised(architecture.build(settings.pop("classes"), settings.pop("inputs")))
         extractor = cls(network, architecture, **settings)
         extractor.load_state_dict(weights)
         return extractor
+
+
+def features_of(path: str | Path) -> str | None:
+    """Which features an extractor's file belongs to: the digest that it was saved with, None without one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            return metadata.get("features")
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or is no feature extractor: {error}") from error

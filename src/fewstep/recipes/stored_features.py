@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,11 @@ import torch
 
 from fewstep.data import Dataset, embeddings
 from fewstep.data.cache import cache_folder
-from fewstep.recipes.problems import Classification, Split
+from fewstep.data.export import extractor_beside, features_digest
+from fewstep.place import Place
+from fewstep.pretraining import FeatureExtractor
+from fewstep.pretraining.extractor import features_of
+from fewstep.recipes.problems import Classification, Problem, Split
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,35 @@ class Embeddings(Classification):
     validation, which still choose the best meta-step, are then of classes that were trained on."""
     normalise: bool = True
     """Scale every feature vector to length 1, as the LEO authors' code does."""
+
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
+        """Sources of tasks on the features; with the network that made them, where `fewstep embed` has kept it.
+
+        That is the file ``photos.extractor.safetensors`` beside ``photos.npz``. One that belongs to other features, or
+        is damaged, is left aside, and ``report`` is told. A run keeps a copy of its own, which comes back as
+        ``extractor``: then the file is not looked at.
+        """
+        problem = super().open(place, report)
+        kept = extractor or self._extractor(report)
+        if kept is None:
+            return problem
+        kept.normalise = self.normalise
+        return replace(problem, extractor=kept.to(place.device))
+
+    def _extractor(self, report: Callable[[str], None]) -> FeatureExtractor | None:
+        file = extractor_beside(self._place())
+        if not file.is_file():
+            return None
+        try:
+            belongs = features_of(file) == features_digest(embeddings(self._place(), "all", normalise=False))
+            if belongs:
+                return FeatureExtractor.load(file)
+            why = f"{file} belongs to other features than {self._place()}"
+        except ValueError as error:
+            why = str(error)
+        report(f"warning: {why}; it is ignored, so that this run can classify features and no images. Make both anew "
+               "by `fewstep embed`")  # fmt: skip
+        return None
 
     def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The features of a split, in memory where they are of moderate size.
