@@ -40,7 +40,7 @@ _SOURCES = (
     Backbone, ConvNet, ResNet9, ResNet12, WideResNet, Standardised, Pretraining, Dataset, Augmentation, draws.words,
     generator, views, pretrain, l2_normalise,
 )  # fmt: skip
-"""One object of each module whose source decides the features' bits, beside this one."""
+"""One object of each module whose source decides the features' bits, beside this one and the extractor's."""
 
 
 def embed(
@@ -159,7 +159,7 @@ def _key(
     where = f"cpu {torch.get_num_threads()}" if device.type == "cpu" else device.type
     settings = [dataclasses.asdict(config), layer, seed, normalise, torch.__version__, where]
     digest = hashlib.sha256(json.dumps(settings).encode())
-    for part in (*_SOURCES, FeatureExtractor):
+    for part in (*_SOURCES, FeatureExtractor, embed):
         digest.update(inspect.getsource(sys.modules[part.__module__]).encode())
     for split in sorted(images):
         dataset = images[split]

@@ -159,7 +159,7 @@ def structure(values: Any, kind: type[_T]) -> _T:
         raise ValueError(f"no settings of {kind.__name__}: {'; '.join(what)}") from error
 
 
-def _said(error: BaseException, kind: type | None) -> str:
+def _said(error: BaseException, kind: Any) -> str:
     """cattrs' words; and those of a settings' own check, which names no kind, where cattrs says no more than so."""
     return str(error) if isinstance(error, ValueError) and kind is None else format_exception(error, kind)
 
