@@ -290,6 +290,7 @@ def test_an_augmented_source_is_a_source() -> None:
     assert (augmented.ways, augmented.shots, augmented.queries, augmented.tasks) == (3, 2, 4, 5)
     for nothing in (Augmentation(), Augmentation(padding="zeros", aspect=(1.0, 1.0))):
         assert equal(Augmented(sampler(), nothing, 0).batch(2), sampler().batch(2))
+        Augmented(Sinusoids(shots=1, queries=1, tasks=2, seed=0), nothing, 0).batch(0)  # which are no images
     for smaller in (Augmentation(side=5), Augmentation(area=(0.2, 1.0), side=5)):
         assert Augmented(sampler(), smaller, 0).batch(2).query.x.shape == (5, 3 * 4, 3, 5, 5)
     assert not equal(Augmented(sampler(), Augmentation(area=(0.2, 1.0)), 0).batch(2), sampler().batch(2))
