@@ -103,7 +103,12 @@ def test_names_and_their_options(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_omniglot_is_upright_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     turned: list[bool] = []
-    monkeypatch.setattr(image_data, "omniglot", lambda *_, rotations, **__: turned.append(rotations) or ANY)
+
+    def load(*_: Any, rotations: bool, **__: Any) -> Dataset:
+        turned.append(rotations)
+        return ANY
+
+    monkeypatch.setattr(image_data, "omniglot", load)
     ImageData("omniglot").examples("train")
     ImageData("omniglot", rotations=True).examples("trainval")
     assert turned == [False, True]
