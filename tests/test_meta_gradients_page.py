@@ -9,6 +9,8 @@ from typing import Any
 import pages
 import pytest
 
+from fewstep import algorithms
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "meta-gradients.md"
 BLOCKS = pages.blocks(PAGE.read_text(encoding="utf-8"))
@@ -22,6 +24,17 @@ def test_every_block_prints_what_the_page_shows() -> None:
             f"block {number} of {PAGE.name} prints\n{printed}\nbut the page shows\n{block.shown}\n"
             f"If that is right: python tests/pages.py docs/{PAGE.name}"
         )
+
+
+def test_every_algorithm_is_on_the_page() -> None:
+    """Those that need no classes by their Δ on the sine curves, the others by name."""
+    code, text = "".join(block.code for block in BLOCKS), PAGE.read_text(encoding="utf-8")
+    named = {"protonet": "Prototypical networks", "protomaml": "Proto-MAML", "leo": "LEO"}
+    for name in algorithms.__all__:
+        assert named[name] in text if name in named else f"{name}(network" in code, name
+    (curves,) = [block for block in BLOCKS if block.code.count("methods = {")]
+    for name in ("FOMAML", "MAML", "MAML++", "iMAML", "Reptile", "ANIL", "MetaSGD", "MetaCurv", "MetaLSTM"):
+        assert f"\n{name} " in curves.shown, name
 
 
 def test_no_statement_of_the_page_is_false() -> None:
