@@ -34,7 +34,8 @@ def imaml(
         iterations: of conjugate gradients.
         tolerance: relative squared residual at which they stop (the authors' is absolute, and the same number).
         variant: ``"authors"`` is what their released code does instead: K steps on L_S alone and then one on the pull
-            alone; ``(1 + δ) I + H/(λ + 10)`` in place of ``I + H/λ``. It tests without the pull.
+            alone; ``(1 + δ) I + H/(λ + 10)`` in place of ``I + H/λ``. It tests without the pull. (Told to take one
+            iteration, that code takes none: its meta-gradient is ∇L_Q, first order. Here one is one.)
         damping: δ; 0 for the paper and 1 for the authors' code when omitted.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         adapts: names of the parameters that the inner loop moves; all when omitted. The others are trained too: the
