@@ -122,6 +122,7 @@ def restated(network: WideResNet, x: Tensor, width: int, strides: tuple[int, ...
 def test_the_wide_network_is_its_equations(width: int, strides: tuple[int, ...]) -> None:
     network = randomised(WideResNet(4, 2, depth=16, width=width, dropout=0.5, strides=strides)).eval()
     x = torch.randn(3, 2, 13, 13, dtype=torch.float64)
+    assert activations(network, x, "groups.1.1.before.norm")[0].min() < 0  # no ReLU works on it in place
     expected = restated(network, x, width, strides)
     for name, tensor in zip(expected, activations(network, x, *list(expected)[:-1]), strict=True):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-10, atol=1e-10, msg=lambda m, name=name: name + m)
@@ -156,6 +157,7 @@ def test_dropout_zeroes_what_the_second_convolution_reads_in_training_only() -> 
         dropped = read[name] == 0
         torch.testing.assert_close(read[name], torch.where(dropped, 0, unit / 0.75))
         assert dropped[unit > 0].double().mean().item() == pytest.approx(0.25, abs=0.08), name
+        assert ((dropped & (unit > 0)).any((2, 3)) & ~dropped.all((2, 3))).any(), name  # units, not channels
     assert not torch.equal(network(x), network(x))
 
     network.load_state_dict(plain.state_dict())  # undo what training did to the running statistics
