@@ -10,6 +10,7 @@ write: after the temporary file, before the rename.
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pictures import SMALL, everything, pictures
 
 from fewstep import files
 from fewstep.pretraining import Architecture, Pretrainer, Pretraining, Standardised
+from fewstep.training.checkpoint import State
 
 CASES: dict[str, tuple[Pretraining, int]] = {
     "sgd": (replace(SMALL, optimiser="sgd", schedule="steps", rate=0.05, weight_decay=5e-4, epochs=2), 0),
@@ -61,10 +63,16 @@ def kill_in_write(number: int) -> None:
     files.os.replace = dying  # type: ignore[assignment]
 
 
+def note(state: State, _: dict[str, float]) -> None:
+    print("step", state.step, flush=True)
+    # On a busy machine whoever reads this may be slow, and is to find a run that is not at its end.
+    time.sleep(0.3 if state.step > 20 else 0.0)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if "--kill-in-write" in sys.argv:
         kill_in_write(int(sys.argv[-1]))
     run = pretrainer(Path(sys.argv[1]), sys.argv[2])
-    run.run(lambda state, _: print("step", state.step, flush=True))
+    run.run(note)
     print("finished", flush=True)
