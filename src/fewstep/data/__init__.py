@@ -5,6 +5,9 @@ from fewstep.data.cifar import cifar_fs, fc100
 from fewstep.data.dataset import Dataset
 from fewstep.data.embeddings import embeddings
 from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble
+from fewstep.data.export import export_features
+from fewstep.data.image_data import ImageData
+from fewstep.data.image_folders import photograph_splits, photographs
 from fewstep.data.image_store import ImageSource, image_store
 from fewstep.data.imagenet import mini_imagenet, tiered_imagenet
 from fewstep.data.images import ImageFolder, image_folder, read_image
@@ -14,6 +17,7 @@ from fewstep.data.regression import Sinusoid, Sinusoids
 from fewstep.data.source import Deferred, Deferring, TaskSource
 from fewstep.data.task_list import TaskList
 from fewstep.data.unpickling import unpickle
+from fewstep.data.views import views
 
 __all__ = [
     "Augmentation",
@@ -22,6 +26,7 @@ __all__ = [
     "Deferred",
     "Deferring",
     "EpisodeSampler",
+    "ImageData",
     "ImageFolder",
     "ImageSource",
     "Sinusoid",
@@ -32,6 +37,7 @@ __all__ = [
     "assemble",
     "cifar_fs",
     "embeddings",
+    "export_features",
     "fc100",
     "image_folder",
     "image_store",
@@ -40,7 +46,10 @@ __all__ = [
     "mini_imagenet",
     "omniglot",
     "omniglot_originals",
+    "photograph_splits",
+    "photographs",
     "read_image",
     "tiered_imagenet",
     "unpickle",
+    "views",
 ]

@@ -1,9 +1,16 @@
-"""Networks that stay stateless under function transforms."""
+"""Networks that stay stateless under function transforms, and those of the first stage, which never meet them."""
 
+from fewstep.networks.backbone import Backbone
 from fewstep.networks.conv4 import Conv4, conv4
+from fewstep.networks.conv_net import ConvNet
 from fewstep.networks.heads import Generated
 from fewstep.networks.mlp import mlp
 from fewstep.networks.norms import BatchNorm, without_norms
+from fewstep.networks.resnet9 import ResNet9
 from fewstep.networks.resnet12 import ResNet12
+from fewstep.networks.wide_resnet import WideResNet
 
-__all__ = ["BatchNorm", "Conv4", "Generated", "ResNet12", "conv4", "mlp", "without_norms"]
+__all__ = [
+    "Backbone", "BatchNorm", "Conv4", "ConvNet", "Generated", "ResNet9", "ResNet12", "WideResNet", "conv4", "mlp",
+    "without_norms",
+]  # fmt: skip
