@@ -1,11 +1,14 @@
-"""The README's Python runs, shortened where the text says how long."""
+"""The Python of the README and of docs/pretraining.md runs, shortened where the text says how long."""
 
 from pathlib import Path
 
 import pages
 import pytest
 
+from fewstep.data import embeddings
+
 README = Path(__file__).parents[1] / "README.md"
+PRETRAINING = README.parent / "docs" / "pretraining.md"
 SHORTER = {
     "import Pretraining": "import Architecture, Pretraining",
     "Pretraining()": "Pretraining(Architecture(widths=(4, 8), pools=2), epochs=1, batch=1024)",
@@ -27,3 +30,11 @@ def test_the_library_example_runs(
         code = code.replace(long, short)
     exec(compile(code, "README.md", "exec"), {})
     exec(compile(blocks[1], "README.md", "exec"), {})
+
+
+def test_any_function_gives_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (block,) = pages.blocks(PRETRAINING.read_text(encoding="utf-8"))
+    exec(compile(block.code, "docs/pretraining.md", "exec"), {})
+    assert embeddings("features.npz", "test").feature_shape == (49,)
