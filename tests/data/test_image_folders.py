@@ -274,7 +274,7 @@ def told(lines: str, name: str = "split.csv") -> Callable[[Path], object]:
         (two_files, r"holds both split.csv and split.json: remove one"),
         (loose_above, r"p holds 1 images \(stray.png, ...\) outside class folders: move each"),
         (loose_in_a_split, r"val holds 2 images \(stray.png, ...\) outside class folders: move each"),
-        (empty_class, r"2 of 7 class folders hold no images: val/ape, val/yak \(but 1 files .heic\). Fill.*\.jpg"),
+        (empty_class, r"2 of 7 class folders hold no images: val/ape, val/yak \(but .heic \(1\)\). Fill.*\.jpg"),
         (empty_split, r"the split folder .*val holds no class folders: fill or remove it"),
         (nested, r"class folders must hold images and no folders, but there are dog/2019: move"),
         (lost_class, r"val/yak in .*val leads nowhere: repair or remove the link"),
@@ -339,9 +339,9 @@ def test_what_is_hidden_or_no_image_is_passed_over(tmp_path: Path, decoded: list
     for other in ("README.txt", "train/cat/1.HEIC", "train/owl/2.heic", "train/owl/Thumbs.db", "val/dog/notes"):
         (root / other).touch()
     assert len(photographs("train", root, size=4, report=heard.append)) == 6
-    assert heard[-1] == "p train: passed over what is no image by its suffix: 2 files .heic, 1 files .db"
+    assert heard[-1] == "p train: passed over what is no image by its suffix: .heic (2), .db (1)"
     photographs("val", root, size=4, report=heard.append)
-    assert heard[-1] == "p val: passed over what is no image by its suffix: 1 files without suffix"
+    assert heard[-1] == "p val: passed over what is no image by its suffix: without suffix (1)"
     assert len(decoded) == 15
 
 
@@ -538,20 +538,25 @@ def test_a_fault_of_the_system_is_no_damage(tmp_path: Path, monkeypatch: pytest.
     """It may pass, and must not be remembered."""
     root, opened = by_folder(tmp_path / "p"), Image.open
 
+    faults: list[Exception] = [OSError(errno.EIO, "Input/output error"), MemoryError()]
+
     def fail(path: Path) -> Image.Image:
         if path.name == "dog1.png":
-            raise OSError(errno.EIO, "Input/output error")
+            raise faults[0]
         return opened(path)
 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(ValueError, match=r"dog1.png cannot be read \(Input/output error\): repair that") as raised:
         photographs("val", root, size=4, damaged="skip")
     assert not isinstance(raised.value, DamagedImage)
+    faults.pop(0)
+    with pytest.raises(MemoryError):
+        photographs("val", root, size=4, damaged="skip")
     monkeypatch.setattr(Image, "open", opened)
     assert len(photographs("val", root, size=4)) == 3
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": "x"}', '{"22": "x"}', None])
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": "x"}', '{"22": "x"}', '{"-1": "x"}', None])
 def test_a_damaged_list_of_skipped_images_is_made_again(content: str | None, damaged: Path, decoded: list[str]) -> None:
     for _ in range(2):
         assert photographs("test", damaged, size=4, damaged="skip").sizes.tolist() == [3, 3]
