@@ -82,8 +82,8 @@ def photographs(
     Raises:
         FileNotFoundError: if there is no such folder or split file.
         ValueError: if no split is told, or told twice; there is no such split; a class is in two splits; the split file
-            is damaged or does not fit the folders; a folder is empty or holds what it should not; images cannot be read;
-            or a class has too few.
+            is damaged or does not fit the folders; a folder is empty or holds what it should not; images cannot be
+            read; or a class has too few.
         OSError: if the cache folder cannot be written, or a folder cannot be listed.
     """
     if size < 1:
