@@ -142,7 +142,9 @@ def test_an_extractor_is_frozen() -> None:
     assert not any(module._forward_hooks for module in extractor.modules())
 
 
-def test_it_computes_in_its_weights_dtype() -> None:
+def test_it_computes_where_its_weights_are_and_in_their_dtype() -> None:
+    elsewhere = FeatureExtractor(trained("resnet9").to("meta"), NETWORKS["resnet9"])
+    assert elsewhere(torch.rand(3, 3, 16, 16)).device.type == "meta"
     network, x = trained("resnet9"), torch.rand(3, 3, 16, 16)
     single = FeatureExtractor(network, NETWORKS["resnet9"])(x)
     double = FeatureExtractor(network.double(), NETWORKS["resnet9"])(x)

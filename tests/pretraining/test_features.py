@@ -68,7 +68,7 @@ def test_cache_key_covers_what_the_numbers_depend_on(tmp_path: Path, monkeypatch
         ({"train": first, "test": pictures(3, seed=2)}, ONCE, {}),
         ({"train": first, "test": moved}, ONCE, {}),
         ({"train": first, "test": second.subset([1, 0, 2])}, ONCE, {}),
-        ({"train": first, "validation": second}, ONCE, {}),
+        ({"train": first, "other": second}, ONCE, {}),
     ]
     for i, (images, options, others) in enumerate(distinct, start=1):
         cached_features(images, options, folder=tmp_path, **others)
