@@ -133,8 +133,8 @@ class PretrainingRun:
                 f"{self.config.images.title} has {len(base)} of {base.classes} (or other ones) now: restore the "
                 "images, or begin anew in another folder."
             )
-        splits = self.config.images.splits()
-        if "val" not in splits:
+        judged = "val" in self.config.images.splits() and self.images("val").classes > 1
+        if not judged:
             self.note(f"{self.config.images.title} has no validation classes: the last network will be the best one")
         return Pretrainer(
             base,
@@ -142,7 +142,7 @@ class PretrainingRun:
             seed=self.config.seed,
             device=self.device,
             folder=self.folder,
-            validate=self._validate if "val" in splits else None,
+            validate=self._validate if judged else None,
             patience=self.config.patience,
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 import fewstep.pretraining.pretrainer
 from fewstep.data import Augmentation, Dataset
 from fewstep.pretraining import Architecture, Pretrainer, Pretraining, Standardised, pretrain
-from fewstep.pretraining.pretrainer import Batches
+from fewstep.pretraining.batches import Batches
 from fewstep.training.checkpoint import State, load_checkpoint
 
 Scripted = Callable[[Standardised], dict[str, float]]
@@ -161,12 +161,20 @@ def test_the_log_has_the_means_of_each_epoch(tmp_path: Path, monkeypatch: pytest
     np.testing.assert_allclose([loss for _, loss in found], np.reshape(looks, (3, 5)).mean(1), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("exploding", "message", "last"),
+    [
+        (8, r"the loss became (nan|inf) before step 9 of 15; lower the rate", 7),
+        # The last step before a look: its own loss, and all that are looked at, are finite.
+        (7, r"weights are not finite after step 7 of 15", 5),
+    ],
+)
 def test_a_loss_that_is_not_finite_ends_it_and_spares_the_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exploding: int, message: str, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fewstep.pretraining.pretrainer, "LOOKED_AT", 2)
-    # The 8th of 15 steps has a rate of 1e38; its next look at the loss is after the 9th.
-    options = replace(SMALL, optimiser="sgd", schedule="steps", milestones=(7 / 15,), decay=1e40)
+    # From that step of 15 on the rate is 1e38; looks at the loss are after 2, 4, 5, 7 and 9.
+    options = replace(SMALL, optimiser="sgd", schedule="steps", milestones=((exploding - 1) / 15,), decay=1e40)
     run = Pretrainer(pictures(), options, seed=0, folder=tmp_path, checkpoint_seconds=0.0)
     kept: dict[int, bytes] = {}
 
@@ -174,12 +182,12 @@ def test_a_loss_that_is_not_finite_ends_it_and_spares_the_checkpoint(
         assert math.isfinite(values["loss"])
         kept[state.step] = (tmp_path / "last.safetensors").read_bytes()
 
-    with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) before step 9 of 15; lower the rate"):
+    with pytest.raises(FloatingPointError, match=message):
         run.run(progress)
-    assert max(kept) == 7
-    assert (tmp_path / "last.safetensors").read_bytes() == kept[7]
+    assert max(kept) == last
+    assert (tmp_path / "last.safetensors").read_bytes() == kept[last]
     again = Pretrainer(pictures(), options, seed=0, folder=tmp_path)
-    assert again.state.step == 7
+    assert again.state.step == last
     assert all(tensor.isfinite().all() for tensor in again.network.state_dict().values())
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
@@ -197,7 +205,7 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
         Pretrainer(pictures(1), SMALL, seed=0)
     with pytest.raises(ValueError, match=r"rows of shape \[3\]; images \[channels, height, width\] are needed"):
         Pretrainer(Dataset.from_labels(torch.rand(4, 3), [0, 0, 1, 1]), SMALL, seed=0)
-    with pytest.raises(ValueError, match=r"images of \[8, 8\] pixels; ConvNet needs 16 or more"):
+    with pytest.raises(ValueError, match=r"images of \[8, 8\] pixels, as the network sees them; ConvNet needs 16"):
         Pretrainer(pictures(), replace(SMALL, network=Architecture(widths=(2,) * 4, pools=4)), seed=0)
 
 

@@ -27,6 +27,7 @@ from fewstep.networks.conv_net import ConvNet
 from fewstep.networks.resnet9 import ResNet9
 from fewstep.networks.resnet12 import ResNet12
 from fewstep.networks.wide_resnet import WideResNet
+from fewstep.pretraining.batches import Batches
 from fewstep.pretraining.extractor import FeatureExtractor
 from fewstep.pretraining.options import Pretraining
 from fewstep.pretraining.pretrainer import Progress, pretrain
@@ -38,7 +39,7 @@ _Split = TypeVar("_Split", bound=str)
 
 _SOURCES = (
     Backbone, ConvNet, ResNet9, ResNet12, WideResNet, Standardised, Pretraining, Dataset, Augmentation, draws.words,
-    generator, views, pretrain, l2_normalise,
+    generator, views, Batches, pretrain, l2_normalise,
 )  # fmt: skip
 """One object of each module whose source decides the features' bits, beside this one and the extractor's."""
 

@@ -3,18 +3,17 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.core import generator
-from fewstep.data import Dataset, draws
-from fewstep.data.augment import WORDS, Augmentation
+from fewstep.data import Dataset
+from fewstep.pretraining.batches import Batches
 from fewstep.pretraining.options import Pretraining
 from fewstep.pretraining.standardised import Standardised
 from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
@@ -63,6 +62,9 @@ class Pretrainer:
     The order of images is a function of (seed, epoch) and their augmentation of (seed, step), so a checkpoint needs the
     weights, the optimiser's moments and counters only. Batches are made ahead of the network by another thread.
 
+    A folder belongs to one dataset and one set of options: that they are still the same is not checked here. After an
+    interrupt, make another trainer on the folder: in the middle of a step, weights and counters may be apart.
+
     Args:
         dataset: images ``[n, channels, height, width]``.
         options: settings.
@@ -105,10 +107,12 @@ class Pretrainer:
         self.state, self.waited = State(), 0.0
         self.metrics: Metrics | None = None
         self._best: dict[str, Tensor] | None = None  # where there is no folder to keep it
+        if folder is not None and (folder / "last.safetensors").exists():
+            self.state = load_checkpoint(folder / "last.safetensors", self.network, self.optimiser)
+            _restore_format(self.optimiser)
+        else:
+            self.network.measure(dataset)
         if folder is not None:
-            if (folder / "last.safetensors").exists():
-                self.state = load_checkpoint(folder / "last.safetensors", self.network, self.optimiser)
-                _restore_format(self.optimiser)
             self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard")
 
     def run(self, progress: Progress | None = None) -> Standardised:
@@ -173,9 +177,10 @@ class Pretrainer:
             yield
             return
         seed = generator(self.seed, self.state.step, "pretraining dropout").initial_seed()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            # torch.manual_seed seeds every accelerator too, whose states are not put back.
-            (torch.manual_seed if self.device.type == "cuda" else torch.default_generator.manual_seed)(seed)
+        # torch.manual_seed seeds every GPU, so that all of their states are put back.
+        on_gpu = self.device.type == "cuda"
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
+            (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
             yield
 
     def _looked_at(self, seen: Float[Tensor, "steps 2"]) -> dict[str, float]:
@@ -203,6 +208,8 @@ class Pretrainer:
         score = next(iter(scores.values()), None)
         if self.metrics is not None and scores:
             self.metrics.add(state.step, "validation", scores)
+        if score is not None and math.isnan(score):
+            raise FloatingPointError(f"pretraining: the validation score is not a number after step {state.step}.")
         if score is None or state.best is None or score > state.best:
             state.best, state.best_step, state.stale = score, state.step, 0
             if self.folder is not None:
@@ -224,61 +231,14 @@ class Pretrainer:
 
     def _save(self) -> None:
         if self.folder is not None and self.metrics is not None:
+            # The loss was finite before the last step, which may have thrown the weights out: then it is not kept.
+            if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+                raise FloatingPointError(
+                    f"pretraining: weights are not finite after step {self.state.step} of {self.total}. The last "
+                    f"checkpoint is intact; lower the rate (now {self.options.rate})."
+                )
             self.metrics.save()
             save_checkpoint(self.folder / "last.safetensors", self.network, self.state, self.optimiser)
-
-
-class Batches:
-    """Batches of augmented images, addressed by step.
-
-    Args:
-        dataset: images.
-        batch: how many at a time; what does not fill a batch is left out of an epoch.
-        augmentation: what is done to each.
-        seed: of the order in every epoch, and of the augmentation.
-        device: where batches lie; the images stay where they are.
-    """
-
-    def __init__(
-        self, dataset: Dataset, batch: int, augmentation: Augmentation, seed: int, device: torch.device
-    ) -> None:
-        self.dataset, self.augmentation, self.seed, self.device = dataset, augmentation, seed, device
-        self.batch = min(batch, len(dataset))
-        self.labels = torch.from_numpy(dataset.labels)
-        self._order: tuple[int, Tensor] | None = None
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return len(self.dataset) // self.batch
-
-    def at(self, step: int) -> tuple[Float[Tensor, "rows channels height width"], Int[Tensor, " rows"]]:
-        """The images of a step, channels last in memory, and their classes."""
-        epoch, place = divmod(step, len(self))
-        if self._order is None or self._order[0] != epoch:
-            order = torch.randperm(len(self.dataset), generator=generator(self.seed, epoch, "pretraining order"))
-            self._order = epoch, order
-        chosen = self._order[1][place * self.batch : (place + 1) * self.batch]
-        x = self.dataset.gather(chosen.numpy(), device=self.device)
-        x = self.augmentation(x, draws.words(self.seed, step, "pretraining augmentation", (len(chosen), WORDS)))
-        return x.contiguous(memory_format=torch.channels_last), self.labels[chosen].to(self.device)
-
-    @contextmanager
-    def ahead(self, start: int, end: int, count: int = 2) -> Iterator[Callable[[], tuple[Tensor, Tensor]]]:
-        """A function that gives the batches from ``start`` on, ``count`` of which another thread makes in advance."""
-        with ThreadPoolExecutor(1, "batches") as thread:
-            steps = iter(range(start, end))
-            waiting: list[Future[tuple[Tensor, Tensor]]] = []
-
-            def fetch() -> tuple[Tensor, Tensor]:
-                while len(waiting) <= count and (step := next(steps, None)) is not None:
-                    waiting.append(thread.submit(self.at, step))
-                return waiting.pop(0).result()
-
-            try:
-                yield fetch
-            finally:
-                for future in waiting:
-                    future.cancel()
 
 
 def _initial(dataset: Dataset, options: Pretraining, seed: int) -> Standardised:
@@ -294,13 +254,13 @@ def _initial(dataset: Dataset, options: Pretraining, seed: int) -> Standardised:
         # Not torch.manual_seed, which seeds every accelerator too.
         torch.default_generator.manual_seed(generator(seed, 0, "pretraining weights").initial_seed())
         network = Standardised(options.network.build(dataset.classes, dataset.feature_shape[0]))
-    smallest = network.backbone.smallest
-    if min(dataset.feature_shape[1:]) < smallest:
+    smallest, side = network.backbone.smallest, options.augmentation.side
+    seen = list(dataset.feature_shape[1:]) if side is None else [side, side]
+    if min(seen) < smallest:
         raise ValueError(
-            f"pretraining: {dataset} has images of {list(dataset.feature_shape[1:])} pixels; "
+            f"pretraining: {dataset} has images of {seen} pixels, as the network sees them; "
             f"{type(network.backbone).__name__} needs {smallest} or more."
         )
-    network.measure(dataset)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

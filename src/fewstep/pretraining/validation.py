@@ -41,7 +41,7 @@ def nearest_mean_scores(
             continue
         sampler = EpisodeSampler(
             features, ways=min(ways, features.classes), shots=k, queries=min(queries, smallest - k),
-            tasks=min(tasks, TOGETHER), seed=seed, stream="validation of pretraining",
+            tasks=TOGETHER, seed=seed, stream="validation of pretraining",
         )  # fmt: skip
         right = []
         for step in range(-(-tasks // sampler.tasks)):
