@@ -88,7 +88,8 @@ def test_cache_key_covers_what_the_numbers_depend_on(tmp_path: Path, monkeypatch
     [
         "core.noise", "data.augment", "data.dataset", "data.draws", "data.normalise", "data.views", "networks.backbone",
         "networks.conv_net", "networks.resnet9", "networks.resnet12", "networks.wide_resnet", "pretraining.batches",
-        "pretraining.extractor", "pretraining.features", "pretraining.options", "pretraining.pretrainer", "pretraining.standardised",
+        "pretraining.extractor", "pretraining.features", "pretraining.options", "pretraining.pretrainer",
+        "pretraining.standardised",
     ],
 )  # fmt: skip
 def test_cache_key_covers_the_source(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,8 +173,8 @@ def test_a_loss_that_is_not_finite_ends_it_and_spares_the_checkpoint(
     exploding: int, message: str, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fewstep.pretraining.pretrainer, "LOOKED_AT", 2)
-    # From that step of 15 on the rate is 1e38; looks at the loss are after 2, 4, 5, 7 and 9.
-    options = replace(SMALL, optimiser="sgd", schedule="steps", milestones=((exploding - 1) / 15,), decay=1e40)
+    # From that step of 15 on the rate is beyond float32; looks at the loss are after 2, 4, 5, 7 and 9.
+    options = replace(SMALL, optimiser="sgd", schedule="steps", milestones=((exploding - 1) / 15,), decay=1e42)
     run = Pretrainer(pictures(), options, seed=0, folder=tmp_path, checkpoint_seconds=0.0)
     kept: dict[int, bytes] = {}
 
