@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from fewstep import algorithms
 from fewstep.algorithms import (
     anil,
     fomaml,
     imaml,
     leo,
+    leo_network,
     maml,
     meta_curvature,
     meta_lstm,
@@ -19,6 +22,7 @@ from fewstep.algorithms import (
     reptile,
 )  # fmt: skip
 from fewstep.core import (
+    OFFICIAL,
     SGD,
     Adam,
     Backprop,
@@ -29,6 +33,7 @@ from fewstep.core import (
     Implicit,
     Learner,
     Method,
+    Mixture,
     MultiStep,
     Shared,
     Task,
@@ -58,6 +63,12 @@ class Case:
         method = self.method()
         method.learner.double()
         return method, self.tasks()
+
+
+def algorithm(case: str) -> str:
+    """The algorithm that a case's name begins with, or the whole name when it begins with none."""
+    names = [name.replace("_", "-") for name in algorithms.__all__]
+    return max((name for name in names if f"{case}-".startswith(f"{name}-")), key=len, default=case)
 
 
 def classification_tasks(*shape: int, ways: int = 3, shots: int = 2, queries: int = 3, tasks: int = 4) -> Task:
@@ -130,6 +141,20 @@ def lstm_backprop() -> Method:
     return Method(meta_lstm(mlp((6, 5, 3)), steps=2, hidden=3).learner, Backprop())
 
 
+NETWORK = {"latents": 3, "hidden": 4, "latent_steps": 2, "latent_rate": 0.05, "spread": 0.2, "kl_weight": 0.1,
+           "l2_weight": 0.01, "orthogonality_weight": 0.1, "encoder_penalty_weight": 0.0}  # fmt: skip
+
+
+def network(**options: Any) -> Method:
+    """LEO for all of a small network for regression."""
+    return leo_network(mlp((1, 5, 1)), 1, 1, **(NETWORK | options))
+
+
+def images_network(**options: Any) -> Method:
+    """LEO for the head and a convolution of a network, whose other block is shared."""
+    return leo_network(conv(), 64, 3, generated=is_weight, loss=classification(), **(NETWORK | {"hidden": 8} | options))
+
+
 CASES = [
     Case("maml-mlp", lambda: maml(mlp((6, 5, 3)), rate=0.3, steps=2), vectors),
     Case("maml-mlp-norm", lambda: maml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
@@ -179,4 +204,12 @@ CASES = [
          equivariant=True),
     Case("leo-random-prior", lambda: leo(6, encoded=False, **LEO), vectors, equivariant=True),
     Case("leo-encoder-penalty", lambda: leo(6, encoder_penalty_weight=0.5, **LEO), vectors, False, True),
+    Case("leo-network-mlp", lambda: network(finetuning_steps=2, finetuning_rate=0.02, formulation=OFFICIAL), regression_tasks),
+    Case("leo-network-linear", lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1), regression_tasks),
+    Case("leo-network-partial", lambda: network(generated=["2.weight", "2.bias"]), regression_tasks),
+    Case("leo-network-encoder-penalty", lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1,
+         encoder_penalty_weight=0.5), regression_tasks, False),
+    Case("leo-network-conv", images_network, images),
+    Case("leo-network-mixture", lambda: network(meta_gradient=Mixture(3, noise=0.3)), regression_tasks),
+    Case("leo-network-conv-mixture", lambda: images_network(meta_gradient=Mixture(2)), images),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from fewstep.training.compiling import compiled
 def differences(case: Case, backend: str) -> dict[str, float]:
     """The largest difference in the objective and in each meta-gradient, relative to the eager one's largest entry."""
     method, tasks = case.build()
-    draws = method.learner.draws(tasks, generator(0, 0, "noise"))
+    draws = method.draws(tasks, generator(0, 0, "noise"))
     names = [name for name, _ in method.learner.named_parameters()]
     # The settings of training where code is generated; elsewhere the graph alone.
     transform = compiled if backend == "inductor" else partial(torch.compile, fullgraph=True, backend=backend)

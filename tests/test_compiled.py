@@ -7,17 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cases import CASES
-
-from fewstep import algorithms
+from cases import CASES, algorithm
 
 SCRIPT = Path(__file__).with_name("compiled_contract.py")
-
-
-def algorithm(case: str) -> str:
-    """The algorithm that a case's name begins with, or the whole name when it begins with none."""
-    names = [name.replace("_", "-") for name in algorithms.__all__]
-    return max((name for name in names if f"{case}-".startswith(f"{name}-")), key=len, default=case)
 
 
 def check(backend: str, *cases: str) -> None:

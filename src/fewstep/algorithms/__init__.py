@@ -3,6 +3,7 @@
 from fewstep.algorithms.anil import anil
 from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
+from fewstep.algorithms.leo_network import leo_network
 from fewstep.algorithms.maml import fomaml, maml
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
@@ -16,6 +17,7 @@ __all__ = [
     "fomaml",
     "imaml",
     "leo",
+    "leo_network",
     "maml",
     "meta_curvature",
     "meta_lstm",

@@ -4,15 +4,16 @@ from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.gradients import Differentiate, MetaStep
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Loss, Reduction, classification, regression
-from fewstep.core.meta_gradient import Backprop, Difference, FirstOrder, Implicit, MultiStep
+from fewstep.core.meta_gradient import Backprop, Difference, FirstOrder, Implicit, Mixture, MultiStep
 from fewstep.core.method import Method
 from fewstep.core.noise import Draws, generator
 from fewstep.core.protocols import MetaGradient, Rule, Start
 from fewstep.core.regularisers import L2, Orthogonality, Regulariser
 from fewstep.core.rule import LSTM, SGD, Adam, Chain, Curvature, LearnedRates, PerStep
 from fewstep.core.slope import exact, stopped
+from fewstep.core.slots import Slot, slots
 from fewstep.core.stages import Decode, Descend, Stage
-from fewstep.core.start import OFFICIAL, PAPER, Formulation, Generator, Prototypes, Shared
+from fewstep.core.start import OFFICIAL, PAPER, Formulation, Generator, NetworkGenerator, Prototypes, Shared
 from fewstep.core.types import Batch, Estimate, Params, Point, Task
 
 __all__ = [
@@ -44,7 +45,9 @@ __all__ = [
     "MetaGradient",
     "MetaStep",
     "Method",
+    "Mixture",
     "MultiStep",
+    "NetworkGenerator",
     "Orthogonality",
     "Params",
     "PerStep",
@@ -54,6 +57,7 @@ __all__ = [
     "Regulariser",
     "Rule",
     "Shared",
+    "Slot",
     "Stage",
     "Start",
     "Task",
@@ -62,5 +66,6 @@ __all__ = [
     "exact",
     "generator",
     "regression",
+    "slots",
     "stopped",
 ]

@@ -49,7 +49,7 @@ class Differentiate:
         self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
 
     def __call__(self, tasks: Task, draws: Draws | None) -> MetaStep:
-        """The meta-gradient of a batch of tasks; ``draws`` from ``learner.draws``, or None for no noise."""
+        """The meta-gradient of a batch of tasks; ``draws`` from ``method.draws``, or None for no noise."""
         parameters = list(self.method.learner.parameters())
         count = len(tasks.support.weight)
         size = min(getattr(self.executor, "chunk", None) or count, count)
@@ -71,7 +71,7 @@ class Differentiate:
 
     def _of_group(self, tasks: Task, draws: Draws | None, count: int, regularised: bool) -> Estimate:
         """What a group adds to the objective and to the metrics' means over ``count`` tasks."""
-        noise = None if draws is None else fill(self.method.learner.sites(tasks), draws)
+        noise = None if draws is None else fill(self.method.sites(tasks), draws)
         estimates = self.method.estimate(tasks, noise, self.executor)
         objective = estimates.objective.sum() / (count if self.method.task_reduction == "mean" else 1)
         metrics = {name: values.sum() / count for name, values in estimates.metrics.items()}

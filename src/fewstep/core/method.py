@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor
 from fewstep.core.executors import Executor, Vmap
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Reduction
-from fewstep.core.noise import Noise
+from fewstep.core.noise import Draws, Noise, copied, fill, sample
 from fewstep.core.protocols import MetaGradient
 from fewstep.core.regularisers import Regulariser
 from fewstep.core.stages import Descend
@@ -31,7 +31,7 @@ class Method:
 
     Raises:
         ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
-            message names them.
+            message names them. Or when regularisers share a name.
     """
 
     learner: Learner
@@ -48,11 +48,30 @@ class Method:
                 "there are rules, or leave the stage out."
             )
         untrained = self.meta_gradient.untrained(self.learner)
+        names = [regulariser.name for regulariser in self.regularisers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Method: penalties are told apart by name, but there are {', '.join(names)}.")
         if untrained:
             raise ValueError(
                 f"Method: the meta-gradient {estimator} leaves {_listed(untrained)} untrained: use a start and a rule "
                 "without them, or a meta-gradient that differentiates the steps (Backprop, FirstOrder)."
             )
+
+    def sites(self, tasks: Task) -> Any:
+        """Every random draw of one task of training: the learner's, as often as the estimator adapts to a task."""
+        sites, copies = self.learner.sites(tasks), self.meta_gradient.copies
+        return sites if copies is None else {"copies": copied(sites, copies)}
+
+    def draws(self, tasks: Task, source: torch.Generator) -> Draws:
+        """All the randomness of a meta-step, in the dtype of the inputs; :class:`Differentiate` makes noise of it."""
+        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.x.dtype)
+
+    def noise(self, tasks: Task, source: torch.Generator) -> Noise:
+        """The noise that :meth:`objective` reads: for each site a tensor with a leading task axis.
+
+        The learner's own noise (``learner.noise``) is that of a single adaptation, as :meth:`adapt` reads it.
+        """
+        return fill(self.sites(tasks), self.draws(tasks, source))
 
     def objective(
         self,
@@ -65,7 +84,7 @@ class Method:
 
         Args:
             tasks: a task axis leads every tensor.
-            noise: from ``learner.noise``; None to evaluate without sampling, dropout and task penalties.
+            noise: from :meth:`noise`; None to evaluate without sampling, dropout and task penalties.
             executor: how tasks are run; :class:`Vmap` when omitted.
             granularity: map whole tasks, or every inner step on its own. The numbers are the same. When omitted, whole
                 tasks, unless the learner recomputes its steps.
@@ -99,23 +118,34 @@ class Method:
         """The regularisers, once per meta-step."""
         return {regulariser.name: regulariser(self.learner) for regulariser in self.regularisers}
 
-    def adapt(self, support: Batch, executor: Executor | None = None, running: bool = False) -> Point:
+    def adapt(
+        self, support: Batch, executor: Executor | None = None, running: bool = False, noise: Noise = None
+    ) -> Point:
         """Adapt to a batch of supports as in evaluation: means, no dropout. The result carries no graph.
+
+        A start that generates a distribution over weights can be sampled from in evaluation too. The samples of a task
+        are tasks of their own: repeat it, and pass noise for each repetition (``tests/test_network_generator.py``)::
+
+            many = Task(*(Batch(*(t.repeat_interleave(samples, 0) for t in batch)) for batch in tasks))
+            noise = method.learner.noise(many, generator(seed, 0, "sample"))
+            points = method.adapt(many.support, noise=noise)
+            drawn = method.predict(points, many.query).unflatten(0, (-1, samples))  # [tasks, samples, rows, outputs]
 
         Args:
             support: a task axis leads every tensor.
             executor: how tasks are run; :class:`Vmap` when omitted.
+            noise: of the learner, one entry a task; None for means.
             running: give the points running batch statistics of their supports, see ``Learner.running``: of the
                 weights that the inner steps began with, as they pass by in Meta-LSTM's meta-testing.
         """
         # The exact slope costs nothing here: under no_grad nothing is recorded outside the inner loop's own gradient.
         with torch.no_grad():
-            point: Point = (executor or Vmap())(partial(self._adapt, running))(support)
+            point: Point = (executor or Vmap())(partial(self._adapt, running))(support, noise)
         return point
 
-    def _adapt(self, running: bool, support: Batch) -> Point:
+    def _adapt(self, running: bool, support: Batch, noise: Noise) -> Point:
         passed: list[Point] = []
-        point, _ = self.learner.adapt(support, visit=passed.append if running else None)
+        point, _ = self.learner.adapt(support, noise=noise, visit=passed.append if running else None)
         if not running:
             return point
         statistics = self.learner.running(passed[:-1] or passed or [point], support)

@@ -7,7 +7,7 @@ instead of samples, no dropout.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
@@ -101,6 +101,11 @@ def fill(sites: Any, draws: Draws) -> Noise:
     return _map(take, sites)
 
 
+def copied(sites: Any, copies: int) -> Any:
+    """A nest of sites with an axis before all others, for so many independent draws of each."""
+    return _map(lambda site: replace(site, shape=(copies, *site.shape)), sites)
+
+
 def dropout(x: Float[Tensor, "*shape"], kept: UInt8[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
     """Inverted dropout: zero with probability ``rate``, else ``x / (1 − rate)``.
 
@@ -110,7 +115,7 @@ def dropout(x: Float[Tensor, "*shape"], kept: UInt8[Tensor, "*shape"], rate: flo
     return x * (kept.to(x.dtype) * (65536 / (65536 - _dropped(rate))))
 
 
-def _map(function: Callable[[Normal | Mask], Tensor], sites: Any) -> Noise:
+def _map(function: Callable[[Normal | Mask], Any], sites: Any) -> Any:
     match sites:
         case Normal() | Mask():
             return function(sites)

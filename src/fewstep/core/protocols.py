@@ -79,6 +79,10 @@ class MetaGradient(ABC):
     meta-gradient estimate. Trainer and optimiser never know which estimator ran.
     """
 
+    copies: int | None = None
+    """How many independent adaptations of a task it compares: the noise that ``Method`` draws for it is then
+    ``{"copies": noise}``, whose tensors have an axis of them before all others of a task."""
+
     def untrained(self, learner: Learner) -> set[str]:
         """Meta-parameters that this estimator would leave without a gradient, by name.
 

@@ -107,7 +107,7 @@ class Trainer:
     def inputs(self, step: int) -> tuple[Task, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
         tasks = self.source.batch(step)
-        return tasks, self.method.learner.draws(tasks, generator(self.seed, step, "noise", tasks.support.x.device))
+        return tasks, self.method.draws(tasks, generator(self.seed, step, "noise", tasks.support.x.device))
 
     def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
         """One meta-step: differentiate the objective, clip, and let the optimiser step."""

@@ -4,6 +4,7 @@ from fewstep.core.meta_gradient.backprop import Backprop
 from fewstep.core.meta_gradient.difference import Difference
 from fewstep.core.meta_gradient.first_order import FirstOrder
 from fewstep.core.meta_gradient.implicit import Implicit
+from fewstep.core.meta_gradient.mixture import Mixture
 from fewstep.core.meta_gradient.multi_step import MultiStep
 
-__all__ = ["Backprop", "Difference", "FirstOrder", "Implicit", "MultiStep"]
+__all__ = ["Backprop", "Difference", "FirstOrder", "Implicit", "Mixture", "MultiStep"]

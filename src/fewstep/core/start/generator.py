@@ -29,7 +29,8 @@ class Formulation:
             mean and deviation, and a class's logit is the mean over its codes. ``"class"``: one code a class. In
             evaluation the K copies of a class are one code with rates divided by K.
         deviation: of a raw scale u. ``"expm1"``: σ = max(eᵘ − 1 + s, 1e-10). ``"exp"``: σ = s·eᵘ, with s = 1 for
-            codes. For weights, s = √(2/(ways + features)) in both, Glorot's deviation.
+            codes. ``"sigmoid"``: σ = 2s/(1 + e⁻ᵘ), nobody's: bounded by 2s, so that a long step in latent space does not
+            end in noise without limits. For weights, s = √(2/(ways + features)) in all of them, Glorot's deviation.
         kl: ``"sample"``: log q(z) − log p(z) at the drawn code. ``"analytic"``:
             ½(σ² + μ² − 1) − log σ.
         reduction: of the KL and of the encoder penalty over codes and their dimensions. ``"sum"`` sums them, as the
@@ -37,9 +38,30 @@ class Formulation:
     """
 
     codes: Literal["copies", "class"] = "copies"
-    deviation: Literal["expm1", "exp"] = "expm1"
+    deviation: Literal["expm1", "exp", "sigmoid"] = "expm1"
     kl: Literal["sample", "analytic"] = "sample"
     reduction: Reduction = "mean"
+
+    def spread(self, raw: Tensor, at_zero: float) -> Tensor:
+        """σ of a raw scale, which is ``at_zero`` where that is zero."""
+        if self.deviation == "exp":
+            return at_zero * raw.exp()
+        if self.deviation == "sigmoid":
+            return 2 * at_zero * raw.sigmoid()
+        return (raw.expm1() + at_zero).clamp(min=FLOOR)
+
+    def draw(
+        self, moments: Float[Tensor, "*codes moments"], epsilon: Float[Tensor, "*codes latents"]
+    ) -> tuple[Float[Tensor, "*codes latents"], Float[Tensor, "*codes latents"]]:
+        """Codes ``z = μ + σ(u) ε`` of moments (μ, u), and the KL to N(0, I) of each of their dimensions."""
+        mean, u = moments.chunk(2, dim=-1)
+        deviation = self.spread(u, 0.0 if self.deviation == "expm1" else 1.0)
+        log_deviation = u if self.deviation == "exp" else deviation.log()  # σ = eᵘ may underflow, u does not
+        code = mean + deviation * epsilon
+        if self.kl == "sample":
+            # log N(z; μ, σ²) − log N(z; 0, 1) through ε: dividing z − μ by a σ at its floor would lose all digits.
+            return code, -0.5 * epsilon.square() - log_deviation + 0.5 * code.square()
+        return code, 0.5 * (deviation.square() + mean.square() - 1) - log_deviation
 
 
 OFFICIAL = Formulation()
@@ -150,17 +172,8 @@ class Generator(Start):
             moments = members.T @ moments
         if noise is None or not self.stochastic:
             return Point({"code": moments[:, : self.latents]}, context), {}
-        mean, u = moments.chunk(2, dim=-1)
-        exponential, epsilon = self.formulation.deviation == "exp", noise["code"]
-        deviation = self._deviation(u, 1.0 if exponential else 0.0)
-        log_deviation = u if exponential else deviation.log()  # σ = eᵘ may underflow, u does not
-        code = mean + deviation * epsilon
+        code, kl = self.formulation.draw(moments, noise["code"])
         point = Point({"code": code}, context)
-        if self.formulation.kl == "sample":
-            # log N(z; μ, σ²) − log N(z; 0, 1) through ε: dividing z − μ by a σ at its floor would lose all digits.
-            kl = -0.5 * epsilon.square() - log_deviation + 0.5 * code.square()
-        else:
-            kl = 0.5 * (deviation.square() + mean.square() - 1) - log_deviation
         return point, {"kl": self.kl_weight * self._reduce(kl, point)}
 
     def decode(self, point: Point, noise: Noise) -> Point:
@@ -174,7 +187,7 @@ class Generator(Start):
                 mean, v = (code @ self.decoder.weight.T).chunk(2, dim=-1)
             else:  # of the means only the class average matters; the deviations multiply draws of their own
                 mean, v = (mix @ code) @ to_mean.T, code @ to_deviation[0].T
-            spread = self._deviation(v, math.sqrt(2 / (len(mean) + self.features))) * noise["weight"]
+            spread = self.formulation.spread(v, math.sqrt(2 / (len(mean) + self.features))) * noise["weight"]
             mean = mean + (spread if mix is None else mix @ spread)
         if mix is None:
             return Point({f"{self.head}weight": mean}, {})
@@ -206,11 +219,6 @@ class Generator(Start):
     def _copies(self, support: Batch) -> bool:
         """Whether classes have more than one code: with one shot the formulations have the same codes."""
         return self.formulation.codes == "copies" and len(support.y) > support.y.shape[1]
-
-    def _deviation(self, raw: Tensor, at_zero: float) -> Tensor:
-        if self.formulation.deviation == "exp":
-            return at_zero * raw.exp()
-        return (raw.expm1() + at_zero).clamp(min=FLOOR)
 
     def _reduce(self, entries: Float[Tensor, "codes latents"], point: Point) -> Float[Tensor, ""]:
         """Mean over dimensions, over the codes of a class and over classes, or the sum over all classes' codes."""

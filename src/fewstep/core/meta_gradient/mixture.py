@@ -1,0 +1,101 @@
+"""An estimator for predictive distributions: several adaptations to a task, judged together."""
+
+import math
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewstep.core.executors import Executor, Function, Vmap, direct
+from fewstep.core.learner import Learner
+from fewstep.core.loss import reduce_rows
+from fewstep.core.noise import Noise
+from fewstep.core.protocols import MetaGradient
+from fewstep.core.slope import Slope, exact
+from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
+
+
+class Mixture(MetaGradient):
+    """``∇ [−1/R log 1/M Σ_m Π_j p(y_j | f_m(x_j)) + mean of penalties]``, f_1 … f_M adapted with independent noise.
+
+    A multi-sample lower bound of the log predictive likelihood of the R query rows together, in nats a row: the
+    importance-weighted bound of Burda et al. (2016) where the generator is proposal and prior, so that the weights are
+    the likelihoods alone. For M = 1 it is the expected log-likelihood, LEO's Eq. 6, which every sample has to satisfy
+    for itself; with more, samples may share the possible answers between them. Not of the LEO paper.
+
+    p is normal with deviation σ, ``N(y; f(x), σ² I)``; or, without a ``noise``, ``exp(−loss)`` of the learner's loss,
+    which is the categorical likelihood for cross-entropy. The inner loop descends the learner's loss in both cases.
+
+    Logged: ``loss``, the objective without penalties; the score, a sample's on average; ``effective_samples``,
+    ``(Σ p)²/Σ p²``, from 1 (one sample answers the query) to M.
+
+    Args:
+        samples: M ≥ 1.
+        noise: σ > 0, the deviation of the targets' noise in their units; constant.
+        executor: how the samples of a task are run; :class:`Vmap` when omitted. A network that has to be run task by
+            task (:class:`Loop`) needs that here too.
+
+    Raises:
+        ValueError: for no samples, or a deviation that is not positive.
+    """
+
+    slope: Slope = staticmethod(exact)
+
+    def __init__(self, samples: int, noise: float | None = None, executor: Executor | None = None) -> None:
+        if samples < 1:
+            raise ValueError(f"Mixture: at least one sample is needed, got {samples}.")
+        if noise is not None and not noise > 0:
+            raise ValueError(f"Mixture: noise is the deviation σ > 0 of the targets, got {noise}.")
+        self.copies = self.samples = samples
+        self.deviation, self.executor = noise, executor or Vmap()
+
+    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+        """The bound and the mean penalties; without noise all samples are equal, and one is taken.
+
+        Raises:
+            ValueError: for noise of a single adaptation.
+        """
+        if noise is not None and "copies" not in noise:
+            raise ValueError("Mixture: this is the noise of a single adaptation; take Method.noise, not Learner.noise.")
+        noise, samples = (None, 1) if noise is None else (noise["copies"], self.samples)
+
+        def each_sample(function: Function) -> Function:
+            return each(self.executor(function))
+
+        # The samples of a task are a batch of tasks of their own, inside the task.
+        own = each(partial(_repeated, samples))(task)
+        point, penalties = learner.adapt(own.support, self.slope, noise, each_sample)
+        judged = each_sample(partial(self._judge, learner))(point, own.query, None if noise is None else noise["query"])
+        estimate: Estimate = each(partial(_together, learner.loss.score_name))(*judged, penalties, task.query)
+        return estimate
+
+    def _judge(self, learner: Learner, point: Point, query: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+        """log p of the rows of the query together, and their mean score."""
+        prediction = learner.predict(point, query, noise=noise)
+        if self.deviation is None:
+            rows = -learner.loss.rows(prediction, query.y)
+        else:
+            normalised = ((query.y - prediction) / self.deviation).square()
+            rows = -(0.5 * normalised + math.log(self.deviation) + 0.5 * math.log(2 * math.pi)).sum(-1)
+        score = reduce_rows(learner.loss.score(prediction.detach(), query.y), query.weight, "mean")
+        return reduce_rows(rows, query.weight, "sum"), score
+
+
+def _repeated(samples: int, task: Task) -> Task:
+    support, query = (Batch(*(t.expand(samples, *t.shape) for t in batch)) for batch in task)
+    return Task(support, query)
+
+
+def _together(
+    score_name: str,
+    likelihoods: Float[Tensor, " samples"],
+    scores: Float[Tensor, " samples"],
+    penalties: Penalties,
+    query: Batch,
+) -> Estimate:
+    loss = (math.log(len(likelihoods)) - likelihoods.logsumexp(0)) / query.weight.sum()
+    means = {name: penalty.mean() for name, penalty in penalties.items()}
+    share = likelihoods.detach().softmax(0)
+    metrics = {"loss": loss.detach(), score_name: scores.mean(), "effective_samples": 1 / share.square().sum()}
+    return Estimate(torch.stack([loss, *means.values()]).sum(), metrics | {n: p.detach() for n, p in means.items()})
