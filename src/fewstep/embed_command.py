@@ -57,16 +57,16 @@ class Embed:
 
     images: Annotated[ImageData, tyro.conf.arg(name="")]
     """What is shown to the network, in the size that it was trained on."""
-    out: Path
-    """The features: .npz, .safetensors (memory-mapped), .npy, or, without a suffix, a folder of DeepMind's pickles."""
+    out: Path | None = None
+    """The features, which must be given: .npz, .safetensors (memory-mapped), .npy, or, without a suffix, a folder of DeepMind's pickles."""
     layer: str = "middle"
     """Whose activations: middle, the layer before the last, as in the LEO paper; last; the number of a convolution,
     such as 21; or a submodule's name."""
     views: Views = "center"
     """The centre of an image; or the mean over corners, centre and the mirror images of all five."""
     dtype: StoredAs = "float32"
-    """Of the numbers, as in the published embeddings. float16 takes half the room, and changes accuracies by less than
-    their confidence intervals."""
+    """Of the numbers; the published embeddings are float32. float16 takes half the room and keeps three decimal
+    digits."""
     device: str | None = None
     """"cpu", "cuda" or "cuda:1". None: where RUN was trained."""
 
@@ -81,8 +81,10 @@ def embed(arguments: Sequence[str]) -> None:
         raise ValueError(f"no pre-training was given.\n{USAGE}")
     dataset, arguments = split_name(arguments)
     run = _opened(Path(name), value_of(arguments, "--device"))
-    default = Embed(default_images(run, dataset), tyro.MISSING)
-    _embed(run, overridden(default, arguments, f"fewstep embed {name}"))
+    options = overridden(Embed(default_images(run, dataset)), arguments, f"fewstep embed {name}")
+    if options.out is None:
+        raise ValueError("no file for the features was given: say --out features.npz.")
+    _embed(run, options, options.out)
 
 
 def default_images(run: PretrainingRun, dataset: str | None) -> ImageData:
@@ -141,10 +143,10 @@ def trained_on(run: PretrainingRun, images: Mapping[str, Dataset]) -> dict[str, 
     return {split: names for split, names in seen.items() if names}
 
 
-def _embed(run: PretrainingRun, options: Embed) -> None:
-    writer_for(options.out)  # what can be known to fail fails before any image is read
-    beside = extractor_beside(options.out)
-    _check_beside(options.out, beside)
+def _embed(run: PretrainingRun, options: Embed, out: Path) -> None:
+    writer_for(out)  # what can be known to fail fails before any image is read
+    beside = extractor_beside(out)
+    _check_beside(out, beside)
     extractor = run.extractor(options.layer, options.views)
     check_images(run, options.images)
     extractor.reading = reading_of(options.images)
@@ -160,7 +162,7 @@ def _embed(run: PretrainingRun, options: Embed) -> None:
     began = time.perf_counter()
     with _bar(rows) as progress:
         export_features(
-            extractor, images, options.out, dtype=options.dtype, device=run.device, batch=_BATCH, progress=progress,
+            extractor, images, out, dtype=options.dtype, device=run.device, batch=_BATCH, progress=progress,
             before_writing=lambda digest: extractor.save(beside, features=digest),
         )  # fmt: skip
     seconds = time.perf_counter() - began
@@ -168,14 +170,14 @@ def _embed(run: PretrainingRun, options: Embed) -> None:
     console.print(
         f"{rows:,} images to {extractor.features} features of {extractor.layer} in {seconds:.1f} s "
         f"({rows / seconds:,.0f} images/s); classes: {by_split}",
-        highlight=False,
+        highlight=False, soft_wrap=True,
     )  # fmt: skip
-    console.print(f"features: [bold]{escape(str(options.out))}[/]; their network: {escape(str(beside))}",
+    console.print(f"features: [bold]{escape(str(out))}[/]; their network: {escape(str(beside))}",
                   highlight=False, soft_wrap=True)  # fmt: skip
     if missing := [split for split in ("train", "val", "test") if split not in images]:
         console.print(f"[yellow]warning:[/] {options.images.title} has no {' and no '.join(missing)} classes, which "
                       "`fewstep train` needs", highlight=False)  # fmt: skip
-    console.print(f"next: {next_command(options.out, options.images, images)}", markup=False, highlight=False,
+    console.print(f"next: {next_command(out, options.images, images)}", markup=False, highlight=False,
                   soft_wrap=True)  # fmt: skip
 
 
