@@ -35,9 +35,9 @@ def slots(network: nn.Module, generated: Callable[[str], bool] | Collection[str]
 
     The deviation is Glorot's, ``√(2/(fan_in + fan_out))``. (He's would keep activations from shrinking, but makes a
     network of one input so steep that inner steps diverge.) The biases of a layer count as the weights of an input that
-    is 1 and have the deviation of its matrix, the smallest where there are several. Gains and shifts of a layer without
-    a matrix have 0.1. A one-dimensional parameter whose entries are all equal, such as the ones of a norm, keeps that
-    number for its centre.
+    is 1 and have the deviation of its matrix, the smallest where there are several. Their centre is 0. Gains and
+    shifts of a layer without a matrix have 0.1; where their entries are all equal, such as the ones of a norm, they
+    keep that number for their centre.
 
     Args:
         network: what is changed.
@@ -104,9 +104,7 @@ def _slot(network: nn.Module, name: str) -> Slot:
     parameter = network.get_parameter(name)
     layer = [parameter] if parameter.dim() > 1 else list(module.parameters(recurse=False))
     fans = [(m.shape[0] + m.shape[1]) * math.prod(m.shape[2:]) for m in layer if m.dim() > 1]  # in + out
-    constant = parameter.dim() < 2 and bool((parameter == parameter.flatten()[0]).all())
-    return Slot(
-        parameter.shape,
-        parameter.flatten()[0].item() if constant else 0.0,
-        math.sqrt(2 / max(fans)) if fans else NORM_DEVIATION,
-    )
+    if fans:
+        return Slot(parameter.shape, 0.0, math.sqrt(2 / max(fans)))
+    first = parameter.flatten()[0]
+    return Slot(parameter.shape, first.item() if bool((parameter == first).all()) else 0.0, NORM_DEVIATION)

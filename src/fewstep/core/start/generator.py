@@ -29,8 +29,8 @@ class Formulation:
             mean and deviation, and a class's logit is the mean over its codes. ``"class"``: one code a class. In
             evaluation the K copies of a class are one code with rates divided by K.
         deviation: of a raw scale u. ``"expm1"``: σ = max(eᵘ − 1 + s, 1e-10). ``"exp"``: σ = s·eᵘ, with s = 1 for
-            codes. ``"sigmoid"``: σ = 2s/(1 + e⁻ᵘ), nobody's: bounded by 2s, so that a long step in latent space does not
-            end in noise without limits. For weights, s = √(2/(ways + features)) in all of them, Glorot's deviation.
+            codes. ``"sigmoid"``: σ = 2s/(1 + e⁻ᵘ), nobody's: bounded by 2s, so that a long step in latent space does
+            not end in noise without limits. For weights, s = √(2/(ways + features)) in all of them, Glorot's deviation.
         kl: ``"sample"``: log q(z) − log p(z) at the drawn code. ``"analytic"``:
             ½(σ² + μ² − 1) − log σ.
         reduction: of the KL and of the encoder penalty over codes and their dimensions. ``"sum"`` sums them, as the
