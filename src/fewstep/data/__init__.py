@@ -14,6 +14,7 @@ from fewstep.data.images import ImageFolder, image_folder, read_image
 from fewstep.data.normalise import l2_normalise, mean_input
 from fewstep.data.omniglot import omniglot, omniglot_originals
 from fewstep.data.regression import Sinusoid, Sinusoids
+from fewstep.data.sine_or_line import SineOrLine, SineOrLinePrior, SinesOrLines
 from fewstep.data.source import Deferred, Deferring, TaskSource
 from fewstep.data.task_list import TaskList
 from fewstep.data.unpickling import unpickle
@@ -29,6 +30,9 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "ImageSource",
+    "SineOrLine",
+    "SineOrLinePrior",
+    "SinesOrLines",
     "Sinusoid",
     "Sinusoids",
     "TaskIndices",

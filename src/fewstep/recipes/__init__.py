@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fewstep.recipes import features, omniglot, photographs, sinusoid
+from fewstep.recipes import features, omniglot, photographs, sine_line, sinusoid
 from fewstep.recipes.config import Config, Testing, apart, flat, from_json, to_json
 from fewstep.recipes.problems import CifarImages, ImageNetImages
 from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, Published
@@ -101,6 +101,10 @@ _RECIPES = (
     _single(sinusoid.reptile_sinusoid),
     _single(sinusoid.imaml_sinusoid),
     _single(sinusoid.meta_lstm_sinusoid),
+    _single(sine_line.leo_sine_line),
+    _single(sine_line.leo_bound_sine_line),
+    _single(sine_line.maml_sine_line),
+    _single(sine_line.maml_ensemble_sine_line),
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -16,6 +16,7 @@ from fewstep.recipes.methods import (
     Anil,
     Imaml,
     Leo,
+    LeoNetwork,
     Maml,
     MetaCurvature,
     MetaLstm,
@@ -29,13 +30,14 @@ from fewstep.recipes.problems import (
     ImageNetImages,
     OmniglotFeatures,
     OmniglotImages,
+    SineOrLineTasks,
     SinusoidTasks,
 )
 from fewstep.recipes.stored_features import Embeddings
 from fewstep.training import Training
 
-Data = SinusoidTasks | OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages | Embeddings
-Algorithm = Leo | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | Protonet | Protomaml
+Data = SinusoidTasks | SineOrLineTasks | OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages | Embeddings
+Algorithm = Leo | LeoNetwork | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | Protonet | Protomaml
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """Typed settings of the algorithms, as a command line shows them; each builds its composition."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from torch import nn
 
 from fewstep import algorithms
-from fewstep.core import Loss, Method, classification, regression
+from fewstep.core import Loss, Method, Mixture, classification, regression
 from fewstep.core.loss import Reduction
-from fewstep.networks import ResNet12, conv4, mlp, without_norms
+from fewstep.networks import Ensemble, ResNet12, conv4, mlp, without_norms
+from fewstep.networks.ensemble import squared_error_of_each, squared_error_of_the_mean
 from fewstep.recipes.problems import Problem
 
 
@@ -100,6 +101,51 @@ def _loss(problem: Problem, reduction: Reduction = "mean") -> Loss:
     return (regression if problem.regression else classification)(reduction)
 
 
+@dataclass(frozen=True)
+class LeoNetwork:
+    """LEO for whole networks: one code generates all parameters (Rusu et al. 2019, section 2.3.5 and appendix A)."""
+
+    network: Network = Network("mlp", (40, 40))
+    """The network whose parameters are generated."""
+    latents: int = 16
+    """n_z, dimensions of the latent code."""
+    hidden: int = 32
+    """Units of the hidden layers of encoder, relation network and decoder."""
+    decoder_depth: int = 3
+    """Layers of the decoder."""
+    latent_steps: int = 5
+    """Adaptation steps in latent space."""
+    finetuning_steps: int = 0
+    """Adaptation steps in parameter space."""
+    latent_rate: float = 0.01
+    """Initial α, one meta-learned rate per latent dimension."""
+    finetuning_rate: float = 0.001
+    """Initial fine-tuning rate, one meta-learned per parameter."""
+    spread: float = 1.0
+    """Deviation of sampled parameters for a raw scale of zero, in units of Glorot's; 0: no sampling of parameters."""
+    kl_weight: float = 1e-3
+    """β of Eq. 6."""
+    encoder_penalty_weight: float = 1e-9
+    """γ of Eq. 6."""
+    l2_weight: float = 1e-8
+    """λ₁ of Eq. 7."""
+    orthogonality_weight: float = 1e-3
+    """λ₂ of Eq. 7, of each layer of the decoder."""
+    samples: int = 0
+    """0: the paper's objective. M ≥ 1: the lower bound of the log predictive likelihood with M samples a task."""
+    noise: float = 0.3
+    """Deviation of targets in that bound."""
+
+    def build(self, problem: Problem) -> Method:
+        """LEO on the problem's inputs and targets."""
+        bound = Mixture(self.samples, self.noise if problem.regression else None) if self.samples else None
+        passed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("network", "samples", "noise")}
+        return algorithms.leo_network(
+            self.network.build(problem), math.prod(problem.inputs), problem.outputs, loss=_loss(problem),
+            meta_gradient=bound, **passed,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Adapting:
     """What methods that adapt a network's own weights have in common."""
@@ -135,6 +181,23 @@ class Maml(_Adapting):
     """α, the inner rate."""
     first_order: bool = False
     """FOMAML: drop second derivatives."""
+    members: int | None = None
+    """An ensemble of so many networks, each meta-trained for itself on the same tasks (regression). None: no
+    ensemble."""
+
+    def parts(self, problem: Problem) -> dict[str, Any]:
+        """Arguments that the algorithms share, for one network or for an ensemble.
+
+        Raises:
+            ValueError: for an ensemble of classifiers.
+        """
+        if self.members is None:
+            return super().parts(problem)
+        if not problem.regression:
+            raise ValueError("an ensemble predicts regression targets; for classification leave method.members out.")
+        network = Ensemble(lambda: self.network.build(problem), self.members)
+        loss = Loss(squared_error_of_each, self.support_reduction, squared_error_of_the_mean, "mse")
+        return {"network": network, "adapts": None, "steps": self.steps, "loss": loss}
 
     def build(self, problem: Problem) -> Method:
         """MAML on the problem's inputs."""

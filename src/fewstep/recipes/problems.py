@@ -13,6 +13,7 @@ from fewstep.data import (
     Augmented,
     Dataset,
     EpisodeSampler,
+    SineOrLine,
     Sinusoids,
     TaskSource,
     cifar_fs,
@@ -98,6 +99,41 @@ class SinusoidTasks:
             "phase": [0, "π"],
             "frequency": list(self.frequency),
         }
+        return Problem(source, (1,), 1, protocol, regression=True)
+
+
+@dataclass(frozen=True)
+class SineOrLineTasks:
+    """Noisy sine curves and noisy lines (Rusu et al. 2019, appendix A.1)."""
+
+    needs: ClassVar[str] = "nothing: functions are drawn"
+    """What a user must have or fetch."""
+
+    shots: int = 5
+    """K, support points."""
+    queries: int = 20
+    """Query points in training; the paper does not say how many it has."""
+    noise: float = 0.3
+    """Standard deviation of the noise of all targets."""
+
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
+        """Sources of functions; training, validation and test draw from independent streams."""
+
+        def source(
+            split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
+        ) -> SineOrLine:
+            return SineOrLine(
+                shots=shots or self.shots,
+                queries=self.queries if split == "train" else queries or 100,
+                tasks=tasks,
+                seed=seed,
+                noise=self.noise,
+                stream=f"sine or line/{split}",
+                dtype=place.dtype,
+                device=place.device,
+            )
+
+        protocol = {"dataset": "sine or line", "noise": self.noise}
         return Problem(source, (1,), 1, protocol, regression=True)
 
 
