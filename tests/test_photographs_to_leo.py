@@ -25,7 +25,7 @@ NETWORK = ["--network", "convnet", "--network.widths", "8", "16", "--network.poo
            "--epochs", "2", "--batch", "16", "--validation-tasks", "5"]  # fmt: skip
 LEO = ["--data.ways", "3", "--data.queries", "3", "--method.latents", "4", "--training.steps", "6", "--training.tasks",
        "3", "--training.validate-every", "3", "--training.validation-tasks", "4", "--training.compile", "off",
-       "--testing.tasks", "10", "--method.finetuning-steps", "10"]  # fmt: skip
+       "--testing.tasks", "10", "--method.finetuning-rate", "0.5"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

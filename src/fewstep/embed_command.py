@@ -58,7 +58,8 @@ class Embed:
     images: Annotated[ImageData, tyro.conf.arg(name="")]
     """What is shown to the network, in the size that it was trained on."""
     out: Path | None = None
-    """The features, which must be given: .npz, .safetensors (memory-mapped), .npy, or, without a suffix, a folder of DeepMind's pickles."""
+    """The features, which must be given: .npz, .safetensors (memory-mapped), .npy, or, without a suffix, a folder of
+    DeepMind's pickles."""
     layer: str = "middle"
     """Whose activations: middle, the layer before the last, as in the LEO paper; last; the number of a convolution,
     such as 21; or a submodule's name."""
