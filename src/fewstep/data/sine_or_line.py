@@ -30,7 +30,9 @@ class SinesOrLines(NamedTuple):
     intercept: Float[np.ndarray, "*functions"]
 
     @classmethod
-    def where(cls, line: Bool[np.ndarray, "*functions"], *parameters: Float[np.ndarray, "*functions"]) -> "SinesOrLines":
+    def where(
+        cls, line: Bool[np.ndarray, "*functions"], *parameters: Float[np.ndarray, "*functions"]
+    ) -> "SinesOrLines":
         """Keep of ``amplitude, phase, slope, intercept`` what belongs to each function's kind."""
         amplitude, phase, slope, intercept = parameters
         sine = [np.where(line, np.nan, parameter) for parameter in (amplitude, phase)]
@@ -39,9 +41,10 @@ class SinesOrLines(NamedTuple):
     def __call__(self, x: Float[np.ndarray, "tasks rows"]) -> Float[np.ndarray, "*functions rows"]:
         """The values at each task's inputs, without noise: ``[tasks, rows]`` or ``[tasks, samples, rows]``."""
         if self.line.ndim == 2:
-            x = x[:, None]
-        line, amplitude, phase, slope, intercept = (parameter[..., None] for parameter in self)
-        values: NDArray[np.float64] = np.where(line, slope * x + intercept, amplitude * np.sin(x - phase))
+            x = np.broadcast_to(x[:, None], (*self.line.shape, x.shape[1]))
+        values: NDArray[np.float64] = self.slope[..., None] * x + self.intercept[..., None]
+        sine = ~self.line  # not np.where: sines cost most, and in a posterior often no function is one
+        values[sine] = self.amplitude[sine, None] * np.sin(x[sine] - self.phase[sine, None])
         return values
 
 

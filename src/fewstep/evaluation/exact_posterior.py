@@ -69,7 +69,8 @@ class _Nodes(NamedTuple):
     def weights(self) -> Array:
         """Of the nodes in this kind's posterior, ``[tasks, nodes]``; they add up to one."""
         weights: Array = np.exp(self.log_mass - self.log_evidence[:, None])
-        return weights / weights.sum(1, keepdims=True)
+        weights /= weights.sum(1, keepdims=True)
+        return weights
 
 
 class _Kind(NamedTuple):
@@ -134,18 +135,29 @@ class _Kind(NamedTuple):
         result: Array = np.clip(self.inner[0] + offset * self.noise / np.sqrt(precision), *self.inner)
         return result
 
-    def log_terms(self, nodes: _Nodes, x: Array, y: Array) -> Array:
-        """``ln p(θ | D) p(y | x, θ, D)`` at the nodes, ``[tasks, rows, nodes]``: the evidence with one row more."""
-        h, o = self.curve(nodes.theta[:, None], x[..., None])
-        precision, centre = nodes.precision[:, None], nodes.centre[:, None]
-        error = y[..., None] - o - centre * h
-        more = precision + h**2
-        ratio = truncated_normal.log_mean_density(
-            *self.interval(*np.broadcast_arrays(more, centre + h * error / more))
-        ) - truncated_normal.log_mean_density(*self.interval(precision, centre))
-        log_weights = (nodes.log_mass - nodes.log_evidence[:, None])[:, None]
+    def inner_bulk(self, nodes: _Nodes) -> tuple[Array, Array]:
+        """Lower end and width of an interval outside which c given θ has less than 1e-6 of its mass."""
+        a, w = self.interval(nodes.precision, nodes.centre)
+        # Beyond t > a > 0 lies at most exp((a² - t²)/2) of the mass above a, and likewise from the other end.
+        high = np.minimum(a + w, np.sqrt(np.maximum(a, 0) ** 2 + 28))
+        low = np.maximum(a, -np.sqrt(np.maximum(-(a + w), 0) ** 2 + 28))
+        unit = self.noise / np.sqrt(nodes.precision)
+        return np.clip(self.inner[0] + (low - a) * unit, *self.inner), np.maximum(high - low, 0) * unit
+
+    def log_terms(
+        self, nodes: _Nodes, log_weights: Array, task: int, kept: NDArray[np.bool_], x: Array, y: Array
+    ) -> Array:
+        """``ln p(θ | D) p(y | x, θ, D)`` at some nodes of a task, ``[rows, nodes]``: the evidence with a row more."""
+        theta, precision, centre = (
+            np.broadcast_to(values[task], kept.shape)[kept] for values in (nodes.theta, nodes.precision, nodes.centre)
+        )
+        h, o = self.curve(theta, x[:, None])
+        error = y[:, None] - o - centre * h
+        more = np.broadcast_to(precision + h**2, error.shape)
+        ratio = truncated_normal.log_mean_density(*self.interval(more, centre + h * error / more))
+        ratio -= truncated_normal.log_mean_density(*self.interval(precision, centre))
         density = -0.5 * np.log(2 * np.pi * self.noise**2) - 0.5 * error**2 * (precision / more) / self.noise**2
-        result: Array = log_weights + density + ratio
+        result: Array = log_weights[task, kept] + density + ratio
         return result
 
 
@@ -162,7 +174,9 @@ class ExactPosterior:
         sine: ``p(sine | support)``, ``[tasks]``; not the rounded rest of ``line``.
         line_error: estimate of the error of ``line`` and ``sine``: what half the panels change.
         log_evidence: ``ln p(support targets | support inputs)``, both kinds together, ``[tasks]``.
-        log_evidence_error: what half the panels change.
+        line_log_evidence: ``ln p(support targets | support inputs, line)``, whatever ``prior.lines``.
+        sine_log_evidence: likewise.
+        log_evidence_error: of ``log_evidence``: what half the panels change.
         x: the support.
         y: likewise.
         prior: of the tasks.
@@ -174,6 +188,8 @@ class ExactPosterior:
     sine: Float[np.ndarray, " tasks"]
     line_error: Float[np.ndarray, " tasks"]
     log_evidence: Float[np.ndarray, " tasks"]
+    line_log_evidence: Float[np.ndarray, " tasks"]
+    sine_log_evidence: Float[np.ndarray, " tasks"]
     log_evidence_error: Float[np.ndarray, " tasks"]
     x: Float[np.ndarray, "tasks shots"]
     y: Float[np.ndarray, "tasks shots"]
@@ -206,15 +222,30 @@ class ExactPosterior:
         return result
 
     def log_density(self, x: Rows, y: Rows) -> Rows:
-        """``ln p(y | x, support)`` of each target on its own, in nats, ``[tasks, rows]``."""
-        result = np.full(x.shape, -np.inf)
-        for kind, nodes, share in self._parts():
-            with np.errstate(divide="ignore"):
-                log_share = np.log(share)[:, None]
-            for part in mixtures.chunks((*x.shape, nodes.theta.shape[1])):
-                some = _Nodes(*(values[part] for values in nodes))
-                terms = _log_sum(kind.log_terms(some, x[part], y[part]), 2)
-                result[part] = np.logaddexp(result[part], log_share[part] + terms)
+        """``ln p(y | x, support)`` of each target on its own, in nats, ``[tasks, rows]``.
+
+        Nodes with less than ``e^-30`` of the posterior are left out where the density is above ``e^-8``, and there
+        change it by less than 1e-8 of itself; a target further out gets all of them.
+        """
+        result, parts = np.empty_like(x), self._parts()
+        with np.errstate(divide="ignore"):
+            shares = [np.log(share) for *_, share in parts]
+        weights = [
+            n.log_mass - (n.log_evidence - share)[:, None] for (_, n, _), share in zip(parts, shares, strict=True)
+        ]
+
+        def density(task: int, rows: NDArray[np.bool_], least: float) -> Array:
+            terms = [
+                kind.log_terms(nodes, weight, task, weight[task] > least, x[task, rows], y[task, rows])
+                for (kind, nodes, _), weight in zip(parts, weights, strict=True)
+            ]
+            return _log_sum(np.concatenate(terms, 1), 1)
+
+        for task in range(len(x)):
+            result[task] = density(task, np.ones(x.shape[1], bool), -30)
+            far = result[task] < -8
+            if far.any():
+                result[task, far] = density(task, far, -np.inf)
         return result
 
     def joint_log_density(self, x: Rows, y: Rows) -> Float[np.ndarray, " tasks"]:
@@ -225,7 +256,8 @@ class ExactPosterior:
         """
         joined = (np.concatenate(pair, 1) for pair in ((self.x, x), (self.y, y)))
         more = exact_posterior(*joined, prior=self.prior, noise=self.noise, panels=self.panels)
-        return more.log_evidence - self.log_evidence
+        result: Array = more.log_evidence - self.log_evidence
+        return result
 
     def cdf(self, x: Rows, y: Rows) -> Rows:
         """``p(target < y | x, support)``: the probability integral transform, ``[tasks, rows]``; error below 1e-5."""
@@ -268,19 +300,16 @@ class ExactPosterior:
     def components(self, part: slice) -> tuple[Float[np.ndarray, "tasks c"], SinesOrLines]:
         """A weighted sample of functions that stands for the posterior of some tasks: weights, and functions.
 
-        A product rule: half the panels' nodes in θ, and at each of them Gauss-Legendre nodes in c between its
-        quantiles of 1e-7 and 1 - 1e-7. The least of them, 1e-7 of the mass together, are left out.
+        A product rule: half the panels' nodes in θ, and at each of them Gauss-Legendre nodes in c where its mass is.
+        The least of them, 1e-6 of the mass together, are left out.
         """
         weights, lines, columns = [], [], []
         for kind, _, share in self._parts():
             some = kind._replace(fit=_of_tasks(kind.fit, part), edges=kind.edges[part])
             nodes = some.nodes(2 * self._every)
             outer = nodes.weights() * share[part, None]
-            ends = [
-                some.inner_quantile(np.full_like(nodes.theta, u), nodes.precision, nodes.centre)
-                for u in (1e-7, 1 - 1e-7)
-            ]
-            inner = ends[0][..., None] + (ends[1] - ends[0])[..., None] * _INNER_UNIT
+            low, width = some.inner_bulk(nodes)
+            inner = low[..., None] + width[..., None] * _INNER_UNIT
             scaled = (inner - nodes.centre[..., None]) ** 2 * nodes.precision[..., None] / some.noise**2
             inner_weights = _INNER_SHARE * np.exp(-0.5 * (scaled - scaled.min(2, keepdims=True)))
             inner_weights *= (outer / inner_weights.sum(2))[..., None]
@@ -292,7 +321,7 @@ class ExactPosterior:
         inner, theta = (np.concatenate([pair[i] for pair in columns], 1) for i in range(2))
         order = np.argsort(-weight, 1)
         weight, line, inner, theta = (np.take_along_axis(v, order, 1) for v in (weight, line, inner, theta))
-        kept = int((np.cumsum(weight, 1) < 1 - 1e-7).sum(1).max()) + 1
+        kept = int((np.cumsum(weight, 1) < 1 - 1e-6).sum(1).max()) + 1
         weight, line, inner, theta = (values[:, :kept] for values in (weight, line, inner, theta))
         return weight / weight.sum(1, keepdims=True), SinesOrLines.where(line, inner, theta, theta, inner)
 
@@ -394,20 +423,20 @@ def exact_posterior(
 def _posterior(
     x: Array, y: Array, prior: SineOrLinePrior, noise: float, panels: int, kinds: tuple[_Kind, _Kind], every: int
 ) -> ExactPosterior:
-    def evidence(every: int) -> tuple[Array, Array, Array]:
-        """``p(line | D)``, ``p(sine | D)`` and ``ln p(D)``."""
+    def evidence(every: int) -> tuple[Array, Array, Array, Array, Array]:
+        """``p(line | D)``, ``p(sine | D)``, ``ln p(D)``, ``ln p(D | line)``, ``ln p(D | sine)``."""
+        sine, line = (kind.nodes(every).log_evidence for kind in kinds)
         with np.errstate(divide="ignore"):
-            sine, line = (
-                np.log(probability) + kind.nodes(every).log_evidence
-                for probability, kind in zip((1 - prior.lines, prior.lines), kinds, strict=True)
-            )
-        both = np.logaddexp(sine, line)
-        return np.exp(line - both), np.exp(sine - both), both
+            with_sine, with_line = sine + np.log(1 - prior.lines), line + np.log(prior.lines)
+        both = np.logaddexp(with_sine, with_line)
+        return np.exp(with_line - both), np.exp(with_sine - both), both, line, sine
 
-    line, sine, both = evidence(every)
-    coarse_line, _, coarse_both = evidence(2 * every)
-    errors = np.abs(line - coarse_line), np.abs(both - coarse_both)
-    return ExactPosterior(line, sine, errors[0], both, errors[1], x, y, prior, noise, panels, kinds, every)
+    line, sine, both, of_line, of_sine = evidence(every)
+    coarse_line, _, coarse_both, *_ = evidence(2 * every)
+    line_error, both_error = np.abs(line - coarse_line), np.abs(both - coarse_both)
+    return ExactPosterior(
+        line, sine, line_error, both, of_line, of_sine, both_error, x, y, prior, noise, panels, kinds, every
+    )
 
 
 def _fit(first: Array, second: Array, y: Array) -> _Fit:
@@ -487,7 +516,7 @@ def _of_tasks(fit: _Fit, part: slice | NDArray[np.intp]) -> _Fit:
     )
 
 
-def _few_tasks(tasks: int, size: int = 16) -> list[slice]:
+def _few_tasks(tasks: int, size: int = 4) -> list[slice]:
     return [slice(start, start + size) for start in range(0, tasks, size)]
 
 

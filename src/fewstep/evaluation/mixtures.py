@@ -16,6 +16,7 @@ Means = Float[np.ndarray, "tasks components rows"]
 Weights = Float[np.ndarray, "tasks components"]
 Rows = Float[np.ndarray, "tasks rows"]
 _CHUNK = 2**21  # numbers at a time: some tens of megabytes
+_CELLS = 64
 _HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 
 
@@ -43,7 +44,8 @@ def quantile(means: Means, weights: Weights, deviation: float, level: float) -> 
 
     The quantile of a mixture lies between the least and the greatest of its components' quantiles. A Newton step that
     leaves the bracket (as where two components lie far apart, and the density between them is nothing) is replaced by
-    the bracket's middle. Steps end below ``1e-9 σ``.
+    the bracket's middle. Steps end below ``1e-7 σ``. Many components are first gathered into 64, whose quantile is
+    where the steps begin.
 
     Raises:
         ValueError: if the level is not between 0 and 1.
@@ -54,7 +56,7 @@ def quantile(means: Means, weights: Weights, deviation: float, level: float) -> 
     result = np.empty((tasks, rows))
     normal = float(torch.special.ndtri(torch.tensor(level, dtype=torch.float64)))
     for part in chunks(means.shape):
-        columns = np.ascontiguousarray(np.swapaxes(means[part], 1, 2)).reshape(-1, means.shape[1])
+        columns: Array = np.ascontiguousarray(np.swapaxes(means[part], 1, 2)).reshape(-1, means.shape[1])
         result[part] = _invert(columns / deviation, np.repeat(weights[part], rows, 0), level, normal).reshape(-1, rows)
     return result * deviation
 
@@ -70,7 +72,10 @@ def _invert(means: Array, weights: Array, level: float, normal: float) -> Array:
     low, high = means.min(1) + normal, means.max(1) + normal
     centre = (weights * means).sum(1)
     spread = np.sqrt(1 + (weights * (means - centre[:, None]) ** 2).sum(1))
-    y = np.clip(centre + normal * spread, low, high)
+    y = centre + normal * spread
+    if means.shape[1] > 2 * _CELLS:
+        y = _invert(*_gathered(means, weights), level, normal)
+    y = np.clip(y, low, high)
     result, active = y.copy(), np.arange(len(y))
     for _ in range(200):
         z = y[:, None] - means
@@ -80,12 +85,23 @@ def _invert(means: Array, weights: Array, level: float, normal: float) -> Array:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             new = y - excess / density
         new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
-        going = np.abs(new - y) > 1e-9
+        going = np.abs(new - y) > 1e-7
         result[active] = new
         if not going.any():
             break
         active, means, weights, y, low, high = (a[going] for a in (active, means, weights, new, low, high))
     return result
+
+
+def _gathered(means: Array, weights: Array) -> tuple[Array, Array]:
+    """Components within a cell of each row's range replaced by one at their centre of mass."""
+    low, rows = means.min(1, keepdims=True), np.arange(len(means))[:, None]
+    width = np.maximum(np.ptp(means, 1)[:, None], 1e-12) * (1 + 1e-9) / _CELLS
+    cells = (((means - low) / width).astype(np.int64) + _CELLS * rows).ravel()
+    size = _CELLS * len(means)
+    mass = np.bincount(cells, weights.ravel(), size).reshape(-1, _CELLS)
+    moment = np.bincount(cells, (weights * means).ravel(), size).reshape(-1, _CELLS)
+    return np.where(mass > 0, moment / np.where(mass > 0, mass, 1), low), mass
 
 
 def _ndtr(z: Array) -> Array:
