@@ -55,12 +55,13 @@ def squared_error_of_each(
 ) -> Float[Tensor, " rows"]:
     """The squared errors of all members added up, each averaged over outputs; one number a row."""
     each = prediction.unflatten(-1, (-1, y.shape[-1]))
-    return (each - y.unsqueeze(-2)).square().mean(-1).sum(-1)
+    errors: Tensor = (each - y.unsqueeze(-2)).square().mean(-1).sum(-1)
+    return errors
 
 
 def squared_error_of_the_mean(
     prediction: Float[Tensor, "rows members_outputs"], y: Float[Tensor, "rows outputs"]
 ) -> Float[Tensor, " rows"]:
     """Squared error of the members' mean, averaged over outputs; one number a row."""
-    error = prediction.unflatten(-1, (-1, y.shape[-1])).mean(-2) - y
-    return error.square().mean(-1)
+    errors: Tensor = (prediction.unflatten(-1, (-1, y.shape[-1])).mean(-2) - y).square().mean(-1)
+    return errors
