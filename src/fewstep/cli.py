@@ -33,6 +33,8 @@ USAGE = """\
   [bold]fewstep search[/] RECIPE --trials N  random search over a recipe's settings
   [bold]fewstep repeat[/] RECIPE --seeds N   several seeds at once: mean and deviation
   [bold]fewstep ablate[/] RECIPE --trials N  LEO taken apart, each part searched
+  [bold]fewstep uncertainty[/] RUN …         regressions beside the exact posterior
+  [bold]fewstep plot[/] sine-line RUN        functions that such a run samples
   [bold]fewstep predict[/] RUN \\[options]     classify your own images or features
   [bold]fewstep data[/] COMMAND              fetch, convert and inspect embeddings
   [bold]fewstep list[/]                      the methods and the recipes
@@ -281,6 +283,9 @@ _OF_ARGUMENTS = {
 }
 """Commands whose options depend on their first argument, as those of train do; each is imported when it is given."""
 
+_GROUPS = {"data": "fewstep.data_commands:COMMANDS", "plot": "fewstep.uncertainty_command:PLOTS"}
+"""Commands of commands."""
+
 _FUNCTIONS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate, "compare": compare, "predict": predict, "list": list_recipes, "show": show,
 }  # fmt: skip
@@ -307,16 +312,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif command in _OF_ARGUMENTS:
             module, _, function = _OF_ARGUMENTS[command].partition(":")
             getattr(importlib.import_module(module), function)(rest)
-        elif command == "data":
-            from fewstep.data_commands import COMMANDS
+        elif command in _GROUPS:
+            module, _, commands = _GROUPS[command].partition(":")
+            known = getattr(importlib.import_module(module), commands)
+            tyro.extras.subcommand_cli_from_dict(known, args=rest, prog=f"fewstep {command}")
+        elif command == "uncertainty":
+            from fewstep.uncertainty_command import uncertainty
 
-            tyro.extras.subcommand_cli_from_dict(COMMANDS, args=rest, prog="fewstep data")
+            tyro.cli(uncertainty, args=rest, prog="fewstep uncertainty")
         elif command in _FUNCTIONS:
             tyro.cli(_FUNCTIONS[command], args=rest, prog=f"fewstep {command}")
         else:
             raise ValueError(
-                f"there is no command {command!r}; the commands are train, {', '.join(_OF_ARGUMENTS)}, data, "
-                f"{', '.join(_FUNCTIONS)}."
+                f"there is no command {command!r}; the commands are train, "
+                f"{', '.join([*_OF_ARGUMENTS, *_GROUPS, 'uncertainty', *_FUNCTIONS])}."
             )
     except (ValueError, OSError, FloatingPointError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
