@@ -97,11 +97,11 @@ def restated(method: Method, tasks: Task, noise: Any, spread: float) -> Tensor:
         begun = z = mean + deviation * own["begin"]["start"]["code"]
         for entry in own["stages"][0]:
             slope = torch.autograd.grad(loss(decoded(z, entry["decode"]["parameters"]), support), z, create_graph=True)
-            z = z - named["stages.0.rule._rates.code"] * slope[0]
+            z = z - learner.stages[0].rule["code"] * slope[0]
         theta = decoded(z, own["stages"][1]["decode"]["parameters"])
         for _ in own["stages"][2]:
             slopes = torch.autograd.grad(loss(theta, support), theta, create_graph=True)
-            rates = [named[f"stages.2.rule._rates.{n}"] for n in ("0:weight", "0:bias", "2:weight", "2:bias")]
+            rates = [learner.stages[2].rule[n] for n in ("0.weight", "0.bias", "2.weight", "2.bias")]
             theta = [w - rate * g for w, rate, g in zip(theta, rates, slopes, strict=True)]
         kl = (0.5 * (deviation**2 + mean**2 - 1) - deviation.log()).sum()
         penalty = (begun - z.detach()).square().sum()
