@@ -72,8 +72,8 @@ def leo_network(
     start = core.NetworkGenerator(slots, inputs, outputs, latents, hidden=hidden, decoder_depth=decoder_depth,
         spread=spread, kl_weight=kl_weight, encoder_penalty_weight=encoder_penalty_weight,
         formulation=formulation)  # fmt: skip
-    latent = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
-    rates = core.LearnedRates({name: torch.full(slot.shape, finetuning_rate) for name, slot in slots.items()})
+    latent = core.LearnedRates({"code": torch.full((latents,), latent_rate)}, unit=latent_rate)
+    rates = core.LearnedRates({n: torch.full(s.shape, finetuning_rate) for n, s in slots.items()}, finetuning_rate)
     stages = (core.Descend(latent, latent_steps), core.Decode(), core.Descend(rates, finetuning_steps))
     # A stage without steps is left out: nothing would train its rates.
     taken = [stage for stage in stages if getattr(stage, "steps", True)]

@@ -16,19 +16,26 @@ class LearnedRates(Rule):
 
     Args:
         rates: the initial rates, under the names of the values that they move.
+        unit: what is meta-learned is ``α / unit``. An optimiser such as Adam moves every meta-parameter by its own rate
+            at first, however small the parameter is: with rates of 1e-4 and an outer rate of 1e-3 that would be ten
+            times as much as they are. With a unit of their size it is a thousandth.
+
+    Raises:
+        ValueError: for a unit that is not positive.
     """
 
-    def __init__(self, rates: Mapping[str, Tensor]) -> None:
+    def __init__(self, rates: Mapping[str, Tensor], unit: float = 1.0) -> None:
         super().__init__()
+        if not unit > 0:
+            raise ValueError(f"LearnedRates: unit is a rate that others are multiples of, above 0; got {unit}.")
+        self.unit = unit
         self._keys = {name: key(name) for name in rates}
-        self._rates = nn.ParameterDict(
-            {self._keys[n]: nn.Parameter(rate.detach().clone()) for n, rate in rates.items()}
-        )
+        self._rates = nn.ParameterDict({self._keys[n]: nn.Parameter(rate.detach() / unit) for n, rate in rates.items()})
 
     def __getitem__(self, name: str) -> Tensor:
         """The rates of one value."""
         rate: Tensor = self._rates[self._keys[name]]
-        return rate
+        return rate if self.unit == 1.0 else self.unit * rate
 
     def init(self, value: Params) -> tuple[()]:
         """No state.
