@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +21,7 @@ from fewstep.data.embeddings import writer_for
 from fewstep.data.export import StoredAs, export_features, extractor_beside
 from fewstep.data.image_data import TITLES, ImageData
 from fewstep.data.images import Reading
-from fewstep.pretraining.options import structure
-from fewstep.pretraining_run import CONFIG, PretrainingConfig, PretrainingRun, Views
+from fewstep.pretraining_run import PretrainingRun, Views
 
 console = Console(log_path=False)
 
@@ -81,7 +79,7 @@ def embed(arguments: Sequence[str]) -> None:
     if name is None:
         raise ValueError(f"no pre-training was given.\n{USAGE}")
     dataset, arguments = split_name(arguments)
-    run = _opened(Path(name), value_of(arguments, "--device"))
+    run = PretrainingRun.open(Path(name), console.log, value_of(arguments, "--device"))
     options = overridden(Embed(default_images(run, dataset)), arguments, f"fewstep embed {name}")
     if options.out is None:
         raise ValueError("no file for the features was given: say --out features.npz.")
@@ -199,14 +197,6 @@ def next_command(features: Path, data: ImageData, images: Mapping[str, Dataset])
     if smallest < shots + 15:
         words += ["--data.queries", str(max(1, smallest - shots))]
     return shlex.join(words)
-
-
-def _opened(folder: Path, device: str | None) -> PretrainingRun:
-    """A pre-training, on the device that is wanted: that of its training may not be on this machine."""
-    if device is None or not (folder / CONFIG).exists():
-        return PretrainingRun.open(folder, console.log)
-    config = structure(json.loads((folder / CONFIG).read_text(encoding="utf-8")), PretrainingConfig)
-    return PretrainingRun(replace(config, device=device), folder, console.log)
 
 
 def _same_folder(one: str, other: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,8 +96,13 @@ class PretrainingRun:
         return run
 
     @classmethod
-    def open(cls, folder: Path, note: Callable[[str], None] = logger.info) -> PretrainingRun:
+    def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None) -> PretrainingRun:
         """One that was begun: to go on with, to the same bits as if it had not been stopped, or to embed with.
+
+        Args:
+            folder: its folder.
+            note: told, in a line, what takes time.
+            device: to compute on; where it was trained when omitted, which may not be on this machine.
 
         Raises:
             ValueError: when the folder holds none.
@@ -111,7 +116,7 @@ class PretrainingRun:
             config = structure(json.loads(path.read_text(encoding="utf-8")), PretrainingConfig)
         except ValueError as error:
             raise ValueError(f"{path} is not a configuration of this version of fewstep: {error}") from error
-        return cls(config, folder, note)
+        return cls(config if device is None else replace(config, device=device), folder, note)
 
     def images(self, split: str) -> Dataset:
         """The images of a split, read once."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewstep.networks.backbone import Backbone
 from fewstep.pretraining import Architecture, FeatureExtractor, Standardised
+from fewstep.pretraining.extractor import digest_of
 
 NETWORKS = {
     "convnet": Architecture("convnet", (4, 6, 8), pools=2),
@@ -187,15 +188,21 @@ def test_files_that_are_no_extractors(tmp_path: Path) -> None:
         (fewer, settings),
     ]
     for tensors, described in contents:
-        save_file(tensors, bad, None if described is None else {"fewstep": json.dumps(described)})
+        digest = {"digest": digest_of(tensors)}
+        save_file(tensors, bad, None if described is None else digest | {"fewstep": json.dumps(described)})
         with pytest.raises(ValueError, match="bad is damaged or is no feature extractor: "):
             FeatureExtractor.load(bad)
     for content in (b"", b"no", good.read_bytes()[:-9]):
         bad.write_bytes(content)
         with pytest.raises(ValueError, match="bad is damaged or is no feature extractor: "):
             FeatureExtractor.load(bad)
-    save_file(weights, bad, {"fewstep": json.dumps(settings)})
+    save_file(weights, bad, {"fewstep": json.dumps(settings), "digest": digest_of(weights)})
     FeatureExtractor.load(bad)
+    flipped = bytearray(good.read_bytes())
+    flipped[-1] ^= 1
+    bad.write_bytes(flipped)
+    with pytest.raises(ValueError, match="its numbers do not match its digest"):
+        FeatureExtractor.load(bad)
 
 
 class Idle(Backbone):

@@ -1,6 +1,7 @@
 """Images to feature vectors, by a trained network."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -64,6 +65,8 @@ class FeatureExtractor(nn.Module):
     ) -> None:
         super().__init__()
         self.layer = network.backbone.layer(layer)
+        if views not in ("center", "multiview"):
+            raise ValueError(f"features: views must be 'center' or 'multiview', not {views!r}.")
         if views == "multiview" and side is None:
             raise ValueError("features: corners need a side, the number of pixels of a view: give one.")
         # Channels-last, as in training: fastest on a CPU, and the format decides the last bits of the result.
@@ -159,7 +162,8 @@ class FeatureExtractor(nn.Module):
             OSError: if the file cannot be written.
         """
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomically(path, save(weights, self.metadata() | ({} if features is None else {"features": features})))
+        facts = self.metadata() | {"digest": digest_of(weights)} | ({} if features is None else {"features": features})
+        write_atomically(path, save(weights, facts))
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "FeatureExtractor":
@@ -172,7 +176,10 @@ class FeatureExtractor(nn.Module):
         try:
             with safe_open(path, "pt") as file:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return cls.rebuilt(weights, file.metadata()).to(device)
+                metadata = file.metadata() or {}
+            if digest_of(weights) != metadata.get("digest"):
+                raise ValueError("its numbers do not match its digest")
+            return cls.rebuilt(weights, metadata).to(device)
         except FileNotFoundError:
             raise
         except (SafetensorError, KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
@@ -197,6 +204,15 @@ class FeatureExtractor(nn.Module):
         extractor = cls(network, architecture, **settings)
         extractor.load_state_dict(weights)
         return extractor
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of names and numbers: safetensors checks that the sizes fit the file, but not the numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def features_of(path: str | Path) -> str | None:

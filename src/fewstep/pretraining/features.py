@@ -28,7 +28,7 @@ from fewstep.networks.resnet9 import ResNet9
 from fewstep.networks.resnet12 import ResNet12
 from fewstep.networks.wide_resnet import WideResNet
 from fewstep.pretraining.batches import Batches
-from fewstep.pretraining.extractor import FeatureExtractor
+from fewstep.pretraining.extractor import FeatureExtractor, digest_of
 from fewstep.pretraining.options import Pretraining
 from fewstep.pretraining.pretrainer import Progress, pretrain
 from fewstep.pretraining.standardised import Standardised
@@ -121,7 +121,7 @@ def cached_features(
         tensors = {f"features/{split}": tensor for split, tensor in rows.items()}
         weights = {f"extractor/{name}": tensor for name, tensor in extractor.state_dict().items()}
         stored = _contiguous(tensors | weights)
-        write_atomically(path, save(stored, extractor.metadata() | {"digest": _digest(stored)}))
+        write_atomically(path, save(stored, extractor.metadata() | {"digest": digest_of(stored)}))
         say(f"features: kept in {path}")
     except OSError as error:
         _log.warning("cannot keep the features in %s (%s); the next run computes them again", path, error)
@@ -137,8 +137,7 @@ def _read(
     try:
         with safe_open(path, "pt") as file:
             tensors, metadata = _tensors(file), file.metadata()
-        # safetensors checks that the sizes fit the file, but not the numbers.
-        if _digest(tensors) != metadata["digest"]:
+        if digest_of(tensors) != metadata["digest"]:
             raise ValueError("its numbers do not match its digest")
         weights = {name.removeprefix("extractor/"): t for name, t in tensors.items() if name.startswith("extractor/")}
         extractor = FeatureExtractor.rebuilt(weights, metadata).to(device)
@@ -174,14 +173,6 @@ def _key(
 def _tensors(file: Any) -> dict[str, Tensor]:
     names: list[str] = file.keys()
     return {name: file.get_tensor(name) for name in names}
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _blocks(dataset: Dataset, rows: int) -> Iterator[Float[Tensor, "rows *features"]]:
