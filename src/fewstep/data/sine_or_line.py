@@ -146,7 +146,7 @@ class SineOrLine:
     def functions(self, step: int, slice_: slice | None = None) -> SinesOrLines:
         """The true functions of a step's tasks, ``[tasks]``: their parameters, and a callable, for plots and checks."""
         words = draws.words(self.seed, step, f"{self.stream} functions", (5, self.tasks))[:, slice_ or slice(None)]
-        line = draws.uniform(words[0], 0, 1) < self.prior.lines
+        line = draws.uniform(words[0], 0.0, 1.0) < self.prior.lines
         ranges = (self.prior.amplitude, self.prior.phase, self.prior.slope, self.prior.intercept)
         return SinesOrLines.where(
             line, *(draws.uniform(word, *bounds) for word, bounds in zip(words[1:], ranges, strict=True))
@@ -183,8 +183,10 @@ class SineOrLine:
 
 def _normal(first: UInt64[np.ndarray, "*shape"], second: UInt64[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Standard normal numbers from two words each (Box and Muller 1958)."""
-    above_zero = 1 - draws.uniform(first, 0, 1)
-    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(above_zero)) * np.cos(2 * np.pi * draws.uniform(second, 0, 1))
+    above_zero = 1 - draws.uniform(first, 0.0, 1.0)
+    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(above_zero)) * np.cos(
+        2 * np.pi * draws.uniform(second, 0.0, 1.0)
+    )
     return numbers
 
 

@@ -242,7 +242,7 @@ class ExactPosterior:
             return _log_sum(np.concatenate(terms, 1), 1)
 
         for task in range(len(x)):
-            result[task] = density(task, np.ones(x.shape[1], bool), -30)
+            result[task] = density(task, np.ones(x.shape[1], bool), -30.0)
             far = result[task] < -8
             if far.any():
                 result[task, far] = density(task, far, -np.inf)
@@ -285,14 +285,14 @@ class ExactPosterior:
         """
         tasks = len(self.x)
         words = draws.words(seed, 0, "exact posterior", (count, 4, tasks))
-        levels = np.moveaxis(draws.uniform(words, 0, 1), 0, 2)  # [4, tasks, count]
+        levels = np.moveaxis(draws.uniform(words, 0.0, 1.0), 0, 2)  # [4, tasks, count]
         functions: dict[Kind, tuple[Array, Array]] = {}
         for kind, nodes, _ in self._parts():
             cumulative, right = np.cumsum(nodes.weights(), 1), np.cumsum(nodes.share, 1)
             rank = np.array([np.searchsorted(c[:-1], u, "right") for c, u in zip(cumulative, levels[1], strict=True)])
             rank = rank.reshape(tasks, count)
             unit = np.take_along_axis(right, rank, 1) - levels[2] * np.take_along_axis(nodes.share, rank, 1)
-            theta, _, _, precision, centre = kind.at(np.clip(unit, 0, 1), np.ones_like(unit))
+            theta, _, _, precision, centre = kind.at(np.clip(unit, 0.0, 1.0), np.ones_like(unit))
             functions[kind.kind] = (kind.inner_quantile(levels[3], precision, centre), theta)
         (amplitude, phase), (intercept, slope) = functions["sine"], functions["line"]
         return SinesOrLines.where(levels[0] < self.line[:, None], amplitude, phase, slope, intercept)
@@ -304,7 +304,7 @@ class ExactPosterior:
         The least of them, 1e-6 of the mass together, are left out.
         """
         weights, lines, columns = [], [], []
-        for kind, _, share in self._parts():
+        for kind, share in zip(self._kinds, (self.sine, self.line), strict=True):
             some = kind._replace(fit=_of_tasks(kind.fit, part), edges=kind.edges[part])
             nodes = some.nodes(2 * self._every)
             outer = nodes.weights() * share[part, None]
@@ -326,8 +326,8 @@ class ExactPosterior:
         return weight / weight.sum(1, keepdims=True), SinesOrLines.where(line, inner, theta, theta, inner)
 
     def _parts(self) -> list[tuple[_Kind, _Nodes, Array]]:
-        shares: dict[Kind, Array] = {"sine": self.sine, "line": self.line}
-        return [(kind, kind.nodes(self._every), shares[kind.kind]) for kind in self._kinds]
+        shares = (self.sine, self.line)
+        return [(kind, kind.nodes(self._every), share) for kind, share in zip(self._kinds, shares, strict=True)]
 
 
 @final

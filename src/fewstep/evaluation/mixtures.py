@@ -16,7 +16,6 @@ Means = Float[np.ndarray, "tasks components rows"]
 Weights = Float[np.ndarray, "tasks components"]
 Rows = Float[np.ndarray, "tasks rows"]
 _CHUNK = 2**21  # numbers at a time: some tens of megabytes
-_CELLS = 64
 _HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 
 
@@ -44,8 +43,8 @@ def quantile(means: Means, weights: Weights, deviation: float, level: float) -> 
 
     The quantile of a mixture lies between the least and the greatest of its components' quantiles. A Newton step that
     leaves the bracket (as where two components lie far apart, and the density between them is nothing) is replaced by
-    the bracket's middle. Steps end below ``1e-7 σ``. Many components are first gathered into 64, whose quantile is
-    where the steps begin.
+    the bracket's middle. Steps end below ``1e-7 σ``. Components by the hundred are first gathered in cells of
+    ``σ/8`` that keep their first two moments, which moves the level by some 1e-6.
 
     Raises:
         ValueError: if the level is not between 0 and 1.
@@ -70,17 +69,21 @@ def chunks(shape: tuple[int, ...], least: int = 1) -> Iterator[slice]:
 def _invert(means: Array, weights: Array, level: float, normal: float) -> Array:
     """Quantiles of mixtures in rows, ``[mixtures]``, for a deviation of 1."""
     low, high = means.min(1) + normal, means.max(1) + normal
+    cells = int(8 * (high - low).max()) + 1
+    deviations = np.ones((1, 1))
+    if 2 * cells < means.shape[1]:
+        means, weights, deviations = _gathered(means, weights, cells)
+        low, high = low - 0.01, high + 0.01
+    deviations = np.broadcast_to(deviations, means.shape)
     centre = (weights * means).sum(1)
     spread = np.sqrt(1 + (weights * (means - centre[:, None]) ** 2).sum(1))
-    y = centre + normal * spread
-    if means.shape[1] > 2 * _CELLS:
-        y = _invert(*_gathered(means, weights), level, normal)
-    y = np.clip(y, low, high)
-    result, active = y.copy(), np.arange(len(y))
+    y = np.clip(centre + normal * spread, low, high)
+    result: Array = y.copy()
+    active = np.arange(len(y))
     for _ in range(200):
-        z = y[:, None] - means
+        z = (y[:, None] - means) / deviations
         excess = (weights * _ndtr(z)).sum(1) - level
-        density = (weights * np.exp(-0.5 * z**2)).sum(1) / np.sqrt(2 * np.pi)
+        density = (weights / deviations * np.exp(-0.5 * z**2)).sum(1) / np.sqrt(2 * np.pi)
         low, high = np.where(excess < 0, y, low), np.where(excess < 0, high, y)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             new = y - excess / density
@@ -89,19 +92,33 @@ def _invert(means: Array, weights: Array, level: float, normal: float) -> Array:
         result[active] = new
         if not going.any():
             break
-        active, means, weights, y, low, high = (a[going] for a in (active, means, weights, new, low, high))
+        active, means, weights, deviations, y, low, high = (
+            a[going] for a in (active, means, weights, deviations, new, low, high)
+        )
     return result
 
 
-def _gathered(means: Array, weights: Array) -> tuple[Array, Array]:
-    """Components within a cell of each row's range replaced by one at their centre of mass."""
-    low, rows = means.min(1, keepdims=True), np.arange(len(means))[:, None]
-    width = np.maximum(np.ptp(means, 1)[:, None], 1e-12) * (1 + 1e-9) / _CELLS
-    cells = (((means - low) / width).astype(np.int64) + _CELLS * rows).ravel()
-    size = _CELLS * len(means)
-    mass = np.bincount(cells, weights.ravel(), size).reshape(-1, _CELLS)
-    moment = np.bincount(cells, (weights * means).ravel(), size).reshape(-1, _CELLS)
-    return np.where(mass > 0, moment / np.where(mass > 0, mass, 1), low), mass
+def _gathered(means: Array, weights: Array, cells: int) -> tuple[Array, Array, Array]:
+    """Components of deviation 1 in one cell of their row's range replaced by one of the same mass, mean and variance.
+
+    With cells of an eighth of the deviation this changes the distribution function by some 1e-6 (the third moment).
+    """
+    low = means.min(1, keepdims=True)
+    width = np.maximum(np.ptp(means, 1)[:, None], 1e-9) * (1 + 1e-9) / cells
+    offset = (means - low) / width
+    inside = np.floor(offset)
+    offset -= inside
+    cell = inside.astype(np.int64) + cells * np.arange(len(means))[:, None]
+
+    def total(values: Array) -> Array:
+        summed: Array = np.bincount(cell.ravel(), values.ravel(), cells * len(means)).reshape(-1, cells)
+        return summed
+
+    mass = total(weights)
+    divisor = np.where(mass > 0, mass, 1)
+    centre, square = total(weights * offset) / divisor, total(weights * offset**2) / divisor
+    variance = np.maximum(square - centre**2, 0) * width**2
+    return low + (np.arange(cells) + centre) * width, mass, np.sqrt(1 + variance)
 
 
 def _ndtr(z: Array) -> Array:

@@ -54,12 +54,12 @@ def quantile(
 ) -> Float[np.ndarray, "*shape"]:
     """``z - a`` in ``[0, w]`` with ``P(t < z) = level`` for the standard normal restricted to ``[a, a + w]``.
 
-    Bisection to ``w / 2**60``; the offset from ``a`` is returned because it keeps its digits where ``z`` would not.
+    Bisection to ``w / 2**48``; the offset from ``a`` is returned because it keeps its digits where ``z`` would not.
     """
     low, high = np.zeros_like(w), w.copy()
     with np.errstate(divide="ignore"):
         wanted = np.log(level) + np.log(w) + log_mean_density(a, w)
-        for _ in range(60):
+        for _ in range(48):
             middle = (low + high) / 2
             below = np.log(middle) + log_mean_density(a, middle) < wanted
             low, high = np.where(below, middle, low), np.where(below, high, middle)
