@@ -25,6 +25,7 @@ def leo_network(
     latent_rate: float = 0.01,
     finetuning_rate: float = 0.001,
     spread: float = 1.0,
+    average: bool = False,
     kl_weight: float = 1e-3,
     encoder_penalty_weight: float = 1e-9,
     l2_weight: float = 1e-8,
@@ -59,6 +60,7 @@ def leo_network(
         latent_rate: initial α, one meta-learned rate per latent dimension.
         finetuning_rate: initial α', one meta-learned rate per generated number.
         spread: see :class:`~fewstep.core.NetworkGenerator`.
+        average: see there; not the paper's.
         kl_weight: β.
         encoder_penalty_weight: γ.
         l2_weight: λ₁.
@@ -71,7 +73,7 @@ def leo_network(
     slots = core.slots(network, generated)
     start = core.NetworkGenerator(slots, inputs, outputs, latents, hidden=hidden, decoder_depth=decoder_depth,
         spread=spread, kl_weight=kl_weight, encoder_penalty_weight=encoder_penalty_weight,
-        formulation=formulation)  # fmt: skip
+        formulation=formulation, average=average)  # fmt: skip
     latent = core.LearnedRates({"code": torch.full((latents,), latent_rate)}, unit=latent_rate)
     rates = core.LearnedRates({n: torch.full(s.shape, finetuning_rate) for n, s in slots.items()}, finetuning_rate)
     stages = (core.Descend(latent, latent_steps), core.Decode(), core.Descend(rates, finetuning_steps))

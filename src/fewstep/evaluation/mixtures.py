@@ -111,8 +111,8 @@ def _gathered(means: Array, weights: Array, cells: int) -> tuple[Array, Array, A
     cell = inside.astype(np.int64) + cells * np.arange(len(means))[:, None]
 
     def total(values: Array) -> Array:
-        summed: Array = np.bincount(cell.ravel(), values.ravel(), cells * len(means)).reshape(-1, cells)
-        return summed
+        summed: Array = np.asarray(np.bincount(cell.ravel(), values.ravel(), cells * len(means)), np.float64)
+        return summed.reshape(-1, cells)
 
     mass = total(weights)
     divisor = np.where(mass > 0, mass, 1)

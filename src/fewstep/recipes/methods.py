@@ -123,6 +123,8 @@ class LeoNetwork:
     """Initial fine-tuning rate, one meta-learned per parameter."""
     spread: float = 1.0
     """Deviation of sampled parameters for a raw scale of zero, in units of Glorot's; 0: no sampling of parameters."""
+    average: bool = False
+    """Meta-learn an average network, to which what is generated is added. The paper has none: no decoder biases."""
     kl_weight: float = 1e-3
     """β of Eq. 6."""
     encoder_penalty_weight: float = 1e-9

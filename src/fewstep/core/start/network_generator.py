@@ -45,6 +45,8 @@ class NetworkGenerator(Start):
         encoder_penalty_weight: γ ≥ 0 of Eq. 6.
         spread: σ(0) ≥ 0 of the parameters, in units of s. 0: they are their means, and nothing gives a deviation.
         formulation: of deviations, KL and penalties; its ``codes`` have no meaning here.
+        average: meta-learn θ̄ in ``θ ~ N(c + s∘(θ̄ + m), …)``, a fresh network at first. Without it (the paper has no
+            biases) the zero code decodes to c, which is no network at all, and codes have to grow before they say much.
 
     Raises:
         ValueError: for no slots, a depth of zero or a negative spread.
@@ -67,6 +69,7 @@ class NetworkGenerator(Start):
         encoder_penalty_weight: float = 0.0,
         spread: float = 1.0,
         formulation: Formulation = PAPER,
+        average: bool = False,
     ) -> None:
         super().__init__()
         if not slots:
@@ -92,6 +95,7 @@ class NetworkGenerator(Start):
         self.decoder = _mlp((latents, *[hidden] * (decoder_depth - 1), (2 if spread else 1) * size))
         for matrix in self.parameters():
             nn.init.xavier_uniform_(matrix)
+        self.average = nn.Parameter(torch.randn(size)) if average else None
         with torch.no_grad():
             *inner, last = self.decoder.parameters()
             for matrix in inner:
@@ -134,6 +138,8 @@ class NetworkGenerator(Start):
     def decode(self, point: Point, noise: Noise) -> Point:
         """The generated parameters of a code: their means, or where there is noise a sample."""
         mean, *v = self.decoder(point.value["code"]).split(len(self.scale))
+        if self.average is not None:
+            mean = mean + self.average
         if noise is not None and v:
             mean = mean + self.formulation.spread(v[0], self.spread) * noise["parameters"]
         parts = (self.centre + self.scale * mean).split(self.sizes)
@@ -141,7 +147,7 @@ class NetworkGenerator(Start):
 
     def steers(self, network: nn.Module) -> set[str]:
         """Encoder and relation network."""
-        return {f"start.{name}" for name, _ in self.named_parameters() if not name.startswith("decoder")}
+        return {f"start.{name}" for name, _ in self.named_parameters() if name.startswith(("encoder", "relation"))}
 
     def penalise(self, begun: Point, ended: Point) -> Penalties:
         """``γ ‖z − stop(z')‖²``: the encoder should begin where adaptation would have ended (Eq. 6)."""
