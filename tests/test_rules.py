@@ -13,7 +13,7 @@ from test_curvature import by_matrix, disturb, factors_of, kronecker, step_of, u
 from test_witnesses import CLOSE, averaged, build, fill, meta_gradient, networks, rates_of, slope
 from torch import Tensor, nn
 
-from fewstep.algorithms import meta_sgd
+from fewstep.algorithms import leo_network, meta_sgd
 from fewstep.core import (
     SGD,
     Backprop,
@@ -208,6 +208,44 @@ def test_rates_are_drawn_in_the_order_of_the_parameters_then_of_the_steps() -> N
         assert all(torch.equal(rule[name], rate) for name, rate in drawn.items())
 
 
+# -- rates in a unit of their own --------------------------------------------------------------------------------------
+
+
+def test_a_unit_changes_what_is_learned_and_not_the_step() -> None:
+    rates, gradient = {"a.b": torch.tensor([0.02, -0.03, 0.05])}, {"a.b": torch.tensor([3.0, 4.0, -5.0])}
+    plain, scaled = LearnedRates(rates), LearnedRates(rates, unit=0.01)
+    torch.testing.assert_close(scaled["a.b"], rates["a.b"])
+    (stored,), (expected,) = scaled.parameters(), plain.parameters()
+    torch.testing.assert_close(stored.detach(), torch.tensor([2.0, -3.0, 5.0]))
+    for rule in (plain, scaled):
+        moved = step_of(rule, gradient, gradient)["a.b"]
+        torch.testing.assert_close(moved, torch.tensor([-0.06, 0.12, 0.25]))
+        moved.square().sum().backward()
+    torch.testing.assert_close(stored.grad, 0.01 * expected.grad)  # type: ignore[operator]
+
+
+def test_an_outer_step_changes_rates_in_units_in_proportion_to_them() -> None:
+    """Adam's first step is as long as its rate: 1e-3 takes ten times themselves from rates of 1e-4, or a thousandth."""
+    initial = torch.full((4,), 1e-4)
+    after = {}
+    for unit in (1.0, 1e-4):
+        rule = LearnedRates({"w": initial}, unit)
+        optimiser = torch.optim.Adam(rule.parameters(), lr=1e-3)
+        (-step_of(rule, {"w": torch.ones(4)}, {"w": torch.ones(4)})["w"]).sum().backward()
+        optimiser.step()
+        after[unit] = (rule["w"].detach() / initial).tolist()
+    assert after[1.0] == pytest.approx([-9.0] * 4, rel=1e-3)
+    assert after[1e-4] == pytest.approx([0.999] * 4, rel=1e-5)
+
+
+def test_rates_of_leo_for_networks_are_in_units_of_their_initial_ones() -> None:
+    method = leo_network(mlp((1, 3, 1)), 1, 1, latent_rate=0.02, finetuning_steps=1, finetuning_rate=3e-4)
+    stored = torch.cat([p.detach().flatten() for p in method.learner.stages.parameters()])
+    torch.testing.assert_close(stored, torch.ones(16 + 10))
+    assert method.learner.stages[0].rule["code"].tolist() == pytest.approx([0.02] * 16)
+    assert method.learner.stages[2].rule["0.weight"].flatten().tolist() == pytest.approx([3e-4] * 3)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +273,13 @@ REFUSALS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Chain(SGD(1.0), LearnedRates({"b": torch.ones(1)})).init({"a": torch.ones(1)}),
         "LearnedRates: the adapted values are ['a'], but rates were given for ['b']",
     ),
+    **{
+        f"a unit of {unit}": (
+            lambda unit=unit: LearnedRates({"w": torch.ones(1)}, unit),
+            f"LearnedRates: unit is a rate that others are multiples of, above 0; got {unit}.",
+        )
+        for unit in (0.0, -0.1, float("nan"))
+    },
     "rates of what": (
         lambda: inspect.unwrap(meta_sgd)(mlp((6, 3)), rates="tensor"),  # past the tests' own check of types
         "meta_sgd: rates are one for every 'parameter' or 'layer', got 'tensor'.",
