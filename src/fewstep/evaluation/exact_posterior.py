@@ -28,7 +28,7 @@ Kind: TypeAlias = Literal["sine", "line"]
 
 _ORDER = 8
 _LEGENDRE, _SHARES = np.polynomial.legendre.leggauss(_ORDER)
-_INNER_NODES, _INNER_WEIGHTS = np.polynomial.legendre.leggauss(10)
+_INNER_NODES, _INNER_WEIGHTS = np.polynomial.legendre.leggauss(16)
 _INNER_UNIT, _INNER_SHARE = (_INNER_NODES + 1) / 2, _INNER_WEIGHTS / 2
 _GRADES = ((0.5, 0.0), (0.2, np.log(4)), (0.1, np.log(16)), (0.1, np.log(64)), (0.1, 80.0))
 _TINY = 1e-280  # in place of zero where a division by it would follow; its root is still a normal number
@@ -260,7 +260,7 @@ class ExactPosterior:
         return result
 
     def cdf(self, x: Rows, y: Rows) -> Rows:
-        """``p(target < y | x, support)``: the probability integral transform, ``[tasks, rows]``; error below 1e-5."""
+        """``p(target < y | x, support)``: the probability integral transform, ``[tasks, rows]``; error below 1e-4."""
         return self.at(x).cdf(y)
 
     def quantile(self, x: Rows, level: float) -> Rows:
@@ -398,7 +398,8 @@ def exact_posterior(
         y: support targets.
         prior: of the tasks, of the paper when omitted. A range of no width fixes its parameter.
         noise: standard deviation of the targets about the function, σ.
-        panels: for each kind, with 8 nodes each; even. Sixteen agree with 64 to about ten digits.
+        panels: for each kind, with 8 nodes each; even. With sixteen, five shots and noise 0.3, the evidence of 1,000
+            tasks is within 2e-6 of its logarithm, and within 1e-8 for most.
 
     Raises:
         ValueError: for other shapes, values that are not finite, a noise that is not positive, or an odd number of

@@ -105,8 +105,8 @@ def _gathered(means: Array, weights: Array, cells: int) -> tuple[Array, Array, A
     """
     low = means.min(1, keepdims=True)
     width = np.maximum(np.ptp(means, 1)[:, None], 1e-9) * (1 + 1e-9) / cells
-    offset = (means - low) / width
-    inside = np.floor(offset)
+    offset: Array = (means - low) / width
+    inside: Array = np.floor(offset)
     offset -= inside
     cell = inside.astype(np.int64) + cells * np.arange(len(means))[:, None]
 
