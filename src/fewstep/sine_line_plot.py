@@ -60,10 +60,13 @@ def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int
     known = few.sample(samples, seed)(np.broadcast_to(_X, (len(chosen), len(_X))))
     true = truth(np.broadcast_to(_X, (_TASKS, len(_X))))[chosen]
     figure = _draw(part, true, found, known, posterior.line[chosen], opened.config.recipe)
+    import matplotlib
+
     files = []
     for form in FORMS:
         image = io.BytesIO()
-        figure.savefig(image, format=form)
+        with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same run gives the same file
+            figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
         files.append(out.with_name(f"{out.name}.{form}"))
         write_atomically(files[-1], image.getvalue())
     return files

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 from fewstep.core import Batch, Method, Point, Task, generator
@@ -66,12 +67,12 @@ class Functions:
         self.members = next((m.members for m in method.learner.modules() if isinstance(m, Ensemble)), None)
         self.drawn = samples
 
-    def __call__(self, tasks: Task, *inputs: Float[torch.Tensor, "tasks rows"]) -> list[NDArray[np.float64]]:
+    def __call__(self, tasks: Task, *inputs: Float[torch.Tensor, "tasks _"]) -> list[NDArray[np.float64]]:
         """Their values at some inputs, for the support of each task.
 
         Args:
             tasks: a task axis leads every tensor; only the support is looked at.
-            inputs: one or several sets of query inputs; the functions are the same for all of them.
+            inputs: one or several sets of query inputs, ``[tasks, rows]``; the functions are the same for all.
 
         Returns:
             For each set float64 ``[tasks, functions, rows]``.
@@ -145,9 +146,13 @@ class Uncertainty:
         """The yardstick."""
         return self.judged[-1]
 
-    def mode_distance(self, one: Judged) -> Interval:
-        """Mean over ambiguous tasks of ``|p(line) − its exact value|``: the total variation between the kinds."""
-        return interval(np.abs(one.lines - self.exact.lines)[self.ambiguous])
+    def mode_distance(self, one: Judged) -> Interval | None:
+        """Mean over ambiguous tasks of ``|p(line) − its exact value|``: the total variation between the kinds.
+
+        None where fewer than two tasks are ambiguous: of the paper's tasks about one in a hundred is.
+        """
+        distance = np.abs(one.lines - self.exact.lines)[self.ambiguous]
+        return interval(distance) if len(distance) > 1 else None
 
     def rows(self) -> list[dict[str, Interval | str]]:
         """A row for each method: means over tasks with their 95% intervals, and the paired gap to the posterior."""
@@ -160,7 +165,7 @@ class Uncertainty:
                 row[title] = interval(100 * values if "coverage" in name else values)
             nll = "negative_log_likelihood"
             row["NLL − exact"] = paired(getattr(one.measures, nll), getattr(self.exact.measures, nll))
-            row["mode mass − exact, ambiguous"] = self.mode_distance(one)
+            row["mode mass − exact, ambiguous"] = self.mode_distance(one) or "–"
             rows.append(row)
         return rows
 
@@ -170,7 +175,7 @@ class Uncertainty:
         rows = self.rows()
         table.add_column("")
         for row in rows:
-            table.add_column(str(row[""]), justify="right")
+            table.add_column(escape(str(row[""])), justify="right", overflow="fold")
         for title in list(rows[0])[1:]:
             table.add_row(title, *(_text(row[title]) for row in rows))
         return table
@@ -236,7 +241,7 @@ def judge(
         note: told, in a line, what takes time.
 
     Raises:
-        ValueError: for runs on other tasks, or on tasks that differ.
+        ValueError: for runs on other tasks, on tasks that differ, or labels that do not tell them apart.
     """
     opened = [Run.open(Path(run), note) for run in runs]
     if not opened:
@@ -249,6 +254,10 @@ def judge(
         if (run.config.data.noise, run.config.data.shots) != (opened[0].config.data.noise, opened[0].config.data.shots):  # type: ignore[union-attr]
             raise ValueError(f"{run.folder} and {opened[0].folder} are on tasks of other noise or shots.")
     names = list(labels or _labels(opened))
+    if len(names) != len(opened) or len({*names, EXACT}) <= len(names):
+        raise ValueError(
+            f"every one of the {len(opened)} runs needs a label of its own, and {EXACT!r} is taken; got {names}."
+        )
     test, validation = (_batch(opened[0], split, n, queries, seed) for split, n in
                         (("test", tasks), ("val", validation_tasks)))  # fmt: skip
     y, grid = _targets(test), torch.from_numpy(GRID).to(test.query.x).expand(tasks, -1)
@@ -312,5 +321,10 @@ def _finite(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
+    """The recipe; of runs that share it the folder's name too, and where that is the same its whole path."""
     recipes = [run.config.recipe for run in runs]
-    return [r if recipes.count(r) == 1 else f"{r} ({run.folder.name})" for r, run in zip(recipes, runs, strict=True)]
+    names = [r if recipes.count(r) == 1 else f"{r} ({run.folder.name})" for r, run in zip(recipes, runs, strict=True)]
+    return [
+        name if names.count(name) == 1 else f"{run.config.recipe} ({run.folder})"
+        for name, run in zip(names, runs, strict=True)
+    ]
