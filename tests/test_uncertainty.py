@@ -39,7 +39,7 @@ TINY = Training(steps=8, tasks=4, rate=0.01, validate_every=8, validation_tasks=
                 compile="off")  # fmt: skip
 MLP = Network("mlp", (6,))
 LEO, BOUND, MAML, ENSEMBLE = "leo-sine-line", "leo-bound-sine-line", "maml-sine-line", "maml-ensemble-sine-line"
-TASKS, SAMPLES, QUERIES, VALIDATION = 300, 8, 20, 30
+TASKS, SAMPLES, QUERIES, VALIDATION, AMBIGUOUS = 300, 8, 20, 30, 8
 
 
 def tiny(recipe: str, **settings: Any) -> Config:
@@ -66,7 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(runs: Path) -> Uncertainty:
     return judge([runs / name for name in (LEO, MAML, ENSEMBLE)], tasks=TASKS, samples=SAMPLES, queries=QUERIES,
-                 validation_tasks=VALIDATION)  # fmt: skip
+                 validation_tasks=VALIDATION, ambiguous=AMBIGUOUS)  # fmt: skip
 
 
 def tasks_of(run: Path, split: str, tasks: int, queries: int = QUERIES, seed: int = 0) -> Task:
@@ -104,7 +104,7 @@ def test_sampled_functions_are_those_of_adapt_and_predict_with_the_same_noise() 
     assert values.shape == (30, copies, 4)
     for start, stop in ((0, 25), (25, 30)):
         many = Task(*(Batch(*(t[start:stop].repeat_interleave(copies, 0) for t in batch)) for batch in tasks))
-        noise = method.learner.noise(many, generator(7, start, "functions"))
+        noise = method.learner.noise(many, generator(7, start, "functions/test"))
         drawn = method.predict(method.adapt(many.support, noise=noise), many.query).unflatten(0, (-1, copies))
         np.testing.assert_array_equal(values[start:stop], drawn[..., 0].numpy())
 
@@ -145,7 +145,7 @@ def test_an_ensemble_gives_its_members_in_order() -> None:
     assert values.shape == (6, 3, 4)
     for m in range(3):
         one = untrained(MAML)
-        weights = {n.replace("_", "."): p[m] for n, p in method.learner.network.state_dict().items()}
+        weights = {n.replace(":", "."): p[m] for n, p in method.learner.network.state_dict().items()}
         one.learner.network.load_state_dict(weights)
         (alone,) = Functions(one, 50)(tasks, x_of(tasks))
         assert alone.shape == (6, 1, 4)
@@ -161,7 +161,7 @@ def test_maml_gives_one_function() -> None:
 
 def test_the_bound_is_of_another_objective_and_not_another_method() -> None:
     """With the same weights it has the same functions as LEO; how many were adapted in training has no part in it."""
-    leo, bound, tasks = untrained(LEO), untrained(BOUND, samples=5), some_tasks(4)
+    leo, bound, tasks = untrained(LEO), untrained(BOUND, samples=5, latent_rate=1e-3), some_tasks(4)
     bound.learner.load_state_dict(leo.learner.state_dict())
     (one,), (other,) = (Functions(method, 3)(tasks, x_of(tasks)) for method in (leo, bound))
     np.testing.assert_array_equal(one, other)
@@ -215,37 +215,44 @@ def test_measures_and_noise_by_hand(runs: Path, found: Uncertainty) -> None:
 def test_samples_and_modes_by_hand(runs: Path, found: Uncertainty) -> None:
     leo, run = found.judged[0], Run.open(runs / LEO)
     test, validation = tasks_of(runs / LEO, "test", TASKS), tasks_of(runs / LEO, "val", VALIDATION)
-    functions = Functions(run.method, SAMPLES, 0)
-    assert leo.noise == fit_noise(*functions(validation, x_of(validation)), numbers(validation.query.y))
-    values, on_grid = functions(test, x_of(test), torch.from_numpy(GRID).float().expand(TASKS, -1))
+    of = {name: Functions(run.method, SAMPLES, 0, name) for name in ("validation", "test", "ambiguous")}
+    (fitted,) = of["validation"](validation, x_of(validation))
+    assert leo.noise == fit_noise(fitted, numbers(validation.query.y), bounds=(0.01, 100.0))
+    (values,) = of["test"](test, x_of(test))
     expected = measure(Predictive(values, leo.noise), numbers(test.query.y))
     for field in fields(Measures):
         np.testing.assert_array_equal(getattr(leo.measures, field.name), getattr(expected, field.name))
+    pool = tasks_of(runs / LEO, "test", 100 * AMBIGUOUS, queries=1)
+    posterior = exact_posterior(numbers(pool.support.x), numbers(pool.support.y), noise=0.3)
+    unclear = np.flatnonzero((posterior.line > 0.2) & (posterior.line < 0.8))
+    assert found.ambiguity == len(unclear) / (100 * AMBIGUOUS)
+    assert 0.005 < found.ambiguity < 0.03, "few of the paper's tasks are ambiguous"
+    chosen = unclear[:AMBIGUOUS]
+    np.testing.assert_array_equal(found.exact.lines, posterior.line[chosen])
+    few = Task(*(Batch(*(tensor[chosen] for tensor in batch)) for batch in pool))
+    (on_grid,) = of["ambiguous"](few, torch.from_numpy(GRID).float().expand(len(chosen), -1))
     np.testing.assert_array_equal(leo.lines, mode_mass(GRID, on_grid, noise=0.3))
-    posterior = exact_posterior(numbers(test.support.x), numbers(test.support.y), noise=0.3)
-    np.testing.assert_array_equal(found.exact.lines, posterior.line)
-    np.testing.assert_array_equal(found.ambiguous, (posterior.line > 0.2) & (posterior.line < 0.8))
-    assert 2 <= found.ambiguous.sum() < 0.05 * TASKS, "few of the paper's tasks are ambiguous"
 
 
 def test_the_distance_between_modes_is_of_ambiguous_tasks_and_zero_for_the_posterior(found: Uncertainty) -> None:
     own = found.mode_distance(found.exact)
     assert own is not None
-    assert (own.mean, own.half_width, own.tasks) == (0, 0, found.ambiguous.sum())
+    assert (own.mean, own.half_width, own.tasks) == (0, 0, len(found.exact.lines))
+    assert 2 <= own.tasks <= AMBIGUOUS
     for one in found.judged[:-1]:
         distance = found.mode_distance(one)
         assert distance is not None
-        by_hand = [abs(one.lines[t] - found.exact.lines[t]) for t in range(TASKS) if found.ambiguous[t]]
+        by_hand = [abs(mine - known) for mine, known in zip(one.lines, found.exact.lines, strict=True)]
         assert distance.mean == pytest.approx(np.mean(by_hand))
         assert 0 < distance.mean < 1
-    few = replace(found, ambiguous=np.arange(TASKS) == 0)
-    assert few.mode_distance(found.exact) is None
+    few = replace(found, judged=[replace(one, lines=one.lines[:1]) for one in found.judged])
+    assert few.mode_distance(few.exact) is None
     assert {row["mode mass − exact, ambiguous"] for row in few.rows()} == {"–"}
     assert "ambiguous" in shown(few)
 
 
 def test_a_judgement_depends_on_its_seed_and_on_no_other_run(runs: Path, found: Uncertainty) -> None:
-    options = {"samples": SAMPLES, "queries": QUERIES, "validation_tasks": VALIDATION}
+    options = {"samples": SAMPLES, "queries": QUERIES, "validation_tasks": VALIDATION, "ambiguous": AMBIGUOUS}
     (mine, exact), leo = judge([runs / LEO], labels=["mine"], tasks=TASKS, **options).judged, found.judged[0]
     assert (mine.label, mine.noise, mine.failed) == ("mine", leo.noise, 0)
     for again, before in ((mine, leo), (exact, found.exact)):
@@ -264,7 +271,7 @@ def failing(runs: Path, folder: Path) -> Path:
     """The ensemble, whose second member is lost."""
     shutil.copytree(runs / ENSEMBLE, folder)
     state = load_file(folder / "best.safetensors")
-    (name,) = [name for name in state if name.endswith("network.0_weight")]
+    (name,) = [name for name in state if name.endswith("network.0:weight")]
     state[name][1] = math.nan
     with (folder / "best.safetensors").open("rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -274,7 +281,7 @@ def failing(runs: Path, folder: Path) -> Path:
 
 def test_functions_that_are_not_finite_are_zero_and_counted(runs: Path, tmp_path: Path) -> None:
     lost = failing(runs, tmp_path / "lost")
-    result = judge([lost], tasks=60, queries=QUERIES, validation_tasks=VALIDATION)
+    result = judge([lost], tasks=60, queries=QUERIES, validation_tasks=VALIDATION, ambiguous=4)
     one = result.judged[0]
     assert (one.functions, one.failed, result.exact.failed) == (3, 60, 0)
 
@@ -353,7 +360,9 @@ def test_table_markdown_json_and_csv_agree(found: Uncertainty, tmp_path: Path) -
     report = (tmp_path / "one/uncertainty.md").read_text().splitlines()
     with (tmp_path / "one/uncertainty_tasks.csv").open() as file:
         tasks = {name: list(column) for name, *column in zip(*csv.reader(file), strict=True)}
-    assert [int(t) for t in tasks["task"]] == list(range(TASKS))
+    with (tmp_path / "one/uncertainty_modes.csv").open() as file:
+        modes = {name: np.array(column, float) for name, *column in zip(*csv.reader(file), strict=True)}
+    assert {len(column) for column in tasks.values()} == {TASKS}
     assert content["protocol"] == found.protocol
     assert content["protocol"]["training steps"] == [8, 8, 8]
 
@@ -384,10 +393,9 @@ def test_table_markdown_json_and_csv_agree(found: Uncertainty, tmp_path: Path) -
         assert stored["NLL − exact"]["half_width"] == pytest.approx(
             1.96 * gap.std(ddof=1) / math.sqrt(TASKS), abs=1e-12
         )
-        ambiguous = np.array(tasks["ambiguous"], int) == 1
-        distance = np.abs(column["lines"] - np.array(tasks[f"{EXACT}: lines"], float))[ambiguous]
+        distance = np.abs(modes[f"{label}: lines"] - modes[f"{EXACT}: lines"])
         assert stored["mode mass − exact, ambiguous"]["mean"] == pytest.approx(distance.mean(), abs=1e-12)
-        assert stored["mode mass − exact, ambiguous"]["tasks"] == ambiguous.sum()
+        assert stored["mode mass − exact, ambiguous"]["tasks"] == len(distance)
     assert "not finite" not in "".join(report)
 
     found.write(tmp_path / "two")
@@ -398,7 +406,7 @@ def test_table_markdown_json_and_csv_agree(found: Uncertainty, tmp_path: Path) -
 def test_labels_are_no_markup() -> None:
     measures = Measures(*(np.array([1.0, 2.0]) for _ in fields(Measures)))
     rows = [Judged(label, 0.3, 1, measures, np.array([0.5, 0.5])) for label in ("run [bold]", EXACT)]
-    assert "run [bold]" in shown(Uncertainty(rows, np.array([True, True]), {"tasks": 2}))
+    assert "run [bold]" in shown(Uncertainty(rows, 0.01, {"tasks": 2}))
 
 
 # -- the picture -------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def _draw(tasks: Task, true: Any, found: Any, known: Any, line: NDArray[np.float
             for position in x:
                 axis.axvline(position, color="C3", linestyle=(0, (4, 4)), linewidth=0.6, alpha=0.5)
             values = functions[column]
-            axis.plot(_X, values.T, color=colour, linewidth=0.8, alpha=max(0.12, 1.6 / max(8, len(values))))
+            axis.plot(_X, values.T, color=colour, linewidth=0.8, alpha=max(0.25, 1.6 / max(8, len(values))))
             axis.plot(_X, true[column], color="black", linewidth=1.6)
             axis.scatter(x, y, color="C3", s=28, zorder=3, edgecolors="white", linewidths=0.6)
             axis.spines[["top", "right"]].set_visible(False)

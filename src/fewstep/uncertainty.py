@@ -34,6 +34,8 @@ GRID = np.linspace(-5, 5, 101)
 """Inputs at which a sampled function shows whether it is a sine or a line."""
 AMBIGUOUS = 0.2
 """A task is ambiguous where the exact posterior gives each kind more than this."""
+NOISES = (0.01, 100.0)
+"""Between which observation noise is looked for, in units of y."""
 _CHUNK = 25
 """Tasks whose samples are adapted together."""
 
@@ -58,12 +60,13 @@ class Functions:
         method: trained, for regression with one output.
         samples: how many to draw where there is something to draw.
         seed: of the draws.
+        stream: name of an independent sequence of draws under the same seed.
     """
 
-    def __init__(self, method: Method, samples: int, seed: int = 0) -> None:
+    def __init__(self, method: Method, samples: int, seed: int = 0, stream: str = "test") -> None:
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}.")
-        self.method, self.seed = method, seed
+        self.method, self.seed, self.stream = method, seed, stream
         self.members = next((m.members for m in method.learner.modules() if isinstance(m, Ensemble)), None)
         self.drawn = samples
 
@@ -89,7 +92,7 @@ class Functions:
         draws = bool(learner.start.begin_sites(_one(tasks.support)))
         copies = self.drawn if draws else 1
         many = Task(*(Batch(*(t.repeat_interleave(copies, 0) for t in batch)) for batch in tasks))
-        noise = learner.noise(many, generator(self.seed, place, "functions")) if draws else None
+        noise = learner.noise(many, generator(self.seed, place, f"functions/{self.stream}")) if draws else None
         points = self.method.adapt(many.support, noise=noise)
         return [self._values(points, x.repeat_interleave(copies, 0), copies) for x in inputs]
 
@@ -114,7 +117,7 @@ class Judged:
         noise: the deviation of targets about a function, fitted on validation tasks; the true one for the posterior.
         functions: how many make up a prediction; None for the exact posterior.
         measures: one number a task each.
-        lines: fraction of its functions that are lines, ``[tasks]``.
+        lines: fraction of its functions that are lines, for each of the ambiguous tasks, ``[ambiguous]``.
         failed: tasks whose functions are not finite, on which it is judged as if it knew nothing.
     """
 
@@ -122,7 +125,7 @@ class Judged:
     noise: float
     functions: int | None
     measures: Measures
-    lines: Float[np.ndarray, " tasks"]
+    lines: Float[np.ndarray, " ambiguous"]
     failed: int = 0
 
 
@@ -133,12 +136,12 @@ class Uncertainty:
 
     Attributes:
         judged: the exact posterior comes last.
-        ambiguous: which tasks are, ``[tasks]``.
+        ambiguity: share of the pool's tasks that are ambiguous; the first of them are those of ``Judged.lines``.
         protocol: what a result must state.
     """
 
     judged: list[Judged]
-    ambiguous: NDArray[np.bool_]
+    ambiguity: float
     protocol: dict[str, Any]
 
     @property
@@ -149,10 +152,9 @@ class Uncertainty:
     def mode_distance(self, one: Judged) -> Interval | None:
         """Mean over ambiguous tasks of ``|p(line) − its exact value|``: the total variation between the kinds.
 
-        None where fewer than two tasks are ambiguous: of the paper's tasks about one in a hundred is.
+        None where there are fewer than two: of the paper's tasks about one in a hundred is ambiguous.
         """
-        distance = np.abs(one.lines - self.exact.lines)[self.ambiguous]
-        return interval(distance) if len(distance) > 1 else None
+        return interval(np.abs(one.lines - self.exact.lines)) if len(one.lines) > 1 else None
 
     def rows(self) -> list[dict[str, Interval | str]]:
         """A row for each method: means over tasks with their 95% intervals, and the paired gap to the posterior."""
@@ -181,10 +183,11 @@ class Uncertainty:
         return table
 
     def _title(self) -> str:
-        return f"{self.protocol['tasks']} tasks, {int(self.ambiguous.sum())} of them ambiguous; mean ± 95% interval"
+        ambiguous = f"{len(self.exact.lines)} ambiguous ones ({self.ambiguity:.1%} of tasks are)"
+        return f"{self.protocol['tasks']} tasks, and {ambiguous}; mean ± 95% interval"
 
     def write(self, folder: Path) -> None:
-        """``uncertainty.md``, ``uncertainty.json`` and ``uncertainty_tasks.csv``."""
+        """``uncertainty.md``, ``uncertainty.json``, ``uncertainty_tasks.csv`` and ``uncertainty_modes.csv``."""
         rows = self.rows()
         titles = list(rows[0])
         lines = [
@@ -192,9 +195,9 @@ class Uncertainty:
             *markdown_lines([titles, *[[_text(row[title]) for title in titles] for row in rows]]), "",
             "NLL: negative log-likelihood of a noisy held-out target under the predictive mixture; the noise of each "
             "method is fitted on validation tasks. MSE holds the variance of the noise. Mode mass: fraction of lines "
-            "among a method's functions, and its mean distance from the exact posterior's on ambiguous tasks, those in "
-            f"which that gives each kind more than {AMBIGUOUS:.0%}. Differences are paired by task. Intervals are of "
-            "the choice of test tasks; another training seed is not covered by them.", "",
+            "among a method's functions, and its mean distance from the exact posterior's on ambiguous tasks, in "
+            f"which that gives each kind more than {AMBIGUOUS:.0%}: the first of a larger pool. Differences are paired "
+            "by task. Intervals are of the choice of test tasks; another training seed is not covered by them.", "",
             *markdown_lines([["protocol", ""], *[[k, str(v)] for k, v in self.protocol.items()]]),
             *[f"\n{one.label}: {one.failed} tasks had functions that are not finite; they count as functions that are "
               "zero everywhere." for one in self.judged if one.failed],
@@ -204,13 +207,15 @@ class Uncertainty:
             {title: value if isinstance(value, str) else vars(value) for title, value in row.items()} for row in rows
         ]}  # fmt: skip
         write_atomically(folder / "uncertainty.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        columns = {"task": np.arange(len(self.ambiguous)), "ambiguous": self.ambiguous.astype(int)}
-        for one in self.judged:
-            for field in fields(Measures):
-                columns[f"{one.label}: {field.name}"] = getattr(one.measures, field.name)
-            columns[f"{one.label}: lines"] = one.lines
-        each = zip(*(column.tolist() for column in columns.values()), strict=True)
-        write_atomically(folder / "uncertainty_tasks.csv", csv_text([list(columns), *each]))
+        measures = {
+            f"{one.label}: {field.name}": getattr(one.measures, field.name)
+            for one in self.judged
+            for field in fields(Measures)
+        }
+        modes = {f"{one.label}: lines": one.lines for one in self.judged}
+        for name, columns in (("tasks", measures), ("modes", modes)):
+            each = zip(*(column.tolist() for column in columns.values()), strict=True)
+            write_atomically(folder / f"uncertainty_{name}.csv", csv_text([list(columns), *each]))
 
 
 def _text(value: Interval | str) -> str:
@@ -226,6 +231,7 @@ def judge(
     queries: int = 100,
     seed: int = 0,
     validation_tasks: int = 300,
+    ambiguous: int = 200,
     note: Callable[[str], None] = logger.info,
 ) -> Uncertainty:
     """Judge trained runs on sines and lines by their predictive distributions, beside the exact posterior.
@@ -238,6 +244,7 @@ def judge(
         queries: noisy query points a task.
         seed: of the tasks and of what is drawn.
         validation_tasks: on which each method's observation noise is fitted.
+        ambiguous: tasks, at most, on which kinds are counted: the first ambiguous ones of a pool of 100 times as many.
         note: told, in a line, what takes time.
 
     Raises:
@@ -258,35 +265,40 @@ def judge(
         raise ValueError(
             f"every one of the {len(opened)} runs needs a label of its own, and {EXACT!r} is taken; got {names}."
         )
-    test, validation = (_batch(opened[0], split, n, queries, seed) for split, n in
-                        (("test", tasks), ("val", validation_tasks)))  # fmt: skip
-    y, grid = _targets(test), torch.from_numpy(GRID).to(test.query.x).expand(tasks, -1)
     data = opened[0].config.data
     assert isinstance(data, SineOrLineTasks)
+    test, validation, pool = (_batch(opened[0], split, n, rows, seed) for split, n, rows in
+                              (("test", tasks, queries), ("val", validation_tasks, queries),
+                               ("test", 100 * ambiguous, 1)))  # fmt: skip
+    known = posterior_of(pool, data.noise)
+    contested = (known.line > AMBIGUOUS) & (known.sine > AMBIGUOUS)
+    chosen = np.flatnonzero(contested)[:ambiguous]
+    unclear = Task(*(Batch(*(tensor[chosen] for tensor in batch)) for batch in pool))
+    y, grid = _targets(test), torch.from_numpy(GRID).to(test.query.x).expand(len(chosen), -1)
     judged = []
     for run, label in zip(opened, names, strict=True):
         note(f"judging {label}")
-        functions = Functions(run.method, samples, seed)
+        # Streams of their own: the noise must not be fitted to the draws that it is judged with.
+        of = {name: Functions(run.method, samples, seed, name) for name in ("validation", "test", "ambiguous")}
         with run.at_test():
-            (fitted,) = functions(validation, validation.query.x[..., 0])
-            found, on_grid = functions(test, test.query.x[..., 0], grid)
+            (fitted,) = of["validation"](validation, validation.query.x[..., 0])
+            (found,) = of["test"](test, test.query.x[..., 0])
+            on_grid = of["ambiguous"](unclear, grid)[0] if len(chosen) else np.empty((0, samples, len(GRID)))
         (fitted, _), (found, failed), (on_grid, _) = (_finite(values) for values in (fitted, found, on_grid))
-        noise = fit_noise(fitted, _targets(validation))
+        noise = fit_noise(fitted, _targets(validation), bounds=NOISES)
         measures = measure(Predictive(found, noise), y)
-        lines = mode_mass(GRID, on_grid, noise=data.noise)
+        lines = mode_mass(GRID, on_grid, noise=data.noise) if len(chosen) else np.empty(0)
         judged.append(Judged(label, noise, found.shape[1], measures, lines, failed))
     note("the exact posterior")
-    posterior = posterior_of(test, data.noise)
-    exact: Distribution = posterior.at(_inputs(test.query))
-    judged.append(Judged(EXACT, data.noise, None, measure(exact, y), posterior.line))
-    ambiguous = (posterior.line > AMBIGUOUS) & (posterior.sine > AMBIGUOUS)
+    exact: Distribution = posterior_of(test, data.noise).at(_inputs(test.query))
+    judged.append(Judged(EXACT, data.noise, None, measure(exact, y), known.line[chosen]))
     protocol = {
         "dataset": "sine or line", "shots": data.shots, "tasks": tasks, "queries": queries, "noise": data.noise,
-        "task seed": seed, "samples": samples, "validation tasks": validation_tasks,
+        "task seed": seed, "samples": samples, "validation tasks": validation_tasks, "pool": 100 * ambiguous,
         "training seeds": [run.config.seed for run in opened],
         "training steps": [run.config.training.steps for run in opened],
     }  # fmt: skip
-    return Uncertainty(judged, ambiguous, protocol)
+    return Uncertainty(judged, float(contested.mean()), protocol)
 
 
 def posterior_of(tasks: Task, noise: float) -> ExactPosterior:

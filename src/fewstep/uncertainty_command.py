@@ -19,6 +19,7 @@ def uncertainty(
     samples: int = 100,
     queries: int = 100,
     seed: int = 0,
+    ambiguous: int = 200,
     out: Path | None = None,
 ) -> None:
     """Judge runs on sines and lines by their predictive distributions, beside the exact Bayesian posterior.
@@ -29,11 +30,13 @@ def uncertainty(
         samples: functions to draw for each task, where a method has a distribution of them.
         queries: noisy query points a task.
         seed: of the tasks and of what is drawn.
-        out: folder for uncertainty.md, .json and _tasks.csv; a new one under uncertainty/ when omitted.
+        ambiguous: tasks on which sines and lines are counted: ambiguous ones of a pool of 100 times as many.
+        out: folder for uncertainty.md, .json, _tasks.csv and _modes.csv; a new one under uncertainty/ when omitted.
     """
     from fewstep.uncertainty import judge
 
-    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, note=console.log)
+    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous,
+                  note=console.log)  # fmt: skip
     folder = out or Path("uncertainty") / f"{datetime.now():%Y%m%d-%H%M%S}"
     found.write(folder)
     console.print(found.table())

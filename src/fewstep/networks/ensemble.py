@@ -47,7 +47,7 @@ class Ensemble(nn.Module):
 
 
 def _flat(name: str) -> str:
-    return name.replace(".", "_")
+    return name.replace(".", ":")  # torch allows no dot, and nobody names a parameter with a colon
 
 
 def squared_error_of_each(

@@ -1,5 +1,7 @@
 """Recipes on noisy sine curves and lines: LEO for whole networks, and what its uncertainty is compared with."""
 
+from dataclasses import replace
+
 from fewstep.recipes.config import Config, Testing
 from fewstep.recipes.methods import LeoNetwork, Maml, Network
 from fewstep.recipes.problems import SineOrLineTasks
@@ -30,8 +32,8 @@ def leo_bound_sine_line() -> Config:
     share the possible functions between them.
     """
     return Config(
-        recipe="leo-bound-sine-line", data=SineOrLineTasks(), method=LeoNetwork(samples=8), training=_TRAINING,
-        testing=_TESTING,
+        recipe="leo-bound-sine-line", data=SineOrLineTasks(), method=replace(_LEO, samples=8, latent_rate=2e-4),
+        training=replace(_TRAINING, rate=1e-3), testing=_TESTING,
     )  # fmt: skip
 
 
