@@ -7,9 +7,6 @@ from torch import nn
 
 from fewstep import core
 
-BOUNDED = core.Formulation(codes="class", deviation="sigmoid", kl="analytic", reduction="sum")
-"""The paper's text, with deviations that cannot exceed twice what they are for a raw scale of zero."""
-
 
 def leo_network(
     network: nn.Module,
@@ -30,7 +27,7 @@ def leo_network(
     encoder_penalty_weight: float = 1e-9,
     l2_weight: float = 1e-8,
     orthogonality_weight: float = 1e-3,
-    formulation: core.Formulation = BOUNDED,
+    formulation: core.Formulation = core.BOUNDED,
     loss: core.Loss | None = None,
     meta_gradient: core.MetaGradient | None = None,
 ) -> core.Method:

@@ -13,10 +13,11 @@ from fewstep.core.rule import LSTM, SGD, Adam, Chain, Curvature, LearnedRates, P
 from fewstep.core.slope import exact, stopped
 from fewstep.core.slots import Slot, slots
 from fewstep.core.stages import Decode, Descend, Stage
-from fewstep.core.start import OFFICIAL, PAPER, Formulation, Generator, NetworkGenerator, Prototypes, Shared
+from fewstep.core.start import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, NetworkGenerator, Prototypes, Shared
 from fewstep.core.types import Batch, Estimate, Params, Point, Task
 
 __all__ = [
+    "BOUNDED",
     "L2",
     "LSTM",
     "OFFICIAL",

@@ -1,8 +1,10 @@
 """Where a task's adaptation begins."""
 
-from fewstep.core.start.generator import OFFICIAL, PAPER, Formulation, Generator, Relation
+from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
 from fewstep.core.start.network_generator import NetworkGenerator
 from fewstep.core.start.prototypes import Prototypes
 from fewstep.core.start.shared import Shared
 
-__all__ = ["OFFICIAL", "PAPER", "Formulation", "Generator", "NetworkGenerator", "Prototypes", "Relation", "Shared"]
+__all__ = [
+    "BOUNDED", "OFFICIAL", "PAPER", "Formulation", "Generator", "NetworkGenerator", "Prototypes", "Relation", "Shared",
+]  # fmt: skip

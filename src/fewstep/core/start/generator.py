@@ -66,6 +66,8 @@ class Formulation:
 
 OFFICIAL = Formulation()
 PAPER = Formulation(codes="class", deviation="exp", kl="analytic", reduction="sum")
+BOUNDED = Formulation(codes="class", deviation="sigmoid", kl="analytic", reduction="sum")
+"""The paper's text, with deviations that cannot exceed twice what they are for a raw scale of zero."""
 
 
 class Relation(nn.Module):
