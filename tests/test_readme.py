@@ -1,6 +1,7 @@
-"""The Python of the README and of docs/pretraining.md runs, shortened where the text says how long."""
+"""The Python of the README and of the pages on pre-training and uncertainty runs, shortened where it says how long."""
 
 from pathlib import Path
+from typing import Any
 
 import pages
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from fewstep.data import embeddings
 
 README = Path(__file__).parents[1] / "README.md"
-PRETRAINING = README.parent / "docs" / "pretraining.md"
+PRETRAINING, UNCERTAINTY = (README.parent / "docs" / f"{page}.md" for page in ("pretraining", "uncertainty"))
 SHORTER = {
     "import Pretraining": "import Architecture, Pretraining",
     "Pretraining()": "Pretraining(Architecture(widths=(4, 8), pools=2), epochs=1, batch=1024)",
@@ -38,3 +39,14 @@ def test_any_function_gives_features(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (block,) = pages.blocks(PRETRAINING.read_text(encoding="utf-8"))
     exec(compile(block.code, "docs/pretraining.md", "exec"), {})
     assert embeddings("features.npz", "test").feature_shape == (49,)
+
+
+def test_any_network_can_be_generated() -> None:
+    (block,) = pages.blocks(UNCERTAINTY.read_text(encoding="utf-8"))
+    space: dict[str, Any] = {}
+    exec(compile(block.code, "docs/uncertainty.md", "exec"), space)
+    whole, some = (dict(space[name].learner.named_parameters()) for name in ("whole", "some"))
+    assert not [name for name in whole if name.startswith("network")]
+    assert [name for name in some if name.startswith("network")] == [
+        "network.0.weight", "network.0.bias", "network.2.weight", "network.2.bias"
+    ]  # fmt: skip

@@ -2,22 +2,27 @@
 
 from fewstep.evaluation.baselines import all_baselines, centred_nearest_mean, logistic_regression, nearest_mean, ridge
 from fewstep.evaluation.evaluate import Evaluation, evaluate
+from fewstep.evaluation.exact_posterior import exact_posterior
 from fewstep.evaluation.modes import descending, evaluating, inner_steps, settle
+from fewstep.evaluation.predictive import Predictive, measure
 from fewstep.evaluation.report import learning_curves
 from fewstep.evaluation.statistics import Interval, interval, paired
 
 __all__ = [
     "Evaluation",
     "Interval",
+    "Predictive",
     "all_baselines",
     "centred_nearest_mean",
     "descending",
     "evaluate",
     "evaluating",
+    "exact_posterior",
     "inner_steps",
     "interval",
     "learning_curves",
     "logistic_regression",
+    "measure",
     "nearest_mean",
     "paired",
     "ridge",
