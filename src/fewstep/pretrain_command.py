@@ -21,6 +21,9 @@ from fewstep.pretraining_run import PretrainingConfig, PretrainingRun
 
 console = Console(log_path=False)
 
+FEW = 1000
+"""Batches below which a user is told so."""
+
 USAGE = f"""\
 fewstep pretrain DATASET --network NETWORK [options]
   DATASET  cifar-fs, fc100, omniglot, mini-imagenet, tiered-imagenet, or a folder of images with a split
@@ -110,6 +113,12 @@ def _run(run: PretrainingRun) -> None:
         f"{len(trainer.dataset):,} images of {trainer.dataset.classes} base classes; {trainer.total:,} batches",
         highlight=False,
     )  # fmt: skip
+    if trainer.total < FEW:
+        console.print(
+            f"[yellow]few batches:[/] a network learns little from scratch in {trainer.total:,}; with so few images "
+            "give more --epochs and a smaller --batch, or take features of a network that others have trained",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     began = trainer.state.step, trainer.state.seconds
     try:
         with training_bar(console, trainer.total, "pre-training") as progress:

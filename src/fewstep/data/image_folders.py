@@ -104,7 +104,7 @@ def photographs(
         more = f"\n  and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
         raise ValueError(
             f"{root}: {len(bad):,} of {len(owners):,} images cannot be read ({counts}):{lines}{more}\n"
-            "Repair or remove them, or have them left out: damaged='skip'."
+            "Repair or remove them, or have them left out: --damaged skip (in Python damaged='skip')."
         )
     _check_sizes(layout, Counter(name for name, _, _ in bad), least)
     for part in parts:
