@@ -1,18 +1,12 @@
 """What could be known of a sine-or-line task: its exact Bayesian posterior, as the yardstick for learned ones.
 
 With the prior and the noise known, a task's support D says how probable each kind of function is and how probable its
-parameters. Of each kind's two parameters one, c, enters linearly given the other, θ:
-
-    sine:  f(x) = c sin(x - θ),   c = amplitude, θ = phase,
-    line:  f(x) = c + θ x,        c = intercept, θ = slope.
-
-Given θ the likelihood is normal in c, so under a uniform prior c is normal restricted to its range: its evidence,
-its mean and the density of one more target are closed expressions (:mod:`fewstep.evaluation.truncated_normal`). What
-is left is one integral over θ for each kind, by Gauss-Legendre nodes on panels that each task places for itself.
+parameters. What it says about one kind, whose parameters are integrated out, is :mod:`fewstep.evaluation.quadrature`;
+here the two kinds come together and predict.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import TypeAlias, final
 
 import numpy as np
 from jaxtyping import Float
@@ -20,145 +14,14 @@ from numpy.typing import NDArray
 
 from fewstep.data import draws
 from fewstep.data.sine_or_line import SineOrLinePrior, SinesOrLines
-from fewstep.evaluation import mixtures, truncated_normal
+from fewstep.evaluation import mixtures, quadrature
+from fewstep.evaluation.quadrature import Kind, Nodes, OneKind
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = Float[np.ndarray, "tasks rows"]
-Kind: TypeAlias = Literal["sine", "line"]
 
-_ORDER = 8
-_LEGENDRE, _SHARES = np.polynomial.legendre.leggauss(_ORDER)
 _INNER_NODES, _INNER_WEIGHTS = np.polynomial.legendre.leggauss(16)
 _INNER_UNIT, _INNER_SHARE = (_INNER_NODES + 1) / 2, _INNER_WEIGHTS / 2
-_GRADES = ((0.5, 0.0), (0.2, np.log(4)), (0.1, np.log(16)), (0.1, np.log(64)), (0.1, 80.0))
-_TINY = 1e-280  # in place of zero where a division by it would follow; its root is still a normal number
-
-
-class _Fit(NamedTuple):
-    """All that the support says about one kind: ``|y - f|² = residual + (β - estimate)ᵀ gram (β - estimate)``."""
-
-    rows: int
-    residual: Array
-    estimate: tuple[Array, Array]
-    gram: tuple[Array, Array, Array]
-    determinant: Array
-
-
-class _Nodes(NamedTuple):
-    """Quadrature over θ of one kind, ``[tasks, nodes]``; c given θ is normal before its range restricts it.
-
-    Attributes:
-        theta: the nodes, in ascending order.
-        share: of the range that a node stands for; they add up to one.
-        log_mass: of ``share`` times the likelihood, c integrated out.
-        precision: of c given θ and no prior, in units of ``1/noise²``.
-        centre: mean of c given θ and no prior.
-    """
-
-    theta: Array
-    share: Array
-    log_mass: Array
-    precision: Array
-    centre: Array
-
-    @property
-    def log_evidence(self) -> Array:
-        """``ln p(support | kind)``, ``[tasks]``."""
-        return _log_sum(self.log_mass, 1)
-
-    def weights(self) -> Array:
-        """Of the nodes in this kind's posterior, ``[tasks, nodes]``; they add up to one."""
-        weights: Array = np.exp(self.log_mass - self.log_evidence[:, None])
-        weights /= weights.sum(1, keepdims=True)
-        return weights
-
-
-class _Kind(NamedTuple):
-    """One kind of function: its ranges, what the support says about it, and where its panels lie."""
-
-    kind: Kind
-    outer: tuple[float, float]
-    inner: tuple[float, float]
-    noise: float
-    fit: _Fit
-    edges: Array
-
-    def nodes(self, every: int = 1) -> _Nodes:
-        """The quadrature; with ``every`` 2, that of half the panels, each as wide as two."""
-        unit, share = _legendre(self.edges[:, ::every])
-        return _Nodes(*self.at(unit, share))
-
-    def at(self, unit: Array, share: Array) -> tuple[Array, Array, Array, Array, Array]:
-        theta = self.outer[0] + (self.outer[1] - self.outer[0]) * unit
-        first, second = (column[:, None] for column in self.fit.estimate)
-        g11, g12, g22 = (column[:, None] for column in self.fit.gram)
-        determinant = self.fit.determinant[:, None]
-        if self.kind == "sine":  # β = c (cos θ, sin θ)
-            cos, sin = np.cos(theta), np.sin(theta)
-            precision = np.maximum(g11 * cos**2 + 2 * g12 * cos * sin + g22 * sin**2, _TINY)
-            centre = (cos * (g11 * first + g12 * second) + sin * (g12 * first + g22 * second)) / precision
-            # (βᵀGβ)(dᵀGd) - (dᵀGβ)² = det G (β × d)² for any direction d: no difference to lose digits in.
-            excess = determinant * (first * sin - second * cos) ** 2 / precision
-        else:  # β = (θ, c)
-            precision = np.broadcast_to(np.maximum(g22, _TINY), theta.shape)
-            centre = second - (theta - first) * g12 / precision
-            excess = (theta - first) ** 2 * determinant / precision
-        log_likelihood = (
-            0.5 * np.log(2 * np.pi)
-            - 0.5 * self.fit.rows * np.log(2 * np.pi * self.noise**2)
-            - 0.5 * (self.fit.residual[:, None] + excess) / self.noise**2
-            + truncated_normal.log_mean_density(*self.interval(precision, centre))
-        )
-        return theta, share, log_likelihood + np.log(share), precision, centre
-
-    def interval(self, precision: Array, centre: Array) -> tuple[Array, Array]:
-        """Lower end and width of the range of c, in deviations of c given θ."""
-        scale = np.sqrt(precision) / self.noise
-        return (self.inner[0] - centre) * scale, (self.inner[1] - self.inner[0]) * scale
-
-    def curve(self, theta: Array, x: Array) -> tuple[Array, Array]:
-        """h and o of ``f(x) = c h + o``."""
-        if self.kind == "sine":
-            return np.sin(x - theta), np.zeros(())
-        return np.ones(()), theta * x
-
-    def inner_mean(self, nodes: _Nodes) -> Array:
-        """Mean of c given θ, ``[tasks, nodes]``."""
-        a, w = self.interval(nodes.precision, nodes.centre)
-        mean = nodes.centre + truncated_normal.mean(a, w) * self.noise / np.sqrt(nodes.precision)
-        result: Array = np.clip(mean, *self.inner)  # a centre far outside the range loses the digits inside it
-        return result
-
-    def inner_quantile(self, level: Array, precision: Array, centre: Array) -> Array:
-        """Quantiles of c given θ."""
-        offset = truncated_normal.quantile(level, *self.interval(precision, centre))
-        result: Array = np.clip(self.inner[0] + offset * self.noise / np.sqrt(precision), *self.inner)
-        return result
-
-    def inner_bulk(self, nodes: _Nodes) -> tuple[Array, Array]:
-        """Lower end and width of an interval outside which c given θ has less than 1e-6 of its mass."""
-        a, w = self.interval(nodes.precision, nodes.centre)
-        # Beyond t > a > 0 lies at most exp((a² - t²)/2) of the mass above a, and likewise from the other end.
-        high = np.minimum(a + w, np.sqrt(np.maximum(a, 0) ** 2 + 28))
-        low = np.maximum(a, -np.sqrt(np.maximum(-(a + w), 0) ** 2 + 28))
-        unit = self.noise / np.sqrt(nodes.precision)
-        return np.clip(self.inner[0] + (low - a) * unit, *self.inner), np.maximum(high - low, 0) * unit
-
-    def log_terms(
-        self, nodes: _Nodes, log_weights: Array, task: int, kept: NDArray[np.bool_], x: Array, y: Array
-    ) -> Array:
-        """``ln p(θ | D) p(y | x, θ, D)`` at some nodes of a task, ``[rows, nodes]``: the evidence with a row more."""
-        theta, precision, centre = (
-            np.broadcast_to(values[task], kept.shape)[kept] for values in (nodes.theta, nodes.precision, nodes.centre)
-        )
-        h, o = self.curve(theta, x[:, None])
-        error = y[:, None] - o - centre * h
-        more = np.broadcast_to(precision + h**2, error.shape)
-        ratio = truncated_normal.log_mean_density(*self.interval(more, centre + h * error / more))
-        ratio -= truncated_normal.log_mean_density(*self.interval(precision, centre))
-        density = -0.5 * np.log(2 * np.pi * self.noise**2) - 0.5 * error**2 * (precision / more) / self.noise**2
-        result: Array = log_weights[task, kept] + density + ratio
-        return result
 
 
 @final
@@ -196,7 +59,7 @@ class ExactPosterior:
     prior: SineOrLinePrior
     noise: float
     panels: int
-    _kinds: tuple[_Kind, _Kind]
+    _kinds: tuple[OneKind, OneKind]
     _every: int = 1
 
     def coarser(self) -> "ExactPosterior":
@@ -239,7 +102,7 @@ class ExactPosterior:
                 kind.log_terms(nodes, weight, task, weight[task] > least, x[task, rows], y[task, rows])
                 for (kind, nodes, _), weight in zip(parts, weights, strict=True)
             ]
-            return _log_sum(np.concatenate(terms, 1), 1)
+            return quadrature.log_sum(np.concatenate(terms, 1), 1)
 
         for task in range(len(x)):
             result[task] = density(task, np.ones(x.shape[1], bool), -30.0)
@@ -305,7 +168,7 @@ class ExactPosterior:
         """
         weights, lines, columns = [], [], []
         for kind, share in zip(self._kinds, (self.sine, self.line), strict=True):
-            some = kind._replace(fit=_of_tasks(kind.fit, part), edges=kind.edges[part])
+            some = kind._replace(fit=quadrature.of_tasks(kind.fit, part), edges=kind.edges[part])
             nodes = some.nodes(2 * self._every)
             outer = nodes.weights() * share[part, None]
             low, width = some.inner_bulk(nodes)
@@ -325,7 +188,7 @@ class ExactPosterior:
         weight, line, inner, theta = (values[:, :kept] for values in (weight, line, inner, theta))
         return weight / weight.sum(1, keepdims=True), SinesOrLines.where(line, inner, theta, theta, inner)
 
-    def _parts(self) -> list[tuple[_Kind, _Nodes, Array]]:
+    def _parts(self) -> list[tuple[OneKind, Nodes, Array]]:
         shares = (self.sine, self.line)
         return [(kind, kind.nodes(self._every), share) for kind, share in zip(self._kinds, shares, strict=True)]
 
@@ -416,13 +279,13 @@ def exact_posterior(
         raise ValueError(f"panels must be even and at least 2 (half of them estimate the error), got {panels}")
     prior = prior or SineOrLinePrior()
     start = np.broadcast_to(np.linspace(0, 1, panels + 1), (len(x), panels + 1))
-    sine = _Kind("sine", prior.phase, prior.amplitude, noise, _fit(np.sin(x), -np.cos(x), y), start)
-    line = _Kind("line", prior.slope, prior.intercept, noise, _fit(x, np.ones_like(x), y), start)
-    return _posterior(x, y, prior, noise, panels, (_placed(sine), _placed(line)), 1)
+    sine = OneKind("sine", prior.phase, prior.amplitude, noise, quadrature.fit(np.sin(x), -np.cos(x), y), start)
+    line = OneKind("line", prior.slope, prior.intercept, noise, quadrature.fit(x, np.ones_like(x), y), start)
+    return _posterior(x, y, prior, noise, panels, (quadrature.placed(sine), quadrature.placed(line)), 1)
 
 
 def _posterior(
-    x: Array, y: Array, prior: SineOrLinePrior, noise: float, panels: int, kinds: tuple[_Kind, _Kind], every: int
+    x: Array, y: Array, prior: SineOrLinePrior, noise: float, panels: int, kinds: tuple[OneKind, OneKind], every: int
 ) -> ExactPosterior:
     def evidence(every: int) -> tuple[Array, Array, Array, Array, Array]:
         """``p(line | D)``, ``p(sine | D)``, ``ln p(D)``, ``ln p(D | line)``, ``ln p(D | sine)``."""
@@ -440,88 +303,5 @@ def _posterior(
     )
 
 
-def _fit(first: Array, second: Array, y: Array) -> _Fit:
-    """Least squares of each task's targets on two basis functions, by the pseudo-inverse where they are dependent."""
-    basis = np.stack((first, second), 2)
-    gram = np.swapaxes(basis, 1, 2) @ basis
-    estimate = (np.linalg.pinv(basis) @ y[..., None])[..., 0]
-    residual = ((y - (basis @ estimate[..., None])[..., 0]) ** 2).sum(1)
-    determinant = np.maximum(gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2, 0)
-    return _Fit(
-        y.shape[1],
-        residual,
-        (estimate[:, 0], estimate[:, 1]),
-        (gram[:, 0, 0], gram[:, 0, 1], gram[:, 1, 1]),
-        determinant,
-    )
-
-
-def _placed(kind: _Kind) -> _Kind:
-    """Move the panels to where the square root of the posterior has its mass.
-
-    A likelihood that the panels do not resolve yet is raised to a power ``1/T`` at which a quarter of the panels share
-    its mass; panels placed by that resolve a higher power, and so on until the power is a half.
-    """
-    edges, last = kind.edges.copy(), np.log(2.0)
-    panels = edges.shape[1] - 1
-    going, high = np.arange(len(edges)), np.full(len(edges), 80.0)  # ln T, at which the panels' masses are equal
-    for _ in range(40):
-        some = kind._replace(fit=_of_tasks(kind.fit, going), edges=edges[going])
-        nodes, widths = some.nodes(), np.diff(some.edges)
-        highest = (nodes.log_mass - np.log(nodes.share)).reshape(len(going), panels, _ORDER).max(2)
-        highest -= highest.max(1, keepdims=True)
-        low = np.full(len(going), last)
-        resolved = _spread(widths, highest, low) >= panels / 4
-        for _ in range(12):
-            middle = (low + high) / 2
-            enough = _spread(widths, highest, middle) >= panels / 4
-            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        power = np.where(resolved, last, high)
-        shares = sum(part * _shares(widths, highest, power + step) for part, step in _GRADES)
-        cumulative = np.pad(np.cumsum(shares, 1), ((0, 0), (1, 0)))
-        levels = np.linspace(0, 1, panels + 1)
-        for task, c, e in zip(going, cumulative, some.edges, strict=True):
-            edges[task] = np.interp(levels, c / c[-1], e)
-        going, high = going[~resolved], high[~resolved]
-        if not len(going):
-            break
-    return kind._replace(edges=edges)
-
-
-def _shares(widths: Array, highest: Array, log_temperature: Array) -> Array:
-    mass = widths * np.exp(highest * np.exp(-log_temperature)[:, None])
-    shares: Array = mass / mass.sum(1, keepdims=True)
-    return shares
-
-
-def _spread(widths: Array, highest: Array, log_temperature: Array) -> Array:
-    """The number of panels that share the mass (inverse Simpson index), ``[tasks]``."""
-    spread: Array = 1 / (_shares(widths, highest, log_temperature) ** 2).sum(1)
-    return spread
-
-
-def _legendre(edges: Array) -> tuple[Array, Array]:
-    """Nodes in [0, 1] and what share of it each stands for, ``[tasks, panels * 8]``."""
-    left, widths = edges[:, :-1, None], np.diff(edges)[..., None]
-    unit = left + widths * (1 + _LEGENDRE) / 2
-    return unit.reshape(len(edges), -1), (widths * _SHARES / 2).reshape(len(edges), -1)
-
-
-def _of_tasks(fit: _Fit, part: slice | NDArray[np.intp]) -> _Fit:
-    return _Fit(
-        fit.rows,
-        fit.residual[part],
-        (fit.estimate[0][part], fit.estimate[1][part]),
-        (fit.gram[0][part], fit.gram[1][part], fit.gram[2][part]),
-        fit.determinant[part],
-    )
-
-
 def _few_tasks(tasks: int, size: int = 4) -> list[slice]:
     return [slice(start, start + size) for start in range(0, tasks, size)]
-
-
-def _log_sum(terms: Array, axis: int) -> Array:
-    top = terms.max(axis, keepdims=True)
-    result: Array = np.log(np.exp(terms - top).sum(axis)) + top.squeeze(axis)
-    return result
