@@ -130,8 +130,14 @@ def test_presets_are_what_the_documentation_says() -> None:
         [0.1 * 0.2**n for n in range(6)]
     )
     assert (wide.augmentation.side, wide.augmentation.area) == (80, (0.08, 1.0))
+    tiered = preset("wrn-28-10", 93, "tiered-imagenet")
+    total = tiered.epochs * (448_695 // tiered.batch)  # images of the 351 base classes
+    assert abs(total - 50_000) < 448_695 // tiered.batch
+    assert tiered.milestones == (0.4, 0.5, 0.6, 0.7, 0.8)
     small = preset("wrn-16-4", 32)
     assert (small.network.strides, small.augmentation.crop, small.augmentation.side) == ((1, 2, 2), 4, None)
+    assert preset("resnet-9", 32, "cifar-fs").augmentation.flip
+    assert not preset("resnet-9", 28, "omniglot").augmentation.flip, "a character in the mirror is another one"
     assert {preset(name, 32).network.kind for name in ("convnet", "resnet-9", "resnet-12")} == {
         "convnet", "resnet9", "resnet12"
     }  # fmt: skip

@@ -83,7 +83,7 @@ def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
             raise ValueError(f"--size must be a number of pixels, got {given!r}.")
         size = int(given)
         images = replace(images, size=size)
-    return PretrainingConfig(images, preset(value_of(arguments, "--network") or "resnet-9", size))
+    return PretrainingConfig(images, preset(value_of(arguments, "--network") or "resnet-9", size, dataset))
 
 
 def _known_size(dataset: str) -> int | None:
