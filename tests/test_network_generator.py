@@ -24,6 +24,7 @@ from fewstep.core import (
     Method,
     Mixture,
     NetworkGenerator,
+    Point,
     Slot,
     Task,
     Vmap,
@@ -426,3 +427,17 @@ def test_the_papers_deviation_is_one_of_the_formulations() -> None:
     u = torch.tensor([-2.0, 0.0, 3.0], dtype=torch.float64)
     for form, expected in ((PAPER, 0.5 * u.exp()), (network().learner.start.formulation, 1 / (1 + (-u).exp()))):
         torch.testing.assert_close(form.spread(u, 0.5), expected)  # type: ignore[union-attr]
+
+
+def test_the_zero_code_decodes_to_the_average_network() -> None:
+    network = mlp((1, 4, 1))
+    method = leo_network(network, 1, 1, average=True, spread=0.0)
+    start = method.learner.start
+    decoded = start.decode(Point({"code": torch.zeros(start.latents)}, {}), None).value
+    found = torch.cat([tensor.flatten() for tensor in decoded.values()])
+    torch.testing.assert_close(found, start.centre + start.scale * start.average)
+    assert start.average.abs().mean() > 0.3, "a fresh network, not nothing"
+    assert "start.average" in dict(method.learner.named_parameters())
+    without = leo_network(mlp((1, 4, 1)), 1, 1, spread=0.0).learner.start
+    empty = without.decode(Point({"code": torch.zeros(without.latents)}, {}), None).value
+    assert not any(tensor.any() for tensor in empty.values())
