@@ -25,8 +25,8 @@ from fewstep.recipes import RECIPES, Config, Recipe, to_json
 USAGE = """\
 [bold]fewstep[/]: learning to adapt in a few steps from a few examples
 
-  [bold]fewstep pretrain[/] DATASET \\[…]     train a network on images, for its features
-  [bold]fewstep embed[/] RUN DATASET \\[…]    features of images, by such a network
+  [bold]fewstep pretrain[/] DATASET \\[…]      train a network on images, for its features
+  [bold]fewstep embed[/] RUN DATASET \\[…]     features of images, by such a network
   [bold]fewstep train[/] RECIPE \\[options]    meta-train and test; --resume RUN goes on
   [bold]fewstep evaluate[/] RUN \\[options]    test a trained run beside baselines
   [bold]fewstep compare[/] RUN RECIPE …      several methods on the same tasks
