@@ -28,8 +28,10 @@ console = Console(log_path=False)
 USAGE = """\
 fewstep embed RUN [DATASET] --out FEATURES [options]
   RUN       folder of a pre-training
-  DATASET   what `fewstep pretrain` takes: cifar-fs, a folder of images, ...; that of RUN when omitted
-  FEATURES  features.npz, features.safetensors (memory-mapped), or, without a suffix, a folder of DeepMind's pickles
+  DATASET   what `fewstep pretrain` takes: cifar-fs, a folder of images, ...;
+            that of RUN when omitted
+  FEATURES  features.npz, features.safetensors (memory-mapped), or, without
+            a suffix, a folder of DeepMind's pickles
 fewstep embed RUN --help shows every option"""
 
 _SHAPES = {"cifar-fs": (3, 32), "fc100": (3, 32), "omniglot": (1, 28)}

@@ -26,8 +26,10 @@ FEW = 1000
 
 USAGE = f"""\
 fewstep pretrain DATASET --network NETWORK [options]
-  DATASET  cifar-fs, fc100, omniglot, mini-imagenet, tiered-imagenet, or a folder of images with a split
-  NETWORK  {", ".join(NETWORKS)}, or another wrn-DEPTH-FACTOR; resnet-9 when omitted
+  DATASET  cifar-fs, fc100, omniglot, mini-imagenet, tiered-imagenet,
+           or a folder of images with a split
+  NETWORK  {", ".join(NETWORKS)}, or another
+           wrn-DEPTH-FACTOR; resnet-9 when omitted
 fewstep pretrain --resume RUN
 fewstep pretrain DATASET --network NETWORK --help shows every option"""
 
