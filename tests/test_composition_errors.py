@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from inspect import unwrap  # past the tests' own check of types
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -28,11 +29,13 @@ from fewstep.core import (
     MetaGradient,
     Method,
     MultiStep,
+    NetworkGenerator,
     PerStep,
     Prototypes,
     Rule,
     Shared,
     generator,
+    slots,
 )  # fmt: skip
 from fewstep.networks import Generated, mlp
 
@@ -273,3 +276,49 @@ def test_a_descent_without_a_step_is_fine_where_its_rule_learns_nothing() -> Non
 def test_what_is_out_of_range_is_refused(build: Callable[[], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build()
+
+
+def generating(*stages: Any, head: str = "") -> Learner:
+    return Learner(nn.Sequential(nn.Linear(6, 4), Generated()), Generator(4, 3, head=head or "1."), stages)
+
+
+@pytest.mark.parametrize(
+    ("make", "adapted", "given"),
+    [
+        (lambda rule: generating(Descend(rule({"weight": torch.ones(1)}), 1)), "['code']", "['weight']"),
+        (lambda rule: generating(Decode(), Descend(rule({"code": torch.ones(3)}), 1)), "['1.weight']", "['code']"),
+        (
+            lambda rule: Learner(
+                nn.Sequential(nn.Linear(6, 4), Generated()), Prototypes(lambda name: False),
+                [Descend(rule({"0.weight": torch.ones(1)}), 1)],
+            ),
+            "['1.bias', '1.weight']", "['0.weight']",
+        ),
+        (
+            lambda rule: Learner(net := mlp((1, 3, 1)), NetworkGenerator(slots(net, ["2.bias"]), 1, 1),
+                                 [Decode(), Descend(rule({"0.bias": torch.ones(1)}), 1)]),
+            "['2.bias']", "['0.bias']",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        LearnedRates,
+        lambda rates: Chain(LearnedRates(rates), SGD(0.1)),
+        lambda rates: PerStep([LearnedRates(rates)]),
+        lambda rates: Curvature({name: rate.shape for name, rate in rates.items()}, rate=0.1),
+    ],
+)
+def test_rules_for_other_values_than_a_task_starts_from_are_refused_before_any_task(
+    make: Callable[..., Learner], adapted: str, given: str, rule: Callable[..., Any]
+) -> None:
+    said = message(lambda: make(rule))
+    assert f"the adapted values are {adapted}" in said
+    assert given in said
+
+
+def test_a_network_without_the_place_that_a_start_fills_is_refused_before_any_task() -> None:
+    assert "which is no slot of the network" in message(lambda: generating(head="2."))
+    plain = nn.Linear(6, 3)
+    assert "must end with one Generated head" in message(lambda: Learner(plain, Prototypes(), []))

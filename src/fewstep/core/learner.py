@@ -52,8 +52,8 @@ class Learner(nn.Module):
             meta-gradient. The gradients are the same; memory hardly grows with the number of steps.
 
     Raises:
-        ValueError: for a dropout rate out of range or more than one ``Decode``; or when all tasks start from the same
-            value, for a rule whose meta-parameters belong to other values.
+        ValueError: for a dropout rate out of range, more than one ``Decode``, a network that the start cannot begin
+            with, or a rule whose meta-parameters belong to other values.
     """
 
     def __init__(
@@ -76,12 +76,21 @@ class Learner(nn.Module):
         self.network, self.start = network, start
         self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
-        value = start.shared(network)
-        if value is not None:
-            like = {name: tensor.to("meta") for name, tensor in value.items()}  # names and shapes, without memory
-            for stage in stages:
-                if isinstance(stage, Descend):
-                    stage.rule.init(like)
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        """Hold every rule against the names that it will move, and against shapes where no task is needed for them."""
+        value, decoded = self.start.shared(self.network), False
+        # Asked for both, whatever the stages: the start refuses here a network that it cannot begin with.
+        moved = {when: self.start.moved(self.network, when) for when in (False, True)}
+        for stage in self.stages:
+            if isinstance(stage, Descend):
+                if (names := moved[decoded]) is not None:
+                    stage.rule.check(names)
+                if value is not None:  # names and shapes, without memory
+                    stage.rule.init({name: tensor.to("meta") for name, tensor in value.items()})
+            else:
+                decoded = True
 
     # -- what is random ------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -36,6 +37,17 @@ class Start(nn.Module, ABC):
         """
         return None
 
+    def moved(self, network: nn.Module, decoded: bool) -> Collection[str] | None:
+        """Names of the values that a stage moves before decoding or after it, or None when it takes a task to know.
+
+        They are held against the rules when a learner is made, as is :meth:`shared`.
+
+        Raises:
+            ValueError: when the network is none that this start can begin with.
+        """
+        value = self.shared(network)
+        return None if value is None else value.keys()
+
     def penalise(self, begun: Point, ended: Point) -> Penalties:
         """Penalties of meta-training on how far codes moved, from the start to the point that is decoded."""
         return {}
@@ -62,6 +74,13 @@ class Rule(nn.Module, ABC):
     @abstractmethod
     def init(self, value: Params) -> Any:
         """The state that a task's first step starts from: a pytree of tensors."""
+
+    def check(self, names: Collection[str]) -> None:
+        """Refuse values of these names where the rule's meta-parameters belong to others.
+
+        Raises:
+            ValueError: naming both.
+        """
 
     def at(self, step: int) -> Rule:
         """The rule of an inner step, counted from 0: itself, unless every step has a rule of its own."""

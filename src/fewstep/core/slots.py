@@ -83,8 +83,8 @@ def require_slots(network: nn.Module, names: Collection[str]) -> None:
         path, _, leaf = name.rpartition(".")
         if path not in modules or leaf not in modules[path]._buffers:
             raise ValueError(
-                f"The start generates {name}, which is no slot of the network: give the learner the network that "
-                "`slots` was called with."
+                f"The start generates {name}, which is no slot of the network: give the learner a network that has "
+                "it, with a Generated head, or the one that `slots` was called with."
             )
 
 

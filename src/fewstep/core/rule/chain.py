@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,6 +29,11 @@ class Chain(Rule):
         if not rules:
             raise ValueError("Chain: at least one rule is needed, got none.")
         self.rules: Sequence[Rule] = nn.ModuleList(rules)  # type: ignore[assignment]  # torch types entries as modules
+
+    def check(self, names: Collection[str]) -> None:
+        """Each rule for itself."""
+        for rule in self.rules:
+            rule.check(names)
 
     def init(self, value: Params) -> tuple[Any, ...]:
         """The states of the rules."""

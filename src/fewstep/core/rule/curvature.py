@@ -1,6 +1,6 @@
 """Gradient descent with meta-learned curvature."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 import torch
@@ -56,13 +56,17 @@ class Curvature(Rule):
         learned = [mode for mode, size in self._modes[name].items() if size is not None]
         return {mode: self._factors[f"{key(name)}:{mode}"] for mode in learned}
 
+    def check(self, names: Collection[str]) -> None:
+        """Every value needs factors, and all factors a value."""
+        require_names(names, self._shapes, "Curvature", "shapes", "give the shape of each adapted value")
+
     def init(self, value: Params) -> tuple[()]:
         """No state.
 
         Raises:
             ValueError: when the values are not those, or not of the shapes, that factors were made for.
         """
-        require_names(value, self._shapes, "Curvature", "shapes", "give the shape of each adapted value")
+        self.check(value)
         for name, tensor in value.items():
             given, found = self._shapes[name], tuple(tensor.shape)
             if len(given) != len(found) or any(g not in (None, f) for g, f in zip(given, found, strict=True)):

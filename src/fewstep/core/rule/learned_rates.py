@@ -37,13 +37,17 @@ class LearnedRates(Rule):
         rate: Tensor = self._rates[self._keys[name]]
         return rate if self.unit == 1.0 else self.unit * rate
 
+    def check(self, names: Collection[str]) -> None:
+        """Every value needs rates, and all rates a value."""
+        require_names(names, self._keys, "LearnedRates", "rates", "make one set of rates for each adapted value")
+
     def init(self, value: Params) -> tuple[()]:
         """No state.
 
         Raises:
-            ValueError: when a value has no rates, or rates move no value.
+            ValueError: as :meth:`check` says.
         """
-        require_names(value, self._keys, "LearnedRates", "rates", "make one set of rates for each adapted value")
+        self.check(value)
         return ()
 
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
@@ -56,13 +60,13 @@ def key(name: str) -> str:
     return name.replace(".", ":")
 
 
-def require_names(value: Params, given: Collection[str], rule: str, what: str, remedy: str) -> None:
+def require_names(adapted: Collection[str], given: Collection[str], rule: str, what: str, remedy: str) -> None:
     """Refuse a rule whose meta-parameters do not belong, one to one, to the values that are adapted.
 
     Raises:
-        ValueError: when ``given`` are not the names of ``value``.
+        ValueError: when the two are not the same names.
     """
-    if value.keys() != set(given):
+    if set(adapted) != set(given):
         raise ValueError(
-            f"{rule}: the adapted values are {sorted(value)}, but {what} were given for {sorted(given)}; {remedy}."
+            f"{rule}: the adapted values are {sorted(adapted)}, but {what} were given for {sorted(given)}; {remedy}."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ class PerStep(Rule):
         if len({id(rule) for rule in rules}) < len(rules):
             raise ValueError("PerStep: a rule is given for more than one step; make a new one for each step.")
         self.rules: Sequence[Rule] = nn.ModuleList(rules)  # type: ignore[assignment]  # torch types entries as modules
+
+    def check(self, names: Collection[str]) -> None:
+        """Each rule for itself."""
+        for rule in self.rules:
+            rule.check(names)
 
     def init(self, value: Params) -> Any:
         """The state of the first rule; the others are asked too, so that they refuse values they were not made for."""

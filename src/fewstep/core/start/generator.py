@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from fewstep.core.loss import Reduction
 from fewstep.core.noise import Noise, Normal, Sites
 from fewstep.core.protocols import Start
+from fewstep.core.slots import require_slots
 from fewstep.core.tree import pull
 from fewstep.core.types import Batch, Params, Penalties, Point
 
@@ -195,6 +197,11 @@ class Generator(Start):
             return Point({f"{self.head}weight": mean}, {})
         share = mix.square().sum(1, keepdim=True).sqrt()
         return Point({f"{self.head}weight": mean / share}, {f"{self.head}share": share})
+
+    def moved(self, network: nn.Module, decoded: bool) -> Collection[str]:
+        """Codes, or the weights of the head; the network must have that head."""
+        require_slots(network, {f"{self.head}weight"})
+        return {f"{self.head}weight"} if decoded else {"code"}
 
     def steers(self, network: nn.Module) -> set[str]:
         """Encoder and relation network."""

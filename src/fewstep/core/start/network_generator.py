@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,7 +14,7 @@ from fewstep.core.protocols import Start
 from fewstep.core.slots import Slot, require_slots
 from fewstep.core.start.generator import PAPER, Formulation, Relation
 from fewstep.core.tree import pull
-from fewstep.core.types import Batch, Params, Penalties, Point
+from fewstep.core.types import Batch, Penalties, Point
 
 
 class NetworkGenerator(Start):
@@ -107,14 +107,10 @@ class NetworkGenerator(Start):
         """Names of the decoder's matrices: each has an orthogonality constraint of its own (section 2.3.4)."""
         return tuple(f"decoder.{name}" for name, _ in self.decoder.named_parameters())
 
-    def shared(self, network: nn.Module) -> Params | None:
-        """None: every task has a start of its own.
-
-        Raises:
-            ValueError: when the network does not have the slots.
-        """
+    def moved(self, network: nn.Module, decoded: bool) -> Collection[str]:
+        """The code, or all slots; the network must have them."""
         require_slots(network, self.shapes)
-        return None
+        return self.shapes if decoded else {"code"}
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """Encode the rows, relate all pairs, draw the code; penalise its distance from N(0, I).

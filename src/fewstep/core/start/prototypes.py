@@ -1,6 +1,6 @@
 """A start made of the task's own examples: a linear classifier by distance to the classes' means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
@@ -49,6 +49,12 @@ class Prototypes(Start):
         value: Params = {name: p for name, p in network.named_parameters() if self.adapts(name)}
         value |= {f"{head}weight": 2 * prototypes, f"{head}bias": -prototypes.square().sum(1)}
         return Point(value, {}), {}
+
+    def moved(self, network: nn.Module, decoded: bool) -> Collection[str]:
+        """The selected parameters, and the head's slots; the network must have a generated head."""
+        head = generated_head(network)
+        selected = {name for name, _ in network.named_parameters() if self.adapts(name)}
+        return selected | {f"{head}weight", f"{head}bias"}
 
     def decode(self, point: Point, noise: Noise) -> Point:
         """The identity: values already are weights."""
