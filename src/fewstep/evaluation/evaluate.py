@@ -159,9 +159,10 @@ def evaluate(
         source: of tasks; steps 0, 1, ... are asked for.
         tasks: how many; what is left of the last batch is not used.
         unadapted: also score with zero inner steps, where there are any.
-        baselines: for classification, also score classifiers without meta-learning on the same inputs: nearest class
-            mean and ridge regression, or those of a mapping from names, as
-            :func:`~fewstep.evaluation.all_baselines` gives. Each is given every task once.
+        baselines: also score predictors without meta-learning on the same inputs: those of a mapping from names to
+            functions of the supports and the queries, as :func:`~fewstep.evaluation.all_baselines` gives; or, when
+            true, nearest class mean and ridge regression for classification, and none for regression. Each is given
+            every task once.
         steps: also score after these numbers of inner steps; for methods with one ``Descend``.
         statistics: batch-normalise queries by the rows of the ``"query"`` (transductive); of the ``"support"``; of the
             support ``"joined"`` by that one query row (Reptile); or by ``"running"`` statistics of the support along
@@ -194,11 +195,10 @@ def evaluate(
     numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
     solvers = {name: _adapted(method, number, statistics, executor or Vmap()) for name, number in numbers.items()}
     if isinstance(baselines, bool):
-        baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines else {}
+        baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies else {}
     if taken := sorted(baselines.keys() & solvers.keys()):
         raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
-    if classifies:
-        solvers |= {name: _plain_classifier(classify) for name, classify in baselines.items()}
+    solvers |= {name: _plain_predictor(predict) for name, predict in baselines.items()}
     scores: dict[str, list[Tensor]] = {name: [] for name in solvers}
     rows: dict[str, list[Tensor]] = {"support": [], "query": []}
     done = 0
@@ -254,9 +254,9 @@ def _adapted(method: Method, steps: int | None, statistics: Statistics, executor
     return solve
 
 
-def _plain_classifier(classify: Classifier) -> Solver:
+def _plain_predictor(predict: Classifier) -> Solver:
     """Nothing is learned before the queries are there."""
-    return lambda _: lambda _, task: classify(*task)
+    return lambda _: lambda _, task: predict(*task)
 
 
 def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferred]:
