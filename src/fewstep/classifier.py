@@ -230,6 +230,8 @@ def _labels(y: Labels, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 def _width(method: Method) -> int | None:
     """The number of features that a method takes, where a part of it says so."""
+    if method.learner.embedding is not None:
+        return None
     declared = getattr(method.learner.start, "features", None)
     if isinstance(declared, int):
         return declared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -45,9 +46,12 @@ class Learner(nn.Module):
         start: where adaptation begins.
         stages: ``Descend`` before ``Decode`` moves codes, after it moves weights. Exactly one ``Decode`` takes place:
             it is appended when omitted.
+        embedding: turns a task's inputs into what start and network take for inputs. It is meta-learned with all the
+            rest and never adapted, so each row passes it once, however many steps there are. Its normalising layers
+            take their statistics from the rows that those of the network take.
         loss: the loss of rows, and how the support reduces it.
-        dropout: rate in [0, 1) of dropout on the inputs, in meta-training only, with a fresh mask at the start, at
-            every support pass and at the query (LEO, B.4).
+        dropout: rate in [0, 1) of dropout on the (embedded) inputs, in meta-training only, with a fresh mask at the
+            start, at every support pass and at the query (LEO, B.4).
         recompute: keep only the points between inner steps, and compute each step a second time for the
             meta-gradient. The gradients are the same; memory hardly grows with the number of steps.
 
@@ -62,6 +66,7 @@ class Learner(nn.Module):
         start: Start,
         stages: Iterable[Stage],
         *,
+        embedding: nn.Module | None = None,
         loss: Loss | None = None,
         dropout: float = 0.0,
         recompute: bool = False,
@@ -73,7 +78,8 @@ class Learner(nn.Module):
             raise ValueError(f"Learner: codes can be decoded once, but {decodes} Decode stages were given.")
         if not 0 <= dropout < 1:
             raise ValueError(f"Learner: dropout is the rate of dropping, in [0, 1); got {dropout}.")
-        self.network, self.start = network, start
+        self.network, self.start, self.embedding = network, start, embedding
+        self._widths: dict[torch.Size, torch.Size] = {}
         self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
         self._check_rules()
@@ -100,7 +106,7 @@ class Learner(nn.Module):
         Args:
             task: one task or a batch of them; only shapes are read, rows on the last axis of ``weight``.
         """
-        support, query = (_single(batch) for batch in task)
+        support, query = (self._as_embedded(_single(batch)) for batch in task)
         masks: dict[str, Any] = {"dropout": self._masks(support)}
         decode: dict[str, Any] = {"decode": dict(self.start.decode_sites(support))}
         stages: list[Any] = []
@@ -141,6 +147,16 @@ class Learner(nn.Module):
         masks = _entry(noise, "dropout")
         return batch._replace(x=dropout(batch.x, masks["kept"], self.dropout)) if masks else batch
 
+    def _as_embedded(self, batch: Batch) -> Batch:
+        """A batch with the shapes of its embedded rows, and without their numbers."""
+        if self.embedding is None:
+            return batch
+        shape = batch.x.shape[1:]
+        if shape not in self._widths:
+            row = torch.empty(1, *shape, dtype=batch.x.dtype, device="meta")
+            self._widths[shape] = copy.deepcopy(self.embedding).to("meta")(row).shape[1:]
+        return batch._replace(x=torch.empty(len(batch.x), *self._widths[shape], device="meta"))
+
     # -- what a task does ----------------------------------------------------------------------------------------
 
     def adapt(
@@ -163,6 +179,8 @@ class Learner(nn.Module):
         Returns:
             The adapted point, decoded; and the penalties of start and stages.
         """
+        if self.embedding is not None:
+            support = each(self.embed)(support)
         begun, penalties = each(self._begin)(support, _entry(noise, "begin"))
         point, decoded = begun, False
         for i, stage in enumerate(self.stages):
@@ -177,16 +195,21 @@ class Learner(nn.Module):
                 point = stage(point, support, self.inner_loss(decoded), slope, entry, each, step, keys, visit)
         return point, penalties
 
+    def embed(self, batch: Batch) -> Batch:
+        """The rows of one task as start, stages and network take them; normalised by their own statistics."""
+        return batch if self.embedding is None else batch._replace(x=self._embedded(batch.x, batch.weight))
+
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         return self.start.begin(self.network, self._dropped(support, noise), _entry(noise, "start"))
 
     def inner_loss(self, decoded: bool) -> SupportLoss:
-        """The support loss as a function of codes, or of weights once they are ``decoded``: what a stage descends."""
+        """The loss of an embedded support by codes, or by weights once they are ``decoded``: what a stage descends."""
         return _InnerLoss(self, decoded)
 
     def support_loss(self, point: Point, support: Batch, noise: Noise = None) -> Float[Tensor, ""]:
-        """The inner loss at decoded weights, reduced as ``loss.support`` says."""
-        rows = self.loss.rows(self.predict(point, self._dropped(support, noise)), support.y)
+        """The inner loss of an embedded support at decoded weights, reduced as ``loss.support`` says."""
+        dropped = self._dropped(support, noise)
+        rows = self.loss.rows(self._forward(point, dropped.x, dropped.weight), support.y)
         return reduce_rows(rows, support.weight, self.loss.support)
 
     def predict(
@@ -210,31 +233,48 @@ class Learner(nn.Module):
         """
         if joined and support is None:
             raise ValueError("Learner.predict: a query can only be joined to a support; give the support rows too.")
-        query = self._dropped(query, noise)
-        if support is None:
-            return self._forward(point, query.x, query.weight)
         if joined:
 
             def alone(x: Tensor) -> Tensor:
                 weight = torch.cat([support.weight, support.weight.new_ones(1)])
-                return self._forward(point, torch.cat([support.x, x.unsqueeze(0)]), weight)[-1]
+                return self._forward(point, self._embedded(torch.cat([support.x, x.unsqueeze(0)]), weight), weight)[-1]
 
             predictions: Tensor = torch.vmap(alone)(query.x)
             return predictions
+        if support is None:
+            query = self._dropped(self.embed(query), noise)
+            return self._forward(point, query.x, query.weight)
         weight = torch.cat([support.weight, torch.zeros_like(query.weight)])
-        return self._forward(point, torch.cat([support.x, query.x]), weight)[len(support.x) :]
+        x = self._embedded(torch.cat([support.x, query.x]), weight)
+        query = self._dropped(query._replace(x=x[len(support.x) :]), noise)
+        return self._forward(point, torch.cat([x[: len(support.x)], query.x]), weight)[len(support.x) :]
 
     def running(self, points: Iterable[Point], support: Batch) -> Params:
         """Running statistics of the support along an adaptation, as slots for a point's context.
 
         ``s ← (1 − m) s + m s_k`` over the ``points``, where s_k are the statistics of all support rows at the k-th
         and m is each layer's momentum (Ravi and Larochelle 2017).
+
+        Raises:
+            ValueError: for an embedding that normalises: there are no adapted weights of it for statistics to follow.
         """
+        if self.embedding is not None and row_weights(self.embedding, support.weight):
+            raise ValueError(
+                "Learner.running: the embedding normalises by batch statistics and is not adapted, so none of it run "
+                "along an adaptation; normalise queries by the query, the support, or the joined support."
+            )
+        support = self.embed(support)
         statistics: Params = {}
         for point in points:
             weights = {**point.context, **point.value, **row_weights(self.network, support.weight)}
             statistics = running(self.network, statistics, batch_statistics(self.network, weights, support.x))
         return statistics
+
+    def _embedded(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.embedding is None:
+            return x
+        embedded: Tensor = functional_call(self.embedding, row_weights(self.embedding, weight), (x,))
+        return embedded
 
     def _forward(self, point: Point, x: Tensor, weight: Tensor) -> Tensor:
         weights = {**point.context, **point.value, **row_weights(self.network, weight)}

@@ -66,5 +66,5 @@ def descents(learner: Learner) -> list[Descend]:
 
 
 def batch_normalised(learner: Learner) -> bool:
-    """Whether the network normalises by statistics of the rows it is given."""
-    return any(isinstance(module, RowWeights) for module in learner.network.modules())
+    """Whether the network, or what embeds its inputs, normalises by statistics of the rows it is given."""
+    return any(isinstance(module, RowWeights) for module in learner.modules())

@@ -87,10 +87,10 @@ class Implicit(MetaGradient):
         end = {name: tensor.detach() for name, tensor in end.items()}
         # The noise of the last step: the one at which the descent has arrived.
         last = noise["stages"][place][-1] if noise is not None and stage.steps else None
-        of_support, context = learner.inner_loss(decoded), begun.context
+        of_support, support, context = learner.inner_loss(decoded), learner.embed(task.support), begun.context
 
         def support_loss(value: Params, context: Params = context) -> Tensor:
-            return of_support(value, context, task.support, last)
+            return of_support(value, context, support, last)
 
         def query_loss(value: Params) -> tuple[Tensor, dict[str, Tensor]]:
             point = Point(value, context)
