@@ -13,6 +13,7 @@ from fewstep.data.imagenet import mini_imagenet, tiered_imagenet
 from fewstep.data.images import ImageFolder, image_folder, read_image
 from fewstep.data.normalise import l2_normalise, mean_input
 from fewstep.data.omniglot import omniglot, omniglot_originals
+from fewstep.data.oscillations import Oscillations, OscillatorPrior, Oscillators
 from fewstep.data.regression import Sinusoid, Sinusoids
 from fewstep.data.sine_or_line import SineOrLine, SineOrLinePrior, SinesOrLines
 from fewstep.data.source import Deferred, Deferring, TaskSource
@@ -30,6 +31,9 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "ImageSource",
+    "Oscillations",
+    "OscillatorPrior",
+    "Oscillators",
     "SineOrLine",
     "SineOrLinePrior",
     "SinesOrLines",

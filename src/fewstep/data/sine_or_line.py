@@ -1,15 +1,14 @@
 """Regression tasks of two kinds: noisy sine curves and noisy lines."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, UInt64
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from fewstep.core.types import Batch, Task
 from fewstep.data import draws
+from fewstep.data.functions import FunctionTasks, check_noise, check_range, normal
 
 
 class SinesOrLines(NamedTuple):
@@ -74,14 +73,14 @@ class SineOrLinePrior:
 
     def __post_init__(self) -> None:
         for name in ("amplitude", "phase", "slope", "intercept"):
-            _check_range(name, getattr(self, name))
+            check_range(name, getattr(self, name))
         if not 0 <= self.lines <= 1:
             raise ValueError(f"lines is a probability, from 0 to 1, got {self.lines}")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SineOrLine:
+class SineOrLine(FunctionTasks):
     """Sine curves and lines to regress from noisy targets: a :class:`~fewstep.data.TaskSource`.
 
     ``y = f(x) + ε`` with f from ``prior``, x uniform and ε ~ N(0, noise²), all independent for each row. Every task
@@ -90,8 +89,8 @@ class SineOrLine:
 
     A batch is a pure function of (seed, stream, step). Samplers that differ only in ``queries`` or ``noisy_queries``
     draw the same functions, inputs and support, and those that differ only in ``noise`` the same in other units of
-    noise. The noise is Box and Muller's ``√(-2 ln u) cos 2πv``, in float64, from two words of the counter-based
-    generator for each row, u in (0, 1] and v in [0, 1) with 53 bits each; so it never exceeds 8.6 deviations.
+    noise. The noise is Box and Muller's, in float64, from two words of the counter-based generator for each row, and
+    never exceeds 8.6 deviations.
 
     Attributes:
         shots: support rows, K; 5 in the paper.
@@ -113,35 +112,16 @@ class SineOrLine:
     Source: Rusu et al. 2019 (LEO), section 4.1 and appendix A.1.
     """
 
-    shots: int
-    queries: int
-    tasks: int
-    seed: int
     prior: SineOrLinePrior = field(default_factory=SineOrLinePrior)
     noise: float = 0.3
     noisy_queries: bool = True
     x: tuple[float, float] = (-5.0, 5.0)
     stream: str = "sine or line"
-    dtype: torch.dtype = torch.float32
-    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("shots", "queries", "tasks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        draws.check_word("seed", self.seed)
-        if not 0 <= self.noise < np.inf:
-            raise ValueError(f"noise is a standard deviation, finite and not negative, got {self.noise}")
-        _check_range("x", self.x)
-
-    @property
-    def ways(self) -> None:
-        """None: the tasks are regression."""
-        return None
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SineOrLine":
-        """The same tasks on another device, or in another floating-point type."""
-        return replace(self, device=device or self.device, dtype=dtype or self.dtype)
+        super().__post_init__()
+        check_noise(self.noise)
+        check_range("x", self.x)
 
     def functions(self, step: int, slice_: slice | None = None) -> SinesOrLines:
         """The true functions of a step's tasks, ``[tasks]``: their parameters, and a callable, for plots and checks."""
@@ -152,45 +132,15 @@ class SineOrLine:
             line, *(draws.uniform(word, *bounds) for word, bounds in zip(words[1:], ranges, strict=True))
         )
 
-    def batch(self, step: int, slice_: slice | None = None) -> Task:
-        """The tasks of a step, or a slice of them.
-
-        Returns:
-            Support and query with ``x`` and ``y`` ``[tasks, rows, 1]`` and ``weight`` ones ``[tasks, rows]``, where
-            ``rows`` is ``shots`` or ``queries``.
-
-        Raises:
-            ValueError: if the step is negative.
-        """
-        part, rows = slice_ or slice(None), self.shots + self.queries
+    def _rows(
+        self, step: int, part: slice
+    ) -> tuple[Float[np.ndarray, "tasks rows 1"], Float[np.ndarray, "tasks rows 1"]]:
+        rows = self.shots + self.queries
         # Rows lead, so that asking for more queries leaves the support as it was.
         words = draws.words(self.seed, step, f"{self.stream} inputs", (rows, self.tasks))
         x = draws.uniform(words.T[part], *self.x)
         words = draws.words(self.seed, step, f"{self.stream} noise", (rows, 2, self.tasks))[..., part]
-        noise = self.noise * _normal(words[:, 0], words[:, 1]).T
+        noise = self.noise * normal(words[:, 0], words[:, 1]).T
         if not self.noisy_queries:
             noise[:, self.shots :] = 0
-        y = self.functions(step, slice_)(x) + noise
-
-        def batch(rows: slice) -> Batch:
-            inputs, targets = (
-                torch.from_numpy(values[:, rows, None]).to(device=self.device, dtype=self.dtype) for values in (x, y)
-            )
-            return Batch(inputs, targets, torch.ones_like(inputs[..., 0]))
-
-        return Task(support=batch(slice(None, self.shots)), query=batch(slice(self.shots, None)))
-
-
-def _normal(first: UInt64[np.ndarray, "*shape"], second: UInt64[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Standard normal numbers from two words each (Box and Muller 1958)."""
-    above_zero = 1 - draws.uniform(first, 0.0, 1.0)
-    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(above_zero)) * np.cos(
-        2 * np.pi * draws.uniform(second, 0.0, 1.0)
-    )
-    return numbers
-
-
-def _check_range(name: str, bounds: tuple[float, float]) -> None:
-    low, high = bounds
-    if not (np.isfinite([low, high]).all() and low <= high):
-        raise ValueError(f"{name} must be a finite range (low, high) with low <= high, got {(low, high)}")
+        return x[..., None], (self.functions(step, part)(x) + noise)[..., None]

@@ -1,0 +1,126 @@
+"""What sources of drawn functions have in common: their counts, their noise, and tasks made of arrays."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt64
+from numpy.typing import NDArray
+
+from fewstep.core.types import Batch, Task
+from fewstep.data import draws
+
+Tasks = TypeVar("Tasks", bound="FunctionTasks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionTasks(ABC):
+    """Regression tasks that are drawn rather than stored: a :class:`~fewstep.data.TaskSource`.
+
+    Attributes:
+        shots: support rows, K.
+        queries: query rows.
+        tasks: tasks in a batch.
+        seed: from 0 to 2**64 - 1.
+        stream: name of an independent sequence under the same seed.
+        dtype: floating-point type of the tensors; what is drawn is computed in float64.
+        device: where the tensors lie.
+
+    Raises:
+        ValueError: if a count is not positive, or the seed is out of range.
+    """
+
+    shots: int
+    queries: int
+    tasks: int
+    seed: int
+    stream: str
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("shots", "queries", "tasks"):
+            check_count(name, getattr(self, name))
+        draws.check_word("seed", self.seed)
+
+    @property
+    def ways(self) -> None:
+        """None: the tasks are regression."""
+        return None
+
+    def to(self: Tasks, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tasks:
+        """The same tasks on another device, or in another floating-point type."""
+        return replace(self, device=device or self.device, dtype=dtype or self.dtype)
+
+    def batch(self, step: int, slice_: slice | None = None) -> Task:
+        """The tasks of a step, or a slice of them.
+
+        Returns:
+            Support and query with ``x`` ``[tasks, rows, inputs]``, ``y`` ``[tasks, rows, outputs]`` and ``weight`` ones
+            ``[tasks, rows]``, where ``rows`` is ``shots`` or ``queries``.
+
+        Raises:
+            ValueError: if the step is negative.
+        """
+        x, y = self._rows(step, slice_ or slice(None))
+
+        def batch(rows: slice) -> Batch:
+            inputs, targets = (
+                torch.from_numpy(values[:, rows]).to(device=self.device, dtype=self.dtype) for values in (x, y)
+            )
+            return Batch(inputs, targets, torch.ones_like(inputs[..., 0]))
+
+        return Task(support=batch(slice(None, self.shots)), query=batch(slice(self.shots, None)))
+
+    @abstractmethod
+    def _rows(
+        self, step: int, part: slice
+    ) -> tuple[Float[np.ndarray, "tasks rows inputs"], Float[np.ndarray, "tasks rows outputs"]]:
+        """x and y of a part of the tasks; the first ``shots`` rows, which ``queries`` do not change, are support."""
+
+
+def normal(first: UInt64[np.ndarray, "*shape"], second: UInt64[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Standard normal numbers, ``√(-2 ln u) cos 2πv``, from two words each (Box and Muller 1958).
+
+    u is in (0, 1] and v in [0, 1), with 53 bits each; so no number exceeds 8.6.
+    """
+    above_zero = 1 - draws.uniform(first, 0.0, 1.0)
+    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(above_zero)) * np.cos(
+        2 * np.pi * draws.uniform(second, 0.0, 1.0)
+    )
+    return numbers
+
+
+def check_count(name: str, count: int) -> None:
+    """Refuse a count below one.
+
+    Raises:
+        ValueError: if ``count`` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def check_noise(deviation: float) -> None:
+    """Refuse what is no standard deviation.
+
+    Raises:
+        ValueError: if the deviation is negative or not finite.
+    """
+    if not 0 <= deviation < np.inf:
+        raise ValueError(f"noise is a standard deviation, finite and not negative, got {deviation}")
+
+
+def check_range(name: str, bounds: tuple[float, float], least: float = -np.inf) -> None:
+    """Refuse what is no range of numbers from ``least`` upwards.
+
+    Raises:
+        ValueError: if the range is reversed, not finite, or begins below ``least``.
+    """
+    low, high = bounds
+    if not (np.isfinite([low, high]).all() and low <= high):
+        raise ValueError(f"{name} must be a finite range (low, high) with low <= high, got {(low, high)}")
+    if low < least:
+        raise ValueError(f"{name} must be a range that begins at {least:g} or above, got {(low, high)}")
