@@ -4,6 +4,7 @@ from fewstep.networks.backbone import Backbone
 from fewstep.networks.conv4 import Conv4, conv4
 from fewstep.networks.conv_net import ConvNet
 from fewstep.networks.ensemble import Ensemble
+from fewstep.networks.forecaster import Forecaster
 from fewstep.networks.heads import Generated
 from fewstep.networks.mlp import mlp
 from fewstep.networks.norms import BatchNorm, without_norms
@@ -12,6 +13,6 @@ from fewstep.networks.resnet12 import ResNet12
 from fewstep.networks.wide_resnet import WideResNet
 
 __all__ = [
-    "Backbone", "BatchNorm", "Conv4", "ConvNet", "Ensemble", "Generated", "ResNet9", "ResNet12", "WideResNet", "conv4",
-    "mlp", "without_norms",
+    "Backbone", "BatchNorm", "Conv4", "ConvNet", "Ensemble", "Forecaster", "Generated", "ResNet9", "ResNet12",
+    "WideResNet", "conv4", "mlp", "without_norms",
 ]  # fmt: skip
