@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fewstep.recipes import features, omniglot, photographs, sine_line, sinusoid
+from fewstep.recipes import features, omniglot, oscillations, photographs, sine_line, sinusoid
 from fewstep.recipes.config import Config, Testing, apart, flat, from_json, to_json
 from fewstep.recipes.problems import CifarImages, ImageNetImages
 from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, Published
@@ -105,6 +105,8 @@ _RECIPES = (
     _single(sine_line.leo_bound_sine_line),
     _single(sine_line.maml_sine_line),
     _single(sine_line.maml_ensemble_sine_line),
+    _single(oscillations.leo_oscillations),
+    _single(oscillations.maml_oscillations),
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -30,13 +30,23 @@ from fewstep.recipes.problems import (
     ImageNetImages,
     OmniglotFeatures,
     OmniglotImages,
+    OscillationTasks,
     SineOrLineTasks,
     SinusoidTasks,
 )
 from fewstep.recipes.stored_features import Embeddings
 from fewstep.training import Training
 
-Data = SinusoidTasks | SineOrLineTasks | OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages | Embeddings
+Data = (
+    SinusoidTasks
+    | SineOrLineTasks
+    | OscillationTasks
+    | OmniglotImages
+    | OmniglotFeatures
+    | CifarImages
+    | ImageNetImages
+    | Embeddings
+)
 Algorithm = Leo | LeoNetwork | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | Protonet | Protomaml
 
 

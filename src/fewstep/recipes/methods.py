@@ -9,7 +9,7 @@ from torch import nn
 from fewstep import algorithms
 from fewstep.core import Loss, Method, Mixture, classification, regression
 from fewstep.core.loss import Reduction
-from fewstep.networks import Ensemble, ResNet12, conv4, mlp, without_norms
+from fewstep.networks import Ensemble, Forecaster, ResNet12, conv4, mlp, without_norms
 from fewstep.networks.ensemble import squared_error_of_each, squared_error_of_the_mean
 from fewstep.recipes.problems import Problem
 
@@ -61,13 +61,15 @@ class Network:
     """The network whose weights are adapted."""
 
     kind: Literal[
-        "mlp", "maml-fc", "maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "resnet12"
-    ]
+        "mlp", "maml-fc", "maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "resnet12",
+        "forecaster",
+    ]  # fmt: skip
     """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
-    blocks (fewstep.networks.conv4 has the table); or twelve layers with residuals."""
+    blocks (fewstep.networks.conv4 has the table); twelve layers with residuals; or a recurrent network that forecasts
+    a series."""
     hidden: tuple[int, ...] | None = None
     """Units of the hidden layers, or channels of the blocks; with none, mlp is a linear classifier. None: the paper's
-    (mlp: 40, 40)."""
+    (mlp: 40, 40; forecaster: 20)."""
     std: float | None = None
     """mlp: standard deviation of the truncated normal initial weights. None: torch's default."""
     scale: bool | None = None
@@ -82,6 +84,16 @@ class Network:
             if len(shape) != 1:
                 raise ValueError(f"mlp is a network for vectors; the data gives inputs of shape {list(shape)}.")
             return mlp((*shape, *((40, 40) if self.hidden is None else self.hidden), outputs), std=self.std)
+        if self.kind == "forecaster":
+            if len(shape) != 1 or not problem.regression or outputs is None:
+                raise ValueError(
+                    "forecaster is a whole network for regression of the next values of a series, such as "
+                    f"OscillationTasks; the data gives {'targets' if problem.regression else 'classes'} for inputs of "
+                    f"shape {list(shape)}, and the method {'no head' if outputs is None else 'a head'}."
+                )
+            if self.hidden is not None and len(self.hidden) != 1:
+                raise ValueError(f"forecaster has one hidden layer: give the number of its units, not {self.hidden}.")
+            return Forecaster(outputs, *(self.hidden or ()))
         if self.kind == "maml-fc":
             widths = (math.prod(shape), *(self.hidden or (256, 128, 64, 64)), outputs)
             return nn.Sequential(nn.Flatten(), *mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01))

@@ -13,6 +13,7 @@ from fewstep.data import (
     Augmented,
     Dataset,
     EpisodeSampler,
+    Oscillations,
     SineOrLine,
     Sinusoids,
     TaskSource,
@@ -63,7 +64,51 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class SinusoidTasks:
+class Regression(ABC):
+    """Few-shot regression of functions that are drawn: what every family of functions has in common."""
+
+    needs: ClassVar[str] = "nothing: functions are drawn"
+    """What a user must have or fetch."""
+
+    shots: int = 5
+    """K, support points."""
+    queries: int = 20
+    """Query points in training."""
+
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
+        """Sources of functions; training, validation and test draw from independent streams."""
+        sampler, protocol, (inputs, outputs) = self._sampler(), self._protocol(), self._widths()
+
+        def source(
+            split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
+        ) -> TaskSource:
+            return sampler(
+                shots=shots or self.shots,
+                queries=self.queries if split == "train" else queries or 100,
+                tasks=tasks,
+                seed=seed,
+                stream=f"{protocol['dataset']}/{split}",
+                dtype=place.dtype,
+                device=place.device,
+            )
+
+        return Problem(source, (inputs,), outputs, protocol, regression=True)
+
+    @abstractmethod
+    def _sampler(self) -> Callable[..., TaskSource]:
+        """Makes a source: what these tasks add to the arguments that all have."""
+
+    @abstractmethod
+    def _protocol(self) -> dict[str, Any]:
+        """What a result must state."""
+
+    def _widths(self) -> tuple[int, int]:
+        """Numbers in an input and in a target."""
+        return 1, 1
+
+
+@dataclass(frozen=True)
+class SinusoidTasks(Regression):
     """Regression of sine curves (Finn et al. 2017, section 5.1)."""
 
     needs: ClassVar[str] = "nothing: curves are drawn"
@@ -76,65 +121,61 @@ class SinusoidTasks:
     frequency: tuple[float, float] = (1.0, 1.0)
     """Range of ω; MAML's curves all have ω = 1."""
 
-    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
-        """Sources of curves; training, validation and test draw from independent streams."""
+    def _sampler(self) -> Callable[..., TaskSource]:
+        return functools.partial(Sinusoids, frequency=self.frequency)
 
-        def source(
-            split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
-        ) -> Sinusoids:
-            return Sinusoids(
-                shots=shots or self.shots,
-                queries=self.queries if split == "train" else queries or 100,
-                tasks=tasks,
-                seed=seed,
-                frequency=self.frequency,
-                stream=f"sinusoids/{split}",
-                dtype=place.dtype,
-                device=place.device,
-            )
-
-        protocol = {
+    def _protocol(self) -> dict[str, Any]:
+        return {
             "dataset": "sinusoids",
             "amplitude": [0.1, 5.0],
             "phase": [0, "π"],
             "frequency": list(self.frequency),
         }
-        return Problem(source, (1,), 1, protocol, regression=True)
 
 
 @dataclass(frozen=True)
-class SineOrLineTasks:
+class SineOrLineTasks(Regression):
     """Noisy sine curves and noisy lines (Rusu et al. 2019, appendix A.1)."""
 
-    needs: ClassVar[str] = "nothing: functions are drawn"
-    """What a user must have or fetch."""
-
-    shots: int = 5
-    """K, support points."""
     queries: int = 20
     """Query points in training; the paper does not say how many it has."""
     noise: float = 0.3
     """Standard deviation of the noise of all targets."""
 
-    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
-        """Sources of functions; training, validation and test draw from independent streams."""
+    def _sampler(self) -> Callable[..., TaskSource]:
+        return functools.partial(SineOrLine, noise=self.noise)
 
-        def source(
-            split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
-        ) -> SineOrLine:
-            return SineOrLine(
-                shots=shots or self.shots,
-                queries=self.queries if split == "train" else queries or 100,
-                tasks=tasks,
-                seed=seed,
-                noise=self.noise,
-                stream=f"sine or line/{split}",
-                dtype=place.dtype,
-                device=place.device,
-            )
+    def _protocol(self) -> dict[str, Any]:
+        return {"dataset": "sine or line", "noise": self.noise}
 
-        protocol = {"dataset": "sine or line", "noise": self.noise}
-        return Problem(source, (1,), 1, protocol, regression=True)
+
+@dataclass(frozen=True)
+class OscillationTasks(Regression):
+    """Damped oscillations to forecast from their first values: a sequence task, of no paper."""
+
+    needs: ClassVar[str] = "nothing: oscillators are drawn"
+    """What a user must have or fetch."""
+
+    shots: int = 5
+    """K, support trajectories."""
+    queries: int = 15
+    """Query trajectories in training."""
+    noise: float = 0.1
+    """Standard deviation of the noise of all observations."""
+    seen: int = 5
+    """Values of a trajectory that are given."""
+    ahead: int = 20
+    """Values to forecast, which follow them."""
+
+    def _sampler(self) -> Callable[..., TaskSource]:
+        return functools.partial(Oscillations, noise=self.noise, seen=self.seen, ahead=self.ahead)
+
+    def _protocol(self) -> dict[str, Any]:
+        prior = {"damping": [0.0, 0.3], "frequency": [0.5, 2.5], "interval": 0.5}
+        return {"dataset": "oscillations", "noise": self.noise, "seen": self.seen, "ahead": self.ahead} | prior
+
+    def _widths(self) -> tuple[int, int]:
+        return self.seen, self.ahead
 
 
 @dataclass(frozen=True)
