@@ -14,6 +14,7 @@ from fewstep.data import (
     Dataset,
     EpisodeSampler,
     Oscillations,
+    OscillatorPrior,
     SineOrLine,
     Sinusoids,
     TaskSource,
@@ -171,8 +172,9 @@ class OscillationTasks(Regression):
         return functools.partial(Oscillations, noise=self.noise, seen=self.seen, ahead=self.ahead)
 
     def _protocol(self) -> dict[str, Any]:
-        prior = {"damping": [0.0, 0.3], "frequency": [0.5, 2.5], "interval": 0.5}
-        return {"dataset": "oscillations", "noise": self.noise, "seen": self.seen, "ahead": self.ahead} | prior
+        stated = {"dataset": "oscillations", "noise": self.noise, "seen": self.seen, "ahead": self.ahead}
+        prior = {name: list(bounds) for name, bounds in asdict(OscillatorPrior()).items()}
+        return stated | prior | {"interval": Oscillations.interval}
 
     def _widths(self) -> tuple[int, int]:
         return self.seen, self.ahead
