@@ -204,7 +204,7 @@ CASES = [
          equivariant=True),
     Case("leo-random-prior", lambda: leo(6, encoded=False, **LEO), vectors, equivariant=True),
     Case("leo-encoder-penalty", lambda: leo(6, encoder_penalty_weight=0.5, **LEO), vectors, False, True),
-    Case("leo-embedding", lambda: leo(4, embedding=conv(None), encoder_penalty_weight=0.0, **LEO),
+    Case("leo-embedding", lambda: leo(4, encoder_penalty_weight=0.0, **LEO).on(conv(None)),
          lambda: classification_tasks(1, 8, 8, queries=2), equivariant=True),
     Case("leo-network-mlp", lambda: network(finetuning_steps=2, finetuning_rate=0.05, latent_rate=0.1,
          formulation=OFFICIAL), regression_tasks),

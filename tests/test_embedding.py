@@ -83,7 +83,7 @@ def test_leo_on_an_embedding_is_leo_on_the_embedded_rows() -> None:
     body, tasks = conv(None).double(), classification_tasks(1, 8, 8, tasks=2)
     passed: list[int] = []
     body.register_forward_hook(lambda _, inputs, __: passed.append(len(inputs[0])))
-    joint = leo(4, embedding=body, **LEO)
+    joint = leo(4, **LEO).on(body)
     joint.learner.double()
     fixed = leo(4, **LEO)
     fixed.learner.double()
@@ -103,9 +103,18 @@ def test_leo_on_an_embedding_is_leo_on_the_embedded_rows() -> None:
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
+def test_an_embedding_of_what_is_embedded_already_comes_first() -> None:
+    torch.manual_seed(0)
+    first, then, tasks = nn.Linear(6, 5), nn.Linear(5, 4), classification_tasks(6)
+    method = leo(4, **LEO).on(then).on(first)
+    method.learner.double()
+    wanted = then(first(tasks.support.x))
+    torch.testing.assert_close(method.learner.embed(tasks.support).x, wanted)
+
+
 def test_recomputed_steps_pass_the_gradient_on_to_the_embedding() -> None:
     torch.manual_seed(0)
-    method = leo(4, embedding=conv(None), **LEO)
+    method = leo(4, **LEO).on(conv(None))
     method.learner.double()
     tasks = classification_tasks(1, 8, 8, tasks=2)
     noise = method.noise(tasks, generator(0, 0, "noise"))

@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-from torch import nn
 
 from fewstep import core
 from fewstep.networks import Generated
@@ -33,7 +32,6 @@ def leo(
     curvature: bool = False,
     stochastic: bool = True,
     encoded: bool = True,
-    embedding: nn.Module | None = None,
 ) -> core.Method:
     """Generate a linear classifier from a latent code, descend in latent space, decode, fine-tune (Algorithm 1).
 
@@ -63,8 +61,6 @@ def leo(
             matrix M ``[n_z, n_z]``, at first the identity.
         stochastic: False is the paper's "deterministic" ablation, see :class:`Generator`; dropout stays.
         encoded: False is its "random prior", whose codes know nothing of the task before the first latent step.
-        embedding: turns inputs, such as images, into the features; the same meta-gradient trains it. The paper's
-            features are fixed, and this is its future work.
 
     The paper's "conditional generator only" has no steps of either kind, "no fine-tuning" none of the second.
     """
@@ -77,9 +73,7 @@ def leo(
     stages = (core.Descend(rule, latent_steps), core.Decode(), core.Descend(finetuning, finetuning_steps))
     # A stage without steps is left out: nothing would train its rates.
     taken = [stage for stage in stages if getattr(stage, "steps", True)]
-    learner = core.Learner(
-        Generated(), start, taken, embedding=embedding, loss=core.classification(support_reduction), dropout=dropout
-    )
+    learner = core.Learner(Generated(), start, taken, loss=core.classification(support_reduction), dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
     how: core.Reduction = orthogonality_reduction or ("mean" if official else "sum")
     orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight", how)

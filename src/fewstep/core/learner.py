@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from fewstep.core.noise import Draws, Mask, Noise, dropout, fill, sample
 from fewstep.core.protocols import Start
 from fewstep.core.recompute import recomputed
 from fewstep.core.row_weights import batch_statistics, row_weights, running
+from fewstep.core.shapes import output_shape
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Descend, Stage, SupportLoss, Visit
 from fewstep.core.types import Batch, Params, Penalties, Point, Task
@@ -79,7 +79,7 @@ class Learner(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"Learner: dropout is the rate of dropping, in [0, 1); got {dropout}.")
         self.network, self.start, self.embedding = network, start, embedding
-        self._widths: dict[torch.Size, torch.Size] = {}
+        self._shapes: dict[torch.Size, torch.Size] = {}
         self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
         self._check_rules()
@@ -152,10 +152,9 @@ class Learner(nn.Module):
         if self.embedding is None:
             return batch
         shape = batch.x.shape[1:]
-        if shape not in self._widths:
-            row = torch.empty(1, *shape, dtype=batch.x.dtype, device="meta")
-            self._widths[shape] = copy.deepcopy(self.embedding).to("meta")(row).shape[1:]
-        return batch._replace(x=torch.empty(len(batch.x), *self._widths[shape], device="meta"))
+        if shape not in self._shapes:
+            self._shapes[shape] = output_shape(self.embedding, shape)
+        return batch._replace(x=torch.empty(len(batch.x), *self._shapes[shape], device="meta"))
 
     # -- what a task does ----------------------------------------------------------------------------------------
 
@@ -231,8 +230,11 @@ class Learner(nn.Module):
         Raises:
             ValueError: for a joined query without a support.
         """
-        if joined and support is None:
-            raise ValueError("Learner.predict: a query can only be joined to a support; give the support rows too.")
+        if support is None:
+            if joined:
+                raise ValueError("Learner.predict: a query can only be joined to a support; give the support rows too.")
+            query = self._dropped(self.embed(query), noise)
+            return self._forward(point, query.x, query.weight)
         if joined:
 
             def alone(x: Tensor) -> Tensor:
@@ -241,9 +243,6 @@ class Learner(nn.Module):
 
             predictions: Tensor = torch.vmap(alone)(query.x)
             return predictions
-        if support is None:
-            query = self._dropped(self.embed(query), noise)
-            return self._forward(point, query.x, query.weight)
         weight = torch.cat([support.weight, torch.zeros_like(query.weight)])
         x = self._embedded(torch.cat([support.x, query.x]), weight)
         query = self._dropped(query._replace(x=x[len(support.x) :]), noise)

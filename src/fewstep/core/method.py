@@ -1,13 +1,13 @@
 """A method: a learner, an estimator of its meta-gradient, and regularisers. What an algorithm's file returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.core.executors import Executor, Vmap
 from fewstep.core.learner import Learner
@@ -15,7 +15,7 @@ from fewstep.core.loss import Reduction
 from fewstep.core.noise import Draws, Noise, copied, fill, sample
 from fewstep.core.protocols import MetaGradient
 from fewstep.core.regularisers import Regulariser
-from fewstep.core.stages import Descend
+from fewstep.core.stages import Decode, Descend
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 
 
@@ -56,6 +56,24 @@ class Method:
                 f"Method: the meta-gradient {estimator} leaves {_listed(untrained)} untrained: use a start and a rule "
                 "without them, or a meta-gradient that differentiates the steps (Backprop, FirstOrder)."
             )
+
+    def on(self, embedding: nn.Module) -> "Method":
+        """The same method on what an embedding makes of the inputs, meta-learned together with it.
+
+        ``leo(256).on(network)`` is LEO whose features are learned by LEO's own meta-gradient. All parts are shared with
+        this method.
+
+        Args:
+            embedding: see :class:`Learner`. It comes before one that is there already.
+        """
+        own = self.learner
+        whole = embedding if own.embedding is None else nn.Sequential(embedding, own.embedding)
+        stages = [stage for stage in own.stages if isinstance(stage, Descend | Decode)]
+        learner = Learner(
+            own.network, own.start, stages, embedding=whole, loss=own.loss, dropout=own.dropout,
+            recompute=own.recompute,
+        )  # fmt: skip
+        return replace(self, learner=learner)
 
     def sites(self, tasks: Task) -> Any:
         """Every random draw of one task of training: the learner's, as often as the estimator adapts to a task."""

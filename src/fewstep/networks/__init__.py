@@ -10,9 +10,10 @@ from fewstep.networks.mlp import mlp
 from fewstep.networks.norms import BatchNorm, without_norms
 from fewstep.networks.resnet9 import ResNet9
 from fewstep.networks.resnet12 import ResNet12
+from fewstep.networks.unit_length import UnitLength
 from fewstep.networks.wide_resnet import WideResNet
 
 __all__ = [
     "Backbone", "BatchNorm", "Conv4", "ConvNet", "Ensemble", "Forecaster", "Generated", "ResNet9", "ResNet12",
-    "WideResNet", "conv4", "mlp", "without_norms",
+    "UnitLength", "WideResNet", "conv4", "mlp", "without_norms",
 ]  # fmt: skip

@@ -73,6 +73,8 @@ _RECIPES = (
     *_features(features.protonet, "protonet-{}-features", *_ALL),
     _single(omniglot.leo_omniglot),
     _single(omniglot.leo_omniglot_5way),
+    _single(omniglot.leo_joint_omniglot),
+    _single(omniglot.leo_joint_omniglot_5way),
     *_omniglot(omniglot.maml),
     *_omniglot(omniglot.maml_fc, 5),
     *_omniglot(omniglot.fomaml),

@@ -15,6 +15,7 @@ from fewstep.place import Place, place
 from fewstep.recipes.methods import (
     Anil,
     Imaml,
+    JointLeo,
     Leo,
     LeoNetwork,
     Maml,
@@ -47,7 +48,20 @@ Data = (
     | ImageNetImages
     | Embeddings
 )
-Algorithm = Leo | LeoNetwork | Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml | Protonet | Protomaml
+Algorithm = (
+    Leo
+    | JointLeo
+    | LeoNetwork
+    | Maml
+    | Anil
+    | MetaSgd
+    | MetaCurvature
+    | MetaLstm
+    | Reptile
+    | Imaml
+    | Protonet
+    | Protomaml
+)
 
 
 @dataclass(frozen=True)

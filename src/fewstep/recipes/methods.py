@@ -1,15 +1,16 @@
 """Typed settings of the algorithms, as a command line shows them; each builds its composition."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from torch import nn
 
 from fewstep import algorithms
-from fewstep.core import Loss, Method, Mixture, classification, regression
+from fewstep.core import Backprop, Loss, Method, Mixture, classification, regression
 from fewstep.core.loss import Reduction
-from fewstep.networks import Ensemble, Forecaster, ResNet12, conv4, mlp, without_norms
+from fewstep.core.shapes import output_shape
+from fewstep.networks import Ensemble, Forecaster, ResNet12, UnitLength, conv4, mlp, without_norms
 from fewstep.networks.ensemble import squared_error_of_each, squared_error_of_the_mean
 from fewstep.recipes.problems import Problem
 
@@ -111,6 +112,27 @@ class Network:
 
 def _loss(problem: Problem, reduction: Reduction = "mean") -> Loss:
     return (regression if problem.regression else classification)(reduction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointLeo(Leo):
+    """LEO on images (or whatever a network takes): its features are learned by the same meta-gradient."""
+
+    network: Network
+    """What makes the features; it is not adapted."""
+    unit_length: bool = True
+    """Scale every feature vector to length 1, as LEO's authors do with fixed ones."""
+    support_statistics: bool = True
+    """Batch-normalise the queries of training by the support, so that tests need not be transductive."""
+
+    def build(self, problem: Problem) -> Method:
+        """LEO on what the network makes of the problem's inputs."""
+        body = self.network.build(problem, head=False)
+        embedding = nn.Sequential(body, UnitLength()) if self.unit_length else body
+        (features,) = output_shape(body, problem.inputs)
+        own = {f.name: getattr(self, f.name) for f in fields(Leo)}
+        method = replace(algorithms.leo(features, **own), meta_gradient=Backprop(self.support_statistics))
+        return method.on(embedding)
 
 
 @dataclass(frozen=True)

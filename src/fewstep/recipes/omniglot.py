@@ -12,6 +12,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing
 from fewstep.recipes.methods import (
     Anil,
     Imaml,
+    JointLeo,
     Leo,
     Maml,
     MetaCurvature,
@@ -50,6 +51,32 @@ def leo_omniglot_5way() -> Config:
     """
     data = OmniglotFeatures(ways=5, train_ways=20)
     return Config(recipe="leo-omniglot-5way", data=data, method=_LEO, training=_leo_training(600))
+
+
+def leo_joint_omniglot() -> Config:
+    """LEO, 20-way 1-shot, on raw images: its features are learned by the same meta-gradient, from nothing.
+
+    The paper's features are fixed, and this its future work. Test tasks and LEO's settings are those of
+    ``leo-omniglot``; the network is MAML's, which is not adapted here.
+    """
+    return _joint(ways=20, validation_tasks=200)
+
+
+def leo_joint_omniglot_5way() -> Config:
+    """The same, 5-way 1-shot, trained on 20-way tasks: ``leo-omniglot-5way`` on raw images."""
+    return replace(_joint(ways=5, validation_tasks=600), recipe="leo-joint-omniglot-5way")
+
+
+def _joint(ways: int, validation_tasks: int) -> Config:
+    return Config(
+        recipe="leo-joint-omniglot",
+        data=OmniglotImages(ways=ways, train_ways=20, queries=5),
+        method=JointLeo(
+            network=Network("reptile"), dropout=0.1, latent_rate=0.3, kl_weight=1e-2, orthogonality_weight=1.0
+        ),
+        training=replace(_leo_training(validation_tasks), tasks=4),
+        testing=Testing(tasks=2000),
+    )
 
 
 _TRAINING = Training(
