@@ -72,9 +72,9 @@ def _joint(ways: int, validation_tasks: int) -> Config:
         recipe="leo-joint-omniglot",
         data=OmniglotImages(ways=ways, train_ways=20, queries=5),
         method=JointLeo(
-            network=Network("reptile"), dropout=0.1, latent_rate=0.3, kl_weight=1e-2, orthogonality_weight=1.0
+            network=Network("reptile"), dropout=0.1, latent_rate=1.0, kl_weight=1e-2, orthogonality_weight=1.0
         ),
-        training=replace(_leo_training(validation_tasks), tasks=4),
+        training=replace(_leo_training(validation_tasks), tasks=4, rate=3e-3),
         testing=Testing(tasks=2000),
     )
 
