@@ -5,6 +5,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @final
@@ -44,12 +45,15 @@ class Forecaster(nn.Module):
 
     def forward(self, x: Float[Tensor, "rows seen"]) -> Float[Tensor, "rows ahead"]:
         """The values that follow those in ``x``, in order of time."""
-        first, *later = x.split(1, dim=1)
-        h = torch.tanh(self.value(first))
+        first, *later = self.value(x.unsqueeze(-1)).unbind(1)
+        h = torch.tanh(first)
         for value in later:
-            h = torch.tanh(self.value(value) + self.state(h))
-        forecasts = [self.forecast(h)]
-        while len(forecasts) < self.ahead:
-            h = torch.tanh(self.value(forecasts[-1]) + self.state(h))
-            forecasts.append(self.forecast(h))
-        return torch.cat(forecasts, dim=1)
+            h = torch.tanh(value + self.state(h))
+        # A forecast that is read again is a linear map of h: together W_h + W_x v, and one operation for three.
+        weight = self.state.weight + self.value.weight @ self.forecast.weight
+        bias = self.value(self.forecast.bias)
+        states = [h]
+        while len(states) < self.ahead:
+            h = torch.tanh(F.linear(h, weight, bias))
+            states.append(h)
+        return self.forecast(torch.stack(states, dim=1)).squeeze(-1)
