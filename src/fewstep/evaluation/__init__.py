@@ -1,7 +1,9 @@
 """Judging a method: scores on test tasks with their intervals, simple rivals, curves and the report of a run."""
 
+from fewstep.evaluation.autoregression import autoregression
 from fewstep.evaluation.baselines import all_baselines, centred_nearest_mean, logistic_regression, nearest_mean, ridge
 from fewstep.evaluation.evaluate import Evaluation, evaluate
+from fewstep.evaluation.exact_forecast import bayes_forecast, exact_forecast
 from fewstep.evaluation.exact_posterior import exact_posterior
 from fewstep.evaluation.modes import descending, evaluating, inner_steps, settle
 from fewstep.evaluation.predictive import Predictive, measure
@@ -13,10 +15,13 @@ __all__ = [
     "Interval",
     "Predictive",
     "all_baselines",
+    "autoregression",
+    "bayes_forecast",
     "centred_nearest_mean",
     "descending",
     "evaluate",
     "evaluating",
+    "exact_forecast",
     "exact_posterior",
     "inner_steps",
     "interval",
