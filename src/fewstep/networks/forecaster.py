@@ -56,4 +56,5 @@ class Forecaster(nn.Module):
         while len(states) < self.ahead:
             h = torch.tanh(F.linear(h, weight, bias))
             states.append(h)
-        return self.forecast(torch.stack(states, dim=1)).squeeze(-1)
+        forecasts: Tensor = self.forecast(torch.stack(states, dim=1))
+        return forecasts.squeeze(-1)
