@@ -13,6 +13,7 @@ from PIL import Image
 import fewstep
 from fewstep import algorithms
 from fewstep.cli import main
+from fewstep.core import regression
 from fewstep.data.omniglot import omniglot
 from fewstep.evaluation.modes import descents
 from fewstep.recipes import RECIPES, from_json, to_json
@@ -113,15 +114,117 @@ def test_a_finished_run_resumes_to_nothing_and_keeps_its_configuration(
     assert (run / "best.safetensors").read_bytes() == before
 
 
-def test_regression_runs_are_tested_at_several_shots(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("curves") / "run"
     main(["train", "maml-sinusoid", "--training.steps", "6", "--training.validate-every", "3",
-          "--training.validation-tasks", "10", "--testing.tasks", "10", "--out", str(tmp_path / "run")])  # fmt: skip
+          "--training.validation-tasks", "10", "--testing.tasks", "10", "--out", str(folder)])  # fmt: skip
+    return folder
+
+
+def test_regression_runs_are_tested_at_several_shots(curves: Path) -> None:
     for shots in (5, 10):
-        test = json.loads((tmp_path / "run" / f"test-{shots}-shot.json").read_text())
+        test = json.loads((curves / f"test-{shots}-shot.json").read_text())
         assert test["protocol"]["support rows"] == shots
         assert {"after 1 step", "after 5 steps"} <= set(test["scores"])
-    with pytest.raises(ValueError, match="regression"):
-        fewstep.load(tmp_path / "run")
+
+
+def points_of(folder: Path) -> tuple[Path, Path]:
+    (folder / "few.csv").write_text("y,x1\n1.5,-2\n\n-0.5,1\n2,3.5\n", encoding="utf-8-sig")
+    np.savez(folder / "new.npz", x=np.array([-1.0, 0.0, 2.0]))
+    return folder / "few.csv", folder / "new.npz"
+
+
+def test_predict_gives_numbers_with_intervals(curves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few, new = points_of(tmp_path)
+    asked = ["predict", str(curves), "--support", str(few), "--query", str(new)]
+    main([*asked, "--noise", "0.3", "--interval", "0.5", "--samples", "3", "--out", str(tmp_path / "out.csv")])
+    assert "note" not in capsys.readouterr().err
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    loaded = fewstep.load(curves)
+    assert isinstance(loaded, fewstep.FewShotRegressor)
+    mean = loaded.fit([-2.0, 1.0, 3.5], [1.5, -0.5, 2.0]).predict([-1.0, 0.0, 2.0]).mean
+    assert [row["query"] for row in rows] == ["0", "1", "2"]
+    for name, offset in (("mean", 0), ("lower", -0.6744898 * 0.3), ("upper", 0.6744898 * 0.3)):
+        np.testing.assert_allclose([float(row[name]) for row in rows], mean + offset, rtol=1e-4, atol=1e-5)
+
+    main(asked)  # to be read by another program: remarks go elsewhere
+    printed = capsys.readouterr()
+    lines = [line.split(",") for line in printed.out.splitlines()]
+    assert lines[0] == ["query", "mean", "lower", "upper"]
+    assert [line[1:] for line in lines[1:]] == [[row["mean"]] * 3 for row in rows]
+    assert "without --noise its interval has no width" in printed.err
+
+
+def test_several_targets_are_predicted_by_name(tmp_path: Path) -> None:
+    from fewstep.prediction import regress
+
+    (tmp_path / "few.csv").write_text("x1,y height,x2,y\n0,1,2,3\n4,5,6,7\n")
+    (tmp_path / "new.csv").write_text("x1,x2\n0,2\n")
+    network = torch.nn.Linear(2, 2)
+    torch.nn.init.zeros_(network.weight)
+    with torch.no_grad():
+        network.bias.copy_(torch.tensor([2.0, -3.0]))
+    method = algorithms.maml(network, rate=1e-30, loss=regression())
+    model = fewstep.FewShotRegressor(method, noise=1.0)
+    header, rows = regress(model, tmp_path / "few.csv", tmp_path / "new.csv")
+    assert header == ["query", *(f"{of}({name})" for name in ("y height", "y") for of in ("mean", "lower", "upper"))]
+    expected = [[0, 2, 2 - 1.644854, 2 + 1.644854, -3, -3 - 1.644854, -3 + 1.644854]]
+    np.testing.assert_allclose(np.array(rows, float), expected, rtol=1e-4)
+    np.savez(tmp_path / "few.npz", x=np.zeros((2, 2)), y=np.zeros((2, 2)))
+    assert regress(model, tmp_path / "few.npz", tmp_path / "new.csv")[0][1] == "mean(y0)"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("a.csv", "x,y\n1,two\n", "a.csv: point 0 has 'two' for y, which is no number"),
+        ("a.csv", "x,y\n1,2\n1\n", "a.csv: point 1 has 1 numbers, but there are 2 columns"),
+        ("a.csv", "x,z\n1,2\n", "must begin with a line of names, x… for inputs and y… for targets"),
+        ("a.csv", "0.5,1.5\n", "got '0.5', '1.5'"),
+        ("a.csv", "", "got an empty file"),
+        ("a.csv", "y\n1\n", "must begin with a line of names"),
+        ("a.csv", "x\n1\n", "has no targets"),
+        ("a.csv", "x,y\n", "with at least one"),
+        ("a.csv", "x,y\n1,nan\n", "1 of 1 rows of y hold NaN"),
+        ("a.csv", "x1,x2,y\n1,2,3\n", "does not take rows of the shape 2"),
+        ("a.csv", None, "a.csv cannot be read"),
+        ("a.npz", "no archive", "a.npz cannot be read"),
+        ("a.txt", "x,y\n1,2\n", "neither an .npz nor a .csv file"),
+    ],
+)
+def test_points_that_cannot_be_learned_from(
+    curves: Path, tmp_path: Path, file: str, text: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        (tmp_path / file).write_text(text)
+    _, new = points_of(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(curves), "--support", str(tmp_path / file), "--query", str(new)])
+    assert stop.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("run", ["--noise", "0.3"], "holds a classification, whose predictions are probabilities: --noise is for"),
+        ("run", ["--samples", "5", "--interval", "0.5"], "--samples, --interval are for regressions only"),
+        ("curves", ["--noise", "-1"], "noise is a standard deviation, positive and finite"),
+        ("curves", ["--samples", "0"], "samples must be at least 1, got 0"),
+        ("curves", ["--interval", "90"], "a probability between 0 and 1 is needed, got 90"),
+    ],
+)
+def test_options_of_regressions_that_make_no_sense(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, options: list[str], message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    few, new = points_of(tmp_path)
+    folder = request.getfixturevalue(kind)
+    with pytest.raises(SystemExit):
+        main(["predict", str(folder), "--support", str(few), "--query", str(new), *options])
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_is_tested_and_used_with_the_inner_steps_and_statistics_of_a_test(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """fewstep: optimisation-based meta-learning, as compositions of a start, a rule and a meta-gradient.
 
 The parts are in :mod:`fewstep.core`, the papers in :mod:`fewstep.algorithms`, tasks in :mod:`fewstep.data`, and
-``fewstep.load(run)`` opens a trained run as a classifier.
+``fewstep.load(run)`` opens a trained run as a classifier or a regressor.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fewstep.algorithms import (
@@ -22,11 +23,16 @@ from fewstep.algorithms import (
 )
 
 if TYPE_CHECKING:
+    from fewstep.classifier import FewShotClassifier
+    from fewstep.regressor import FewShotRegressor, Prediction
     from fewstep.run import Run, load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FewShotClassifier",
+    "FewShotRegressor",
+    "Prediction",
     "Run",
     "anil",
     "fomaml",
@@ -44,10 +50,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Runs bring in recipes, evaluation and files: not needed to compose and train, so imported when asked for.
-    if name in ("Run", "load"):
-        from fewstep import run
+_LATER = {
+    "FewShotClassifier": "classifier",
+    "FewShotRegressor": "regressor",
+    "Prediction": "regressor",
+    "Run": "run",
+    "load": "run",
+}
 
-        return getattr(run, name)
+
+def __getattr__(name: str) -> Any:
+    # They bring in recipes, evaluation and files: not needed to compose and train, so imported when asked for.
+    if name in _LATER:
+        return getattr(import_module(f"fewstep.{_LATER[name]}"), name)
     raise AttributeError(f"module 'fewstep' has no attribute {name!r}")

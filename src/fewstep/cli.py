@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import inspect
 import logging
@@ -35,7 +34,7 @@ USAGE = """\
   [bold]fewstep ablate[/] RECIPE --trials N  LEO taken apart, each part searched
   [bold]fewstep uncertainty[/] RUN …         regressions beside the exact posterior
   [bold]fewstep plot[/] sine-line RUN        functions that such a run samples
-  [bold]fewstep predict[/] RUN \\[options]     classify your own images or features
+  [bold]fewstep predict[/] RUN \\[options]     for your own images, features, numbers
   [bold]fewstep data[/] COMMAND              fetch, convert and inspect embeddings
   [bold]fewstep list[/]                      the methods and the recipes
   [bold]fewstep show[/] RECIPE               a recipe, whole, and what is published
@@ -202,29 +201,38 @@ def predict(
     run: tyro.conf.Positional[Path],
     support: Path,
     query: Path,
+    samples: int | None = None,
+    noise: float | None = None,
+    interval: float | None = None,
     out: Path | None = None,
 ) -> None:
-    """Classify queries by a handful of labelled examples.
+    """Predict for queries from a handful of examples: their classes, or in a regression their targets.
 
     Args:
         run: folder of a trained run.
-        support: a folder with one sub-folder of images per class, or an .npz file with x [n, features] and y [n].
-        query: a folder of images, or an .npz file with x.
+        support: a folder with one sub-folder of images per class, or an .npz file with x [n, features] and y [n]; for a
+            regression such a file, with y [n] or [n, outputs], or a .csv file whose columns are named x… and y….
+        query: a folder of images, or an .npz file with x; for a regression also a .csv file.
+        samples: regression: functions to draw, of a method that has a distribution of them; 100 when omitted.
+        noise: regression: standard deviation of targets about a function. Intervals are then of targets; without it,
+            of functions.
+        interval: regression: probability of the interval that is written beside the mean; 0.9 when omitted.
         out: CSV file to write; printed when omitted.
     """
-    from fewstep.prediction import classify
+    from fewstep.files import write_atomically
+    from fewstep.prediction import predict as predictions
+    from fewstep.tables import csv_text
 
-    header, rows = classify(run, support, query)
+    remarks = Console(stderr=True)  # apart from what is printed to be read by programs
+    header, rows = predictions(
+        run, support, query, samples=samples, noise=noise, interval=interval,
+        note=lambda line: remarks.print(f"note: {line}", highlight=False, markup=False),
+    )  # fmt: skip
+    text = csv_text([header, *rows])
     if out is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows])
+        sys.stdout.write(text)
     else:
-        import io
-
-        from fewstep.files import write_atomically
-
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
-        write_atomically(out, text.getvalue())
+        write_atomically(out, text)
         console.print(f"{len(rows)} predictions: [bold]{out}[/]")
 
 

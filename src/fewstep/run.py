@@ -26,6 +26,7 @@ from fewstep.files import write_atomically
 from fewstep.pretraining import FeatureExtractor
 from fewstep.recipes import Config, apart, flat, from_json, to_json
 from fewstep.recipes.problems import Problem, Split
+from fewstep.regressor import FewShotRegressor
 from fewstep.training import Trainer, load_checkpoint
 from fewstep.training.trainer import Progress
 
@@ -274,32 +275,34 @@ def stored_config(folder: Path) -> Config:
     return from_json(folder / "config.json")
 
 
-def load(folder: str | Path) -> FewShotClassifier:
-    """A classifier from a trained run: ``fewstep.load(run).fit(x, y).predict(x_query)``.
+def load(folder: str | Path) -> FewShotClassifier | FewShotRegressor:
+    """What a trained run has learned, for one's own data: ``fewstep.load(run).fit(x, y).predict(x_query)``.
 
     Only the run's folder is read: neither training data nor a cache is needed. Queries are batch-normalised as in the
-    run's test where that is inductive, else by the support.
+    run's test where that is inductive, else by the support. For a regressor with another number of samples, or with
+    noise, make one of the method: ``FewShotRegressor(fewstep.load(run).method, samples=…, noise=…)``.
+
+    Returns:
+        A regressor for a run of a regression, else a classifier.
 
     Raises:
-        ValueError: when the folder is no trained run, or a run of a regression.
+        ValueError: when the folder is no trained run.
     """
     folder = Path(folder)
     config = stored_config(folder)
     shape = json.loads((folder / "problem.json").read_text())
-    if shape["regression"]:
-        raise ValueError(
-            f"{folder} holds a regression ({config.recipe}); only classifications can be loaded to classify."
-        )
     extractor = FeatureExtractor.load(folder / "extractor.safetensors") if shape["features"] else None
-    problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor)
+    problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor, regression=shape["regression"])
     method = config.method.build(problem)
     place = config.place()
     method.learner.to(place.device, place.dtype)
     load_checkpoint(_best(folder), method.learner)
     settle(method.learner, **_at_test(config))
-    # A test may be transductive; a classifier is only where its user says so.
+    # A test may be transductive; a prediction is only where its user says so.
     tested = config.testing.statistics
-    statistics = tested if tested in ("joined", "running") else "support"
+    statistics: Statistics = tested if tested in ("joined", "running") else "support"
+    if problem.regression:
+        return FewShotRegressor(method, statistics=statistics)
     reading = _reading(problem) if extractor is None else extractor.to(place.device).reading or Reading()
     return FewShotClassifier(method, extractor, normalise=shape["normalise"], statistics=statistics, reading=reading)
 
@@ -314,4 +317,4 @@ def _reading(problem: Problem) -> Reading | None:
 
 
 def _no_data(*_: Any, **__: Any) -> TaskSource:
-    raise AssertionError("a loaded classifier has no tasks")
+    raise AssertionError("a loaded run has no tasks")

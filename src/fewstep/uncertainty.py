@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.core import Batch, Method, Point, Task, generator
+from fewstep.core import Batch, Task
 from fewstep.data import SineOrLine
 from fewstep.evaluation.exact_posterior import ExactPosterior, exact_posterior
 from fewstep.evaluation.predictive import Distribution, Measures, Predictive, fit_noise, measure, mode_mass
 from fewstep.evaluation.statistics import Interval, interval, paired
 from fewstep.files import write_atomically
-from fewstep.networks import Ensemble
+from fewstep.functions import Functions
 from fewstep.recipes.problems import SineOrLineTasks
 from fewstep.run import Run
 from fewstep.tables import csv_text, markdown_lines
@@ -36,8 +36,6 @@ AMBIGUOUS = 0.2
 """A task is ambiguous where the exact posterior gives each kind more than this."""
 NOISES = (0.01, 100.0)
 """Between which observation noise is looked for, in units of y."""
-_CHUNK = 25
-"""Tasks whose samples are adapted together."""
 
 _SHOWN = {
     "negative_log_likelihood": "NLL, nats",
@@ -47,64 +45,6 @@ _SHOWN = {
     "width_50": "its width (50%)",
     "width_90": "its width (90%)",
 }
-
-
-@final
-class Functions:
-    """The functions that a method finds for each task: one, one for each member, or as many as are sampled.
-
-    A start that generates (LEO for whole networks) is sampled from: ``samples`` codes and parameters a task, each
-    adapted. An :class:`~fewstep.networks.Ensemble` has its members. Any other method has one function.
-
-    Args:
-        method: trained, for regression with one output.
-        samples: how many to draw where there is something to draw.
-        seed: of the draws.
-        stream: name of an independent sequence of draws under the same seed.
-    """
-
-    def __init__(self, method: Method, samples: int, seed: int = 0, stream: str = "test") -> None:
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}.")
-        self.method, self.seed, self.stream = method, seed, stream
-        self.members = next((m.members for m in method.learner.modules() if isinstance(m, Ensemble)), None)
-        self.drawn = samples
-
-    def __call__(self, tasks: Task, *inputs: Float[torch.Tensor, "tasks _"]) -> list[NDArray[np.float64]]:
-        """Their values at some inputs, for the support of each task.
-
-        Args:
-            tasks: a task axis leads every tensor; only the support is looked at.
-            inputs: one or several sets of query inputs, ``[tasks, rows]``; the functions are the same for all.
-
-        Returns:
-            For each set float64 ``[tasks, functions, rows]``.
-        """
-        parts = [
-            self._some(Task(*(Batch(*(t[start : start + _CHUNK] for t in batch)) for batch in tasks)), start,
-                       [x[start : start + _CHUNK] for x in inputs])
-            for start in range(0, len(tasks.support.x), _CHUNK)
-        ]  # fmt: skip
-        return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
-
-    def _some(self, tasks: Task, place: int, inputs: Sequence[torch.Tensor]) -> list[NDArray[np.float64]]:
-        learner = self.method.learner
-        draws = bool(learner.start.begin_sites(_one(tasks.support)))
-        copies = self.drawn if draws else 1
-        many = Task(*(Batch(*(t.repeat_interleave(copies, 0) for t in batch)) for batch in tasks))
-        noise = learner.noise(many, generator(self.seed, place, f"functions/{self.stream}")) if draws else None
-        points = self.method.adapt(many.support, noise=noise)
-        return [self._values(points, x.repeat_interleave(copies, 0), copies) for x in inputs]
-
-    def _values(self, points: Point, x: torch.Tensor, copies: int) -> NDArray[np.float64]:
-        query = Batch(x[..., None], torch.zeros_like(x[..., None]), torch.ones_like(x))
-        found = self.method.predict(points, query).unflatten(0, (-1, copies))  # [tasks, copies, rows, members]
-        values: NDArray[np.float64] = found.transpose(2, 3).flatten(1, 2).double().cpu().numpy()
-        return values
-
-
-def _one(batch: Batch) -> Batch:
-    return Batch(*(tensor[0] for tensor in batch))
 
 
 @final
