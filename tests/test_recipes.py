@@ -13,7 +13,8 @@ from fewstep.data import Augmentation, Dataset
 from fewstep.place import Place
 from fewstep.recipes import RECIPES, Config, problems
 from fewstep.recipes.config import from_json, to_json
-from fewstep.recipes.problems import CifarImages, ImageNetImages, Problem
+from fewstep.recipes.problems import CifarImages, ImageNetImages, OscillationTasks, Problem
+from fewstep.run import Run
 from fewstep.training import Training
 
 HERE = Place(torch.device("cpu"), torch.float32)
@@ -100,3 +101,15 @@ def test_images_that_cannot_be_fetched_are_asked_for() -> None:
 def test_rates_halve() -> None:
     options = Training(steps=10_000, rate=2.0, decay="halving", halve_every=2000)
     assert [options.rate_at(step) for step in (0, 1999, 2000, 9999)] == [2.0, 2.0, 1.0, 0.125]
+
+
+def test_forecasts_are_judged_beside_autoregression_and_the_exact_answer(tmp_path: Path) -> None:
+    """Yardsticks cost more, and are scored where all baselines are asked for."""
+    config = replace(RECIPES["maml-oscillations"](), data=OscillationTasks(queries=2))
+    run = Run.create(config, tmp_path / "run")
+    found = {level: run.test(tasks=3, queries=4, baselines=level).scores for level in ("none", "quick", "all")}
+    own = ["adapted", "unadapted"]
+    assert [list(scores) for scores in found.values()] == [
+        own, [*own, "autoregression"], [*own, "autoregression", "exact forecast"]
+    ]  # fmt: skip
+    assert found["all"]["exact forecast"].mean() < found["all"]["autoregression"].mean()

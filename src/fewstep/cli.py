@@ -128,7 +128,7 @@ def evaluate(
         statistics: what queries are batch-normalised by: all of them (transductive), the support, the support joined by
             that one query, or its running statistics along adaptation; as in the recipe when omitted.
         baselines: quick ones are nearest class mean and ridge regression; all adds nearest class mean on centred inputs
-            of length 1, and logistic regression.
+            of length 1, and logistic regression. Forecasts: autoregression, and with all the exact answer.
         out: also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report.
     """
     from fewstep.progress import test_bar

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from fewstep.data import Dataset, TaskSource, mean_input
 from fewstep.data.images import Reading
 from fewstep.environment import environment
 from fewstep.evaluation import Evaluation, all_baselines, descending, evaluate, settle
+from fewstep.evaluation.baselines import Classifier
 from fewstep.evaluation.evaluate import ADAPTED, Statistics
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
@@ -172,7 +173,8 @@ class Run:
 
         The tasks depend on ``seed``, the split, ways and shots alone, so that methods can be compared task by task.
         The quick baselines are nearest class mean and ridge regression; for all see
-        :func:`~fewstep.evaluation.all_baselines`, centred by the mean input of the meta-training classes.
+        :func:`~fewstep.evaluation.all_baselines`, centred by the mean input of the meta-training classes. Regressions
+        have those of their problem, and with all its yardsticks.
 
         Raises:
             ValueError: for counts that the data or the method cannot serve.
@@ -191,19 +193,25 @@ class Run:
             "task seed": seed,
             "training seed": self.config.seed,
         }
-        every = baselines == "all" and not self.problem.regression
         with self.at_test():
             return evaluate(
                 self.method,
                 source,
                 tasks,
-                baselines=all_baselines(self._centre()) if every else baselines != "none",
+                baselines=self._baselines(baselines),
                 steps=testing.steps,
                 statistics=statistics or testing.statistics,
                 executor=training.make_executor(),
                 protocol=protocol,
                 progress=progress,
             )
+
+    def _baselines(self, level: Baselines) -> bool | Mapping[str, Classifier]:
+        if level == "none":
+            return False
+        if self.problem.regression:
+            return {**self.problem.baselines, **(self.problem.yardsticks if level == "all" else {})}
+        return all_baselines(self._centre()) if level == "all" else True
 
     def _centre(self) -> Tensor:
         """The mean input of the meta-training classes."""

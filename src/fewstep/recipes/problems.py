@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +24,10 @@ from fewstep.data import (
     omniglot,
     tiered_imagenet,
 )
+from fewstep.evaluation import autoregression, bayes_forecast
+from fewstep.evaluation.autoregression import AUTOREGRESSION
+from fewstep.evaluation.baselines import Classifier as Baseline
+from fewstep.evaluation.exact_forecast import EXACT_FORECAST
 from fewstep.place import Place
 from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed
 from fewstep.training import State
@@ -48,6 +52,8 @@ class Problem:
         extractor: images to the features that tasks hold, if they hold features.
         regression: targets are numbers rather than classes.
         normalise: inputs are feature vectors that were scaled to length 1, as those that are to be classified must be.
+        baselines: what a test of a regression scores beside the method, by name: predictors without meta-learning.
+        yardsticks: more of them, which take their time, such as what is best possible.
     """
 
     source: Callable[..., TaskSource]
@@ -57,6 +63,8 @@ class Problem:
     extractor: FeatureExtractor | None = None
     regression: bool = False
     normalise: bool = False
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    yardsticks: Mapping[str, Baseline] = field(default_factory=dict)
 
     @property
     def of_features(self) -> bool:
@@ -93,7 +101,10 @@ class Regression(ABC):
                 device=place.device,
             )
 
-        return Problem(source, (inputs,), outputs, protocol, regression=True)
+        baselines, yardsticks = self._rivals()
+        return Problem(
+            source, (inputs,), outputs, protocol, regression=True, baselines=baselines, yardsticks=yardsticks
+        )
 
     @abstractmethod
     def _sampler(self) -> Callable[..., TaskSource]:
@@ -106,6 +117,10 @@ class Regression(ABC):
     def _widths(self) -> tuple[int, int]:
         """Numbers in an input and in a target."""
         return 1, 1
+
+    def _rivals(self) -> tuple[dict[str, Baseline], dict[str, Baseline]]:
+        """Baselines and yardsticks, see :class:`Problem`."""
+        return {}, {}
 
 
 @dataclass(frozen=True)
@@ -178,6 +193,12 @@ class OscillationTasks(Regression):
 
     def _widths(self) -> tuple[int, int]:
         return self.seen, self.ahead
+
+    def _rivals(self) -> tuple[dict[str, Baseline], dict[str, Baseline]]:
+        best = functools.partial(
+            bayes_forecast, prior=OscillatorPrior(), noise=self.noise, interval=Oscillations.interval
+        )
+        return {AUTOREGRESSION: autoregression}, {EXACT_FORECAST: best}
 
 
 @dataclass(frozen=True)
