@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from fewstep import algorithms
-from fewstep.core import Backprop, Loss, Method, Mixture, classification, regression
+from fewstep.core import BOUNDED, OFFICIAL, PAPER, Backprop, Loss, Method, Mixture, classification, regression
 from fewstep.core.loss import Reduction
 from fewstep.core.shapes import output_shape
 from fewstep.networks import Ensemble, Forecaster, ResNet12, UnitLength, conv4, mlp, without_norms
@@ -135,6 +135,9 @@ class JointLeo(Leo):
         return method.on(embedding)
 
 
+_FORMULATIONS = {"bounded": BOUNDED, "official": OFFICIAL, "paper": PAPER}
+
+
 @dataclass(frozen=True)
 class LeoNetwork:
     """LEO for whole networks: one code generates all parameters (Rusu et al. 2019, section 2.3.5 and appendix A)."""
@@ -167,6 +170,9 @@ class LeoNetwork:
     """λ₁ of Eq. 7."""
     orthogonality_weight: float = 1e-3
     """λ₂ of Eq. 7, of each layer of the decoder."""
+    formulation: Literal["bounded", "official", "paper"] = "bounded"
+    """Of deviations and penalties: deviations that cannot grow without limits; those of the authors' classifier, which
+    begin near zero; or eᵘ. The authors' code takes the mean of a penalty, the others its sum."""
     samples: int = 0
     """0: the paper's objective. M ≥ 1: the lower bound of the log predictive likelihood with M samples a task."""
     noise: float = 0.3
@@ -175,10 +181,11 @@ class LeoNetwork:
     def build(self, problem: Problem) -> Method:
         """LEO on the problem's inputs and targets."""
         bound = Mixture(self.samples, self.noise if problem.regression else None) if self.samples else None
-        passed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("network", "samples", "noise")}
+        named = ("network", "samples", "noise", "formulation")
+        passed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in named}
         return algorithms.leo_network(
             self.network.build(problem), math.prod(problem.inputs), problem.outputs, loss=_loss(problem),
-            meta_gradient=bound, **passed,
+            meta_gradient=bound, formulation=_FORMULATIONS[self.formulation], **passed,
         )  # fmt: skip
 
 
