@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar, final
+from typing import Any, Literal, TypeVar, final
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from fewstep.core import Batch, Executor, Method, Task, Vmap
+from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
+from fewstep.core.heads import GeneratedHead
 from fewstep.data.source import Deferred, TaskSource, deferred
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Classifier, nearest_mean, ridge
 from fewstep.evaluation.modes import batch_normalised, descents, evaluating, inner_steps
@@ -190,29 +191,29 @@ def evaluate(
     normalised = batch_normalised(method.learner)
     if not normalised:
         statistics = "query"  # of which nothing is made
-    classifies = source.ways is not None
+    classifies, each = source.ways is not None, executor or Vmap()
     numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted and stages else {})
     numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
-    solvers = {name: _adapted(method, number, statistics, executor or Vmap()) for name, number in numbers.items()}
     if isinstance(baselines, bool):
         baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies else {}
-    if taken := sorted(baselines.keys() & solvers.keys()):
+    if taken := sorted(baselines.keys() & numbers.keys()):
         raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
-    solvers |= {name: _plain_predictor(predict) for name, predict in baselines.items()}
-    scores: dict[str, list[Tensor]] = {name: [] for name in solvers}
+    scores: dict[str, list[Tensor]] = {name: [] for name in (*numbers, *baselines)}
     rows: dict[str, list[Tensor]] = {"support": [], "query": []}
     done = 0
     with evaluating(method.learner), torch.no_grad():
         for part in _parts(source, tasks, batch):
             # Supports are small and adapt all at once; queries may be huge, and come a few tasks at a time.
-            predictors = {name: solve(part.support) for name, solve in solvers.items()}
-            predictions: dict[str, list[Tensor]] = {name: [] for name in solvers}
+            points = [_adapted(method, number, statistics, each, part.support) for number in numbers.values()]
+            predictions: dict[str, list[Tensor]] = {name: [] for name in scores}
             truth: list[tuple[Tensor, Tensor]] = []
             for some in _pieces(part):
                 task = Task(_take(part.support, some), part.query(some))
-                for name, predict in predictors.items():
+                found = _predicted(method, [_take(point, some) for point in points], task, statistics, each)
+                found += [predict(*task) for predict in baselines.values()]
+                for pieces, prediction in zip(predictions.values(), found, strict=True):
                     # Copied, for a prediction may be a view of the queries, whose memory is used again.
-                    predictions[name].append(predict(some, task).clone())
+                    pieces.append(prediction.clone())
                 truth.append((task.query.y, task.query.weight))
             y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
             for name, pieces in predictions.items():
@@ -231,32 +232,30 @@ def evaluate(
     )
 
 
-Predictor: TypeAlias = Callable[[slice, Task], Tensor]
-"""Predictions of the queries of some of the tasks: which ones they are, and these tasks themselves."""
-
-Solver: TypeAlias = Callable[[Batch], Predictor]
-"""From the supports of many tasks to what predicts their queries."""
-
-
-def _adapted(method: Method, steps: int | None, statistics: Statistics, executor: Executor) -> Solver:
+def _adapted(method: Method, steps: int | None, statistics: Statistics, executor: Executor, supports: Batch) -> Point:
     """Adapt by a number of inner steps, the method's own when None."""
-
-    def solve(supports: Batch) -> Predictor:
-        with nullcontext() if steps is None else inner_steps(method.learner, steps):
-            points = method.adapt(supports, executor, running=statistics == "running")
-
-        def predict(some: slice, task: Task) -> Tensor:
-            support = task.support if statistics in ("support", "joined") else None
-            return method.predict(_take(points, some), task.query, support, executor, joined=statistics == "joined")
-
-        return predict
-
-    return solve
+    with nullcontext() if steps is None else inner_steps(method.learner, steps):
+        return method.adapt(supports, executor, running=statistics == "running")
 
 
-def _plain_predictor(predict: Classifier) -> Solver:
-    """Nothing is learned before the queries are there."""
-    return lambda _: lambda _, task: predict(*task)
+def _predicted(
+    method: Method, points: Sequence[Point], task: Task, statistics: Statistics, executor: Executor
+) -> list[Tensor]:
+    """What each of the points predicts for the queries of the same tasks."""
+    support = task.support if statistics in ("support", "joined") else None
+    joined = statistics == "joined"
+    if len(points) == 1 or not isinstance(method.learner.network, GeneratedHead):
+        return [method.predict(point, task.query, support, executor, joined) for point in points]
+
+    # A head alone: its outputs at all the points are one product, which reads the queries once. (Convolutions of the
+    # same images by several weights take longer together.)
+    def of_all(points: Point, query: Batch, support: Batch | None) -> Tensor:
+        predict = partial(method.learner.predict, joined=joined)
+        prediction: Tensor = torch.vmap(predict, in_dims=(0, None, None))(points, query, support)
+        return prediction
+
+    together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
+    return list(executor(of_all)(together, task.query, support).unbind(1))
 
 
 def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferred]:
