@@ -7,7 +7,7 @@ from fewstep.recipes.methods import LeoNetwork, Maml, Network
 from fewstep.recipes.problems import OscillationTasks
 from fewstep.training import Training
 
-_TRAINING = Training(steps=6000, tasks=12, rate=2e-3, decay="cosine", clip_norm=10.0, clip_scope="global",
+_TRAINING = Training(steps=6000, tasks=12, rate=2e-3, decay="cosine", clip_norm=1.0, clip_scope="global",
                      nonfinite="skip", validate_every=500, validation_tasks=300, log_every=100,
                      checkpoint_every=500, compile="off")  # fmt: skip
 _TESTING = Testing(tasks=1000)
@@ -21,8 +21,9 @@ def leo_oscillations() -> Config:
     codes begin near zero: forecasts read their own forecasts, and noise in the weights hides what the others do.
     """
     method = LeoNetwork(
-        network=_NETWORK, hidden=64, latent_rate=1e-3, spread=0.0, average=True, formulation="official", noise=0.1
-    )
+        network=_NETWORK, hidden=64, latent_rate=1e-3, spread=0.0, average=True, kl_weight=0.016,
+        formulation="official", noise=0.1,
+    )  # fmt: skip
     return Config(
         recipe="leo-oscillations", data=OscillationTasks(), method=method, training=replace(_TRAINING, rate=5e-3),
         testing=_TESTING,
