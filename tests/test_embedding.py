@@ -132,6 +132,8 @@ def test_what_an_embedding_cannot_have_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Difference leaves embedding\.blocks.* untrained"):
         Method(learner, Difference())
     method = Method(learner, Backprop())
+    with pytest.raises(ValueError, match=r"Conv4 does not take rows of the shape \[6\]"):
+        method.learner.sites(classification_tasks(6))
     method.learner.double()
     with pytest.raises(ValueError, match="embedding normalises by batch statistics"):
         method.adapt(images().support, running=True)

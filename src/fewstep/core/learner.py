@@ -153,7 +153,7 @@ class Learner(nn.Module):
             return batch
         shape = batch.x.shape[1:]
         if shape not in self._shapes:
-            self._shapes[shape] = output_shape(self.embedding, shape)
+            self._shapes[shape] = output_shape(self.embedding, batch.x)
         return batch._replace(x=torch.empty(len(batch.x), *self._shapes[shape], device="meta"))
 
     # -- what a task does ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from fewstep import algorithms
@@ -129,7 +130,7 @@ class JointLeo(Leo):
         """LEO on what the network makes of the problem's inputs."""
         body = self.network.build(problem, head=False)
         embedding = nn.Sequential(body, UnitLength()) if self.unit_length else body
-        (features,) = output_shape(body, problem.inputs)
+        (features,) = output_shape(body, torch.zeros(1, *problem.inputs))
         own = {f.name: getattr(self, f.name) for f in fields(Leo)}
         method = replace(algorithms.leo(features, **own), meta_gradient=Backprop(self.support_statistics))
         return method.on(embedding)
