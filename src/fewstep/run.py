@@ -20,7 +20,7 @@ from fewstep.data import Dataset, TaskSource, mean_input
 from fewstep.data.images import Reading
 from fewstep.environment import environment
 from fewstep.evaluation import Evaluation, all_baselines, descending, evaluate, settle
-from fewstep.evaluation.baselines import Classifier
+from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.evaluate import ADAPTED, Statistics
 from fewstep.evaluation.report import report
 from fewstep.files import write_atomically
@@ -206,7 +206,7 @@ class Run:
                 progress=progress,
             )
 
-    def _baselines(self, level: Baselines) -> bool | Mapping[str, Classifier]:
+    def _baselines(self, level: Baselines) -> bool | Mapping[str, Baseline]:
         if level == "none":
             return False
         if self.problem.regression:

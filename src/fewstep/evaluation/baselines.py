@@ -20,12 +20,12 @@ NEAREST_MEAN, RIDGE, CENTRED, LOGISTIC = (
 )
 """Names of baselines."""
 
-Classifier: TypeAlias = Callable[[Batch, Batch], Tensor]
+Baseline: TypeAlias = Callable[[Batch, Batch], Tensor]
 """From the supports and the queries of some tasks to predictions ``[tasks, rows, ways]``, the largest of which counts.
 Whatever it learns is learned from the support of each task by itself."""
 
 
-def all_baselines(centre: Float[Tensor, "*features"]) -> dict[str, Classifier]:
+def all_baselines(centre: Float[Tensor, "*features"]) -> dict[str, Baseline]:
     """Nearest class mean, ridge regression, centred nearest class mean, and logistic regression, by name.
 
     All but the last are closed forms; logistic regression is an iterative fit for every task.

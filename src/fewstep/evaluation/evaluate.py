@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
 from fewstep.core.heads import GeneratedHead
 from fewstep.data.source import Deferred, TaskSource, deferred
-from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Classifier, nearest_mean, ridge
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
 from fewstep.evaluation.modes import batch_normalised, descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, interval, paired
 from fewstep.files import write_atomically
@@ -142,7 +142,7 @@ def evaluate(
     tasks: int,
     *,
     unadapted: bool = True,
-    baselines: bool | Mapping[str, Classifier] = True,
+    baselines: bool | Mapping[str, Baseline] = True,
     steps: Sequence[int] = (),
     statistics: Statistics | None = None,
     executor: Executor | None = None,

@@ -26,7 +26,7 @@ from fewstep.data import (
 )
 from fewstep.evaluation import autoregression, bayes_forecast
 from fewstep.evaluation.autoregression import AUTOREGRESSION
-from fewstep.evaluation.baselines import Classifier as Baseline
+from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.exact_forecast import EXACT_FORECAST
 from fewstep.place import Place
 from fewstep.pretraining import FeatureExtractor, Pretraining, cached_features, embed
