@@ -208,6 +208,7 @@ CASES = [
          lambda: classification_tasks(1, 8, 8, queries=2), equivariant=True),
     Case("leo-network-mlp", lambda: network(finetuning_steps=2, finetuning_rate=0.05, latent_rate=0.1,
          formulation=OFFICIAL), regression_tasks),
+    Case("leo-network-clipped", lambda: network(clip=1.0, latent_rate=0.05, average=True), regression_tasks),
     Case("leo-network-linear", lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1),
          regression_tasks),
     Case("leo-network-partial", lambda: network(generated=["2.weight", "2.bias"]), regression_tasks),

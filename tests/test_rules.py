@@ -18,6 +18,7 @@ from fewstep.core import (
     SGD,
     Backprop,
     Chain,
+    Clip,
     Curvature,
     Descend,
     LearnedRates,
@@ -128,6 +129,24 @@ def test_the_chain_of_a_step_takes_no_parameters_away() -> None:
 
 
 # -- a rule for each step ----------------------------------------------------------------------------------------------
+
+
+def test_gradients_that_are_too_long_are_shortened_and_others_are_not() -> None:
+    """Over all values together, and the derivative goes through the norm: against one written out."""
+    rule, value = Clip(2.0), {"a": torch.zeros(2), "b": torch.zeros(1)}
+    for scale, length in ((0.1, 0.1 * 3), (10.0, 2.0)):
+        gradient = {"a": scale * torch.tensor([1.0, -2.0]), "b": scale * torch.tensor([2.0])}  # of norm 3
+        step = step_of(rule, value, gradient)
+        torch.testing.assert_close(torch.cat(list(step.values())).norm(), torch.tensor(length))
+        torch.testing.assert_close(step["a"] / step["b"], gradient["a"] / gradient["b"])
+        assert step["b"] < 0
+    point = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(step_of(rule, {"a": point}, {"a": point})["a"][0], point)
+    # d(−2 g/‖g‖)/dg = −2 (I/‖g‖ − g gᵀ/‖g‖³)
+    torch.testing.assert_close(slope, torch.tensor([-2 * (1 / 5 - 9 / 125), 2 * 12 / 125], dtype=torch.float64))
+    flat = torch.zeros(2, requires_grad=True)
+    (slope,) = torch.autograd.grad(step_of(rule, {"a": flat}, {"a": flat})["a"].sum(), flat)
+    assert slope.tolist() == [-1.0, -1.0]  # and no NaN of a root at zero
 
 
 def test_steps_beyond_the_last_rule_use_the_last() -> None:
@@ -279,6 +298,10 @@ REFUSALS: dict[str, tuple[Callable[[], object], str]] = {
             f"LearnedRates: unit is a rate that others are multiples of, above 0; got {unit}.",
         )
         for unit in (0.0, -0.1, float("nan"))
+    },
+    **{
+        f"a norm of {norm}": (lambda norm=norm: Clip(norm), f"Clip: the norm must be positive, got {norm}.")
+        for norm in (0.0, -1.0, float("nan"))
     },
     "rates of what": (
         lambda: inspect.unwrap(meta_sgd)(mlp((6, 3)), rates="tensor"),  # past the tests' own check of types

@@ -70,10 +70,8 @@ def leo(
     rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
     rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
     finetuning = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
-    stages = (core.Descend(rule, latent_steps), core.Decode(), core.Descend(finetuning, finetuning_steps))
-    # A stage without steps is left out: nothing would train its rates.
-    taken = [stage for stage in stages if getattr(stage, "steps", True)]
-    learner = core.Learner(Generated(), start, taken, loss=core.classification(support_reduction), dropout=dropout)
+    stages = core.taken(core.Descend(rule, latent_steps), core.Decode(), core.Descend(finetuning, finetuning_steps))
+    learner = core.Learner(Generated(), start, stages, loss=core.classification(support_reduction), dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
     how: core.Reduction = orthogonality_reduction or ("mean" if official else "sum")
     orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight", how)

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Collection
 
 import torch
-from torch import nn
 
 from fewstep import core
 
 
 def leo_network(
-    network: nn.Module,
+    network: torch.nn.Module,
     inputs: int,
     outputs: int,
     *,
@@ -21,6 +20,7 @@ def leo_network(
     finetuning_steps: int = 0,
     latent_rate: float = 0.01,
     finetuning_rate: float = 0.001,
+    clip: float | None = None,
     spread: float = 1.0,
     average: bool = False,
     kl_weight: float = 1e-3,
@@ -56,6 +56,7 @@ def leo_network(
         finetuning_steps: adaptation steps in parameter space.
         latent_rate: initial α, one meta-learned rate per latent dimension.
         finetuning_rate: initial α', one meta-learned rate per generated number.
+        clip: shorten inner gradients to this norm, for networks that make them explode; not the paper's.
         spread: see :class:`~fewstep.core.NetworkGenerator`.
         average: see there; not the paper's.
         kl_weight: β.
@@ -73,10 +74,9 @@ def leo_network(
         formulation=formulation, average=average)  # fmt: skip
     latent = core.LearnedRates({"code": torch.full((latents,), latent_rate)}, unit=latent_rate)
     rates = core.LearnedRates({n: torch.full(s.shape, finetuning_rate) for n, s in slots.items()}, finetuning_rate)
-    stages = (core.Descend(latent, latent_steps), core.Decode(), core.Descend(rates, finetuning_steps))
-    # A stage without steps is left out: nothing would train its rates.
-    taken = [stage for stage in stages if getattr(stage, "steps", True)]
-    learner = core.Learner(network, start, taken, loss=loss or core.regression())
+    latent_rule, rule = core.clipped(latent, clip), core.clipped(rates, clip)
+    stages = core.taken(core.Descend(latent_rule, latent_steps), core.Decode(), core.Descend(rule, finetuning_steps))
+    learner = core.Learner(network, start, stages, loss=loss or core.regression())
     l2 = core.L2(l2_weight, [f"start.{name}" for name, _ in start.named_parameters()], half=False)
     layers = [core.Orthogonality(orthogonality_weight, f"start.{name}", formulation.reduction, f"orthogonality_{i}")
         for i, name in enumerate(start.decoder_layers)]  # fmt: skip

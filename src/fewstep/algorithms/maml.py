@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Shared
+from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Shared, clipped
 
 
 def maml(
@@ -16,6 +16,7 @@ def maml(
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
     first_order: bool = False,
+    clip: float | None = None,
 ) -> Method:
     """``φ₀ = θ``, ``φ_{k+1} = φ_k − α ∇L_S(φ_k)``, meta-gradient ``∇_θ L_Q(φ_K(θ))`` (Algorithm 1, Eq. 1).
 
@@ -30,8 +31,9 @@ def maml(
         adapts: names of the parameters that the inner loop moves; all when omitted. The authors leave the
             normalisation's parameters out.
         first_order: drop second derivatives.
+        clip: shorten inner gradients to this norm, for networks that make them explode; not the paper's.
     """
-    learner = Learner(network, Shared(adapts), [Descend(SGD(rate), steps)], loss=loss)
+    learner = Learner(network, Shared(adapts), [Descend(clipped(SGD(rate), clip), steps)], loss=loss)
     return Method(learner, FirstOrder() if first_order else Backprop())
 
 

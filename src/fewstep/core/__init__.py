@@ -9,10 +9,10 @@ from fewstep.core.method import Method
 from fewstep.core.noise import Draws, generator
 from fewstep.core.protocols import MetaGradient, Rule, Start
 from fewstep.core.regularisers import L2, Orthogonality, Regulariser
-from fewstep.core.rule import LSTM, SGD, Adam, Chain, Curvature, LearnedRates, PerStep
+from fewstep.core.rule import LSTM, SGD, Adam, Chain, Clip, Curvature, LearnedRates, PerStep, clipped
 from fewstep.core.slope import exact, stopped
 from fewstep.core.slots import Slot, slots
-from fewstep.core.stages import Decode, Descend, Stage
+from fewstep.core.stages import Decode, Descend, Stage, taken
 from fewstep.core.start import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, NetworkGenerator, Prototypes, Shared
 from fewstep.core.types import Batch, Estimate, Params, Point, Task
 
@@ -27,6 +27,7 @@ __all__ = [
     "Backprop",
     "Batch",
     "Chain",
+    "Clip",
     "Curvature",
     "Decode",
     "Descend",
@@ -64,9 +65,11 @@ __all__ = [
     "Task",
     "Vmap",
     "classification",
+    "clipped",
     "exact",
     "generator",
     "regression",
     "slots",
     "stopped",
+    "taken",
 ]

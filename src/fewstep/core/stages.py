@@ -167,3 +167,8 @@ class Decode(nn.Module):
 
 
 Stage: TypeAlias = Descend | Decode
+
+
+def taken(*stages: Stage) -> list[Stage]:
+    """Those of the stages that do something: a descent without steps is left out, for nothing would train its rule."""
+    return [stage for stage in stages if isinstance(stage, Decode) or stage.steps]

@@ -159,6 +159,8 @@ class LeoNetwork:
     """Initial α, one meta-learned rate per latent dimension."""
     finetuning_rate: float = 0.001
     """Initial fine-tuning rate, one meta-learned per parameter."""
+    clip: float | None = None
+    """Norm to which inner gradients are shortened. None: they are not."""
     spread: float = 1.0
     """Deviation of sampled parameters for a raw scale of zero, in units of Glorot's; 0: no sampling of parameters."""
     average: bool = False
@@ -228,6 +230,8 @@ class Maml(_Adapting):
     members: int | None = None
     """An ensemble of so many networks, each meta-trained for itself on the same tasks (regression). None: no
     ensemble."""
+    clip: float | None = None
+    """Norm to which inner gradients are shortened. None: they are not."""
 
     def parts(self, problem: Problem) -> dict[str, Any]:
         """Arguments that the algorithms share, for one network or for an ensemble.
@@ -245,7 +249,7 @@ class Maml(_Adapting):
 
     def build(self, problem: Problem) -> Method:
         """MAML on the problem's inputs."""
-        return algorithms.maml(**self.parts(problem), rate=self.rate, first_order=self.first_order)
+        return algorithms.maml(**self.parts(problem), rate=self.rate, first_order=self.first_order, clip=self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)

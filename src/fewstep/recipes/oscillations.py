@@ -7,7 +7,7 @@ from fewstep.recipes.methods import LeoNetwork, Maml, Network
 from fewstep.recipes.problems import OscillationTasks
 from fewstep.training import Training
 
-_TRAINING = Training(steps=6000, tasks=12, rate=2e-3, decay="cosine", clip_norm=1.0, clip_scope="global",
+_TRAINING = Training(steps=3000, tasks=12, rate=2e-3, decay="cosine", clip_norm=1.0, clip_scope="global",
                      nonfinite="skip", validate_every=500, validation_tasks=300, log_every=100,
                      checkpoint_every=500, compile="off")  # fmt: skip
 _TESTING = Testing(tasks=1000)
@@ -21,18 +21,18 @@ def leo_oscillations() -> Config:
     codes begin near zero: forecasts read their own forecasts, and noise in the weights hides what the others do.
     """
     method = LeoNetwork(
-        network=_NETWORK, hidden=64, latent_rate=1e-3, spread=0.0, average=True, kl_weight=0.016,
+        network=_NETWORK, hidden=64, latent_rate=0.05, clip=1.0, spread=0.0, average=True, kl_weight=0.016,
         formulation="official", noise=0.1,
     )  # fmt: skip
     return Config(
-        recipe="leo-oscillations", data=OscillationTasks(), method=method, training=replace(_TRAINING, rate=5e-3),
+        recipe="leo-oscillations", data=OscillationTasks(), method=method, training=replace(_TRAINING, rate=3e-3),
         testing=_TESTING,
     )  # fmt: skip
 
 
 def maml_oscillations() -> Config:
     """MAML on the same network."""
-    method = Maml(network=_NETWORK, rate=0.01, steps=5)
+    method = Maml(network=_NETWORK, rate=0.03, steps=5, clip=1.0)
     return Config(
         recipe="maml-oscillations", data=OscillationTasks(), method=method, training=_TRAINING, testing=_TESTING
     )

@@ -1,0 +1,44 @@
+"""A bound on the length of a step."""
+
+import torch
+from torch import Tensor
+
+from fewstep.core.protocols import Rule
+from fewstep.core.rule.chain import Chain
+from fewstep.core.types import Params
+
+
+class Clip(Rule):
+    """``φ ← φ − g · min(1, c/‖g‖)``, ‖g‖ over all values together: a gradient is shortened to c where it is longer.
+
+    Before another rule of a :class:`Chain` it keeps exploding gradients from that, such as those of long recurrences
+    (Pascanu, Mikolov and Bengio 2013). The meta-gradient goes through the shortening.
+
+    Args:
+        norm: c > 0.
+
+    Raises:
+        ValueError: for a norm that is not positive.
+    """
+
+    def __init__(self, norm: float) -> None:
+        super().__init__()
+        if not norm > 0:
+            raise ValueError(f"Clip: the norm must be positive, got {norm}.")
+        self.norm = norm
+
+    def init(self, value: Params) -> tuple[()]:
+        """No state."""
+        return ()
+
+    def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
+        """``−g · min(1, c/‖g‖)``."""
+        square = torch.stack([g.square().sum() for g in gradient.values()]).sum()
+        # The bound comes before the root, whose derivative at zero would be infinite.
+        share = self.norm * square.clamp(min=self.norm**2).rsqrt()
+        return {name: -share * g for name, g in gradient.items()}, state
+
+
+def clipped(rule: Rule, norm: float | None) -> Rule:
+    """``rule`` on gradients of this length at most, or itself where there is no ``norm``."""
+    return rule if norm is None else Chain(Clip(norm), rule)
