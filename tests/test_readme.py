@@ -5,11 +5,15 @@ from typing import Any
 
 import pages
 import pytest
+from cases import classification_tasks
 
+from fewstep.core import Batch
 from fewstep.data import embeddings
 
 README = Path(__file__).parents[1] / "README.md"
-PRETRAINING, UNCERTAINTY = (README.parent / "docs" / f"{page}.md" for page in ("pretraining", "uncertainty"))
+PRETRAINING, UNCERTAINTY, LEO = (
+    README.parent / "docs" / f"{page}.md" for page in ("pretraining", "uncertainty", "leo")
+)
 SHORTER = {
     "import Pretraining": "import Architecture, Pretraining",
     "Pretraining()": "Pretraining(Architecture(widths=(4, 8), pools=2), epochs=1, batch=1024)",
@@ -50,3 +54,12 @@ def test_any_network_can_be_generated() -> None:
     assert [name for name in some if name.startswith("network")] == [
         "network.0.weight", "network.0.bias", "network.2.weight", "network.2.bias"
     ]  # fmt: skip
+
+
+def test_any_method_can_be_put_on_an_embedding() -> None:
+    (block,) = pages.blocks(LEO.read_text(encoding="utf-8"))
+    space: dict[str, Any] = {}
+    exec(compile(block.code, "docs/leo.md", "exec"), space)
+    tasks = classification_tasks(1, 28, 28).support
+    point = space["method"].learner.float().adapt(Batch(*(tensor[0].float() for tensor in tasks)))[0]
+    assert point.value["weight"].shape == (3, 64)
