@@ -34,6 +34,7 @@ USAGE = """\
   [bold]fewstep ablate[/] RECIPE --trials N  LEO taken apart, each part searched
   [bold]fewstep uncertainty[/] RUN …         regressions beside the exact posterior
   [bold]fewstep plot[/] sine-line RUN        functions that such a run samples
+  [bold]fewstep plot[/] oscillations RUN …   forecasts of runs, and the best possible
   [bold]fewstep predict[/] RUN \\[options]     for your own images, features, numbers
   [bold]fewstep data[/] COMMAND              fetch, convert and inspect embeddings
   [bold]fewstep list[/]                      the methods and the recipes

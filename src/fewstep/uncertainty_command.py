@@ -1,4 +1,4 @@
-"""``fewstep uncertainty`` and ``fewstep plot sine-line``: predictive distributions, measured and drawn."""
+"""``fewstep uncertainty`` and ``fewstep plot``: predictive distributions and forecasts, measured and drawn."""
 
 from __future__ import annotations
 
@@ -61,4 +61,21 @@ def sine_line(
         console.print(f"picture: [bold]{escape(str(file))}[/]", highlight=False, soft_wrap=True)
 
 
-PLOTS: dict[str, Callable[..., None]] = {"sine-line": sine_line}
+def oscillations(
+    runs: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None, seed: int = 0, tasks: int = 4
+) -> None:
+    """Draw what runs forecast of a few oscillators, beside the truth and the exact Bayesian forecast.
+
+    Args:
+        runs: folders of runs, such as of leo-oscillations and maml-oscillations, on the same tasks.
+        out: folder for oscillations.png and .svg; the first run's when omitted.
+        seed: of the tasks.
+        tasks: columns, spread over slow and fast, weakly and strongly damped oscillators.
+    """
+    from fewstep.oscillation_plot import plot
+
+    for file in plot(runs, out or Path(*runs[:1]), tasks=tasks, seed=seed):
+        console.print(f"picture: [bold]{escape(str(file))}[/]", highlight=False, soft_wrap=True)
+
+
+PLOTS: dict[str, Callable[..., None]] = {"sine-line": sine_line, "oscillations": oscillations}
