@@ -46,8 +46,8 @@ def generator(seed: int, step: int, stream: str, device: torch.device | str = "c
     return torch.Generator(device).manual_seed(int(entropy >> np.uint64(1)))
 
 
-PIECE = 2**17
-"""Numbers of 32 or 64 bits that come from one stream on a CPU, at most: up to half a millisecond's."""
+PIECE = 2**18
+"""Numbers of 32 or 64 bits that come from one stream on a CPU, at most: up to a millisecond of work for a thread."""
 
 
 class Draws(NamedTuple):
