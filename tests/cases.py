@@ -214,7 +214,7 @@ CASES = [
     Case("leo-network-partial", lambda: network(generated=["2.weight", "2.bias"]), regression_tasks),
     Case("leo-network-encoder-penalty", lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1,
          encoder_penalty_weight=0.5), regression_tasks, False),
-    Case("leo-network-conv", images_network, images),
+    Case("leo-network-conv", lambda: images_network(latents=2), images),
     Case("leo-network-mixture", lambda: network(meta_gradient=Mixture(3, noise=0.3), average=True), regression_tasks),
     Case("leo-network-conv-mixture", lambda: images_network(meta_gradient=Mixture(2)), images),
 ]  # fmt: skip

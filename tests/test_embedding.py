@@ -126,7 +126,21 @@ def test_recomputed_steps_pass_the_gradient_on_to_the_embedding() -> None:
         torch.testing.assert_close(recomputed, stored, rtol=1e-9, atol=1e-11)
 
 
+def test_inputs_of_an_embedding_may_be_integers() -> None:
+    torch.manual_seed(0)
+    words = nn.Embedding(10, 4)
+    method, tasks = leo(12, **LEO).on(nn.Sequential(words, nn.Flatten())), classification_tasks(3)
+    tasks = Task(*(Batch((b.x * 9).abs().long() % 10, b.y.float(), b.weight.float()) for b in tasks))
+    noise = method.noise(tasks, generator(0, 0, "noise"))
+    method.objective(tasks, noise, Loop()).objective.backward()
+    assert words.weight.grad is not None
+    assert words.weight.grad.abs().max() > 0
+
+
 def test_what_an_embedding_cannot_have_is_refused() -> None:
+    body = nn.Linear(6, 6)
+    with pytest.raises(ValueError, match="the embedding has parameters of the network"):
+        Learner(nn.Sequential(body, nn.Linear(6, 3)), Shared(), [], embedding=body)
     stage = [Descend(SGD(0.2), 3)]
     learner = Learner(nn.Linear(4, 3), Shared(), stage, embedding=conv(None))
     with pytest.raises(ValueError, match=r"Difference leaves embedding\.blocks.* untrained"):

@@ -180,8 +180,9 @@ def test_rows_of_the_ablation_take_away_what_they_say(features: Path) -> None:
     sgd = rows["meta-sgd"].config.method
     assert isinstance(sgd, MetaSgd)
     assert sgd.dropout == base.method.dropout  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="takes LEO apart; meta-sgd-cifarfs-features-1shot is MetaSgd"):
-        table_2(RECIPES["meta-sgd-cifarfs-features-1shot"]())
+    for other, kind in (("meta-sgd-cifarfs-features-1shot", "MetaSgd"), ("leo-joint-omniglot", "JointLeo")):
+        with pytest.raises(ValueError, match=f"takes LEO apart; {other} is {kind}"):
+            table_2(RECIPES[other]())
 
 
 def test_what_a_row_does_not_search_has_no_effect_on_it(features: Path) -> None:

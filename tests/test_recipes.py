@@ -113,3 +113,8 @@ def test_forecasts_are_judged_beside_autoregression_and_the_exact_answer(tmp_pat
         own, [*own, "autoregression"], [*own, "autoregression", "exact forecast"]
     ]  # fmt: skip
     assert found["all"]["exact forecast"].mean() < found["all"]["autoregression"].mean()
+    for data in (OscillationTasks(seen=1), OscillationTasks(noise=0.0)):  # of which one of them can say nothing
+        problem = opened(replace(config, data=data))
+        assert [*problem.baselines, *problem.yardsticks] == (
+            ["exact forecast"] if data.seen == 1 else ["autoregression"]
+        )

@@ -322,3 +322,12 @@ def test_the_page_on_uncertainty_predicts(run: Path, tmp_path: Path, monkeypatch
     assert space["prediction"].samples.shape == (100, 101)
     assert (space["low"] < space["high"]).all()
     assert not isinstance(space["functions"], FewShotClassifier)
+
+
+def test_running_statistics_of_codes_are_those_of_the_decoded_network() -> None:
+    """LEO for networks passes codes on its way, which a network cannot be run with."""
+    torch.manual_seed(0)
+    method = leo_network(mlp((1, 8, 1), norm=True), 1, 1, loss=regression())
+    x, y = torch.linspace(-1, 1, 5), torch.linspace(0, 1, 5)
+    predictions = FewShotRegressor(method, statistics="running").fit(x, y).predict(x)
+    assert np.isfinite(predictions.samples).all()

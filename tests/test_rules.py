@@ -144,6 +144,8 @@ def test_gradients_that_are_too_long_are_shortened_and_others_are_not() -> None:
     (slope,) = torch.autograd.grad(step_of(rule, {"a": point}, {"a": point})["a"][0], point)
     # d(−2 g/‖g‖)/dg = −2 (I/‖g‖ − g gᵀ/‖g‖³)
     torch.testing.assert_close(slope, torch.tensor([-2 * (1 / 5 - 9 / 125), 2 * 12 / 125], dtype=torch.float64))
+    steep = {"a": torch.tensor([3e30, 4e30])}  # whose square is infinite in float32
+    torch.testing.assert_close(step_of(rule, steep, steep)["a"], torch.tensor([-1.2, -1.6]))
     flat = torch.zeros(2, requires_grad=True)
     (slope,) = torch.autograd.grad(step_of(rule, {"a": flat}, {"a": flat})["a"].sum(), flat)
     assert slope.tolist() == [-1.0, -1.0]  # and no NaN of a root at zero
@@ -300,8 +302,8 @@ REFUSALS: dict[str, tuple[Callable[[], object], str]] = {
         for unit in (0.0, -0.1, float("nan"))
     },
     **{
-        f"a norm of {norm}": (lambda norm=norm: Clip(norm), f"Clip: the norm must be positive, got {norm}.")
-        for norm in (0.0, -1.0, float("nan"))
+        f"a norm of {norm}": (lambda norm=norm: Clip(norm), f"Clip: the norm must be positive and finite, got {norm}.")
+        for norm in (0.0, -1.0, float("nan"), float("inf"))
     },
     "rates of what": (
         lambda: inspect.unwrap(meta_sgd)(mlp((6, 3)), rates="tensor"),  # past the tests' own check of types

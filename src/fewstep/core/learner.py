@@ -47,8 +47,8 @@ class Learner(nn.Module):
         stages: ``Descend`` before ``Decode`` moves codes, after it moves weights. Exactly one ``Decode`` takes place:
             it is appended when omitted.
         embedding: turns a task's inputs into what start and network take for inputs. It is meta-learned with all the
-            rest and never adapted, so each row passes it once, however many steps there are. Its normalising layers
-            take their statistics from the rows that those of the network take.
+            rest and never adapted, so that the support passes it once, however many steps follow. Its normalising
+            layers take their statistics from the rows that those of the network take.
         loss: the loss of rows, and how the support reduces it.
         dropout: rate in [0, 1) of dropout on the (embedded) inputs, in meta-training only, with a fresh mask at the
             start, at every support pass and at the query (LEO, B.4).
@@ -76,8 +76,11 @@ class Learner(nn.Module):
         decodes = sum(isinstance(stage, Decode) for stage in stages)
         if decodes > 1:
             raise ValueError(f"Learner: codes can be decoded once, but {decodes} Decode stages were given.")
-        if not 0 <= dropout < 1:
+        if not 0 <= dropout <= 1 - 2**-16:  # rates are rounded to so much
             raise ValueError(f"Learner: dropout is the rate of dropping, in [0, 1); got {dropout}.")
+        own = {id(p) for part in (network, start) for p in part.parameters()}
+        if embedding is not None and any(id(p) in own for p in embedding.parameters()):
+            raise ValueError("Learner: the embedding has parameters of the network or of the start; copy them.")
         self.network, self.start, self.embedding = network, start, embedding
         self._shapes: dict[torch.Size, torch.Size] = {}
         self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
@@ -131,8 +134,8 @@ class Learner(nn.Module):
         }
 
     def draws(self, tasks: Task, source: torch.Generator) -> Draws:
-        """All the randomness of a batch of tasks, in the dtype of its inputs; ``fill`` makes noise of it."""
-        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.x.dtype)
+        """All the randomness of a batch of tasks, in the dtype of its weights; ``fill`` makes noise of it."""
+        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
 
     def noise(self, tasks: Task, source: torch.Generator) -> Noise:
         """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""

@@ -81,8 +81,8 @@ class Method:
         return sites if copies is None else {"copies": copied(sites, copies)}
 
     def draws(self, tasks: Task, source: torch.Generator) -> Draws:
-        """All the randomness of a meta-step, in the dtype of the inputs; :class:`Differentiate` makes noise of it."""
-        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.x.dtype)
+        """All the randomness of a meta-step, in the dtype of the weights; :class:`Differentiate` makes noise of it."""
+        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
 
     def noise(self, tasks: Task, source: torch.Generator) -> Noise:
         """The noise that :meth:`objective` reads: for each site a tensor with a leading task axis.
@@ -166,6 +166,8 @@ class Method:
         point, _ = self.learner.adapt(support, noise=noise, visit=passed.append if running else None)
         if not running:
             return point
+        # Codes are no weights: of them there are no statistics.
+        passed = [at for at in passed if at.value.keys() == point.value.keys()]
         statistics = self.learner.running(passed[:-1] or passed or [point], support)
         return Point(point.value, point.context | statistics)
 

@@ -94,19 +94,22 @@ _Job: TypeAlias = Callable[[torch.Generator], None]
 
 
 def _run(jobs: Sequence[_Job], source: torch.Generator) -> None:
-    """On a CPU several jobs have a stream each: threads run them in any order, and their number changes nothing."""
-    if source.device.type != "cpu" or len(jobs) < 2:
+    """On a CPU every job has a stream of its own: threads run them in any order, and their number changes nothing.
+
+    Nor does a job change those before it: normals are the same with masks and without.
+    """
+    if source.device.type != "cpu":
         for job in jobs:
             job(source)
         return
-    seeds = torch.empty(len(jobs), dtype=torch.int64).random_(generator=source).tolist()
+    seeds = torch.empty(len(jobs), dtype=torch.int64, device=source.device).random_(generator=source).tolist()
     left = iter(list(zip(jobs, seeds, strict=True)))
     inference = torch.is_inference_mode_enabled()  # which a thread does not inherit
 
     def run_some() -> None:
         with torch.inference_mode(inference):
             for job, seed in left:
-                job(torch.Generator().manual_seed(seed))
+                job(torch.Generator("cpu").manual_seed(seed))
 
     helpers = max(0, min(torch.get_num_threads(), len(jobs) // 2) - 1)
     with ThreadPoolExecutor(max(1, helpers)) as pool:  # its threads start when they get work
@@ -125,7 +128,7 @@ def _draw_mask(out: Tensor, rate: float, source: torch.Generator) -> None:
     least, words = _dropped(rate) - 32768, -(-out.numel() // 4)
     if out.device.type == "cpu":
         # numpy draws bits in half of torch's time, and compares 16-bit numbers in a tenth of it.
-        seed = torch.empty((), dtype=torch.int64).random_(generator=source).item()
+        seed = torch.empty((), dtype=torch.int64, device=out.device).random_(generator=source).item()
         drawn = np.random.SFC64(int(seed)).random_raw(words).view(np.int16)
         np.greater_equal(drawn[: out.numel()].reshape(out.shape), np.int16(least), out=out.numpy())
     else:

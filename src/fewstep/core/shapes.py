@@ -14,7 +14,7 @@ def output_shape(module: nn.Module, rows: Tensor) -> torch.Size:
     """
     try:
         with torch.no_grad():
-            output: Tensor = copy.deepcopy(module)(torch.zeros_like(rows[:2]))
+            output: Tensor = copy.deepcopy(module).eval()(torch.zeros_like(rows[:2]))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shape = list(rows.shape[1:])
         raise ValueError(f"{type(module).__name__} does not take rows of the shape {shape}: {error}") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 from fewstep.recipes.config import Config
 from fewstep.recipes.features import LEO_SPACE, META_SGD_SPACE
-from fewstep.recipes.methods import Leo, MetaSgd, Network
+from fewstep.recipes.methods import JointLeo, Leo, MetaSgd, Network
 from fewstep.recipes.space import Range
 
 
@@ -55,7 +55,7 @@ def table_2(config: Config) -> tuple[Ablation, ...]:
         ValueError: when it is another method.
     """
     method = config.method
-    if not isinstance(method, Leo):
+    if not isinstance(method, Leo) or isinstance(method, JointLeo):
         raise ValueError(f"the ablation of LEO's paper takes LEO apart; {config.recipe} is {type(method).__name__}.")
     steps = max(method.latent_steps, method.finetuning_steps)
     plain = MetaSgd(network=Network("mlp", hidden=()), rate=(1.0, 1.0), steps=steps, dropout=method.dropout)

@@ -60,7 +60,7 @@ class Leo:
 
 @dataclass(frozen=True)
 class Network:
-    """The network whose weights are adapted."""
+    """A network that meta-learning trains; most methods adapt its weights to a task."""
 
     kind: Literal[
         "mlp", "maml-fc", "maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "resnet12",
@@ -120,20 +120,17 @@ class JointLeo(Leo):
     """LEO on images (or whatever a network takes): its features are learned by the same meta-gradient."""
 
     network: Network
-    """What makes the features; it is not adapted."""
-    unit_length: bool = True
-    """Scale every feature vector to length 1, as LEO's authors do with fixed ones."""
+    """What makes the features, which are then scaled to length 1; it is not adapted."""
     support_statistics: bool = True
     """Batch-normalise the queries of training by the support, so that tests need not be transductive."""
 
     def build(self, problem: Problem) -> Method:
         """LEO on what the network makes of the problem's inputs."""
         body = self.network.build(problem, head=False)
-        embedding = nn.Sequential(body, UnitLength()) if self.unit_length else body
         (features,) = output_shape(body, torch.zeros(1, *problem.inputs))
         own = {f.name: getattr(self, f.name) for f in fields(Leo)}
         method = replace(algorithms.leo(features, **own), meta_gradient=Backprop(self.support_statistics))
-        return method.on(embedding)
+        return method.on(nn.Sequential(body, UnitLength()))
 
 
 _FORMULATIONS = {"bounded": BOUNDED, "official": OFFICIAL, "paper": PAPER}

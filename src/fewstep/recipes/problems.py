@@ -198,7 +198,9 @@ class OscillationTasks(Regression):
         best = functools.partial(
             bayes_forecast, prior=OscillatorPrior(), noise=self.noise, interval=Oscillations.interval
         )
-        return {AUTOREGRESSION: autoregression}, {EXACT_FORECAST: best}
+        # Of a single value no trend is to be seen, and without noise the posterior is a point.
+        quick: dict[str, Baseline] = {AUTOREGRESSION: autoregression} if self.seen > 1 else {}
+        return quick, {EXACT_FORECAST: best} if self.noise > 0 else {}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """A bound on the length of a step."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,8 @@ class Clip(Rule):
 
     def __init__(self, norm: float) -> None:
         super().__init__()
-        if not norm > 0:
-            raise ValueError(f"Clip: the norm must be positive, got {norm}.")
+        if not 0 < norm < math.inf:
+            raise ValueError(f"Clip: the norm must be positive and finite, got {norm}.")
         self.norm = norm
 
     def init(self, value: Params) -> tuple[()]:
@@ -33,9 +35,12 @@ class Clip(Rule):
 
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
         """``−g · min(1, c/‖g‖)``."""
-        square = torch.stack([g.square().sum() for g in gradient.values()]).sum()
-        # The bound comes before the root, whose derivative at zero would be infinite.
-        share = self.norm * square.clamp(min=self.norm**2).rsqrt()
+        # In units of the largest entry, whose square may be infinite; and the bound comes before the root, whose
+        # derivative at zero is.
+        largest = torch.stack([g.detach().abs().max() for g in gradient.values()]).max().clamp(min=self.norm)
+        square = torch.stack([(g / largest).square().sum() for g in gradient.values()]).sum()
+        bound = self.norm / largest
+        share = bound * square.clamp(min=bound.square()).rsqrt()
         return {name: -share * g for name, g in gradient.items()}, state
 
 
