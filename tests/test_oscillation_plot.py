@@ -1,6 +1,7 @@
 """The picture of forecasts: the numbers in it, what is written, and what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -170,8 +171,10 @@ def test_the_command_writes_a_picture_in_two_forms(
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     for words in (LEO, MAML, "noisy targets", "exact Bayesian forecast"):
         assert words in svg
-    again = plot([runs / LEO, runs / MAML], tmp_path / "again", tasks=2, seed=3)
-    assert again[1].read_bytes() == Path("here/oscillations.svg").read_bytes(), "the same runs give the same picture"
+    again = plot([runs / LEO, runs / MAML], tmp_path / "again", tasks=2, seed=3)[1].read_text()
+    # Names of clip paths are hashes of a layout whose last bits depend on what the process has drawn before.
+    pictures = [re.sub(r"\bp[0-9a-f]{10}\b", "", picture) for picture in (svg, again)]
+    assert pictures[0] == pictures[1], "the same runs give the same picture"
 
     copied = Path(shutil.copytree(runs / MAML, tmp_path / "copy"))
     main(["plot", "oscillations", "copy", "--tasks", "1"])

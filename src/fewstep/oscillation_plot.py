@@ -145,7 +145,7 @@ def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed
     files = []
     for form in FORMS:
         image = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same runs give the same file
+        with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same runs give the same picture
             figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
         files.append(out / f"oscillations.{form}")
         write_atomically(files[-1], image.getvalue())
