@@ -132,6 +132,7 @@ def test_inputs_of_an_embedding_may_be_integers() -> None:
     method, tasks = leo(12, **LEO).on(nn.Sequential(words, nn.Flatten())), classification_tasks(3)
     tasks = Task(*(Batch((b.x * 9).abs().long() % 10, b.y.float(), b.weight.float()) for b in tasks))
     noise = method.noise(tasks, generator(0, 0, "noise"))
+    assert method.learner.noise(tasks, generator(0, 0, "noise"))["begin"]["start"]["code"].is_floating_point()
     method.objective(tasks, noise, Loop()).objective.backward()
     assert words.weight.grad is not None
     assert words.weight.grad.abs().max() > 0

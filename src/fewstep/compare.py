@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -22,12 +21,12 @@ from torch import Tensor
 
 from fewstep.data import TaskSource
 from fewstep.environment import machine
-from fewstep.evaluation import evaluate, inner_steps
-from fewstep.evaluation.comparison import Compared, Comparison
-from fewstep.evaluation.evaluate import ADAPTED, NEAREST_MEAN, RIDGE
+from fewstep.evaluation import evaluate
+from fewstep.evaluation.comparison import Comparison
+from fewstep.evaluation.evaluate import NEAREST_MEAN, RIDGE
 from fewstep.evaluation.judged import Judged
-from fewstep.evaluation.modes import descents
 from fewstep.evaluation.same_tasks import told_apart
+from fewstep.judging import WITHOUT_EFFECT, TestBar, judge_run, setting_text
 from fewstep.recipes import RECIPES, Config, flat
 from fewstep.recipes.problems import Split
 from fewstep.run import TEST_BATCH, Run, stored_config
@@ -38,14 +37,6 @@ logger = logging.getLogger("fewstep")
 
 TrainingBar: TypeAlias = Callable[[int], AbstractContextManager[Progress | None]]
 """Shows a training of so many meta-steps."""
-TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
-"""Shows a test of so many tasks."""
-
-WITHOUT_EFFECT = (
-    "recipe", "device", "threads", "testing.tasks", "testing.seed", "testing.queries", "testing.shots", "testing.steps",
-    "training.log_every", "training.checkpoint_every", "training.compile", "training.recompute",
-)  # fmt: skip
-"""Settings that do not tell two methods apart."""
 
 OF_TRAINING = ("data.queries", "data.rotations", "data.train_ways", "data.train_shots")
 """Settings of data that do not concern tests."""
@@ -142,7 +133,7 @@ def compare(
                 torch.set_num_threads(threads)
                 run = Run.open(entry.folder, note)
                 torch.set_num_threads(threads)  # a run's own number is for its training
-                judged = _judge(run, label, protocol, plain, test_bar)
+                judged = judge_run(run, label, protocol.source(run), protocol.tasks, plain, test_bar)
                 judged.write(kept)
             # A label depends on what else is compared.
             judgements.append(replace(judged, method=replace(judged.method, label=label)))
@@ -188,17 +179,13 @@ def _labels(entries: Sequence[_Entry]) -> list[str]:
         kin = [other for other in settings if other["recipe"] == recipe]
         apart = [name for name in own if any(other.get(name) != own[name] for other in kin)]
         apart = [name for name in apart if name not in WITHOUT_EFFECT]
-        what = ", ".join(f"{name}={_value(own[name])}" for name in apart)
+        what = ", ".join(f"{name}={setting_text(own[name])}" for name in apart)
         short = 0 < len(apart) <= 2 and len(what) <= 40
         labels.append(recipe if len(kin) == 1 else f"{recipe} {what}" if short else f"{recipe} ({entry.folder.name})")
     return [
         label if labels.count(label) == 1 else f"{entry.config.recipe} ({entry.folder})"
         for label, entry in zip(labels, entries, strict=True)
     ]
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _checked(
@@ -319,7 +306,7 @@ def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]
 def _advice(first: Config, second: Config) -> str:
     one, other = flat(first), flat(second)
     names = sorted(name for name in one.keys() | other.keys() if name.startswith("data.") and name not in OF_TRAINING)
-    apart = [f"{n}={_value(one[n])} and {_value(other[n])}" for n in names if n in one and n in other
+    apart = [f"{n}={setting_text(one[n])} and {setting_text(other[n])}" for n in names if n in one and n in other
              and one[n] != other[n] and n != "data.kind"]  # fmt: skip
     settings = f"Their settings differ in {', '.join(apart)}. " if apart else ""
     return f"{settings}Train one of them with the data settings of the other (fewstep train --help), and compare those."
@@ -356,96 +343,3 @@ def _key(entry: _Entry, protocol: _Protocol, baselines: Sequence[str], threads: 
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "" for file in files]
     facts = [version("fewstep"), asdict(protocol), list(baselines), threads, *digests]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-
-def _judge(run: Run, label: str, protocol: _Protocol, baselines: Sequence[str], test_bar: TestBar) -> Judged:
-    """The row of a method, and those of the baselines on its inputs."""
-    source, learner, config = protocol.source(run), run.method.learner, run.config
-    executor = config.training.make_executor()
-
-    def scored(plain: bool) -> Any:
-        with test_bar(protocol.tasks) as progress:
-            return evaluate(
-                run.method, source, protocol.tasks, unadapted=False, baselines=plain, executor=executor,
-                statistics=config.testing.statistics, progress=progress,
-            )  # fmt: skip
-
-    unadapted, rivals = None, None
-    with run.at_test():
-        taken = tuple(stage.steps for stage in descents(learner))
-        began = time.perf_counter()
-        adapted = scored(False)
-        seconds = (time.perf_counter() - began) / protocol.tasks
-        # In two passes, so that the time is that of the method alone.
-        if taken:
-            with inner_steps(learner, 0):
-                rivals = scored(bool(baselines))
-            unadapted = rivals.scores[ADAPTED]
-        elif baselines:
-            rivals = scored(True)
-    row = Compared(
-        label=label,
-        scores=adapted.scores[ADAPTED],
-        unadapted=unadapted,
-        algorithm=type(config.method).__name__,
-        inputs="" if run.problem.regression else "features" if run.problem.of_features else "images",
-        inner_steps=taken,
-        statistics=adapted.protocol.get("batch statistics"),
-        transductive=adapted.transductive,
-        test_seconds=seconds,
-        **_training(run),
-    )
-    rows = []
-    for name, score in zip(baselines, (NEAREST_MEAN, RIDGE), strict=False):
-        assert rivals is not None
-        kind = name.partition("(")[2].rstrip(")")
-        rows.append(
-            Compared(label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind)
-        )
-    return Judged(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
-
-
-def _training(run: Run) -> dict[str, Any]:
-    """What the run's folder says of its training."""
-    config, best = run.config, read_state(run.folder / "best.safetensors")
-    last = run.folder / "last.safetensors"
-    state = read_state(last) if last.exists() else best
-    notes = []
-    if best.step != state.step:
-        notes.append(f"tested as of meta-step {best.step:,}, the best in validation")
-    if state.nonfinite:
-        notes.append(f"{state.nonfinite:,} non-finite meta-steps")
-    if changed := _changed(config):
-        notes.append(f"settings of its own, not the recipe's ({changed})")
-    facts = _json(run.folder / "environment.json")
-    trained_on = run.problem.protocol.get("training") or f"{getattr(config.data, 'shots', '?')}-shot"
-    return {
-        "trained_on": trained_on,
-        "steps": state.step,
-        "planned": config.training.steps,
-        "finished": state.finished,
-        "best_step": best.step,
-        "tasks_per_step": config.training.tasks,
-        "training_seconds": state.seconds,
-        "threads": facts.get("threads"),
-        "machine": facts.get("machine"),
-        "notes": tuple(notes),
-        "published": tuple(map(str, RECIPES[config.recipe].published)) if config.recipe in RECIPES else (),
-    }
-
-
-def _changed(config: Config) -> str:
-    """Settings in which a run differs from the recipe of its name, as that is in this version; briefly."""
-    if config.recipe not in RECIPES:
-        return ""
-    own, recipe = flat(config), flat(RECIPES[config.recipe]())
-    apart = [n for n in own if n not in WITHOUT_EFFECT and n != "seed" and n in recipe and own[n] != recipe[n]]
-    shown = [f"{name}={_value(own[name])}" for name in apart[:3]]
-    return ", ".join([*shown, *([f"and {len(apart) - 3} more"] if len(apart) > 3 else [])])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
