@@ -138,6 +138,13 @@ def test_inputs_of_an_embedding_may_be_integers() -> None:
     assert words.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 0.999999])
+def test_a_rate_of_dropout_that_drops_everything_is_refused(rate: float) -> None:
+    """Rates are rounded to 1/65536, and the last of these to 1."""
+    with pytest.raises(ValueError, match=r"dropout is the rate of dropping, in \[0, 1\)"):
+        leo(4, dropout=rate)
+
+
 def test_what_an_embedding_cannot_have_is_refused() -> None:
     body = nn.Linear(6, 6)
     with pytest.raises(ValueError, match="the embedding has parameters of the network"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.core import Differentiate
+from fewstep.core import Backprop, Clip, Differentiate
 from fewstep.data import Augmentation, Dataset
 from fewstep.place import Place
 from fewstep.recipes import RECIPES, Config, problems
@@ -118,3 +118,20 @@ def test_forecasts_are_judged_beside_autoregression_and_the_exact_answer(tmp_pat
         assert [*problem.baselines, *problem.yardsticks] == (
             ["exact forecast"] if data.seen == 1 else ["autoregression"]
         )
+
+
+def test_leo_on_images_has_features_of_length_one_and_inductive_training() -> None:
+    config = RECIPES["leo-joint-omniglot"]()
+    method = config.method.build(opened(config))
+    assert method.learner.embedding is not None
+    torch.testing.assert_close(method.learner.embedding(torch.rand(5, 1, 28, 28)).norm(dim=1), torch.ones(5))
+    assert isinstance(method.meta_gradient, Backprop)
+    assert method.meta_gradient.support_statistics
+
+
+@pytest.mark.parametrize("recipe", ["leo-oscillations", "maml-oscillations"])
+def test_inner_gradients_of_recurrences_are_shortened(recipe: str) -> None:
+    """Both by the same norm: one without would be another comparison."""
+    config = RECIPES[recipe]()
+    found = [m for m in config.method.build(opened(config)).learner.modules() if isinstance(m, Clip)]
+    assert [rule.norm for rule in found] == [1.0]
