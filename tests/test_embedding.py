@@ -1,5 +1,6 @@
 """An embedding in front of a learner: trained by the same meta-gradient, never adapted, passed once."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -136,6 +137,17 @@ def test_inputs_of_an_embedding_may_be_integers() -> None:
     method.objective(tasks, noise, Loop()).objective.backward()
     assert words.weight.grad is not None
     assert words.weight.grad.abs().max() > 0
+
+
+def test_asking_an_embedding_for_its_shape_leaves_no_trace() -> None:
+    """A user's own module may have statistics that run, and draw from the global generator."""
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).double()
+    method, before, state = leo(4, **LEO).on(own), copy.deepcopy(own.state_dict()), torch.get_rng_state()
+    method.learner.sites(classification_tasks(6))
+    torch.testing.assert_close(own.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert own.training
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 0.999999])
