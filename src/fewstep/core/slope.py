@@ -14,12 +14,42 @@ Slope: TypeAlias = Callable[[Callable[[Params], Tensor], Params], tuple[Params, 
 
 def exact(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tensor]:
     """The gradient and the loss, both differentiable: the meta-gradient sees how the step depends on its start."""
-    gradient, at = grad_and_value(loss)(value)
+    differentiate = grad_and_value(loss) if _transformed() else _by_tape(loss)
+    gradient, at = differentiate(value)
     return gradient, at
 
 
 def stopped(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tensor]:
     """The gradient and the loss as constants: second derivatives are dropped, and never computed."""
     with torch.no_grad():
-        gradient, at = grad_and_value(loss)({name: tensor.detach() for name, tensor in value.items()})
+        gradient, at = exact(loss, {name: tensor.detach() for name, tensor in value.items()})
     return {name: tensor.detach() for name, tensor in gradient.items()}, at.detach()
+
+
+def _transformed() -> bool:
+    """Whether the caller is inside of a function transform or of compiled code, where only transforms differentiate.
+
+    Torch has no public name for the question; without the private one, transforms are right everywhere.
+    """
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return True
+    active: Callable[[], bool] | None = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is None or active()
+
+
+def _by_tape(loss: Callable[[Params], Tensor]) -> Callable[[Params], tuple[Params, Tensor]]:
+    """What ``grad_and_value`` does, by ``torch.autograd.grad``: fewer layers, and no graph where nobody needs it."""
+
+    def differentiate(value: Params) -> tuple[Params, Tensor]:
+        wanted = torch.is_grad_enabled()  # a transform records the gradient in any case
+        with torch.enable_grad():
+            # A name of its own for each tensor: one that the loss also reads elsewhere is a constant there.
+            own = {
+                name: tensor.view_as(tensor) if wanted and tensor.requires_grad else tensor.detach().requires_grad_()
+                for name, tensor in value.items()
+            }
+            at = loss(own)
+            gradients = torch.autograd.grad(at, list(own.values()), create_graph=wanted, materialize_grads=True)
+        return dict(zip(own, gradients, strict=True)), at if wanted else at.detach()
+
+    return differentiate
