@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Function = Callable[..., Any]
 
@@ -20,6 +20,22 @@ Executor: TypeAlias = Callable[[Function], Function]
 Arguments and results are pytrees of tensors; None passes through. An executor may have a ``chunk``: how many tasks it
 runs at a time, all of them when it is None.
 """
+
+
+def of_tensors(function: Function, trees: tuple[Any, ...]) -> tuple[Function, list[torch.Tensor]]:
+    """``function`` of the tensors in its arguments alone, with all else as it is in ``trees``; and these tensors.
+
+    None, which stands for absent noise, cannot be mapped; nor does autograd see tensors inside of trees.
+    """
+    leaves, form = tree_flatten(trees)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    others = [None if isinstance(leaf, torch.Tensor) else (leaf,) for leaf in leaves]  # so that no tensor is kept
+
+    def call(*given: torch.Tensor) -> Any:
+        feed = iter(given)
+        return function(*tree_unflatten([next(feed) if other is None else other[0] for other in others], form))
+
+    return call, tensors
 
 
 def direct(function: Function) -> Function:
@@ -37,15 +53,7 @@ class Vmap:
         """Map ``function`` over tasks."""
 
         def mapped(*trees: Any) -> Any:
-            # vmap refuses None, which stands for absent noise: only the tensors of the arguments are mapped.
-            leaves, form = tree_flatten(trees)
-            tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-            def call(*slices: torch.Tensor) -> Any:
-                feed = iter(slices)
-                filled = [next(feed) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-                return function(*tree_unflatten(filled, form))
-
+            call, tensors = of_tensors(function, trees)
             return torch.func.vmap(call, chunk_size=self.chunk)(*tensors)
 
         return mapped
@@ -61,11 +69,9 @@ class Loop:
         """Map ``function`` over tasks."""
 
         def mapped(*trees: Any) -> Any:
-            leaves = [leaf for leaf in tree_flatten(trees)[0] if isinstance(leaf, torch.Tensor)]
-            results = []
-            for i in range(len(leaves[0])):
-                task = tree_map(lambda leaf, i=i: leaf[i] if isinstance(leaf, torch.Tensor) else leaf, trees)
-                results.append(tree_flatten(function(*task)))
+            call, tensors = of_tensors(function, trees)
+            tasks = zip(*(tensor.unbind() for tensor in tensors), strict=True)
+            results = [tree_flatten(call(*task)) for task in tasks]
             columns = zip(*(result for result, _ in results), strict=True)
             return tree_unflatten([torch.stack(column) for column in columns], results[0][1])
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.core.executors import Executor, Vmap
+from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Reduction
 from fewstep.core.noise import Draws, Noise, copied, fill, sample
@@ -105,7 +105,7 @@ class Method:
             noise: from :meth:`noise`; None to evaluate without sampling, dropout and task penalties.
             executor: how tasks are run; :class:`Vmap` when omitted.
             granularity: map whole tasks, or every inner step on its own. The numbers are the same. When omitted, whole
-                tasks, unless the learner recomputes its steps.
+                tasks, unless the learner recomputes its steps: that is impossible inside of ``vmap``.
 
         Returns:
             The scalar objective, and metrics with a task axis (regularisers: scalars).
@@ -126,7 +126,8 @@ class Method:
         """As :meth:`objective`, without the regularisers, and with a task axis on the objective too."""
         executor = executor or Vmap()
         estimates: Estimate
-        if (granularity or ("step" if self.learner.recompute else "task")) == "task":
+        apart = self.learner.recompute and not isinstance(executor, Loop)
+        if (granularity or ("step" if apart else "task")) == "task":
             estimates = executor(partial(self.meta_gradient, self.learner))(tasks, noise)
         else:
             estimates = self.meta_gradient(self.learner, tasks, noise, executor)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from fewstep.core.executors import Executor, Function
+from fewstep.core.executors import Executor, Function, of_tensors
 
 
 def recomputed(each: Executor, parameters: Sequence[nn.Parameter], function: Function) -> Function:
@@ -15,30 +15,23 @@ def recomputed(each: Executor, parameters: Sequence[nn.Parameter], function: Fun
 
     ``torch.utils.checkpoint`` works neither around nor inside function transforms. Here the transforms are inside the
     function that is run twice, and autograd sees one operation. So this wraps a mapped step, and cannot itself be
-    mapped: tasks have to be mapped step by step.
+    transformed: ``vmap`` has to map tasks step by step. A loop over whole tasks is no transform.
 
     Args:
         each: the executor.
         parameters: the meta-parameters that ``function`` reads beside its arguments.
         function: of one task; its arguments and results are pytrees of tensors.
     """
-    mapped = each(function)
 
     def run(*trees: Any) -> Any:
-        leaves, form = tree_flatten(trees)
-        where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        forms: list[TreeSpec] = []
+        call, tensors = of_tensors(function, trees)
+        mapped, forms = each(call), list[TreeSpec]()
 
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-            filled = list(leaves)
-            for i, tensor in zip(where, tensors, strict=True):
-                filled[i] = tensor
-            results, result_form = tree_flatten(mapped(*tree_unflatten(filled, form)))
-            forms.append(result_form)
+            results, form = tree_flatten(mapped(*tensors))
+            forms.append(form)
             return tuple(results)
 
-        tensors = [leaves[i] for i in where]
-        leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]  # autograd alone keeps the tensors
         results = _Twice.apply(flat, len(tensors), *tensors, *parameters)
         return tree_unflatten(results, forms[0])
 
