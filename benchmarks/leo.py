@@ -49,7 +49,7 @@ def step(tasks: int, ways: int, shots: int, rounds: int = 15, loop: bool = True)
         outer, meta_gradient, sites = Outer(of), loops.leo(of), of.learner.sites(batch)
 
         def work() -> list[Tensor]:
-            noise = fill(sites, of.learner.draws(batch, generator(0, 0, "noise", DEVICE)))
+            noise = fill(sites, of.learner.draws(batch, generator(0, 0, "noise", DEVICE))[:])
             found = meta_gradient(batch, noise)
             return list(outer(found[0].sum(), found))
 

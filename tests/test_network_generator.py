@@ -385,7 +385,7 @@ def test_other_methods_draw_what_their_learners_draw() -> None:
     method, tasks = maml(mlp((1, 5, 1)), rate=0.1), regression_tasks()
     assert method.sites(tasks) == method.learner.sites(tasks)
     for of in (built(), built(meta_gradient=Mixture(1, noise=1.0))):
-        own, plain = (m.draws(tasks, generator(0, 0, "noise")).normal for m in (of, of.learner))
+        own, plain = (m.draws(tasks, generator(0, 0, "noise"))[:].normal for m in (of, of.learner))
         assert torch.equal(own, plain)
 
 

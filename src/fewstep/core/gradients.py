@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from fewstep.core.executors import Executor, Vmap
 from fewstep.core.method import Method
-from fewstep.core.noise import Draws, fill
+from fewstep.core.noise import Drawn, Draws, fill
 from fewstep.core.types import Estimate, Task
 
 
@@ -53,25 +53,26 @@ class Differentiate:
         parameters = list(self.method.learner.parameters())
         count = len(tasks.support.weight)
         size = min(getattr(self.executor, "chunk", None) or count, count)
-        total: MetaStep | None = None
-        for first in range(0, count, size):
-            part: Any = (tasks, draws)
-            if size < count:
-                part = tree_map(lambda tensor, at=first: tensor[at : at + size], part)
-            objective, metrics = self._objective(*part, count, first == 0)
+
+        def step(first: int) -> MetaStep:
+            group = slice(first, first + size)
+            some: Any = tasks if size == count else tree_map(lambda tensor: tensor[group], tasks)
+            drawn = None if draws is None else draws[group]
+            objective, metrics = self._objective(some, drawn, count, first == 0)
             gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
-            if total is None:
-                total = MetaStep(objective.detach(), gradients, metrics)
-                continue
-            torch._foreach_add_(total.gradients, gradients)
-            sums = {name: total.metrics[name] + metrics.get(name, 0) for name in total.metrics}
-            total = MetaStep(total.objective + objective.detach(), total.gradients, sums)
-        assert total is not None, "a batch has at least one task"
+            return MetaStep(objective.detach(), gradients, metrics)
+
+        total = step(0)
+        for first in range(size, count, size):
+            more = step(first)
+            torch._foreach_add_(total.gradients, more.gradients)
+            sums = {name: total.metrics[name] + more.metrics.get(name, 0) for name in total.metrics}
+            total = MetaStep(total.objective + more.objective, total.gradients, sums)
         return total
 
-    def _of_group(self, tasks: Task, draws: Draws | None, count: int, regularised: bool) -> Estimate:
+    def _of_group(self, tasks: Task, drawn: Drawn | None, count: int, regularised: bool) -> Estimate:
         """What a group adds to the objective and to the metrics' means over ``count`` tasks."""
-        noise = None if draws is None else fill(self.method.sites(tasks), draws)
+        noise = None if drawn is None else fill(self.method.sites(tasks), drawn)
         estimates = self.method.estimate(tasks, noise, self.executor)
         objective = estimates.objective.sum() / (count if self.method.task_reduction == "mean" else 1)
         metrics = {name: values.sum() / count for name, values in estimates.metrics.items()}

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
 from fewstep.core.mini_batches import shuffle_site
-from fewstep.core.noise import Draws, Mask, Noise, dropout, fill, sample
+from fewstep.core.noise import Draws, Mask, Noise, dropout, fill
 from fewstep.core.protocols import Start
 from fewstep.core.recompute import recomputed
 from fewstep.core.row_weights import batch_statistics, row_weights, running
@@ -134,12 +134,12 @@ class Learner(nn.Module):
         }
 
     def draws(self, tasks: Task, source: torch.Generator) -> Draws:
-        """All the randomness of a batch of tasks, in the dtype of its weights; ``fill`` makes noise of it."""
-        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
+        """All the randomness of a batch of tasks, in the dtype of its weights; ``fill`` makes noise of a part of it."""
+        return Draws(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
 
     def noise(self, tasks: Task, source: torch.Generator) -> Noise:
         """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""
-        return fill(self.sites(tasks), self.draws(tasks, source))
+        return fill(self.sites(tasks), self.draws(tasks, source)[:])
 
     def _masks(self, batch: Batch, rows: int | None = None) -> dict[str, Mask]:
         """A mask for each input of ``batch``, or of a mini-batch of so many ``rows``."""

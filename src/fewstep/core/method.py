@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Reduction
-from fewstep.core.noise import Draws, Noise, copied, fill, sample
+from fewstep.core.noise import Draws, Noise, copied, fill
 from fewstep.core.protocols import MetaGradient
 from fewstep.core.regularisers import Regulariser
 from fewstep.core.stages import Decode, Descend
@@ -82,14 +82,14 @@ class Method:
 
     def draws(self, tasks: Task, source: torch.Generator) -> Draws:
         """All the randomness of a meta-step, in the dtype of the weights; :class:`Differentiate` makes noise of it."""
-        return sample(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
+        return Draws(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
 
     def noise(self, tasks: Task, source: torch.Generator) -> Noise:
         """The noise that :meth:`objective` reads: for each site a tensor with a leading task axis.
 
         The learner's own noise (``learner.noise``) is that of a single adaptation, as :meth:`adapt` reads it.
         """
-        return fill(self.sites(tasks), self.draws(tasks, source))
+        return fill(self.sites(tasks), self.draws(tasks, source)[:])
 
     def objective(
         self,

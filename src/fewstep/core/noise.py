@@ -1,8 +1,8 @@
 """Every random draw of an adaptation, made once per (seed, step) outside the task map.
 
 Draws inside ``vmap``, its chunks, a loop and compiled code differ from one another. So a learner declares its random
-*sites* (one entry per site and inner step), :func:`sample` draws for a whole batch of tasks, :func:`fill` gives the
-draws the shapes of the sites, and the per-task functions only read. ``None`` in place of noise means evaluation: means
+*sites* (one entry per site and inner step), :class:`Draws` draws for a batch of tasks, :func:`fill` gives what was
+drawn the shapes of the sites, and the per-task functions only read. ``None`` in place of noise means evaluation: means
 instead of samples, no dropout.
 """
 
@@ -50,8 +50,8 @@ PIECE = 2**18
 """Numbers of 32 or 64 bits that come from one stream on a CPU, at most: up to a millisecond of work for a thread."""
 
 
-class Draws(NamedTuple):
-    """The randomness of a batch of tasks, before it is given the shapes of its sites.
+class Drawn(NamedTuple):
+    """The randomness of some tasks, before it is given the shapes of its sites.
 
     Two tensors, however many sites there are: few calls of the generator, and few inputs of a compiled function.
 
@@ -64,8 +64,24 @@ class Draws(NamedTuple):
     kept: UInt8[Tensor, "tasks elements"]
 
 
-def sample(sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype = torch.float32) -> Draws:
-    """Draw all that a nest of sites needs, for ``tasks`` tasks.
+@dataclass(frozen=True)
+class _Piece:
+    """A rectangle of a table that one stream fills."""
+
+    table: int
+    rows: slice
+    columns: slice
+    fill: Callable[[Tensor, torch.Generator], None]
+
+
+class Draws:
+    """All that a nest of sites needs for a batch of tasks, made when it is asked for: ``draws[a:b]`` for tasks a to b.
+
+    How the batch is cut changes nothing. Cut in order, nothing is made twice: what a stream gives to the tasks from b
+    on is kept until these are asked for. So one task after another takes the memory of one, and a little more.
+
+    On a CPU every piece has a stream of its own: threads fill them in any order, and their number changes nothing.
+    Other devices draw everything at once, from one stream.
 
     Args:
         sites: dicts and lists whose leaves are :class:`Normal` or :class:`Mask`.
@@ -73,46 +89,101 @@ def sample(sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype =
         source: the random stream; its device is where the draws are made.
         dtype: floating-point type of the normal numbers.
     """
-    normals = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Normal))
-    masks = [site for site in _leaves(sites) if isinstance(site, Mask)]
-    normal = torch.empty((tasks, normals), dtype=dtype, device=source.device)
-    kept = torch.empty((tasks, sum(prod(site.shape) for site in masks)), dtype=torch.bool, device=source.device)
-    size = PIECE if source.device.type == "cpu" else max(1, normal.numel(), kept.numel())
-    jobs: list[_Job] = [partial(_draw_normals, piece) for piece in normal.view(-1).split(size) if len(piece)]
-    first = 0
-    for rate, alike in groupby(masks, key=lambda site: site.rate):  # in practice one rate
-        last = first + sum(prod(site.shape) for site in alike)
-        for columns in kept[:, first:last].split(4 * size, 1):  # an element takes a quarter of a number
-            rows = max(1, 4 * size // max(1, columns.shape[1]))
-            jobs += [partial(_draw_mask, piece, rate) for piece in columns.split(rows)]
-        first = last
-    _run(jobs, source)
-    return Draws(normal, kept.view(torch.uint8))
+
+    def __init__(self, sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype = torch.float32) -> None:
+        normals = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Normal))
+        masks = [site for site in _leaves(sites) if isinstance(site, Mask)]
+        self._tasks, self._normals, self._masked = tasks, normals, sum(prod(site.shape) for site in masks)
+        self._dtype, self._device = dtype, source.device
+        on_cpu = source.device.type == "cpu"
+        pieces = list(self._pieces(masks, PIECE if on_cpu else max(1, tasks * max(normals, self._masked))))
+        self._open: dict[int, Tensor] = {}  # pieces that go on beyond the tasks asked for last
+        self._whole: Drawn | None = None
+        if on_cpu:
+            # Normals before masks, so that they are the same with masks and without.
+            seeds = torch.empty(len(pieces), dtype=torch.int64, device="cpu").random_(generator=source)
+            self._streams = list(zip(pieces, seeds.tolist(), strict=True))
+        else:
+            tables = self._tables(tasks)
+            for piece in pieces:
+                piece.fill(tables[piece.table][piece.rows, piece.columns], source)
+            self._whole = self._drawn(tables, tasks)
+
+    def __getitem__(self, tasks: slice) -> Drawn:
+        """The randomness of consecutive tasks."""
+        first, last, _ = tasks.indices(self._tasks)
+        if self._whole is not None:
+            return Drawn(*(tensor[first:last] for tensor in self._whole))
+        tables = self._tables(last - first)
+        jobs: list[_Job] = []
+        parts: list[tuple[Tensor, Tensor]] = []
+        still_open: dict[int, Tensor] = {}
+        for i, (piece, seed) in enumerate(self._streams):
+            scale = self._normals if piece.table == 0 else 1
+            start, stop = first * scale, last * scale
+            begin, end = max(piece.rows.start, start), min(piece.rows.stop, stop)
+            if begin >= end:
+                continue
+            target = tables[piece.table][begin - start : end - start, piece.columns]
+            if (begin, end) == (piece.rows.start, piece.rows.stop):
+                jobs.append((piece, target, seed))
+                continue
+            if i in self._open:
+                whole = self._open[i]
+            else:
+                shape = (piece.rows.stop - piece.rows.start, piece.columns.stop - piece.columns.start)
+                whole = torch.empty(shape, dtype=target.dtype)
+                jobs.append((piece, whole, seed))
+            parts.append((target, whole[begin - piece.rows.start : end - piece.rows.start]))
+            if end < piece.rows.stop:
+                still_open[i] = whole
+        _run(jobs)
+        for target, part in parts:
+            target.copy_(part)
+        self._open = still_open
+        return self._drawn(tables, last - first)
+
+    def _pieces(self, masks: Sequence[Mask], size: int) -> Iterator[_Piece]:
+        """Of at most ``size`` numbers of 32 or 64 bits; an element of a mask takes a quarter of one."""
+        numbers = self._tasks * self._normals
+        for row in range(0, numbers, size):
+            yield _Piece(0, slice(row, min(row + size, numbers)), slice(0, 1), _draw_normals)
+        first = 0
+        for rate, alike in groupby(masks, key=lambda site: site.rate):  # in practice one rate
+            last = first + sum(prod(site.shape) for site in alike)
+            for column in range(first, last, 4 * size):
+                columns = slice(column, min(column + 4 * size, last))
+                rows = max(1, 4 * size // (columns.stop - column))
+                for row in range(0, self._tasks, rows):
+                    yield _Piece(1, slice(row, min(row + rows, self._tasks)), columns, partial(_draw_mask, rate))
+            first = last
+
+    def _tables(self, tasks: int) -> tuple[Tensor, Tensor]:
+        """Room for the normal numbers of so many tasks, a row each, and for their masks, a row a task."""
+        normal = torch.empty((tasks * self._normals, 1), dtype=self._dtype, device=self._device)
+        return normal, torch.empty((tasks, self._masked), dtype=torch.bool, device=self._device)
+
+    def _drawn(self, tables: tuple[Tensor, Tensor], tasks: int) -> Drawn:
+        return Drawn(tables[0].view(tasks, self._normals), tables[1].view(torch.uint8))
 
 
-_Job: TypeAlias = Callable[[torch.Generator], None]
+_Job: TypeAlias = tuple[_Piece, Tensor, int]
+"""A piece, where it goes, and the seed of its stream."""
 
 
-def _run(jobs: Sequence[_Job], source: torch.Generator) -> None:
-    """On a CPU every job has a stream of its own: threads run them in any order, and their number changes nothing.
-
-    Nor does a job change those before it: normals are the same with masks and without.
-    """
-    if source.device.type != "cpu":
-        for job in jobs:
-            job(source)
-        return
-    seeds = torch.empty(len(jobs), dtype=torch.int64, device=source.device).random_(generator=source).tolist()
-    left = iter(list(zip(jobs, seeds, strict=True)))
+def _run(jobs: Sequence[_Job]) -> None:
+    left = iter(jobs)
     inference = torch.is_inference_mode_enabled()  # which a thread does not inherit
 
     def run_some() -> None:
         with torch.inference_mode(inference):
-            for job, seed in left:
-                job(torch.Generator("cpu").manual_seed(seed))
+            for piece, target, seed in left:
+                piece.fill(target, torch.Generator("cpu").manual_seed(seed))
 
     helpers = max(0, min(torch.get_num_threads(), len(jobs) // 2) - 1)
-    with ThreadPoolExecutor(max(1, helpers)) as pool:  # its threads start when they get work
+    if not helpers:
+        return run_some()
+    with ThreadPoolExecutor(helpers) as pool:  # its threads start when they get work
         helping = [pool.submit(run_some) for _ in range(helpers)]
         run_some()
         for helper in helping:
@@ -123,7 +194,7 @@ def _draw_normals(out: Tensor, source: torch.Generator) -> None:
     out.normal_(generator=source)  # on a CPU in half of numpy's time
 
 
-def _draw_mask(out: Tensor, rate: float, source: torch.Generator) -> None:
+def _draw_mask(rate: float, out: Tensor, source: torch.Generator) -> None:
     """True with probability 1 − rate, from sixteen random bits an element: several times cheaper than a float each."""
     least, words = _dropped(rate) - 32768, -(-out.numel() // 4)
     if out.device.type == "cpu":
@@ -141,13 +212,13 @@ def _dropped(rate: float) -> int:
     return round(rate * 65536)
 
 
-def fill(sites: Any, draws: Draws) -> Noise:
-    """Give draws the shapes of their sites: a nest of views ``[tasks, *shape]``."""
+def fill(sites: Any, drawn: Drawn) -> Noise:
+    """Give what was drawn the shapes of its sites: a nest of views ``[tasks, *shape]``."""
     taken = {"normal": 0, "kept": 0}
 
     def take(site: Normal | Mask) -> Tensor:
         kind = "normal" if isinstance(site, Normal) else "kept"
-        flat: Tensor = getattr(draws, kind)
+        flat: Tensor = getattr(drawn, kind)
         first, taken[kind] = taken[kind], taken[kind] + prod(site.shape)
         return flat[:, first : taken[kind]].view(len(flat), *site.shape)
 
