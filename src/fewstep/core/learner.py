@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,10 +24,9 @@ from fewstep.core.stages import Decode, Descend, Stage, SupportLoss, Visit
 from fewstep.core.types import Batch, Params, Penalties, Point, Task
 
 
-@dataclass(frozen=True)
 class _InnerLoss(SupportLoss):
-    learner: Learner
-    decoded: bool
+    def __init__(self, learner: Learner, decoded: bool) -> None:
+        self.learner, self.decoded = learner, decoded
 
     def __call__(self, value: Params, context: Params, support: Batch, noise: Noise) -> Tensor:
         point = Point(value, context)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
@@ -158,7 +159,9 @@ class Method:
                 weights that the inner steps began with, as they pass by in Meta-LSTM's meta-testing.
         """
         # The exact slope costs nothing here: under no_grad nothing is recorded outside the inner loop's own gradient.
-        with torch.no_grad():
+        # Which inference mode would take for zero, and tensors made in it cannot be differentiated.
+        with torch.inference_mode(False), torch.no_grad():
+            support, noise = tree_map(_differentiable, (support, noise))
             point: Point = (executor or Vmap())(partial(self._adapt, running))(support, noise)
         return point
 
@@ -197,6 +200,11 @@ def unused_rules(learner: Learner) -> set[str]:
         for parameter in stage.rule.at(step).parameters()
     }
     return {name for name, p in learner.named_parameters() if name.startswith("stages.") and id(p) not in used}
+
+
+def _differentiable(leaf: Any) -> Any:
+    """A copy of what was made in inference mode, which cannot be differentiated."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _listed(names: set[str], most: int = 6) -> str:

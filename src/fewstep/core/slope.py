@@ -13,7 +13,15 @@ Slope: TypeAlias = Callable[[Callable[[Params], Tensor], Params], tuple[Params, 
 
 
 def exact(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tensor]:
-    """The gradient and the loss, both differentiable: the meta-gradient sees how the step depends on its start."""
+    """The gradient and the loss, both differentiable: the meta-gradient sees how the step depends on its start.
+
+    Raises:
+        RuntimeError: in inference mode, where torch 2.11 silently takes every gradient for zero.
+    """
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "An inner step differentiates its loss, which torch.inference_mode does not allow; use torch.no_grad()."
+        )
     differentiate = grad_and_value(loss) if _transformed() else _by_tape(loss)
     gradient, at = differentiate(value)
     return gradient, at
@@ -31,7 +39,7 @@ def _transformed() -> bool:
 
     Torch has no public name for the question; without the private one, transforms are right everywhere.
     """
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+    if torch.compiler.is_compiling():
         return True
     active: Callable[[], bool] | None = getattr(torch._C, "_are_functorch_transforms_active", None)
     return active is None or active()
