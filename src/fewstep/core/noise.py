@@ -35,7 +35,8 @@ class Mask:
     rate: float
 
 
-Sites: TypeAlias = Mapping[str, Normal | Mask]
+Site: TypeAlias = Normal | Mask
+Sites: TypeAlias = Mapping[str, Site]
 Noise: TypeAlias = Any
 """A nest of dicts and lists of tensors in the shape of the sites that it fills, or None (evaluation)."""
 
@@ -91,8 +92,9 @@ class Draws:
     """
 
     def __init__(self, sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype = torch.float32) -> None:
-        normals = sum(prod(site.shape) for site in _leaves(sites) if isinstance(site, Normal))
-        masks = [site for site in _leaves(sites) if isinstance(site, Mask)]
+        leaves = list(_leaves(sites))
+        normals = sum(prod(site.shape) for site in leaves if isinstance(site, Normal))
+        masks = [site for site in leaves if isinstance(site, Mask)]
         self._tasks, self._normals, self._masked = tasks, normals, sum(prod(site.shape) for site in masks)
         self._dtype, self._device = dtype, source.device
         on_cpu = source.device.type == "cpu"
@@ -216,7 +218,7 @@ def fill(sites: Any, drawn: Drawn) -> Noise:
     """Give what was drawn the shapes of its sites: a nest of views ``[tasks, *shape]``."""
     taken = {"normal": 0, "kept": 0}
 
-    def take(site: Normal | Mask) -> Tensor:
+    def take(site: Site) -> Tensor:
         kind = "normal" if isinstance(site, Normal) else "kept"
         flat: Tensor = getattr(drawn, kind)
         first, taken[kind] = taken[kind], taken[kind] + prod(site.shape)
@@ -239,20 +241,17 @@ def dropout(x: Float[Tensor, "*shape"], kept: UInt8[Tensor, "*shape"], rate: flo
     return x * (kept.to(x.dtype) * (65536 / (65536 - _dropped(rate))))
 
 
-def _map(function: Callable[[Normal | Mask], Any], sites: Any) -> Any:
-    match sites:
-        case Normal() | Mask():
-            return function(sites)
-        case Mapping():
-            return {name: _map(function, site) for name, site in sites.items()}
-        case _:
-            return [_map(function, site) for site in sites]
+def _map(function: Callable[[Site], Any], sites: Any) -> Any:
+    if isinstance(sites, (Normal, Mask)):  # not a union or a match: torch 2.9 traces neither
+        return function(sites)
+    if isinstance(sites, Mapping):
+        return {name: _map(function, site) for name, site in sites.items()}
+    return [_map(function, site) for site in sites]
 
 
-def _leaves(sites: Any) -> Iterator[Normal | Mask]:
-    match sites:
-        case Normal() | Mask():
-            yield sites
-        case _:
-            for site in sites.values() if isinstance(sites, Mapping) else sites:
-                yield from _leaves(site)
+def _leaves(sites: Any) -> Iterator[Site]:
+    if isinstance(sites, (Normal, Mask)):
+        yield sites
+        return
+    for site in sites.values() if isinstance(sites, Mapping) else sites:
+        yield from _leaves(site)
