@@ -104,6 +104,31 @@ def test_few_queries_at_a_time_change_nothing(
     assert few.protocol == undeferred.protocol == whole.protocol
 
 
+@pytest.mark.parametrize("shots", [1, 3])
+def test_a_head_on_all_remaining_rows_is_judged_class_by_class(shots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = torch.Generator().manual_seed(0)
+    labels = torch.arange(80) % 7 % 5  # in no order, and of unequal sizes: padding too
+    rows = torch.nn.functional.one_hot(labels, 6) + torch.randn(80, 6, dtype=torch.float64, generator=source)
+    dataset = Dataset.from_labels(rows, labels.numpy())
+    episodes = EpisodeSampler(dataset, ways=3, shots=shots, queries=None, tasks=4, seed=0, dtype=torch.float64)
+    torch.manual_seed(0)
+    method = leo(6, latents=4)
+    method.learner.double()
+    plain = SimpleNamespace(ways=3, tasks=4, batch=episodes.batch)
+    expected = evaluate(method, plain, 10, baselines=False)
+    fetched: list[int] = []
+    gather = Dataset.gather
+    monkeypatch.setattr(Dataset, "gather", lambda self, p, **how: (fetched.append(p.size), gather(self, p, **how))[1])
+    for batch, rows_at_most in ((None, 3 * (12 * shots + 80)), (1, None)):
+        fetched.clear()
+        found = evaluate(method, episodes, 10, baselines=False, batch=batch)
+        for name, values in expected.scores.items():
+            np.testing.assert_allclose(found.scores[name], values, rtol=0, atol=1e-15)
+        assert found.protocol == expected.protocol
+        assert rows_at_most is None or sum(fetched) <= rows_at_most
+    assert len(set(found.scores["adapted"])) > 3, "scores of tasks differ"
+
+
 def test_predictions_that_are_views_of_the_queries_survive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries come a few at a time into the same memory, so the first must have been copied."""
 

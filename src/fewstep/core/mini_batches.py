@@ -35,7 +35,7 @@ def mini_batches(support: Batch, steps: int, size: int, keys: Float[Tensor, "pas
         fixed = np.random.default_rng(0).standard_normal((rows, steps * size))
         keys = torch.from_numpy(fixed).to(support.x).T
     order = torch.where(support.weight > 0, keys, torch.inf).argsort(1)  # padding comes last in every pass
-    real = support.weight.count_nonzero().clamp(min=1)
+    real = (support.weight > 0).sum().clamp(min=1)
     place = torch.arange(steps * size, device=real.device)
     index = order[(place // real) % len(order), place % real]
     x, y, weight = (tensor[index].unflatten(0, (steps, size)) for tensor in support)

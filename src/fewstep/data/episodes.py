@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.core.types import Batch, Task
 from fewstep.data import draws
 from fewstep.data.dataset import Dataset
-from fewstep.data.source import Deferred
+from fewstep.data.source import Deferred, Pools
 
 
 @final
@@ -91,6 +91,19 @@ def deferred(
     tasks, ways, shots = indices.support.shape
     ones = torch.ones(tasks, ways * shots, dtype=dtype, device=device)
     return Deferred(_fetch(dataset, indices.support, ones), ways * indices.query.shape[2], query)
+
+
+def _pools(dataset: Dataset, indices: TaskIndices, dtype: torch.dtype, device: torch.device | str) -> Pools:
+    """Queries that are all that is left of their classes."""
+
+    def rows(of: int) -> Tensor:
+        return dataset.gather(np.arange(dataset.offsets[of], dataset.offsets[of + 1]), dtype=dtype, device=device)
+
+    _, ways, queries = indices.query.shape
+    places = indices.query - dataset.offsets[indices.classes][..., None]
+    y = _one_hot(ways, queries, dtype, torch.device(device)).expand(len(indices), -1, -1)
+    weight = torch.tensor(indices.query_weight, dtype=dtype, device=device).flatten(1)
+    return Pools(indices.classes, places, rows, y, weight)
 
 
 def _fetch(
@@ -208,7 +221,11 @@ class EpisodeSampler:
         Raises:
             ValueError: if the step is negative.
         """
-        return deferred(self.dataset, self.indices(step), dtype=self.dtype, device=self.device)
+        indices = self.indices(step)
+        given = deferred(self.dataset, indices, dtype=self.dtype, device=self.device)
+        if self.queries is None:
+            given = given._replace(pools=_pools(self.dataset, indices, self.dtype, self.device))
+        return given
 
     def indices(self, step: int) -> TaskIndices:
         """Which examples make up the tasks of a step; see :class:`TaskIndices`.

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
 from fewstep.core.types import Batch, Task
 
 
@@ -32,6 +36,31 @@ class TaskSource(Protocol):
         """
 
 
+class Pools(NamedTuple):
+    """The queries of some tasks, by the classes that they are taken from: all remaining rows of each class.
+
+    Tasks have classes in common. What is linear in the rows can be computed for a class as a whole, and for all of its
+    tasks at once, in a fraction of the time that fetching the queries of every task takes.
+
+    Attributes:
+        classes: the class of each of a task's ways; no task has one twice.
+        places: of each query among the rows of its class.
+        rows: all rows of a class.
+        y: labels of the queries, one-hot, in class-major order.
+        weight: of the queries; 0 for padding.
+    """
+
+    classes: Int[np.ndarray, "tasks ways"]
+    places: Int[np.ndarray, "tasks ways queries"]
+    rows: Callable[[int], Float[Tensor, "rows *features"]]
+    y: Float[Tensor, "tasks rows ways"]
+    weight: Float[Tensor, "tasks rows"]
+
+    def part(self, tasks: slice) -> "Pools":
+        """Some of the tasks."""
+        return Pools(self.classes[tasks], self.places[tasks], self.rows, self.y[tasks], self.weight[tasks])
+
+
 class Deferred(NamedTuple):
     """The tasks of a step whose queries have not been fetched.
 
@@ -40,11 +69,13 @@ class Deferred(NamedTuple):
         rows: query rows of a task, padding included.
         query: fetches the queries of some tasks. Their ``x`` may be overwritten by the next call: fresh memory for
             gigabytes of rows costs more than the rows.
+        pools: the same queries by class, where they are all that is left of their classes.
     """
 
     support: Batch
     rows: int
     query: Callable[[slice], Batch]
+    pools: Pools | None = None
 
 
 @runtime_checkable

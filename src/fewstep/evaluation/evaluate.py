@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
 from fewstep.core.heads import GeneratedHead
-from fewstep.data.source import Deferred, TaskSource, deferred
+from fewstep.data.source import Deferred, Pools, TaskSource, deferred
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
 from fewstep.evaluation.modes import batch_normalised, descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, interval, paired
@@ -205,19 +205,23 @@ def evaluate(
         for part in _parts(source, tasks, batch):
             # Supports are small and adapt all at once; queries may be huge, and come a few tasks at a time.
             points = [_adapted(method, number, statistics, each, part.support) for number in numbers.values()]
-            predictions: dict[str, list[Tensor]] = {name: [] for name in scores}
-            truth: list[tuple[Tensor, Tensor]] = []
-            for some in _pieces(part):
-                task = Task(_take(part.support, some), part.query(some))
-                found = _predicted(method, [_take(point, some) for point in points], task, statistics, each)
-                found += [predict(*task) for predict in baselines.values()]
-                for pieces, prediction in zip(predictions.values(), found, strict=True):
-                    # Copied, for a prediction may be a view of the queries, whose memory is used again.
-                    pieces.append(prediction.clone())
-                truth.append((task.query.y, task.query.weight))
-            y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
-            for name, pieces in predictions.items():
-                scores[name].append(_score(method, torch.cat(pieces), y, weight, classifies))
+            if part.pools is not None and not baselines and _linear(method):
+                found, y, weight = _predicted_by_class(method, points, part.pools), part.pools.y, part.pools.weight
+            else:
+                predictions: list[list[Tensor]] = [[] for _ in scores]
+                truth: list[tuple[Tensor, Tensor]] = []
+                for some in _pieces(part):
+                    task = Task(_take(part.support, some), part.query(some))
+                    of_some = _predicted(method, [_take(point, some) for point in points], task, statistics, each)
+                    of_some += [predict(*task) for predict in baselines.values()]
+                    for pieces, prediction in zip(predictions, of_some, strict=True):
+                        # Copied, for a prediction may be a view of the queries, whose memory is used again.
+                        pieces.append(prediction.clone())
+                    truth.append((task.query.y, task.query.weight))
+                found = [torch.cat(pieces) for pieces in predictions]
+                y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
+            for name, prediction in zip(scores, found, strict=True):
+                scores[name].append(_score(method, prediction, y, weight, classifies))
             for side, weights in (("support", part.support.weight), ("query", weight)):
                 rows[side].append(weights.count_nonzero(1))
             done += len(part.support.weight)
@@ -258,6 +262,37 @@ def _predicted(
     return list(executor(of_all)(together, task.query, support).unbind(1))
 
 
+def _linear(method: Method) -> bool:
+    """Whether predictions are those of a generated head on the rows as they are."""
+    return isinstance(method.learner.network, GeneratedHead) and method.learner.embedding is None
+
+
+def _predicted_by_class(method: Method, points: Sequence[Point], pools: Pools) -> list[Tensor]:
+    """What each of the points of a generated head predicts for the queries of its tasks, a class at a time.
+
+    One product of all rows of a class with the heads of all tasks that have it, at all points.
+    """
+    (tasks, ways), queries = pools.classes.shape, pools.places.shape[2]
+    together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
+    predictions: Tensor | None = None
+    for of in np.unique(pools.classes):
+        task, way = np.nonzero(pools.classes == of)
+        x = pools.rows(int(of))
+        query = Batch(x, x.new_empty(len(x), 0), x.new_ones(len(x)))
+        where = torch.from_numpy(task).to(x.device)
+        heads = tree_map(lambda tensor, at=where: tensor[at].flatten(0, 1), together)
+        found = torch.vmap(method.learner.predict, in_dims=(0, None))(heads, query)
+        found = found.transpose(1, 2).unflatten(0, (len(task), -1))  # [tasks, points, outputs, rows]
+        places = torch.from_numpy(pools.places[task, way]).to(x.device)
+        if predictions is None:
+            predictions = found.new_empty(tasks, *found.shape[1:3], ways, queries)
+        predictions[where, :, :, torch.from_numpy(way).to(x.device)] = found.gather(
+            3, places[:, None, None].expand(-1, *found.shape[1:3], -1)
+        )
+    assert predictions is not None, "a part has at least one task"
+    return list(predictions.flatten(3).transpose(2, 3).unbind(1))
+
+
 def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferred]:
     """Exactly ``tasks`` tasks, at most ``batch`` at a time."""
     step, left = 0, tasks
@@ -270,7 +305,8 @@ def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferr
             ) from end
         count = min(len(given.support.weight), left)
         for some in _slices(count, batch or count):
-            yield Deferred(_take(given.support, some), given.rows, partial(_query, given, some.start))
+            pools = None if given.pools is None else given.pools.part(some)
+            yield Deferred(_take(given.support, some), given.rows, partial(_query, given, some.start), pools)
         left, step = left - count, step + 1
 
 
