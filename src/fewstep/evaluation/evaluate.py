@@ -169,7 +169,8 @@ def evaluate(
             support ``"joined"`` by that one query row (Reptile); or by ``"running"`` statistics of the support along
             adaptation (Meta-LSTM). As in the method's meta-training when omitted.
         executor: how tasks are run; ``Vmap`` when omitted.
-        batch: tasks to run at once, at most; as many as the source gives when omitted. No score depends on it.
+        batch: tasks to run at once, at most; as many as the source gives when omitted. No score depends on it, up to
+            rounding.
         protocol: kept with the result, for its reader: dataset, split, seed.
         progress: called with the number of tasks done and ``tasks``.
 
