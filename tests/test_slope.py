@@ -11,7 +11,8 @@ from fewstep import maml
 from fewstep.core import Executor, Loop, Vmap, exact, stopped
 from fewstep.core.types import Batch, Params
 
-WEIGHT, BIAS, CONTEXT = (torch.randn(shape, dtype=torch.float64) for shape in ((3, 2), (2,), (4, 3)))
+SOURCE = torch.Generator().manual_seed(0)
+WEIGHT, BIAS, CONTEXT = (torch.randn(shape, dtype=torch.float64, generator=SOURCE) for shape in ((3, 2), (2,), (4, 3)))
 
 
 def losses(theta: Params, context: Tensor) -> dict[str, Callable[[Params], Tensor]]:

@@ -25,6 +25,7 @@ from fewstep.core.types import Batch, Params, Penalties, Point, Task
 
 
 class _InnerLoss(SupportLoss):
+    # No dataclass: torch 2.11 does not compile a frozen one that is made in the graph.
     def __init__(self, learner: Learner, decoded: bool) -> None:
         self.learner, self.decoded = learner, decoded
 
