@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.cases import CASES, QUICK
 from benchmarks.measure import Case, difference, matrix_rate, operations, peak_memory, quartiles, take_turns
-from fewstep.allocator import keep_freed_memory
+from fewstep.training.device import keep_freed_memory
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.measure import Case, Contender, Work
 from fewstep.data import Dataset
-from fewstep.pretraining import Pretrainer
-from fewstep.pretraining.presets import preset
+from fewstep.training.pretraining import Pretrainer
+from fewstep.training.pretraining.presets import preset
 
 
 def _trainer(network: str, size: int, batch: int) -> Pretrainer:

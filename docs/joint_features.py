@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from fewstep.core import Method, generator
 from fewstep.data import Dataset, EpisodeSampler, omniglot
 from fewstep.evaluation import Evaluation, evaluate, paired
+from fewstep.experiments.run import Run
 from fewstep.networks import UnitLength
-from fewstep.pretraining import FeatureExtractor, embed
-from fewstep.run import Run
+from fewstep.training.pretraining import FeatureExtractor, embed
 
 WAYS, TASKS, SEED = 20, 4, 100
 

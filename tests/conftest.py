@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import ROOT
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(autouse=True)

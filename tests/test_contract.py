@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from fewstep import algorithms
 from fewstep.core import Differentiate, Executor, Loop, Method, Task, Vmap, generator
-from fewstep.evaluation.modes import batch_normalised
+from fewstep.evaluation.inner_loop import batch_normalised
 
 contract = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

@@ -11,7 +11,7 @@ import pages
 import pytest
 import test_contract
 
-GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+GUIDE = pages.ROOT / "CONTRIBUTING.md"
 CONTRACT = [
     check
     for name, check in vars(test_contract).items()

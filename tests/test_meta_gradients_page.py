@@ -11,7 +11,7 @@ import pytest
 
 from fewstep import algorithms
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = pages.ROOT / "docs"
 PAGE = DOCS / "meta-gradients.md"
 BLOCKS = pages.blocks(PAGE.read_text(encoding="utf-8"))
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import fewstep
-from fewstep.cli import main
+from fewstep.commands.main import main
 from fewstep.data import embeddings, l2_normalise
-from fewstep.data.images import Reading
-from fewstep.pretraining import FeatureExtractor
-from fewstep.run import Run
+from fewstep.data.images.files import Reading
+from fewstep.experiments.run import Run
+from fewstep.training.pretraining import FeatureExtractor
 
 SIZE = 16
 NETWORK = ["--network", "convnet", "--network.widths", "8", "16", "--network.pools", "1", "--size", str(SIZE),

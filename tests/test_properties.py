@@ -29,7 +29,7 @@ from fewstep.algorithms import (
     reptile,
 )  # fmt: skip
 from fewstep.core import Batch, Method, Task, generator
-from fewstep.evaluation.modes import inner_steps
+from fewstep.evaluation.inner_loop import inner_steps
 from fewstep.networks import mlp
 
 FEATURES = 4

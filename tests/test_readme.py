@@ -10,7 +10,7 @@ from cases import classification_tasks
 from fewstep.core import Batch
 from fewstep.data import embeddings
 
-README = Path(__file__).parents[1] / "README.md"
+README = pages.ROOT / "README.md"
 PRETRAINING, UNCERTAINTY, LEO = (
     README.parent / "docs" / f"{page}.md" for page in ("pretraining", "uncertainty", "leo")
 )

@@ -23,9 +23,10 @@ from fewstep.algorithms import (
 )
 
 if TYPE_CHECKING:
-    from fewstep.classifier import FewShotClassifier
-    from fewstep.regressor import FewShotRegressor, Prediction
-    from fewstep.run import Run, load
+    from fewstep.estimators.classifier import FewShotClassifier
+    from fewstep.estimators.load import load
+    from fewstep.estimators.regressor import FewShotRegressor, Prediction
+    from fewstep.experiments.run import Run
 
 __version__ = "0.1.0"
 
@@ -51,16 +52,16 @@ __all__ = [
 
 
 _LATER = {
-    "FewShotClassifier": "classifier",
-    "FewShotRegressor": "regressor",
-    "Prediction": "regressor",
-    "Run": "run",
-    "load": "run",
+    "FewShotClassifier": "fewstep.estimators.classifier",
+    "FewShotRegressor": "fewstep.estimators.regressor",
+    "Prediction": "fewstep.estimators.regressor",
+    "Run": "fewstep.experiments.run",
+    "load": "fewstep.estimators.load",
 }
 
 
 def __getattr__(name: str) -> Any:
     # They bring in recipes, evaluation and files: not needed to compose and train, so imported when asked for.
     if name in _LATER:
-        return getattr(import_module(f"fewstep.{_LATER[name]}"), name)
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'fewstep' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """``python -m fewstep`` is the command line."""
 
-from fewstep.cli import main
+from fewstep.commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fewstep.core.types import Batch, Task
 from fewstep.data import Augmentation, Augmented, Dataset, EpisodeSampler, Sinusoids, TaskList, TaskSource, draws
-from fewstep.data.augment import WORDS
+from fewstep.data.images.augment import WORDS
 
 EVERYTHING = Augmentation(crop=2, flip=True, colour=0.4)
 

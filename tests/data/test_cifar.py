@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from fewstep.data import Dataset, cifar_fs, fc100
-from fewstep.data.class_splits import all_classes, class_split
+from fewstep.data.images.class_splits import all_classes, class_split
 
 NAMES = all_classes("CIFAR-FS")
-MODULE = sys.modules["fewstep.data.cifar"]
+MODULE = sys.modules["fewstep.data.images.cifar"]
 SPLITS = ("train", "val", "trainval", "test")
 
 

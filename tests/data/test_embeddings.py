@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
 from fewstep.data import Dataset, EpisodeSampler, embeddings, l2_normalise, unpickle
-from fewstep.data.embedding_report import inspect_embeddings
-from fewstep.data.embeddings import convert
+from fewstep.data.features.datasets import convert
+from fewstep.data.features.report import inspect_embeddings
 
 SPLITS = ("train", "val", "test")
 CLASSES = {"train": ("n10", "n2", "n_3-x%"), "val": ("n4",), "test": ("n5", "n6")}
@@ -532,7 +532,7 @@ def test_inspection_finds_what_there_is_to_find(tmp_path: Path) -> None:
 
 
 def test_inspection_is_not_deceived_by_equal_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fewstep.data.embedding_report as module
+    import fewstep.data.features.report as module
 
     looked_through = module._looked_through
     monkeypatch.setattr(

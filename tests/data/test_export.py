@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.data import Dataset, embeddings
-from fewstep.data.embedding_files import class_of
-from fewstep.data.embeddings import convert
-from fewstep.data.export import export_features, extractor_beside, features_digest
+from fewstep.data.features.datasets import convert
+from fewstep.data.features.export import export_features, extractor_beside, features_digest
+from fewstep.data.features.formats import class_of
 
 CLASSES = {"test": ["fox", "a-b_c"], "train": ["10", "9", "2"], "val": ["owl"]}  # neither splits nor classes in order
 IN_ORDER = {"train": ["2", "9", "10"], "val": ["owl"], "test": ["a-b_c", "fox"]}
@@ -82,7 +82,7 @@ def test_a_folder_is_whole_or_not_there(
 ) -> None:
     import importlib
 
-    module = importlib.import_module("fewstep.data.embeddings")
+    module = importlib.import_module("fewstep.data.features.datasets")
     write = module._write_pickle
 
     def killed(target: Path, *rest: object) -> None:

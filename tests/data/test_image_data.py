@@ -10,9 +10,10 @@ import pytest
 import tyro
 from PIL import Image
 
-from fewstep.data import Dataset, image_data
-from fewstep.data.class_splits import class_split
-from fewstep.data.image_data import TITLES, ImageData
+from fewstep.data import Dataset
+from fewstep.data.images import by_name as image_data
+from fewstep.data.images.by_name import TITLES, ImageData
+from fewstep.data.images.class_splits import class_split
 
 OF_ALL = {
     "path": "/x", "size": 9, "split": "s.csv", "damaged": "skip", "grey": True, "fit": "crop", "rotations": True,

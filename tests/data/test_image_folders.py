@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from fewstep.data import Dataset, class_folders, read_image
-from fewstep.data.image_folders import Damaged, _check_choice, _layout, _parts, photograph_splits, photographs
-from fewstep.data.images import DamagedImage
+from fewstep.data import Dataset, read_image
+from fewstep.data.images import class_folders
+from fewstep.data.images.files import DamagedImage
+from fewstep.data.images.folders import Damaged, _check_choice, _layout, _parts, photograph_splits, photographs
 
 SPLITS = {"train": ["owl", "cat"], "val": ["dog"], "test": ["fox", "bee"]}
 NAMES = [name for names in SPLITS.values() for name in names]

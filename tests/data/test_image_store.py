@@ -2,7 +2,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.data.image_store import ImageSource, find_store, image_store
+from fewstep.data.images.store import ImageSource, find_store, image_store
+from fewstep.data.storage import lock
 
 COUNTS = (3, 0, 4)
 
@@ -165,7 +165,7 @@ def test_a_killed_making_leaves_nothing_that_lasts(tmp_path: Path) -> None:
 
 
 def test_without_locks_the_second_takes_what_the_first_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["fewstep.data.image_store"], "fcntl", None)  # the attribute is the function
+    monkeypatch.setattr(lock, "fcntl", None)
     inner: list[int] = []
 
     def read(i: int) -> np.ndarray:

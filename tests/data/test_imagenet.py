@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewstep.data import Dataset, class_splits, mini_imagenet, tiered_imagenet
-from fewstep.data.images import read_image
+from fewstep.data import Dataset, mini_imagenet, tiered_imagenet
+from fewstep.data.images import class_splits
+from fewstep.data.images.files import read_image
 
 LISTS = {"train": ["n03", "n01"], "val": ["n02"], "test": ["n04"]}
 IMAGES = {"n01": 3, "n02": 2, "n03": 2, "n04": 4}

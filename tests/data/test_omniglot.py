@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fewstep.data import Dataset, EpisodeSampler, omniglot
-from fewstep.data.omniglot import _chosen_classes, _reduce
+from fewstep.data.images.characters import _chosen_classes, _reduce
 
 Originals = tuple[np.ndarray, list[str]]
 COUNTS = {"train": 1028, "val": 172, "test": 423, "trainval": 1200}
@@ -126,7 +126,7 @@ class TestCache:
             return np.full((32460, 1, 28, 28), 7, np.uint8)
 
         # The package's attribute "omniglot" is the function, so the module is found by its name.
-        module = sys.modules["fewstep.data.omniglot"]
+        module = sys.modules["fewstep.data.images.characters"]
         monkeypatch.setattr(module, "_unpack", lambda archive: (np.zeros((1623, 20, 1, 1), bool), originals[1]))
         monkeypatch.setattr(module, "_reduce", reduce)
         return calls

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fewstep.data import TaskSource
-from fewstep.data.sine_or_line import SineOrLine, SineOrLinePrior, SinesOrLines
+from fewstep.data.functions.sine_or_line import SineOrLine, SineOrLinePrior, SinesOrLines
 
 
 def source(**changes: object) -> SineOrLine:

@@ -14,7 +14,7 @@ import numpy.f2py.crackfortran as crackfortran
 import numpy.testing
 import pytest
 
-from fewstep.data.unpickling import unpickle
+from fewstep.data.storage.unpickling import unpickle
 
 
 class Call:

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from fewstep.core import Batch
-from fewstep.data.oscillations import OscillatorPrior
-from fewstep.evaluation.autoregression import autoregression
-from fewstep.evaluation.exact_forecast import ExactForecast, bayes_forecast, exact_forecast
+from fewstep.data.functions.oscillations import OscillatorPrior
+from fewstep.evaluation.baselines import autoregression
+from fewstep.evaluation.exact.oscillations import ExactForecast, bayes_forecast, exact_forecast
 
 module = sys.modules[exact_forecast.__module__]  # its name is also the function's
 Array = NDArray[np.float64]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fewstep.data.sine_or_line import SineOrLine, SineOrLinePrior
-from fewstep.evaluation import truncated_normal
-from fewstep.evaluation.exact_posterior import ExactPosterior, exact_posterior
+from fewstep.data.functions.sine_or_line import SineOrLine, SineOrLinePrior
+from fewstep.evaluation.exact import truncated_normal
+from fewstep.evaluation.exact.sine_or_line import ExactPosterior, exact_posterior
 
 Array = NDArray[np.float64]
 

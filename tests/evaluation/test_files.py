@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.files import write_atomically
+from fewstep.data.storage.files import write_atomically
 
 
 def test_writes_text_and_bytes_as_they_are(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.data.sine_or_line import SineOrLine
+from fewstep.data.functions.sine_or_line import SineOrLine
 from fewstep.evaluation import interval, paired
-from fewstep.evaluation.exact_posterior import exact_posterior
+from fewstep.evaluation.exact.sine_or_line import exact_posterior, mode_mass
 from fewstep.evaluation.predictive import (
     Distribution,
     Measures,
@@ -14,7 +14,6 @@ from fewstep.evaluation.predictive import (
     coverage,
     fit_noise,
     measure,
-    mode_mass,
     negative_log_likelihood,
     sharpness,
     squared_error,

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fewstep import files
 from fewstep.algorithms import leo
 from fewstep.core import generator
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
+from fewstep.data.storage import files
 from fewstep.evaluation import evaluate
 from fewstep.training import Trainer, Training
 

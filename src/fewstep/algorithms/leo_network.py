@@ -48,7 +48,7 @@ def leo_network(
         network: f; changed in place: its generated parameters become slots, the others are meta-learned.
         inputs: entries of an input row, all axes flattened.
         outputs: entries of a label row: targets, or ways.
-        generated: which parameters, see :func:`~fewstep.core.slots`; all when omitted.
+        generated: which parameters, see :func:`~fewstep.core.network.slots`; all when omitted.
         latents: n_z.
         hidden: units of the hidden layers of encoder, relation network and decoder.
         decoder_depth: its layers; 1 is a linear decoder.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Prototypes
-from fewstep.core.heads import generated_head
+from fewstep.core.network.heads import generated_head
 
 
 def protomaml(

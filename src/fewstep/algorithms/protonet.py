@@ -3,7 +3,7 @@
 from torch import nn
 
 from fewstep.core import Backprop, Learner, Loss, Method, Prototypes
-from fewstep.core.heads import generated_head
+from fewstep.core.network.heads import generated_head
 
 
 def protonet(network: nn.Module, *, loss: Loss | None = None) -> Method:

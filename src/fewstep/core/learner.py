@@ -14,13 +14,13 @@ from torch.func import functional_call
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
 from fewstep.core.mini_batches import shuffle_site
+from fewstep.core.network.row_weights import batch_statistics, row_weights, running
+from fewstep.core.network.shapes import output_shape
 from fewstep.core.noise import Draws, Mask, Noise, dropout, fill
-from fewstep.core.protocols import Start
 from fewstep.core.recompute import recomputed
-from fewstep.core.row_weights import batch_statistics, row_weights, running
-from fewstep.core.shapes import output_shape
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Descend, Stage, SupportLoss, Visit
+from fewstep.core.start.base import Start
 from fewstep.core.types import Batch, Params, Penalties, Point, Task
 
 

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_map
 from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Reduction
+from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.noise import Draws, Noise, copied, fill
-from fewstep.core.protocols import MetaGradient
 from fewstep.core.regularisers import Regulariser
 from fewstep.core.stages import Decode, Descend
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Task

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewstep.core.executors import Executor, direct
 from fewstep.core.mini_batches import mini_batches
 from fewstep.core.noise import Noise
-from fewstep.core.protocols import Rule
+from fewstep.core.rule.base import Rule
 from fewstep.core.slope import Slope
 from fewstep.core.tree import zip_map
 from fewstep.core.types import Batch, Params, Point

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from fewstep.core.types import Task
-from fewstep.data.cache import npz
 from fewstep.data.dataset import Dataset
 from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble, deferred
 from fewstep.data.source import Deferred
-from fewstep.files import write_atomically
+from fewstep.data.storage.cache import npz
+from fewstep.data.storage.files import write_atomically
 
 _FORMAT = 1
 _INDEX = ("classes", "support", "query", "query_weight")

@@ -1,13 +1,19 @@
 """Judging a method: scores on test tasks with their intervals, simple rivals, curves and the report of a run."""
 
-from fewstep.evaluation.autoregression import autoregression
-from fewstep.evaluation.baselines import all_baselines, centred_nearest_mean, logistic_regression, nearest_mean, ridge
-from fewstep.evaluation.evaluate import Evaluation, evaluate
-from fewstep.evaluation.exact_forecast import bayes_forecast, exact_forecast
-from fewstep.evaluation.exact_posterior import exact_posterior
-from fewstep.evaluation.modes import descending, evaluating, inner_steps, settle
+from fewstep.evaluation.baselines import (
+    all_baselines,
+    autoregression,
+    centred_nearest_mean,
+    logistic_regression,
+    nearest_mean,
+    ridge,
+)
+from fewstep.evaluation.curves import learning_curves
+from fewstep.evaluation.exact.oscillations import bayes_forecast, exact_forecast
+from fewstep.evaluation.exact.sine_or_line import exact_posterior
+from fewstep.evaluation.inner_loop import descending, evaluating, inner_steps, settle
 from fewstep.evaluation.predictive import Predictive, measure
-from fewstep.evaluation.report import learning_curves
+from fewstep.evaluation.scoring import Evaluation, evaluate
 from fewstep.evaluation.statistics import Interval, interval, paired
 
 __all__ = [

@@ -7,9 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from fewstep.data.sine_or_line import SineOrLinePrior
 from fewstep.evaluation import mixtures
-from fewstep.evaluation.exact_posterior import exact_posterior
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = Float[np.ndarray, "tasks rows"]
@@ -53,7 +51,7 @@ class Predictive:
     noise: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "samples", _checked(self.samples))
+        object.__setattr__(self, "samples", checked(self.samples))
         if not 0 < self.noise < np.inf:
             raise ValueError(f"noise is a standard deviation, positive and finite, got {self.noise}")
 
@@ -159,7 +157,7 @@ def fit_noise(
     Raises:
         ValueError: if there is no sample or a value is not finite, or the bounds are not positive and ascending.
     """
-    samples, y = _checked(samples), np.asarray(y, np.float64)
+    samples, y = checked(samples), np.asarray(y, np.float64)
     if bounds is None:
         scale = max(float(np.sqrt(((y[:, None] - samples) ** 2).mean())), 1e-12)
         bounds = (1e-3 * scale, 2 * scale)
@@ -187,40 +185,6 @@ def fit_noise(
     return float(np.clip(np.exp((low + high) / 2), *bounds))
 
 
-def mode_mass(
-    x: Float[np.ndarray, " grid"],
-    values: Float[np.ndarray, "tasks samples grid"],
-    *,
-    prior: SineOrLinePrior | None = None,
-    noise: float = 0.3,
-) -> Tasks:
-    """Fraction of each task's sampled functions that look like lines rather than sines, ``[tasks]``.
-
-    A function counts as a line where the marginal likelihood of its values on the grid, taken as targets with this
-    noise, is greater under lines than under sines, parameters integrated out under ``prior`` (whose ``lines`` plays no
-    part). The exact posterior's own samples give its ``line`` back, up to sines so flat that the noise hides them.
-
-    Args:
-        x: inputs common to all functions; 50 or more over the whole range tell the kinds apart.
-        values: of the functions at those inputs.
-        prior: ranges of the parameters, of the paper when omitted.
-        noise: how far a function may stray from a true sine or line and count as one, in units of y.
-
-    Raises:
-        ValueError: if there is no sample, a value is not finite, or the noise is not positive.
-    """
-    values = _checked(values)
-    tasks, samples, grid = values.shape
-    line = np.empty(tasks * samples)
-    flat = values.reshape(-1, grid)
-    for part in mixtures.chunks((*flat.shape[:1], 1024)):
-        some = flat[part]
-        found = exact_posterior(np.broadcast_to(x, some.shape), some, prior=prior, noise=noise, panels=8)
-        line[part] = found.line_log_evidence > found.sine_log_evidence
-    result: Array = line.reshape(tasks, samples).mean(1)
-    return result
-
-
 def _inside(ends: tuple[Array, Array], y: Array) -> Array:
     inside: Array = ((ends[0] <= y) & (y <= ends[1])).mean(1)
     return inside
@@ -231,7 +195,12 @@ def _width(ends: tuple[Array, Array]) -> Array:
     return width
 
 
-def _checked(samples: NDArray[np.floating]) -> Array:
+def checked(samples: NDArray[np.floating]) -> Array:
+    """Samples in float64.
+
+    Raises:
+        ValueError: when there is none a task, or a value is not finite.
+    """
     values = np.asarray(samples, np.float64)
     if values.shape[1] < 1:
         raise ValueError(f"expected at least one sample a task, [tasks, samples, rows], got the shape {values.shape}")

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.core.heads import GeneratedHead
+from fewstep.core.network.heads import GeneratedHead
 
 
 class Generated(nn.Module, GeneratedHead):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.core.row_weights import RowWeights
+from fewstep.core.network.row_weights import RowWeights
 
 
 class BatchNorm(RowWeights):

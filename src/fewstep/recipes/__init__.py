@@ -5,7 +5,7 @@ from typing import Any
 
 from fewstep.recipes import features, omniglot, oscillations, photographs, sine_line, sinusoid
 from fewstep.recipes.config import Config, Testing, apart, flat, from_json, to_json
-from fewstep.recipes.problems import CifarImages, ImageNetImages
+from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, Published
 from fewstep.recipes.recipe import Recipe
 from fewstep.recipes.space import Range, changed

@@ -10,33 +10,16 @@ import cattrs
 import tyro
 from cattrs.strategies import configure_tagged_union
 
-from fewstep.evaluation.evaluate import Statistics
-from fewstep.place import Place, place
-from fewstep.recipes.methods import (
-    Anil,
-    Imaml,
-    JointLeo,
-    Leo,
-    LeoNetwork,
-    Maml,
-    MetaCurvature,
-    MetaLstm,
-    MetaSgd,
-    Protomaml,
-    Protonet,
-    Reptile,
-)
-from fewstep.recipes.problems import (
-    CifarImages,
-    ImageNetImages,
-    OmniglotFeatures,
-    OmniglotImages,
-    OscillationTasks,
-    SineOrLineTasks,
-    SinusoidTasks,
-)
-from fewstep.recipes.stored_features import Embeddings
+from fewstep.evaluation.scoring import Statistics
+from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
+from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
+from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
+from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
+from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
+from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import Training
+from fewstep.training.device import Place, place
 
 Data = (
     SinusoidTasks
@@ -114,6 +97,11 @@ class Config:
             ValueError: for a device that is not there.
         """
         return place(self.device, self.dtype, self.threads)
+
+    def at_test(self) -> dict[str, Any]:
+        """What the descents do otherwise in validation, in tests and in use than in training."""
+        settings: dict[str, Any] = getattr(self.method, "at_test", dict)()
+        return settings
 
 
 def _converter() -> cattrs.Converter:

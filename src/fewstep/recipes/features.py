@@ -9,9 +9,12 @@ from dataclasses import replace
 from typing import Literal
 
 from fewstep.recipes.config import Config, Testing
-from fewstep.recipes.methods import Leo, MetaCurvature, MetaSgd, Network, Protonet
+from fewstep.recipes.methods.adapting import MetaCurvature, MetaSgd
+from fewstep.recipes.methods.leo import Leo
+from fewstep.recipes.methods.network import Network
+from fewstep.recipes.methods.others import Protonet
+from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
-from fewstep.recipes.stored_features import Embeddings
 from fewstep.training import Training
 
 Dataset = Literal["miniImageNet", "tieredImageNet", "CIFAR-FS"]

@@ -9,21 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing
-from fewstep.recipes.methods import (
-    Anil,
-    Imaml,
-    JointLeo,
-    Leo,
-    Maml,
-    MetaCurvature,
-    MetaLstm,
-    MetaSgd,
-    Network,
-    Protomaml,
-    Protonet,
-    Reptile,
-)
-from fewstep.recipes.problems import OmniglotFeatures, OmniglotImages
+from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.leo import JointLeo, Leo
+from fewstep.recipes.methods.network import Network
+from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
+from fewstep.recipes.problems.images import OmniglotImages
+from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
 
 _LEO = Leo(dropout=0.1, latent_rate=0.3, kl_weight=1e-2, orthogonality_weight=1.0)

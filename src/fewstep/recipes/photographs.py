@@ -10,18 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing
-from fewstep.recipes.methods import (
-    Anil,
-    Imaml,
-    Maml,
-    MetaCurvature,
-    MetaLstm,
-    MetaSgd,
-    Network,
-    Protonet,
-    Reptile,
-)
-from fewstep.recipes.problems import CifarImages, ImageNetImages
+from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.network import Network
+from fewstep.recipes.methods.others import Protonet, Reptile
+from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.training import Training
 
 Data = Callable[..., CifarImages | ImageNetImages]

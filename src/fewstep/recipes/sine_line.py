@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from fewstep.recipes.config import Config, Testing
-from fewstep.recipes.methods import LeoNetwork, Maml, Network
-from fewstep.recipes.problems import SineOrLineTasks
+from fewstep.recipes.methods.adapting import Maml
+from fewstep.recipes.methods.leo import LeoNetwork
+from fewstep.recipes.methods.network import Network
+from fewstep.recipes.problems.functions import SineOrLineTasks
 from fewstep.training import Training
 
 _TRAINING = Training(steps=10_000, tasks=12, rate=2e-3, decay="cosine", clip_norm=10.0, clip_scope="global",

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from fewstep.recipes.config import Config, Testing
-from fewstep.recipes.methods import Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, Network, Reptile
-from fewstep.recipes.problems import SinusoidTasks
+from fewstep.recipes.methods.adapting import Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.network import Network
+from fewstep.recipes.methods.others import Reptile
+from fewstep.recipes.problems.functions import SinusoidTasks
 from fewstep.training import Training
 
 _TRAINING = Training(steps=70_000, tasks=25, rate=1e-3, validate_every=5000, validation_tasks=600, log_every=100,

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fewstep.files import write_atomically
+from fewstep.data.storage.files import write_atomically
 
 
 @dataclass

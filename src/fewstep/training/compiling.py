@@ -9,7 +9,7 @@ import torch
 import torch._functorch.config
 
 from fewstep.core import Estimate
-from fewstep.data.cache import cache_folder
+from fewstep.data.storage.cache import cache_folder
 
 logger = logging.getLogger("fewstep")
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fewstep.files import write_atomically
+from fewstep.data.storage.files import write_atomically
 
 COLUMNS = ("step", "split", "name", "value")
 

@@ -4,9 +4,9 @@ from functools import partial
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
+from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.judge import judge
 from fewstep.core.noise import Noise
-from fewstep.core.protocols import MetaGradient
 from fewstep.core.slope import Slope, exact
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
+from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.descent import only_descent
 from fewstep.core.meta_gradient.judge import judge
 from fewstep.core.noise import Noise
-from fewstep.core.protocols import MetaGradient
 from fewstep.core.slope import stopped
 from fewstep.core.tree import pull, zip_map
 from fewstep.core.types import Estimate, Params, Penalties, Point, Task

@@ -11,10 +11,10 @@ from torch.func import grad, vjp
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
+from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.descent import only_descent
 from fewstep.core.meta_gradient.judge import judge
 from fewstep.core.noise import Noise
-from fewstep.core.protocols import MetaGradient
 from fewstep.core.slope import exact, stopped
 from fewstep.core.tree import dot, zip_map
 from fewstep.core.types import Estimate, Params, Penalties, Point, Task

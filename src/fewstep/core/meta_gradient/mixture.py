@@ -10,8 +10,8 @@ from torch import Tensor
 from fewstep.core.executors import Executor, Function, Vmap, direct
 from fewstep.core.learner import Learner
 from fewstep.core.loss import reduce_rows
+from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.noise import Noise
-from fewstep.core.protocols import MetaGradient
 from fewstep.core.slope import Slope, exact
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
-from fewstep.core.protocols import Rule
+from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
 

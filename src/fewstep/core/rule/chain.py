@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewstep.core.protocols import Rule
+from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
 

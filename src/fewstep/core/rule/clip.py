@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fewstep.core.protocols import Rule
+from fewstep.core.rule.base import Rule
 from fewstep.core.rule.chain import Chain
 from fewstep.core.types import Params
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewstep.core.protocols import Rule
+from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
 P = 10.0

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fewstep.core.protocols import Rule
+from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.core.loss import Reduction
+from fewstep.core.network.slots import require_slots
 from fewstep.core.noise import Noise, Normal, Sites
-from fewstep.core.protocols import Start
-from fewstep.core.slots import require_slots
+from fewstep.core.start.base import Start
 from fewstep.core.tree import pull
 from fewstep.core.types import Batch, Params, Penalties, Point
 

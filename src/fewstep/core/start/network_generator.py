@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.core.loss import Reduction
+from fewstep.core.network.slots import Slot, require_slots
 from fewstep.core.noise import Noise, Normal, Sites
-from fewstep.core.protocols import Start
-from fewstep.core.slots import Slot, require_slots
+from fewstep.core.start.base import Start
 from fewstep.core.start.generator import PAPER, Formulation, Relation
 from fewstep.core.tree import pull
 from fewstep.core.types import Batch, Penalties, Point
@@ -34,7 +34,7 @@ class NetworkGenerator(Start):
     layers and means begin at the gain that keeps the second moment of a code, encoder and relation network at Glorot's.
 
     Args:
-        slots: what is generated, from :func:`~fewstep.core.slots` of the network.
+        slots: what is generated, from :func:`~fewstep.core.network.slots` of the network.
         inputs: entries of one input row x, all axes flattened.
         outputs: entries of one label y: targets of a regression, or the number of ways.
         latents: n_z, width of the code.

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from fewstep.core.heads import generated_head
+from fewstep.core.network.heads import generated_head
+from fewstep.core.network.row_weights import row_weights
 from fewstep.core.noise import Noise
-from fewstep.core.protocols import Start
-from fewstep.core.row_weights import row_weights
+from fewstep.core.start.base import Start
 from fewstep.core.types import Batch, Params, Penalties, Point
 
 

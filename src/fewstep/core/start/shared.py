@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from fewstep.core.noise import Noise
-from fewstep.core.protocols import Start
+from fewstep.core.start.base import Start
 from fewstep.core.types import Batch, Params, Penalties, Point
 
 

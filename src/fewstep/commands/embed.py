@@ -1,0 +1,248 @@
+"""``fewstep embed``: the features of images, by a network of ``fewstep pretrain``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from fewstep.commands.arguments import overridden, split_name, value_of
+from fewstep.data import Dataset
+from fewstep.data.features.datasets import writer_for
+from fewstep.data.features.export import StoredAs, export_features, extractor_beside
+from fewstep.data.features.formats import SUFFIXES
+from fewstep.data.images.by_name import TITLES, ImageData
+from fewstep.data.images.files import Reading
+from fewstep.experiments.pretraining import PretrainingRun, Views
+
+console = Console(log_path=False)
+
+USAGE = """\
+fewstep embed RUN [DATASET] --out FEATURES [options]
+  RUN       folder of a pre-training
+  DATASET   what `fewstep pretrain` takes: cifar-fs, a folder of images, ...;
+            that of RUN when omitted
+  FEATURES  features.npz, features.safetensors (memory-mapped), or, without
+            a suffix, a folder of DeepMind's pickles
+fewstep embed RUN --help shows every option"""
+
+_SHAPES = {"cifar-fs": (3, 32), "fc100": (3, 32), "omniglot": (1, 28)}
+"""Channels and side of data that come in one size."""
+
+_RECIPES = {
+    "cifar-fs": "leo-cifarfs", "mini-imagenet": "leo-miniimagenet", "tiered-imagenet": "leo-tieredimagenet",
+}  # fmt: skip
+"""LEO's settings for features of each; other data take those of CIFAR-FS, which were found on a network of ours."""
+
+
+_BATCH = 512
+"""Images that are gathered at once; so many views pass through the network together."""
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Write the features of all splits of a dataset: a layer's activations, averaged over space and views.
+
+    Vectors are raw, not scaled to length 1: recipes do that. The network is kept beside them, as
+    FEATURES.extractor.safetensors, so that what is trained on them can classify images.
+    """
+
+    images: Annotated[ImageData, tyro.conf.arg(name="")]
+    """What is shown to the network, in the size that it was trained on."""
+    out: Path | None = None
+    """The features, which must be given: .npz, .safetensors (memory-mapped), .npy, or, without a suffix, a folder of
+    DeepMind's pickles."""
+    layer: str = "middle"
+    """Whose activations: middle, the layer before the last, as in the LEO paper; last; the number of a convolution,
+    such as 21; or a submodule's name."""
+    views: Views = "center"
+    """The centre of an image; or the mean over corners, centre and the mirror images of all five."""
+    dtype: StoredAs = "float32"
+    """Of the numbers; the published embeddings are float32. float16 takes half the room and keeps three decimal
+    digits."""
+    device: str | None = None
+    """"cpu", "cuda" or "cuda:1". None: where RUN was trained."""
+
+
+def embed(arguments: Sequence[str]) -> None:
+    """``fewstep embed RUN [DATASET] --out FEATURES [options]``."""
+    if not arguments or list(arguments) in (["--help"], ["-h"]):
+        console.print(USAGE, highlight=False, markup=False)
+        return
+    name, arguments = split_name(arguments)
+    if name is None:
+        raise ValueError(f"no pre-training was given.\n{USAGE}")
+    dataset, arguments = split_name(arguments)
+    run = PretrainingRun.open(Path(name), console.log, value_of(arguments, "--device"))
+    options = overridden(Embed(default_images(run, dataset)), arguments, f"fewstep embed {name}")
+    if options.out is None:
+        raise ValueError("no file for the features was given: say --out features.npz.")
+    _embed(run, options, options.out)
+
+
+def default_images(run: PretrainingRun, dataset: str | None) -> ImageData:
+    """A dataset as its images were for the network: those of its pre-training when omitted, with all of its options.
+
+    Others come in the size and with the channels that the network was trained on, where they can.
+    """
+    own = run.config.images
+    if dataset is None or (dataset == own.name if dataset in TITLES else _same_folder(dataset, own.name)):
+        return own
+    images = ImageData(dataset, cache=own.cache)
+    if dataset in _SHAPES:
+        return images
+    images = replace(images, size=run.facts["size"])
+    return images if dataset in TITLES else replace(images, grey=run.facts["inputs"] == 1)
+
+
+def check_images(run: PretrainingRun, images: ImageData) -> None:
+    """Refuse images that are unlike those that the network was trained on, before any is read.
+
+    Raises:
+        ValueError: for another size or other channels; as :meth:`ImageData.check` does.
+    """
+    images.check()
+    facts, (channels, side) = run.facts, _shape(images)
+    if (channels, side) == (facts["inputs"], facts["size"]):
+        return
+    trained = f"{facts['size']}×{facts['size']} pixels in {_channels(facts['inputs'])}"
+    if images.name in _SHAPES:
+        advice = "embed other data, or pre-train a network on this one"
+    elif side != facts["size"]:
+        advice = f"leave --size out, or give --size {facts['size']}"
+    elif images.name in TITLES:
+        advice = "pre-train a network on images in colour"
+    else:
+        advice = f"give {'--grey' if facts['inputs'] == 1 else '--no-grey'}"
+    raise ValueError(
+        f"the network of {run.folder} was trained on images of {trained}, and those of {images.title} would have "
+        f"{side}×{side} in {_channels(channels)}: {advice}."
+    )
+
+
+def reading_of(images: ImageData) -> Reading:
+    """How a file becomes an image like those of a dataset."""
+    if images.name == "omniglot":
+        return Reading()
+    _, side = _shape(images)
+    squeezed = images.name in ("mini-imagenet", "tiered-imagenet")
+    return Reading(side, grey=images.grey, invert=False, fit=images.fit or ("squeeze" if squeezed else "crop"))
+
+
+def trained_on(run: PretrainingRun, images: Mapping[str, Dataset]) -> dict[str, list[str]]:
+    """Classes for validation and test by whose names the network was trained on classes, by split."""
+    known = set(run.facts["class_names"])
+    seen = {split: [n for n in d.class_names if n in known] for split, d in images.items() if split != "train"}
+    return {split: names for split, names in seen.items() if names}
+
+
+def _embed(run: PretrainingRun, options: Embed, out: Path) -> None:
+    writer_for(out)  # what can be known to fail fails before any image is read
+    beside = extractor_beside(out)
+    _check_beside(out, beside)
+    extractor = run.extractor(options.layer, options.views)
+    check_images(run, options.images)
+    extractor.reading = reading_of(options.images)
+    images = {split: options.images.examples(split, console.log) for split in options.images.splits()}
+    for split, names in trained_on(run, images).items():
+        console.print(
+            f"[yellow]warning:[/] the network was trained on {len(names)} of the {images[split].classes} {split} "
+            f"classes ({escape(', '.join(names[:3]))}{', ...' if len(names) > 3 else ''}): results on them would be "
+            "too good, and are none of few-shot learning. Embed the dataset with the split that it was trained on.",
+            highlight=False,
+        )
+    rows = sum(map(len, images.values()))
+    began = time.perf_counter()
+    with _bar(rows) as progress:
+        export_features(
+            extractor, images, out, dtype=options.dtype, device=run.device, batch=_BATCH, progress=progress,
+            before_writing=lambda digest: extractor.save(beside, features=digest),
+        )  # fmt: skip
+    seconds = time.perf_counter() - began
+    by_split = ", ".join(f"{split} {d.classes:,}" for split, d in images.items())
+    console.print(
+        f"{rows:,} images to {extractor.features} features of {extractor.layer} in {seconds:.1f} s "
+        f"({rows / seconds:,.0f} images/s); classes: {by_split}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"features: [bold]{escape(str(out))}[/]; their network: {escape(str(beside))}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
+    if missing := [split for split in ("train", "val", "test") if split not in images]:
+        console.print(f"[yellow]warning:[/] {options.images.title} has no {' and no '.join(missing)} classes, which "
+                      "`fewstep train` needs", highlight=False)  # fmt: skip
+    console.print(f"next: {next_command(out, options.images, images)}", markup=False, highlight=False,
+                  soft_wrap=True)  # fmt: skip
+
+
+def next_command(features: Path, data: ImageData, images: Mapping[str, Dataset]) -> str:
+    """LEO on the features: five ways and shots, or as many as the classes allow.
+
+    Training tasks have 15 queries of each class beside the support, or as many as its smallest class has left.
+    """
+    recipe = _RECIPES.get(data.name, "leo-features")
+    train = images.get("train", next(iter(images.values())))
+    smallest, ways = int(train.sizes.min()), min(d.classes for d in images.values())
+    shots = 5 if smallest >= 10 else 1
+    words = ["fewstep", "train", f"{recipe}-{shots}shot", "--data.path", str(features)]
+    if recipe == "leo-features":
+        words += ["--data.dataset", data.title]
+    if ways < 5:
+        words += ["--data.ways", str(ways)]
+    if smallest < shots + 15:
+        words += ["--data.queries", str(max(1, smallest - shots))]
+    return shlex.join(words)
+
+
+def _same_folder(one: str, other: str) -> bool:
+    return other not in TITLES and Path(one).resolve() == Path(other).resolve()
+
+
+def _shape(images: ImageData) -> tuple[int, int]:
+    """Channels and side."""
+    return _SHAPES.get(images.name, (1 if images.grey else 3, 84 if images.size is None else images.size))
+
+
+def _channels(count: int) -> str:
+    return {1: "grey", 3: "colour"}.get(count, f"{count} channels")
+
+
+def _check_beside(out: Path, beside: Path) -> None:
+    """Refuse to replace the network of other features: one of the same name in another format.
+
+    Raises:
+        FileExistsError: if there are such features.
+    """
+    stem = beside.name.removesuffix(".extractor.safetensors")
+    others = [beside.with_name(f"{stem}{suffix}") for suffix in ("", *SUFFIXES)]
+    if beside.exists() and (there := [other for other in others if other.exists()]):
+        raise FileExistsError(
+            f"{beside} is the network of {there[0]}, and would be replaced by that of {out}: choose another name, or "
+            "turn those features into this format by `fewstep data convert`"
+        )
+
+
+@contextmanager
+def _bar(images: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar over images, with their number a second, that leaves nothing behind."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("embedding", total=images, text="")
+
+        def advance(done: int, total: int) -> None:
+            speed = progress.tasks[bar].speed
+            progress.update(bar, completed=done, text=f"{speed:,.0f} images/s" if speed else "")
+
+        yield advance

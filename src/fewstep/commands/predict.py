@@ -1,0 +1,50 @@
+"""``fewstep predict``: predictions for examples of one's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from fewstep.commands.console import console
+
+
+def predict(
+    run: tyro.conf.Positional[Path],
+    support: Path,
+    query: Path,
+    samples: int | None = None,
+    noise: float | None = None,
+    interval: float | None = None,
+    out: Path | None = None,
+) -> None:
+    """Predict for queries from a handful of examples: their classes, or in a regression their targets.
+
+    Args:
+        run: folder of a trained run.
+        support: a folder with one sub-folder of images per class, or an .npz file with x [n, features] and y [n]; for a
+            regression such a file, with y [n] or [n, outputs], or a .csv file whose columns are named x… and y….
+        query: a folder of images, or an .npz file with x; for a regression also a .csv file.
+        samples: regression: functions to draw, of a method that has a distribution of them; 100 when omitted.
+        noise: regression: standard deviation of targets about a function. Intervals are then of targets; without it,
+            of functions.
+        interval: regression: probability of the interval that is written beside the mean; 0.9 when omitted.
+        out: CSV file to write; printed when omitted.
+    """
+    from fewstep.data.storage.files import write_atomically
+    from fewstep.estimators.files import predict as predictions
+    from fewstep.evaluation.tables import csv_text
+
+    remarks = Console(stderr=True)  # apart from what is printed to be read by programs
+    header, rows = predictions(
+        run, support, query, samples=samples, noise=noise, interval=interval,
+        note=lambda line: remarks.print(f"note: {line}", highlight=False, markup=False),
+    )  # fmt: skip
+    text = csv_text([header, *rows])
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_atomically(out, text)
+        console.print(f"{len(rows)} predictions: [bold]{out}[/]")

@@ -1,0 +1,157 @@
+"""``fewstep pretrain``: stage 1, from images to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fewstep.commands.arguments import overridden, split_name, value_of
+from fewstep.data.images.by_name import ImageData
+from fewstep.evaluation.statistics import Interval
+from fewstep.experiments.pretraining import PretrainingConfig, PretrainingRun
+from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, preset
+
+console = Console(log_path=False)
+
+FEW = 1000
+"""Batches below which a user is told so."""
+
+USAGE = f"""\
+fewstep pretrain DATASET --network NETWORK [options]
+  DATASET  cifar-fs, fc100, omniglot, mini-imagenet, tiered-imagenet,
+           or a folder of images with a split
+  NETWORK  {", ".join(NETWORKS)}, or another
+           wrn-DEPTH-FACTOR; resnet-9 when omitted
+fewstep pretrain --resume RUN
+fewstep pretrain DATASET --network NETWORK --help shows every option"""
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a network to name the base classes of a dataset; `fewstep embed` then exports its features.
+
+    --network NAME chooses the network and sets all other options to what suits it and the size of the images.
+    """
+
+    config: Annotated[PretrainingConfig, tyro.conf.arg(name="")]
+    """What is trained on what."""
+    out: Path | None = None
+    """Folder of the pre-training. None: a new one under runs/."""
+    resume: Path | None = None
+    """Continue the stopped one in this folder, to the same bits."""
+
+
+def pretrain(arguments: Sequence[str]) -> None:
+    """``fewstep pretrain DATASET [options]``, or ``fewstep pretrain --resume RUN``."""
+    if not arguments or list(arguments) in (["--help"], ["-h"]):
+        console.print(USAGE, highlight=False, markup=False)
+        return
+    name, arguments = split_name(arguments)
+    if (resumed := value_of(arguments, "--resume")) is not None:
+        if name is not None or len(arguments) > 2:
+            raise ValueError(f"a resumed pre-training keeps its configuration; give only --resume {resumed}.")
+        run = PretrainingRun.open(Path(resumed), console.log)
+    elif name is None:
+        raise ValueError(f"no dataset was given.\n{USAGE}")
+    else:
+        parsed = overridden(Pretrain(default_config(name, arguments)), _without(arguments, "--network"),
+                            f"fewstep pretrain {name}")  # fmt: skip
+        network = value_of(arguments, "--network") or "resnet-9"
+        title = Path(name).name or "images"
+        folder = parsed.out or Path("runs") / f"{network}-{title}-{datetime.now():%Y%m%d-%H%M%S}"
+        run = PretrainingRun.create(parsed.config, folder, console.log)
+    _run(run)
+
+
+def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
+    """What a dataset and a network are trained with where the user says nothing else.
+
+    Raises:
+        ValueError: for an unknown network, or a size that is no number.
+    """
+    images = ImageData(dataset)
+    size = _known_size(dataset)
+    if size is None:
+        given = value_of(arguments, "--size") or str(PHOTOGRAPH_SIZE)
+        if not given.isdecimal():
+            raise ValueError(f"--size must be a number of pixels, got {given!r}.")
+        size = int(given)
+        images = replace(images, size=size)
+    return PretrainingConfig(images, preset(value_of(arguments, "--network") or "resnet-9", size, dataset))
+
+
+def _known_size(dataset: str) -> int | None:
+    """Pixels a side of datasets that come in one size."""
+    return {"cifar-fs": 32, "fc100": 32, "omniglot": 28}.get(dataset)
+
+
+def _without(arguments: Sequence[str], flag: str) -> list[str]:
+    """The arguments without an option and its value."""
+    left: list[str] = []
+    skip = False
+    for argument in arguments:
+        if not (skip or argument == flag or argument.startswith(f"{flag}=")):
+            left.append(argument)
+        skip = argument == flag and not skip
+    return left
+
+
+def _run(run: PretrainingRun) -> None:
+    from fewstep.commands.progress import training_bar
+
+    console.print(f"run folder: [bold]{escape(str(run.folder))}[/]")
+    trainer = run.trainer
+    parameters = sum(p.numel() for p in trainer.parameters)
+    console.print(
+        f"{type(trainer.network.backbone).__name__}, {parameters:,} parameters, {trainer.options.precision}; "
+        f"{len(trainer.dataset):,} images of {trainer.dataset.classes} base classes; {trainer.total:,} batches",
+        highlight=False,
+    )  # fmt: skip
+    if trainer.total < FEW:
+        console.print(
+            f"[yellow]few batches:[/] a network learns little from scratch in {trainer.total:,}; with so few images "
+            "give more --epochs and a smaller --batch, or take features of a network that others have trained",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    began = trainer.state.step, trainer.state.seconds
+    try:
+        with training_bar(console, trainer.total, "pre-training") as progress:
+            trainer.run(progress)
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; continue with: fewstep pretrain --resume {run.folder}", markup=False)
+        raise SystemExit(130) from None
+    steps, seconds = trainer.state.step - began[0], trainer.state.seconds - began[1]
+    if steps:
+        speed = steps * trainer.batches.batch / seconds
+        console.print(
+            f"{speed:.0f} images/s; the network waited for images {trainer.waited / seconds:.1%} of the time",
+            highlight=False,
+        )
+    scores = run.score()
+    if any(scores.values()):
+        console.print(table(scores))
+    console.print(f"report: [bold]{escape(str(run.folder / 'report.md'))}[/]")
+    console.print(f"features: fewstep embed {run.folder} {run.config.images.name} --out features.npz", markup=False,
+                  highlight=False, soft_wrap=True)  # fmt: skip
+
+
+def table(scores: dict[str, dict[str, dict[int, Interval]]]) -> Table:
+    """Nearest class mean by layer and split."""
+    shown = Table(title="nearest class mean, 5-way, %", title_justify="left")
+    shown.add_column("layer")
+    shown.add_column("classes")
+    shots = sorted({k for of in scores.values() for by in of.values() for k in by})
+    for k in shots:
+        shown.add_column(f"{k}-shot", justify="right")
+    for layer, of in scores.items():
+        for split, by in of.items():
+            shown.add_row(layer, split, *(by[k].text(percent=True) if k in by else "n/a" for k in shots))
+    return shown

@@ -1,0 +1,81 @@
+"""``fewstep uncertainty`` and ``fewstep plot``: predictive distributions and forecasts, measured and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+console = Console(log_path=False)
+
+
+def uncertainty(
+    runs: tyro.conf.Positional[tuple[Path, ...]],
+    tasks: int = 1000,
+    samples: int = 100,
+    queries: int = 100,
+    seed: int = 0,
+    ambiguous: int = 200,
+    out: Path | None = None,
+) -> None:
+    """Judge runs on sines and lines by their predictive distributions, beside the exact Bayesian posterior.
+
+    Args:
+        runs: folders of runs, such as of leo-sine-line and maml-ensemble-sine-line, on tasks of the same noise.
+        tasks: test tasks, the same for all.
+        samples: functions to draw for each task, where a method has a distribution of them.
+        queries: noisy query points a task.
+        seed: of the tasks and of what is drawn.
+        ambiguous: tasks on which sines and lines are counted: ambiguous ones of a pool of 100 times as many.
+        out: folder for uncertainty.md, .json, _tasks.csv and _modes.csv; a new one under uncertainty/ when omitted.
+    """
+    from fewstep.experiments.uncertainty.procedure import judge
+
+    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous,
+                  note=console.log)  # fmt: skip
+    folder = out or Path("uncertainty") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    found.write(folder)
+    console.print(found.table())
+    console.print(f"report: [bold]{escape(str(folder / 'uncertainty.md'))}[/]", highlight=False)
+
+
+def sine_line(
+    run: tyro.conf.Positional[Path], out: Path | None = None, columns: int = 4, samples: int = 30, seed: int = 0
+) -> None:
+    """Draw a run's functions for clear and ambiguous tasks, above the exact posterior's (LEO's Figure 3).
+
+    Args:
+        run: folder of a run on sines and lines.
+        out: the picture without its suffix, for OUT.png and OUT.svg; sine-line in the run's folder when omitted.
+        columns: tasks.
+        samples: functions a task.
+        seed: of the tasks and of what is drawn.
+    """
+    from fewstep.experiments.uncertainty.functions_plot import plot
+
+    for file in plot(run, out or run / "sine-line", columns=columns, samples=samples, seed=seed):
+        console.print(f"picture: [bold]{escape(str(file))}[/]", highlight=False, soft_wrap=True)
+
+
+def oscillations(
+    runs: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None, seed: int = 0, tasks: int = 4
+) -> None:
+    """Draw what runs forecast of a few oscillators, beside the truth and the exact Bayesian forecast.
+
+    Args:
+        runs: folders of runs, such as of leo-oscillations and maml-oscillations, on the same tasks.
+        out: folder for oscillations.png and .svg; the first run's when omitted.
+        seed: of the tasks.
+        tasks: columns, spread over slow and fast, weakly and strongly damped oscillators.
+    """
+    from fewstep.experiments.uncertainty.forecasts_plot import plot
+
+    for file in plot(runs, out or Path(*runs[:1]), tasks=tasks, seed=seed):
+        console.print(f"picture: [bold]{escape(str(file))}[/]", highlight=False, soft_wrap=True)
+
+
+PLOTS: dict[str, Callable[..., None]] = {"sine-line": sine_line, "oscillations": oscillations}

@@ -1,0 +1,37 @@
+"""How the outer loop learns from an adaptation: the protocol of a meta-gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from fewstep.core.executors import Executor, direct
+from fewstep.core.noise import Noise
+from fewstep.core.types import Estimate, Task
+
+if TYPE_CHECKING:
+    from fewstep.core.learner import Learner
+
+
+class MetaGradient(ABC):
+    """How the outer loop learns from an adaptation.
+
+    The one rule: the objective of the returned estimate is a scalar whose ordinary autograd gradient is the
+    meta-gradient estimate. Trainer and optimiser never know which estimator ran.
+    """
+
+    copies: int | None = None
+    """How many independent adaptations of a task it compares: the noise that ``Method`` draws for it is then
+    ``{"copies": noise}``, whose tensors have an axis of them before all others of a task."""
+
+    def untrained(self, learner: Learner) -> set[str]:
+        """Meta-parameters that this estimator would leave without a gradient, by name.
+
+        Raises:
+            ValueError: when it cannot learn from such a learner at all.
+        """
+        return set()
+
+    @abstractmethod
+    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+        """Adapt to ``task`` and judge the result; ``each`` maps the pieces when steps are mapped one by one."""

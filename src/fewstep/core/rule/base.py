@@ -1,0 +1,37 @@
+"""How one step moves: the protocol of a rule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from fewstep.core.types import Params
+
+if TYPE_CHECKING:
+    pass
+
+
+class Rule(nn.Module, ABC):
+    """How one step moves. Learned rates and the like are the module's own meta-parameters."""
+
+    @abstractmethod
+    def init(self, value: Params) -> Any:
+        """The state that a task's first step starts from: a pytree of tensors."""
+
+    def check(self, names: Collection[str]) -> None:
+        """Refuse values of these names where the rule's meta-parameters belong to others.
+
+        Raises:
+            ValueError: naming both.
+        """
+
+    def at(self, step: int) -> Rule:
+        """The rule of an inner step, counted from 0: itself, unless every step has a rule of its own."""
+        return self
+
+    @abstractmethod
+    def update(self, gradient: Params, state: Any, value: Params, loss: Tensor) -> tuple[Params, Any]:
+        """The step to *add* to ``value``, and the next state."""

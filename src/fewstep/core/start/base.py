@@ -1,0 +1,67 @@
+"""Where a task starts: the protocol of a start."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fewstep.core.noise import Noise, Sites
+from fewstep.core.types import Batch, Params, Penalties, Point
+
+if TYPE_CHECKING:
+    pass
+
+
+class Start(nn.Module, ABC):
+    """Where a task's adaptation begins. Functions of one task; meta-parameters are the module's own."""
+
+    @abstractmethod
+    def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
+        """The starting point of a task, and penalties on it (none in evaluation, when ``noise`` is None)."""
+
+    @abstractmethod
+    def decode(self, point: Point, noise: Noise) -> Point:
+        """A point of network weights: ``value`` is what fine-tuning may move, ``context`` what it may not.
+
+        A pure function. Together the two are passed to the network in place of its parameters and slots.
+        """
+
+    def shared(self, network: nn.Module) -> Params | None:
+        """The value that every task starts from, or None when it takes a task to know it.
+
+        What is known is held against the rules when a learner is made, not when its first task comes.
+        """
+        return None
+
+    def moved(self, network: nn.Module, decoded: bool) -> Collection[str] | None:
+        """Names of the values that a stage moves before decoding or after it, or None when it takes a task to know.
+
+        They are held against the rules when a learner is made, as is :meth:`shared`.
+
+        Raises:
+            ValueError: when the network is none that this start can begin with.
+        """
+        value = self.shared(network)
+        return None if value is None else value.keys()
+
+    def penalise(self, begun: Point, ended: Point) -> Penalties:
+        """Penalties of meta-training on how far codes moved, from the start to the point that is decoded."""
+        return {}
+
+    def steers(self, network: nn.Module) -> set[str]:
+        """Which meta-parameters :meth:`begin` makes the point's *value* of, by their names in the learner.
+
+        Estimators that learn from nothing but the starting value (Reptile) leave all others untrained.
+        """
+        return set()
+
+    def begin_sites(self, support: Batch) -> Sites:
+        """Random sites of :meth:`begin`, for a support of the given (unbatched) shapes."""
+        return {}
+
+    def decode_sites(self, support: Batch) -> Sites:
+        """Random sites of one :meth:`decode`."""
+        return {}

@@ -1,0 +1,1 @@
+"""Stored features: reading, converting, normalising and describing them."""

@@ -1,0 +1,271 @@
+"""Stored feature vectors: LEO's published embeddings, and one's own."""
+
+import hashlib
+import logging
+import pickle
+import secrets
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewstep.data.dataset import Dataset
+from fewstep.data.features.formats import Source, keys_of, parts_of, source_of
+from fewstep.data.features.normalise import l2_normalise
+from fewstep.data.features.store import (
+    SPLITS,
+    Part,
+    Parts,
+    as_dataset,
+    joined,
+    raw,
+    read_safetensors,
+    shared_classes,
+    whole,
+    write_store,
+)
+from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.lock import one_at_a_time
+
+_WANTED = {**{split: (split,) for split in SPLITS}, "trainval": ("train", "val")}
+
+_log = logging.getLogger(__name__)
+
+
+def embeddings(
+    path: str | Path,
+    split: Literal["train", "val", "trainval", "test", "all"],
+    *,
+    normalise: bool = True,
+    cache: str | Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Dataset:
+    """Feature vectors ``[n, d]`` with their classes, from a file of any of these formats.
+
+    - DeepMind's published embeddings: a folder with ``{train,val,test}_embeddings.pkl``, or its place in their zip
+      archive (``embeddings.zip/miniImageNet/center``). The class comes from the key, as in the authors' loader.
+    - ``.npz`` or ``.safetensors`` with ``features`` ``[n, d]`` and ``labels`` ``[n]``, names or numbers; or with
+      ``features`` ``[classes, images, d]``. Either may have ``class_names``, ``keys`` ``[n]`` and ``split``, for each
+      row or each class: 0, 1, 2 or train, val, test.
+    - ``NAME.npy`` with the same beside it, as ``NAME_labels.npy`` and so on.
+    - A folder with one such file for each split: ``train.npz``, ``val.npz``, ``test.npz``.
+    - The library's own ``.safetensors``, made by ``fewstep data convert``.
+
+    The last, ``.npy`` and ``.safetensors`` are memory-mapped; others, and splits in several files that are wanted as
+    one, are converted once into the cache folder and mapped there. Rows keep their dtype until they are gathered.
+    Whatever the format, classes come in the order of their names, or of their numbers where all are whole numbers, and
+    rows of a class in the file's: so the same seed draws the same tasks. Of "trainval", train's come first.
+
+    The library's own files are known to be finite; any other is read through for that.
+
+    Args:
+        path: the file or folder.
+        split: "trainval" is train and val together, "all" every class that there is.
+        normalise: scale rows to unit length when they are gathered, as LEO's loader does.
+        cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
+        report: receives a sentence when a file is converted; it is logged when omitted.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if a file is damaged, asks for code to be run, or is of another structure; if features are not
+            finite, splits share classes or differ in their dimensions, or there is no such split.
+        OSError: if the cache folder cannot be written.
+
+    Source: Rusu et al. 2019, code at google-deepmind/leo, ``data.py``, for their archive.
+    """
+    if split not in (*_WANTED, "all"):
+        raise ValueError(f"split must be one of {', '.join(_WANTED)} or all, not {split!r}")
+    source = source_of(Path(path))
+    part = None
+    own = False
+    if source.mapped:
+        parts = parts_of(source)
+        _refuse_shared(parts, path)
+        own = _is_own(source)
+        part = joined(_wanted(parts, split, path))
+    if part is None:
+        parts = parts_of(source_of(_cached(source, cache_folder(cache), report or _log.info)))
+        part, own = joined(_wanted(parts, split, path)), True
+    assert part is not None  # one file
+    if not own:
+        for _ in part.finite_blocks(f"{path} {split}"):
+            pass
+    dataset = as_dataset(part, name=source.name, split="" if split == "all" else split)
+    return dataset.transformed(l2_normalise) if normalise else dataset
+
+
+def convert(source: str | Path, target: str | Path) -> Path:
+    """Turn features of one format into another, bit for bit.
+
+    Rows are sorted as :func:`embeddings` does; classes, splits and keys are kept. DeepMind's pickles need keys of their
+    form, and get them.
+
+    Args:
+        source: as in :func:`embeddings`.
+        target: ``.safetensors`` for the library's own format, ``.npz``, or ``.npy`` with its labels beside it, all of
+            which hold all splits; ``.pkl`` for one split alone; without a suffix, a folder of DeepMind's pickles.
+
+    Returns:
+        The target.
+
+    Raises:
+        FileNotFoundError: if the source is not there.
+        FileExistsError: if the target is.
+        ValueError: as :func:`embeddings`; or if the target's format cannot hold what there is.
+        OSError: if the target cannot be written.
+    """
+    target = Path(target)
+    write = writer_for(target)
+    parts = parts_of(source_of(Path(source)))
+    _refuse_shared(parts, source)
+    dtype = next(iter(parts.values())).store.dtype
+    if dtype == torch.bfloat16 and target.suffix != ".safetensors":
+        raise ValueError(f"{source} holds bfloat16, which NumPy's formats and pickles have no name for: "
+                         "convert it to .safetensors")  # fmt: skip
+    write(target, parts, str(source))
+    return target
+
+
+def writer_for(target: Path) -> Callable[[Path, Parts, str], None]:
+    """What writes parts to a target of this name: ``write(target, parts, where)``, whole or not at all.
+
+    Raises:
+        ValueError: for a suffix of no format that is written.
+        FileExistsError: if the target is there.
+    """
+    write = _WRITERS.get(target.suffix)
+    if write is None:
+        raise ValueError(f"{target}: a target ends in one of {', '.join(filter(None, _WRITERS))}, or in no suffix")
+    if target.exists():
+        raise FileExistsError(f"{target} exists: remove it, or choose another target")
+    return write
+
+
+def _wanted(parts: Parts, split: str, path: str | Path) -> list[Part]:
+    if split == "all":
+        return list(parts.values())
+    if "" in parts:
+        raise ValueError(
+            f"{path} does not say which of its classes are for {split}: ask for 'all', add an array split, or give a "
+            "folder with files train, val and test"
+        )
+    missing = [name for name in _WANTED[split] if name not in parts]
+    if missing:
+        raise ValueError(f"{path} has no classes for {missing[0]}, it has {', '.join(parts)}")
+    return [parts[name] for name in _WANTED[split]]
+
+
+def _refuse_shared(parts: Parts, path: str | Path) -> None:
+    if shared := shared_classes(parts):
+        raise ValueError(f"{path}: {shared[0]}: classes of a test must not be trained on; split by class")
+
+
+def _is_own(source: Source) -> bool:
+    return len(source.read) == 1 and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
+
+
+def _cached(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
+    """The library's own file of a source, made where it is not there or the source has changed."""
+    path = source.path.resolve()
+    made_of = [[str(file.resolve()), (found := file.stat()).st_size, found.st_mtime_ns] for file in source.files]
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    store = folder / f"embeddings-{digest}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(store.with_suffix(".lock"), say):
+            if _made_of(store) != made_of:
+                say(f"converting {source.path}, once, to {store}")
+                parts = parts_of(source)
+                _refuse_shared(parts, source.path)
+                write_store(store, parts, str(source.path), made_of)
+    except OSError as error:
+        raise OSError(
+            f"cannot keep the features of {source.path} in {folder} ({error}): set $FEWSTEP_CACHE to a folder that can "
+            "be written and has room for them"
+        ) from error
+    return store
+
+
+def _made_of(store: Path) -> Any:
+    try:
+        return (read_safetensors(store)[1] or {}).get("made_of") if store.is_file() else None
+    except ValueError:
+        return None
+
+
+def _write_npz(target: Path, parts: Parts, where: str) -> None:
+    with whole(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as file:
+            _write_rows(file, parts, where)
+        for name, values in _columns(parts).items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+
+
+def _write_npy(target: Path, parts: Parts, where: str) -> None:
+    columns = {target.with_name(f"{target.stem}_{name}.npy"): values for name, values in _columns(parts).items()}
+    if there := [path for path in columns if path.exists()]:
+        raise FileExistsError(f"{there[0]} exists: remove it, or choose another target")
+    for path, values in columns.items():
+        with whole(path) as temporary, temporary.open("wb") as file:
+            np.lib.format.write_array(file, values, allow_pickle=False)
+    with whole(target) as temporary, temporary.open("wb") as file:
+        _write_rows(file, parts, where)
+
+
+def _write_rows(file: Any, parts: Parts, where: str) -> None:
+    store = next(iter(parts.values())).store
+    shape = (sum(len(part.order) for part in parts.values()), store.shape[1])
+    header = {"descr": f"<f{store.element_size()}", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for split, part in parts.items():
+        for rows in part.finite_blocks(f"{where} {split}".rstrip()):
+            file.write(raw(rows))
+
+
+def _columns(parts: Parts) -> dict[str, NDArray[np.character]]:
+    """What there is to a row besides its features."""
+    columns = {"labels": np.concatenate([part.labels for part in parts.values()])}
+    if "" not in parts:
+        columns["split"] = np.repeat(list(parts), [len(part.order) for part in parts.values()])
+    keys = [part.ordered_keys for part in parts.values()]
+    if all(some is not None for some in keys):
+        columns["keys"] = np.concatenate([some for some in keys if some is not None])
+    return columns
+
+
+def _write_pickle(target: Path, parts: Parts, where: str) -> None:
+    if len(parts) > 1:
+        raise ValueError(f"{target} can hold one split, there are {', '.join(parts)}: give a target without a suffix")
+    (part,) = parts.values()
+    rows = torch.cat(list(part.finite_blocks(where))).numpy()
+    record = {"embeddings": rows, "keys": np.array(keys_of(part)), "labels": part.labels}
+    with whole(target) as temporary:
+        temporary.write_bytes(pickle.dumps(record, 2))
+
+
+def _write_folder(target: Path, parts: Parts, where: str) -> None:
+    if "" in parts:
+        raise ValueError(f"{where} does not say which of its classes are for what: give a target that ends in .pkl")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        for split, part in parts.items():
+            _write_pickle(temporary / f"{split}_embeddings.pkl", {split: part}, f"{where} {split}")
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+_WRITERS: dict[str, Callable[[Path, Parts, str], None]] = {
+    ".safetensors": write_store,
+    ".npz": _write_npz,
+    ".npy": _write_npy,
+    ".pkl": _write_pickle,
+    "": _write_folder,
+}

@@ -1,0 +1,333 @@
+"""Feature vectors in the formats of others: which files there are, and what they hold."""
+
+import functools
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, final
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewstep.data.features.store import SPLITS, Part, Parts, alike, as_tensor, grouped, read_safetensors, read_store
+from fewstep.data.storage.unpickling import unpickle
+
+SUFFIXES = (".safetensors", ".npz", ".npy", ".pkl")
+_NAMES = {
+    "features": ("features", "embeddings", "x"),
+    "labels": ("labels", "y"),
+    "split": ("split",),
+    "class_names": ("class_names",),
+    "keys": ("keys",),
+}
+# zipfile raises NotImplementedError for a compression that it lacks.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, NotImplementedError)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Files that :func:`parts_of` reads.
+
+    Attributes:
+        path: as it was given.
+        files: those that are there, whose change is a change of the features.
+        read: reads one file for each split, or one under "" that knows of its splits itself.
+        mapped: whether features are mapped instead of read.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    read: Mapping[str, Callable[[], Parts]]
+    mapped: bool
+
+    @property
+    def name(self) -> str:
+        """For messages: the file, or the folder with the one above it ("miniImageNet/center")."""
+        return self.path.name if self.path.suffix in SUFFIXES else "/".join(self.path.parts[-2:])
+
+
+def source_of(path: Path) -> Source:
+    """What lies at a place.
+
+    Args:
+        path: a file; a folder with one file for each split; a zip archive of such folders, with the folder's place in
+            it after its name: ``embeddings.zip/miniImageNet/center``.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if what is there holds no features, or several sets of them (named in the message).
+    """
+    if path.is_file() and path.suffix in SUFFIXES:
+        return Source(
+            path, _beside(path), {"": functools.partial(_read, path)}, path.suffix in (".safetensors", ".npy")
+        )
+    for archive in (path, *path.parents):
+        if archive.suffix == ".zip" and archive.is_file():
+            return _in_archive(path, archive, path.relative_to(archive).as_posix())
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists():
+        raise ValueError(f"{path} is none of the files that hold features: {', '.join(SUFFIXES)}, or a .zip of .pkl")
+    raise FileNotFoundError(f"there is no file or folder {path}")
+
+
+def parts_of(source: Source) -> Parts:
+    """Read a source; features in memory-mapped formats are left where they are.
+
+    Whether they are finite, and whether splits have classes in common, is not looked at.
+
+    Raises:
+        ValueError: if a file is damaged, asks for code to be run, or is of another structure; or if splits differ in
+            their dimensions or dtype.
+    """
+    parts: Parts = {}
+    for split, read in source.read.items():
+        found = read()
+        if not split:
+            parts = found
+            continue
+        if list(found) not in ([""], [split]):
+            raise ValueError(f"{source.path}: the file for {split} says itself that it holds {', '.join(found)}")
+        parts[split] = next(iter(found.values()))
+    alike(parts, str(source.path))
+    return parts
+
+
+def _in_folder(folder: Path) -> Source:
+    read: dict[str, Callable[[], Parts]] = {}
+    files: list[Path] = []
+    for split in SPLITS:
+        there = [
+            file
+            for suffix in SUFFIXES
+            for stem in (split, f"{split}_embeddings")
+            if (file := folder / f"{stem}{suffix}").is_file()
+        ]
+        if len(there) > 1:
+            raise ValueError(f"{folder} has {there[0].name} and {there[1].name} for {split}: leave one of them there")
+        if there:
+            read[split] = functools.partial(_read, there[0])
+            files += _beside(there[0])
+    if not read:
+        below = [file.parent for file in folder.rglob("*_embeddings.pkl")]
+        raise ValueError(_nothing(str(folder), sorted({str(place) for place in below})))
+    return Source(folder, tuple(files), read, all(file.suffix in (".safetensors", ".npy") for file in files))
+
+
+def _in_archive(path: Path, archive: Path, inside: str) -> Source:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [name for name in opened.namelist() if name.endswith("_embeddings.pkl")]
+    except _DAMAGE as error:
+        raise ValueError(f"{archive} is damaged, truncated or no zip archive ({error}): fetch it again") from error
+    folders = sorted({str(PurePosixPath(name).parent) for name in members})
+    chosen = [place for place in folders if place == inside or place.endswith(f"/{inside}")]
+    if len(chosen) != 1:
+        raise ValueError(_nothing(str(path), [f"{archive}/{place}" for place in folders]))
+    read = {
+        split: functools.partial(_read_member, archive, member)
+        for split in SPLITS
+        if (member := f"{chosen[0]}/{split}_embeddings.pkl") in members
+    }
+    return Source(path, (archive,), read, False)
+
+
+def _nothing(where: str, below: list[str]) -> str:
+    if below:
+        return f"{where} holds {len(below)} sets of features; give one of them: {', '.join(below)}"
+    return (
+        f"{where} holds no features: expected train, val and test as train.npz, train_embeddings.pkl or the like "
+        f"({', '.join(SUFFIXES)})"
+    )
+
+
+def _read_member(archive: Path, member: str) -> Parts:
+    where = f"{archive}/{member}"
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            content = opened.read(member)
+    except _DAMAGE as error:
+        raise ValueError(f"{where} is damaged or truncated ({error}): fetch {archive.name} again") from error
+    try:
+        return _pickled(unpickle(content), where)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _read(path: Path) -> Parts:
+    if path.suffix == ".pkl":
+        return _pickled(unpickle(path), str(path))
+    if path.suffix == ".safetensors":
+        entries, index = read_safetensors(path)
+        return read_store(path, entries, index) if index is not None else _arrays(entries, str(path))
+    try:
+        entries = _npz(path) if path.suffix == ".npz" else _npy(path)
+    except _DAMAGE as error:
+        raise ValueError(f"{path} is damaged, truncated or holds no plain arrays ({error}): make it again") from error
+    return _arrays(entries, str(path))
+
+
+def _npz(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array, not several")
+        return {name: file[name] for names in _NAMES.values() for name in names if name in file}
+
+
+def _npy(path: Path) -> dict[str, Any]:
+    entries: dict[str, Any] = {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
+    for beside in _beside(path)[1:]:
+        entries[beside.stem.removeprefix(f"{path.stem}_")] = np.load(beside, allow_pickle=False)
+    return entries
+
+
+def _beside(path: Path) -> tuple[Path, ...]:
+    """A file, and those that belong to it."""
+    if path.suffix != ".npy":
+        return (path,)
+    plain = path.stem in _NAMES["features"]
+    places = (
+        [path.with_name(f"{path.stem}_{name}.npy"), *([path.with_name(f"{name}.npy")] if plain else [])]
+        for what, names in _NAMES.items()
+        if what != "features"
+        for name in names
+    )
+    return (path, *(there[0] for some in places if (there := [file for file in some if file.is_file()])))
+
+
+def _arrays(entries: Mapping[str, Any], where: str) -> Parts:
+    """Arrays by the names that ``.npz``, ``.npy`` and ``.safetensors`` share."""
+    given = {what: next((entries[n] for n in names if n in entries), None) for what, names in _NAMES.items()}
+    if given["features"] is None:
+        raise ValueError(f"{where} holds {sorted(entries)}, but no array of {' or '.join(_NAMES['features'])}")
+    features = _features(given["features"], where)
+    names = None if given["class_names"] is None else _text(given["class_names"], "class_names", where)
+    keys = None if given["keys"] is None else _text(np.ravel(given["keys"]), "keys", where)
+    if names is not None and len(set(names.tolist())) < len(names):
+        raise ValueError(f"{where}: class_names must be distinct")
+    if features.ndim == 3:
+        classes, images, _ = features.shape
+        if given["labels"] is not None:
+            raise ValueError(f"{where}: features [classes, images, d] need no labels, their place is their class")
+        names = np.arange(classes).astype(np.str_) if names is None else names
+        if len(names) != classes:
+            raise ValueError(f"{where}: {classes} classes of features but {len(names)} class_names")
+        labels = np.repeat(names, images)
+        which = np.repeat(np.arange(classes), images)
+        features = features.reshape(-1, features.shape[-1])
+    else:
+        if given["labels"] is None:
+            raise ValueError(
+                f"{where} has no labels: give an array of {' or '.join(_NAMES['labels'])}, one label for each row"
+                + (" (as NAME_labels.npy beside NAME.npy)" if where.endswith(".npy") else "")
+            )
+        labels = which = np.asarray(given["labels"])
+        if names is not None:
+            if labels.dtype.kind not in "iu" or labels.size == 0 or labels.min() < 0 or labels.max() >= len(names):
+                raise ValueError(f"{where}: with class_names, labels must be whole numbers from 0 to {len(names) - 1}")
+            labels = names[labels]
+    splits = None if given["split"] is None else _splits(given["split"], where)
+    if splits is not None and len(splits) != len(features) and (features.shape[0] == len(which)):
+        classes = len(names) if names is not None else -1
+        if len(splits) != classes:
+            raise ValueError(
+                f"{where}: {len(features)} rows of features but {len(splits)} entries of split: give one for each row, "
+                "or one for each class of class_names"
+            )
+        splits = splits[which]
+    return grouped(features, labels, where, splits=splits, keys=keys)
+
+
+def _features(features: Any, where: str) -> Tensor:
+    kind = features.dtype
+    if not isinstance(features, Tensor):
+        if kind.kind != "f" or kind.itemsize > 8:
+            raise ValueError(f"{where}: features must be floating-point numbers of 16, 32 or 64 bits, they are {kind}")
+        features = as_tensor(features)
+    shape = list(features.shape)
+    if features.ndim not in (2, 3) or not all(shape):
+        raise ValueError(
+            f"{where}: features must be [rows, d] or [classes, images, d], none of them 0, they are {shape}"
+        )
+    assert isinstance(features, Tensor)
+    return features
+
+
+def _splits(values: Any, where: str) -> NDArray[np.character]:
+    """Names of splits, from names or from 0, 1, 2."""
+    values = np.asarray(values)
+    if values.dtype.kind in "iu" and values.ndim == 1 and (not values.size or 0 <= values.min() <= values.max() <= 2):
+        named: NDArray[np.character] = np.array(SPLITS)[values]
+        return named
+    if values.dtype.kind in "US" and values.ndim == 1:
+        texts = _text(values, "split", where)
+        if np.isin(texts, SPLITS).all():
+            return texts
+    raise ValueError(f"{where}: split must hold 0 (train), 1 (val) and 2 (test), or these names; it holds "
+                     f"{np.unique(values)[:5].tolist()}")  # fmt: skip
+
+
+def _text(values: Any, what: str, where: str) -> NDArray[np.character]:
+    try:
+        array: NDArray[Any] = np.asarray(values)
+        if array.dtype.kind == "S":
+            array = np.char.decode(array, "utf-8")
+    except ValueError as error:
+        raise ValueError(f"{where}: {what} must be text ({error})") from error
+    if array.dtype.kind != "U" or array.ndim != 1:
+        raise ValueError(f"{where}: {what} must be a list of text, it is {array.dtype} {list(array.shape)}")
+    return array
+
+
+def _pickled(content: Any, where: str) -> Parts:
+    """DeepMind's record: "embeddings" and "keys", from which the classes come."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} holds a {type(content).__name__}, expected a dict with 'embeddings' and 'keys'")
+    entries = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+    if not isinstance(entries.get("embeddings"), np.ndarray):
+        raise ValueError(f"{where} must hold an array 'embeddings', it holds {sorted(map(str, entries))}")
+    features = _features(entries["embeddings"], where)
+    if features.ndim != 2:
+        raise ValueError(f"{where}: embeddings must be [rows, d], they are {list(features.shape)}")
+    if "keys" not in entries:
+        if "labels" not in entries:
+            raise ValueError(f"{where} must hold 'keys' or 'labels', one for each row; it holds {sorted(entries)}")
+        return grouped(features, entries["labels"], where)
+    keys = _text(entries["keys"], "keys", where)
+    return grouped(features, [class_of(key, where) for key in keys.tolist()], where, keys=keys)
+
+
+def class_of(key: str, where: str) -> str:
+    """The class in a key of DeepMind's, "<anything>-<class>-<class>_<image>".
+
+    Raises:
+        ValueError: if the key is of another form.
+    """
+    parts = key.split("-")
+    if len(parts) != 3 or parts[1] != parts[2].split("_")[0]:
+        raise ValueError(f"{where}: keys must be '<anything>-<class>-<class>_<image>', one is {key!r:.80}")
+    return unquote(parts[1])
+
+
+def keys_of(part: Part) -> list[str]:
+    """Keys of DeepMind's form for the positions of a part: its own where they are, else made ones."""
+    labels = part.labels.tolist()
+    own: list[str | None] = [None] * len(labels) if part.ordered_keys is None else part.ordered_keys.tolist()
+    made = []
+    for i, (label, key) in enumerate(zip(labels, own, strict=True)):
+        code = label.replace("%", "%25").replace("-", "%2D").replace("_", "%5F")
+        fits = key is not None and _class_or_none(key) == label
+        made.append(key if fits and key is not None else f"{i}-{code}-{code}_{i}")
+    return made
+
+
+def _class_or_none(key: str) -> str | None:
+    try:
+        return class_of(key, "")
+    except ValueError:
+        return None

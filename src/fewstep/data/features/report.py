@@ -1,0 +1,144 @@
+"""What a file of features holds, and what is wrong with it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewstep.data.features.formats import parts_of, source_of
+from fewstep.data.features.store import Part, Parts, brief, shared_classes
+
+
+@final
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split of a file.
+
+    Attributes:
+        split: "train", "val" or "test"; "" where the file does not say.
+        classes: how many.
+        rows: how many.
+        smallest: examples of the smallest class.
+        largest: examples of the largest class.
+        norms: smallest, median and largest Euclidean length of the finite rows; NaN if there are none.
+    """
+
+    split: str
+    classes: int
+    rows: int
+    smallest: int
+    largest: int
+    norms: tuple[float, float, float]
+
+
+@final
+@dataclass(frozen=True)
+class EmbeddingReport:
+    """What :func:`inspect_embeddings` found.
+
+    Attributes:
+        path: the file or folder.
+        dimensions: length of a feature vector.
+        dtype: of the stored numbers.
+        splits: one entry for each.
+        refusals: for which the file is not loaded: rows that are not finite, classes that two splits share.
+        warnings: for which it is: zero vectors, rows that are copies of others, classes of one example.
+    """
+
+    path: Path
+    dimensions: int
+    dtype: str
+    splits: tuple[SplitSummary, ...]
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def inspect_embeddings(path: str | Path) -> EmbeddingReport:
+    """Read all of a file of features, a block of rows at a time.
+
+    Args:
+        path: as in :func:`~fewstep.data.embeddings`.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if it cannot be read, or is of another structure.
+    """
+    parts = parts_of(source_of(Path(path)))
+    store = next(iter(parts.values())).store
+    refusals, warnings, summaries, hashes = shared_classes(parts), [], [], {}
+    for split, part in parts.items():
+        norms, finite, hashes[split] = _looked_through(part)
+        shown = norms[finite] if finite.any() else np.array([np.nan])
+        three = (float(shown.min()), float(np.median(shown)), float(shown.max()))
+        sizes = part.sizes
+        summaries.append(SplitSummary(split, len(sizes), sum(sizes), min(sizes), max(sizes), three))
+        of = f" of {split}" if split else ""
+        if bad := int((~finite).sum()):
+            first = int(np.argmin(finite))
+            owner = part.names[int(np.searchsorted(np.cumsum(sizes), first, side="right"))]
+            refusals.append(f"{_rows(bad)}{of} with NaN or infinity; the first is {part.order[first]}, class {owner!r}")
+        if zeros := int((norms == 0).sum()):
+            warnings.append(f"{_rows(zeros)}{of} of zeros: normalisation leaves them so")
+        if single := sum(size == 1 for size in sizes):
+            warnings.append(f"{single} classes{of} with one example: no task can be made with them")
+    warnings += _copies(parts, hashes)
+    return EmbeddingReport(
+        Path(path), store.shape[1], brief(store.dtype), tuple(summaries), tuple(refusals), tuple(warnings)
+    )
+
+
+def _looked_through(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.uint64]]:
+    """Length of each row, whether it is finite, and a hash of its bits."""
+    norms, finite, hashes = [], [], []
+    odd = np.random.default_rng(0).integers(0, 2**63, part.store.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    for _, rows in part.blocks():
+        norms.append(rows.double().square().sum(1).sqrt().numpy())
+        finite.append(torch.isfinite(rows).all(1).numpy())
+        hashes.append((_words(rows).astype(np.uint64) * odd).sum(1))
+    return np.concatenate(norms), np.concatenate(finite), np.concatenate(hashes)
+
+
+def _words(rows: Tensor) -> NDArray[np.unsignedinteger]:
+    """The bits of each number."""
+    size = rows.element_size()
+    signed = {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+    return rows.contiguous().view(signed).numpy().view(f"u{size}")
+
+
+def _copies(parts: Parts, hashes: dict[str, NDArray[np.uint64]]) -> list[str]:
+    """Sentences on rows that agree in every bit with one before them."""
+    splits = list(parts)
+    whose = np.repeat(np.arange(len(splits)), [len(hashes[split]) for split in splits])
+    place = np.concatenate([np.arange(len(hashes[split])) for split in splits])
+    every = np.concatenate([hashes[split] for split in splits])
+    order = np.argsort(every, kind="stable")
+    repeated = np.flatnonzero(every[order][1:] == every[order][:-1]) + 1
+    found: Counter[tuple[int, int]] = Counter()
+    groups = np.split(repeated, np.flatnonzero(np.diff(repeated) > 1) + 1) if repeated.size else []
+    for group in groups:
+        # Those of one hash, which may deceive: their bits do not.
+        seen: dict[bytes, set[int]] = {}
+        for i in order[group[0] - 1 : group[-1] + 1].tolist():
+            split = int(whose[i])
+            part = parts[splits[split]]
+            before = seen.setdefault(_words(part.store[int(part.order[int(place[i])])][None]).tobytes(), set())
+            if before:
+                found[split if split in before else min(before), split] += 1
+            before.add(split)
+    told = []
+    for (one, other), count in sorted(found.items()):
+        if one == other:
+            of = f" of {splits[one]}" if splits[one] else ""
+            told.append(f"{_rows(count)}{of} that {'is a copy of another' if count == 1 else 'are copies of others'}")
+        else:
+            told.append(f"{_rows(count)} of {splits[other]} that {'is' if count == 1 else 'are'} in {splits[one]} too")
+    return told
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"

@@ -1,0 +1,1 @@
+"""Families of functions to regress: sinusoids, sines or lines, oscillations."""

@@ -1,0 +1,1 @@
+"""Images: reading, decoding once, datasets by name, augmentation."""

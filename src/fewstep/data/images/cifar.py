@@ -1,0 +1,268 @@
+"""CIFAR-FS and FC100: the 100 classes of CIFAR-100 (Krizhevsky 2009), 600 images each, split in two ways."""
+
+import hashlib
+import logging
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fewstep.data.dataset import Dataset
+from fewstep.data.images.class_folders import class_files, folder_source
+from fewstep.data.images.class_splits import Split, all_classes, class_split
+from fewstep.data.images.store import ImageSource, image_store
+from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.unpickling import unpickle
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
+"""By which the download is verified."""
+
+_ARCHIVE = "cifar-100-python.tar.gz"
+_FOLDER = "cifar-100-python"
+_PARTS = {"train": 500, "test": 100}  # images of a class
+_FILES = ("meta", *_PARTS)
+_PER_CLASS = sum(_PARTS.values())
+_SIDE = 32
+_RECIPE = 1  # raise it when the order of the images changes: it decides the store's name
+_LARGEST = 2**29  # bytes of a file that is read from an archive; the real ones are smaller by a factor of three
+
+_log = logging.getLogger(__name__)
+
+
+def cifar_fs(
+    split: Split,
+    *,
+    path: str | Path | None = None,
+    cache: str | Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Dataset:
+    """CIFAR-FS (Bertinetto et al. 2019): 64 / 16 / 20 classes of CIFAR-100, 600 images each.
+
+    Rows are uint8 ``[n, 3, 32, 32]``, RGB. Of a class, first come its 500 images of CIFAR's train part in the order of
+    the archive, then its 100 of the test part. 26 of CIFAR's images are exact copies of others.
+
+    The first load fetches the official archive (169 MB), verifies it, and keeps it and the sorted images (184 MB) in
+    the cache folder.
+
+    Args:
+        split: part of the classes; "trainval" is train and val together.
+        path: files of one's own instead of a download: the archive ``cifar-100-python.tar.gz``, the folder
+            ``cifar-100-python`` or the one that holds it, or a folder with a folder of 600 images for each class, named
+            as CIFAR names it ("dolphin"), as CIFAR-FS is published. The images of such a folder come in the order of
+            their file names.
+        cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
+        report: receives sentences on the progress of the first load; they are logged when omitted.
+
+    Raises:
+        FileNotFoundError: if ``path`` does not exist.
+        ConnectionError: if the archive cannot be fetched; the message says what to fetch and where to put it.
+        ValueError: if the split is unknown, or the files are damaged or not those of CIFAR-100.
+        OSError: if the cache folder cannot be written.
+    """
+    return _load("CIFAR-FS", split, path, cache, report)
+
+
+def fc100(
+    split: Split,
+    *,
+    path: str | Path | None = None,
+    cache: str | Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Dataset:
+    """FC100 (Oreshkin et al. 2018): 60 / 20 / 20 classes of CIFAR-100, 12 / 4 / 4 whole superclasses.
+
+    The same images from the same files as :func:`cifar_fs`, so that one download and one store serve both.
+
+    Args:
+        split: as in :func:`cifar_fs`.
+        path: as in :func:`cifar_fs`.
+        cache: as in :func:`cifar_fs`.
+        report: as in :func:`cifar_fs`.
+
+    Raises:
+        FileNotFoundError: as :func:`cifar_fs`, and so are the others.
+        ConnectionError: if the archive cannot be fetched.
+        ValueError: if the split is unknown, or the files are damaged or not those of CIFAR-100.
+        OSError: if the cache folder cannot be written.
+    """
+    return _load("FC100", split, path, cache, report)
+
+
+def _load(
+    name: str, split: str, path: str | Path | None, cache: str | Path | None, report: Callable[[str], None] | None
+) -> Dataset:
+    chosen = class_split(name, split)
+    source = _official(cache, report or _log.info) if path is None else _local(Path(path))
+    dataset = image_store(source, cache=cache, report=report)
+    index = {name: c for c, name in enumerate(dataset.class_names)}
+    return replace(dataset.subset([index[name] for name in chosen], split=split), name=name)
+
+
+def _official(cache: str | Path | None, say: Callable[[str], None]) -> ImageSource:
+    """The downloaded archive; where its store is there, the archive need not be."""
+
+    def read() -> Callable[[int], UInt8[np.ndarray, "3 32 32"]]:
+        return _sorted_images(_archived(_download(cache_folder(cache), say)))
+
+    return _source(f"md5 {MD5}", read)
+
+
+def _local(path: Path) -> ImageSource:
+    if path.is_file():
+        return _source(f"md5 {_md5(path)}", lambda: _sorted_images(_archived(path)))
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no file or folder {path}")
+    for folder in (path, path / _FOLDER):
+        if all((folder / name).is_file() for name in _FILES):
+            return _unpacked(folder)
+    if (path / _ARCHIVE).is_file():
+        return _local(path / _ARCHIVE)
+    try:
+        classes = class_files(path, all_classes("CIFAR-FS"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} holds neither {_ARCHIVE}, nor {_FOLDER} with the files meta, train and test, nor a folder of "
+            f"images for each class: {error}"
+        ) from error
+    for name, of_class in classes.items():
+        if len(of_class) != _PER_CLASS:
+            raise ValueError(f"{of_class[0].parent}: class {name} has {len(of_class)} images, expected {_PER_CLASS}")
+    return folder_source("CIFAR-100", path, classes, _SIDE)
+
+
+def _unpacked(folder: Path) -> ImageSource:
+    digest = " ".join(_md5(folder / name) for name in _FILES)
+    return _source(f"md5 {digest}", lambda: _sorted_images({name: unpickle(folder / name) for name in _FILES}))
+
+
+def _source(made_of: str, read: Callable[[], Callable[[int], UInt8[np.ndarray, "3 32 32"]]]) -> ImageSource:
+    names = all_classes("CIFAR-FS")
+    return ImageSource(
+        name="CIFAR-100",
+        class_names=names,
+        counts=(_PER_CLASS,) * len(names),
+        shape=(3, _SIDE, _SIDE),
+        made_of={"recipe": _RECIPE, "source": made_of},
+        open=read,
+    )
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+class _Progress:
+    """Tells of a download, in the form in which pooch reports."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.total, self.fetched, self.told = say, 0, 0, 0
+
+    def update(self, fetched: int) -> None:
+        self.fetched += fetched
+        if self.total and self.fetched < self.total and self.fetched * 10 // self.total > self.told:
+            self.told = self.fetched * 10 // self.total
+            self.say(f"{_ARCHIVE}: {self.fetched / 1e6:.0f} of {self.total / 1e6:.0f} MB")
+
+    def reset(self) -> None:
+        self.fetched = 0
+
+    def close(self) -> None:
+        self.say(f"{_ARCHIVE}: fetched")
+
+
+def _download(folder: Path, say: Callable[[str], None]) -> Path:
+    """The official archive in the cache folder, fetched where it is not there, and verified."""
+    import pooch  # slow to import, and seldom needed
+
+    target = folder / _ARCHIVE
+    if not target.is_file():
+        say(f"fetching {URL} into {folder}")
+    level = pooch.get_logger().level
+    pooch.get_logger().setLevel(logging.WARNING)  # what it would tell is told already
+    try:
+        pooch.retrieve(
+            URL, f"md5:{MD5}", fname=_ARCHIVE, path=folder, downloader=pooch.HTTPDownloader(progressbar=_Progress(say))
+        )
+    except PermissionError:
+        raise
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # pooch's errors of the net are OSErrors, that of a wrong hash is a ValueError
+        raise ConnectionError(
+            f"cannot fetch CIFAR-100 ({error}). Fetch {URL} (md5 {MD5}) elsewhere and put it at {target}, or give its "
+            "place as path="
+        ) from error
+    finally:
+        pooch.get_logger().setLevel(level)
+    return target
+
+
+def _archived(path: Path) -> dict[str, Any]:
+    """The three pickles of the archive, read where they are: nothing is extracted."""
+    read: dict[str, Any] = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                folder, _, name = member.name.removeprefix("./").partition("/")
+                if folder != _FOLDER or name not in _FILES or not member.isreg():
+                    continue
+                if member.size > _LARGEST:
+                    raise ValueError(f"{member.name} has {member.size} bytes, more than any file of CIFAR-100")
+                file = archive.extractfile(member)
+                assert file is not None  # it is a regular file
+                read[name] = unpickle(file.read())
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path} is damaged or is not {_ARCHIVE} ({error}): fetch {URL} again") from error
+    missing = [name for name in _FILES if name not in read]
+    if missing:
+        raise ValueError(f"{path} holds no regular file {_FOLDER}/{missing[0]}: fetch {URL}")
+    return read
+
+
+def _sorted_images(files: dict[str, Any]) -> Callable[[int], UInt8[np.ndarray, "3 32 32"]]:
+    """Image i in the order of the classes."""
+    names = all_classes("CIFAR-FS")
+    listed = _entry(files, "meta", "fine_label_names", list)
+    if [name.decode("latin1") if isinstance(name, bytes) else name for name in listed] != list(names):
+        raise ValueError(f"CIFAR-100's meta file must list its 100 classes, it lists {len(listed)}: {listed[:3]} ...")
+    data = {part: _entry(files, part, "data", np.ndarray) for part in _PARTS}
+    rows = np.empty((len(names), _PER_CLASS, 2), np.int64)  # part, and row in it
+    for which, (part, count) in enumerate(_PARTS.items()):
+        fine = np.asarray(_entry(files, part, "fine_labels", list))
+        if data[part].dtype != np.uint8 or data[part].shape != (len(names) * count, 3 * _SIDE**2):
+            raise ValueError(
+                f"CIFAR-100's {part} file must hold data uint8 [{len(names) * count}, {3 * _SIDE**2}], "
+                f"it holds {data[part].dtype} {list(data[part].shape)}"
+            )
+        labels = np.repeat(np.arange(len(names)), count)
+        if fine.shape != labels.shape or not np.array_equal(np.sort(fine), labels):
+            raise ValueError(f"CIFAR-100's {part} file must hold {count} images of each of its 100 classes")
+        place = slice(0, count) if which == 0 else slice(_PER_CLASS - count, _PER_CLASS)
+        rows[:, place, 0] = which
+        rows[:, place, 1] = np.argsort(fine, kind="stable").reshape(len(names), count)
+    flat, parts = rows.reshape(-1, 2).tolist(), list(data.values())
+
+    def image(i: int) -> UInt8[np.ndarray, "3 32 32"]:
+        which, row = flat[i]
+        pixels: UInt8[np.ndarray, "3 32 32"] = parts[which][row].reshape(3, _SIDE, _SIDE)
+        return pixels
+
+    return image
+
+
+def _entry(files: dict[str, Any], file: str, key: str, kind: type) -> Any:
+    content = files[file]
+    entry = content.get(key.encode(), content.get(key)) if isinstance(content, dict) else None
+    if not isinstance(entry, kind):
+        raise ValueError(
+            f"CIFAR-100's {file} file must be a dict with {key!r}, a {kind.__name__}; it is something else"
+        )
+    return entry

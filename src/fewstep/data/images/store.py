@@ -1,0 +1,250 @@
+"""Decoded images in one memory-mapped file, made once.
+
+A store is a folder ``<name>-<hash>`` of the cache: ``images.npy``, uint8 ``[n, channels, height, width]`` in the order
+of the classes, and ``index.json``, which says what it holds and what it was made of. The hash is of the latter, so
+what is found under a name is what would be made. Where damaged images are skipped, which is known only when all have
+been decoded, they are rows of zeros, and ``skipped.json`` says which they are and why: the name need not know.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from fewstep.data.dataset import Dataset
+from fewstep.data.images.files import DamagedImage
+from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.lock import one_at_a_time
+
+_FORMAT = 1  # of the store itself
+_SKIPPED = "skipped.json"
+_TOGETHER = 512  # images that are decoded before they are written
+_SECONDS = 10.0  # between two reports
+
+_log = logging.getLogger(__name__)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSource:
+    """Images that a store can be made of.
+
+    Attributes:
+        name: for messages, and the beginning of the store's name.
+        class_names: one distinct name per class.
+        counts: number of images of each class.
+        shape: of an image, (channels, height, width).
+        made_of: everything that decides the store's content besides these, for JSON: a hash of the files, the recipe's
+            number, and the release of Pillow where images are decoded or reduced by it.
+        open: called once when the store is made. What it returns gives image i, from 0, in the order of the classes,
+            and is called by several threads at once.
+        skips: an image that raises :class:`DamagedImage` is left out, and listed, instead of ending the making. What
+            decides whether it does belongs to ``made_of``.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    counts: tuple[int, ...]
+    shape: tuple[int, int, int]
+    made_of: Mapping[str, Any]
+    open: Callable[[], Callable[[int], UInt8[np.ndarray, "channels height width"]]]
+    skips: bool = False
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """What ``index.json`` holds."""
+        return {
+            "format": _FORMAT,
+            "name": self.name,
+            "shape": [sum(self.counts), *self.shape],
+            "made_of": dict(self.made_of),
+            "class_names": list(self.class_names),
+            "counts": list(self.counts),
+        } | ({"skips": True} if self.skips else {})
+
+    @property
+    def folder(self) -> str:
+        """The store's name in the cache folder."""
+        text = json.dumps(self.index, sort_keys=True)
+        return f"{self.name.lower().replace(' ', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def find_store(source: ImageSource, *, cache: str | Path | None = None) -> Dataset | None:
+    """All classes of a store that is there, without the images that were skipped.
+
+    None if there is none, or none that can be used.
+    """
+    folder = cache_folder(cache) / source.folder
+    try:
+        if json.loads((folder / "index.json").read_text()) != source.index:
+            raise ValueError("it holds something else")
+        images: NDArray[np.generic] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        if images.dtype != np.uint8 or list(images.shape) != source.index["shape"]:
+            raise ValueError(f"its images are {images.dtype} {list(images.shape)}")
+        skipped = list(_read_skipped(source, folder))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        _log.info("the image store %s cannot be used (%s); it is made again", folder, error)
+        return None
+    offsets = np.concatenate([[0], np.cumsum(source.counts)])
+    dataset = Dataset.from_sorted(images, offsets, source.class_names, name=source.name)
+    if not skipped:
+        return dataset
+    kept = np.delete(np.arange(len(dataset)), skipped)
+    return replace(dataset, order=kept, offsets=np.searchsorted(kept, offsets))
+
+
+def skipped_images(source: ImageSource, *, cache: str | Path | None = None) -> dict[int, str]:
+    """The images that its store, which is there, has left out, and what is wrong with each."""
+    return _read_skipped(source, cache_folder(cache) / source.folder)
+
+
+def _read_skipped(source: ImageSource, folder: Path) -> dict[int, str]:
+    if not source.skips:
+        return {}
+    listed = json.loads((folder / _SKIPPED).read_text())
+    if not isinstance(listed, dict) or not all(key.isdecimal() for key in listed):
+        raise ValueError(f"its {_SKIPPED} is no list of images")
+    skipped = {int(key): str(reason) for key, reason in listed.items()}
+    if max(skipped, default=-1) >= sum(source.counts):
+        raise ValueError(f"its {_SKIPPED} lists images that it does not hold")
+    return skipped
+
+
+def image_store(
+    source: ImageSource, *, cache: str | Path | None = None, report: Callable[[str], None] | None = None
+) -> Dataset:
+    """All classes of a source, from its store, which is made first where there is none or a damaged one.
+
+    Images are decoded by a thread pool and written as they come: memory does not grow with their number. The store gets
+    its name when it is complete. Another process that wants the same store meanwhile waits for it.
+
+    A store is known by its index and by the size of its images; bits that were flipped in it go unnoticed.
+
+    Args:
+        source: the images.
+        cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
+        report: receives sentences on the progress of the making; they are logged when omitted.
+
+    Raises:
+        OSError: if the cache folder cannot be written or is full.
+        ValueError: whatever ``source`` raises for a damaged image, or if an image has another shape.
+    """
+    found = find_store(source, cache=cache)
+    if found is not None:
+        return found
+    root, say = cache_folder(cache), report or _log.info
+    size = sum(source.counts) * int(np.prod(source.shape))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(root / f"{source.folder}.lock", say) as alone:
+            found = find_store(source, cache=cache)  # another process may have made it
+            if found is not None:
+                return found
+            if alone:
+                for left_over in root.glob(f".{source.folder}.*.part"):
+                    shutil.rmtree(left_over, ignore_errors=True)
+            _make(source, root, say)
+    except OSError as error:
+        if isinstance(error, _SourceError):
+            raise error.reason from None
+        raise OSError(
+            f"cannot keep the images of {source.name} in {root} ({error}): set $FEWSTEP_CACHE to a folder that can be "
+            f"written and has {size / 1e9:.2g} GB left"
+        ) from error
+    found = find_store(source, cache=cache)
+    if found is None:
+        raise OSError(f"the image store {root / source.folder} was changed while it was made: load it again")
+    return found
+
+
+class _SourceError(OSError):
+    """Carries an error of the source past the handling of the cache's own."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _make(source: ImageSource, root: Path, say: Callable[[str], None]) -> None:
+    """Write the store beside its place, then rename it."""
+    target = root / source.folder
+    part, aside = (root / f".{source.folder}.{secrets.token_hex(4)}.part" for _ in range(2))
+    part.mkdir()
+    try:
+        skipped = _write_images(source, part / "images.npy", say)
+        if source.skips:
+            write_atomically(part / _SKIPPED, json.dumps(skipped))
+        write_atomically(part / "index.json", json.dumps(source.index))
+        try:
+            part.rename(target)
+        except OSError:
+            # Something is there: a damaged store, or, without locks, one that another process has just made.
+            if find_store(source, cache=root) is None:
+                target.rename(aside)
+                part.rename(target)
+    finally:
+        for rest in (part, aside):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _write_images(source: ImageSource, path: Path, say: Callable[[str], None]) -> dict[int, str]:
+    """Write the images; those that were skipped, and why."""
+    n, skipped = sum(source.counts), dict[int, str]()
+    started = told = time.monotonic()
+    with path.open("wb") as file, ThreadPoolExecutor() as pool:
+        say(f"{source.name}: reading {n:,} images, once, into {path.parent.parent}")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (n, *source.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        read = _of_source(source.open)()
+        if source.skips:
+            read = _or_zeros(read, source.shape, skipped)
+        for start in range(0, n, _TOGETHER):
+            for image in pool.map(_of_source(read), range(start, min(n, start + _TOGETHER))):
+                if image.dtype != np.uint8 or image.shape != source.shape:
+                    raise ValueError(
+                        f"{source.name}: an image is {image.dtype} {list(image.shape)}, not uint8 {list(source.shape)}"
+                    )
+                file.write(image.tobytes())
+            if time.monotonic() - told > _SECONDS:
+                told = time.monotonic()
+                say(f"{source.name}: {min(n, start + _TOGETHER):,} of {n:,} images")
+        file.flush()
+        os.fsync(file.fileno())
+    say(f"{source.name}: {n:,} images read in {time.monotonic() - started:.0f} s")
+    return dict(sorted(skipped.items()))
+
+
+def _or_zeros(read: Callable[[int], Any], shape: tuple[int, ...], skipped: dict[int, str]) -> Callable[[int], Any]:
+    def tried(i: int) -> Any:
+        try:
+            return read(i)
+        except DamagedImage as error:
+            skipped[i] = error.reason
+            return np.zeros(shape, np.uint8)
+
+    return tried
+
+
+def _of_source(function: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except OSError as error:
+            raise _SourceError(error) from error
+
+    return guarded

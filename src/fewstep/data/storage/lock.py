@@ -1,0 +1,58 @@
+"""Locks between processes: working alone in a folder, and waiting for another that makes the same file.
+
+A lock goes with its process, however that ends. Its file stays: removing it would let a third process lock a new one
+while a second still waits for the old. File systems and platforms without locks are trusted.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+"""The file by which a process says that it works in a folder."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Work in a folder while no other process does; the claim ends with this process, however that ends.
+
+    Raises:
+        ValueError: when another process works there.
+    """
+
+    def refuse() -> None:
+        raise ValueError(f"another process is at work in {folder}: wait for it, or give another --out.")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder / LOCK, refuse):
+        yield
+
+
+@contextmanager
+def one_at_a_time(lock: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """Wait until no other process makes this store; false where the file system knows no locks."""
+    with _held(lock, lambda: say(f"waiting for another process that makes {lock.stem}")) as held:
+        yield held
+
+
+@contextmanager
+def _held(lock: Path, taken: Callable[[], None]) -> Iterator[bool]:
+    """Hold a lock, after a call of ``taken`` where another process has it; false where there are no locks."""
+    with lock.open("ab") as file:
+        if fcntl is None:
+            yield False
+            return
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            taken()
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True

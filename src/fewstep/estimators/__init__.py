@@ -1,0 +1,1 @@
+"""Trained learners as classifiers and regressors for examples of your own."""

@@ -1,0 +1,63 @@
+"""What a trained run has learned, opened for one's own data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fewstep.data import TaskSource
+from fewstep.data.images.files import Reading
+from fewstep.estimators.classifier import FewShotClassifier
+from fewstep.estimators.regressor import FewShotRegressor
+from fewstep.evaluation import settle
+from fewstep.evaluation.scoring import Statistics
+from fewstep.experiments.folder import best_checkpoint, stored_config
+from fewstep.recipes.problems.problem import Problem
+from fewstep.training import load_checkpoint
+from fewstep.training.pretraining import FeatureExtractor
+
+
+def load(folder: str | Path) -> FewShotClassifier | FewShotRegressor:
+    """What a trained run has learned, for one's own data: ``fewstep.load(run).fit(x, y).predict(x_query)``.
+
+    Only the run's folder is read: neither training data nor a cache is needed. Queries are batch-normalised as in the
+    run's test where that is inductive, else by the support. For a regressor with another number of samples, or with
+    noise, make one of the method: ``FewShotRegressor(fewstep.load(run).method, samples=…, noise=…)``.
+
+    Returns:
+        A regressor for a run of a regression, else a classifier.
+
+    Raises:
+        ValueError: when the folder is no trained run.
+    """
+    folder = Path(folder)
+    config = stored_config(folder)
+    shape = json.loads((folder / "problem.json").read_text())
+    extractor = FeatureExtractor.load(folder / "extractor.safetensors") if shape["features"] else None
+    problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor, regression=shape["regression"])
+    method = config.method.build(problem)
+    place = config.place()
+    method.learner.to(place.device, place.dtype)
+    load_checkpoint(best_checkpoint(folder), method.learner)
+    settle(method.learner, **config.at_test())
+    # A test may be transductive; a prediction is only where its user says so.
+    tested = config.testing.statistics
+    statistics: Statistics = tested if tested in ("joined", "running") else "support"
+    if problem.regression:
+        return FewShotRegressor(method, statistics=statistics)
+    reading = _reading(problem) if extractor is None else extractor.to(place.device).reading or Reading()
+    return FewShotClassifier(method, extractor, normalise=shape["normalise"], statistics=statistics, reading=reading)
+
+
+def _reading(problem: Problem) -> Reading | None:
+    """How files become the images that a method takes; None where it takes features."""
+    if problem.of_features:
+        return None
+    channels, size, _ = problem.inputs
+    grey = channels == 1  # Omniglot's
+    return Reading(size, grey, invert=grey)
+
+
+def _no_data(*_: Any, **__: Any) -> TaskSource:
+    raise AssertionError("a loaded run has no tasks")

@@ -1,0 +1,1 @@
+"""Exact Bayesian posteriors, the yardsticks of learned ones."""

@@ -1,0 +1,145 @@
+"""The functions that a method finds for a task: drawn and adapted once, evaluated wherever they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from fewstep.core import Batch, Executor, Method, Point, Task, generator
+from fewstep.core.noise import Noise
+from fewstep.evaluation.inner_loop import batch_normalised
+from fewstep.evaluation.scoring import Statistics
+from fewstep.networks import Ensemble
+
+_CHUNK = 25
+"""Tasks whose samples are adapted together."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """Functions of some tasks, adapted to their supports: nothing is left but to evaluate them.
+
+    Attributes:
+        method: what adapted them.
+        points: their weights; copies of a task follow one another on the leading axis.
+        copies: of each task.
+        members: functions that one copy's network holds side by side.
+        support: rows that queries are batch-normalised by; None for the query rows, or for the points' own statistics.
+        joined: whether each query is joined to them.
+        executor: how copies are run.
+    """
+
+    method: Method
+    points: Point
+    copies: int
+    members: int
+    support: Batch | None = None
+    joined: bool = False
+    executor: Executor | None = None
+
+    def __call__(self, x: Float[Tensor, "tasks rows *features"]) -> Float[np.ndarray, "tasks functions rows outputs"]:
+        """Their values at some inputs of each task, float64."""
+        many = x.repeat_interleave(self.copies, 0)
+        # Labels of queries are not read.
+        query = Batch(many, many.new_zeros(*many.shape[:2], 1), many.new_ones(many.shape[:2]))
+        found = self.method.predict(self.points, query, self.support, self.executor, self.joined)
+        each = found.unflatten(-1, (self.members, -1)).unflatten(0, (-1, self.copies)).movedim(3, 2)
+        values: NDArray[np.float64] = each.flatten(1, 2).double().cpu().numpy()
+        return values
+
+
+@final
+class Functions:
+    """The functions that a method finds for each task: one, one for each member, or as many as are sampled.
+
+    A start that generates (LEO for whole networks) is sampled from: ``samples`` codes and parameters a task, each
+    adapted. An :class:`~fewstep.networks.Ensemble` has its members. Any other method has one function.
+
+    Draws are made on the CPU, and are the same on every device. There is no dropout, as in any evaluation.
+
+    Args:
+        method: trained, for regression.
+        samples: how many to draw where there is something to draw.
+        seed: of the draws.
+        stream: name of an independent sequence of draws under the same seed.
+        statistics: what a batch-normalising network normalises queries by, as in an evaluation: all that are asked for
+            together (``"query"``), the ``"support"``, the support ``"joined"`` by that one query, or ``"running"``
+            statistics of the support along adaptation.
+
+    Raises:
+        ValueError: for fewer samples than one.
+    """
+
+    def __init__(
+        self, method: Method, samples: int, seed: int = 0, stream: str = "test", *, statistics: Statistics = "query"
+    ) -> None:
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}.")
+        self.method, self.seed, self.stream, self.statistics = method, seed, stream, statistics
+        ensembles = (module for module in method.learner.modules() if isinstance(module, Ensemble))
+        self.members = next((ensemble.members for ensemble in ensembles), 1)
+        self.drawn = samples
+
+    def copies(self, support: Batch) -> int:
+        """How often each of these tasks is adapted to: ``samples`` where there is something to draw, else once."""
+        return self.drawn if self._draws(support) else 1
+
+    def _draws(self, support: Batch) -> bool:
+        one = Batch(*(tensor[0] for tensor in support))
+        return bool(self.method.learner.start.begin_sites(one))
+
+    def adapt(self, support: Batch, place: int = 0, executor: Executor | None = None) -> Adapted:
+        """Draw the functions of some tasks, and adapt each.
+
+        Args:
+            support: a task axis leads every tensor.
+            place: of the first of these tasks among all; tasks at another place get draws of their own.
+            executor: how copies are run; :class:`~fewstep.core.Vmap` when omitted.
+        """
+        learner, copies = self.method.learner, self.copies(support)
+        many = Batch(*(tensor.repeat_interleave(copies, 0) for tensor in support))
+        noise: Noise = None
+        if self._draws(support):
+            drawn = learner.noise(Task(many, many), generator(self.seed, place, f"functions/{self.stream}"))
+            noise = tree_map(lambda tensor: tensor.to(many.x.device), _undropped(drawn))
+        normalised = batch_normalised(learner)
+        points = self.method.adapt(many, executor, running=normalised and self.statistics == "running", noise=noise)
+        among = many if normalised and self.statistics in ("support", "joined") else None
+        joined = among is not None and self.statistics == "joined"
+        return Adapted(self.method, points, copies, self.members, among, joined, executor)
+
+    def __call__(self, tasks: Task, *inputs: Float[Tensor, "tasks _"]) -> list[NDArray[np.float64]]:
+        """Their values at some inputs, for the support of each task, where inputs and outputs are single numbers.
+
+        Args:
+            tasks: a task axis leads every tensor; only the support is looked at.
+            inputs: one or several sets of query inputs, ``[tasks, rows]``; the functions are the same for all.
+
+        Returns:
+            For each set float64 ``[tasks, functions, rows]``.
+        """
+        parts = [
+            self._some(Batch(*(tensor[start : start + _CHUNK] for tensor in tasks.support)), start,
+                       [x[start : start + _CHUNK] for x in inputs])
+            for start in range(0, len(tasks.support.x), _CHUNK)
+        ]  # fmt: skip
+        return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
+
+    def _some(self, support: Batch, place: int, inputs: Sequence[Tensor]) -> list[NDArray[np.float64]]:
+        adapted = self.adapt(support, place)
+        return [adapted(x[..., None])[..., 0] for x in inputs]
+
+
+def _undropped(noise: Noise) -> Noise:
+    """The noise without masks of dropout, which belong to meta-training."""
+    if isinstance(noise, dict):
+        return {name: {} if name == "dropout" else _undropped(entry) for name, entry in noise.items()}
+    return [_undropped(entry) for entry in noise] if isinstance(noise, list) else noise

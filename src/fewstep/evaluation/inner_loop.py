@@ -1,0 +1,70 @@
+"""Temporary states of a learner: evaluation mode, and another number of inner steps. Both always end."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from torch import nn
+
+from fewstep.core import Descend, Learner
+from fewstep.core.network.row_weights import RowWeights
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` into evaluation mode, and every submodule back into the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def settle(learner: Learner, **settings: Any) -> None:
+    """Give every ``Descend`` of ``learner`` other settings: ``steps``, ``batch``, ``prox``.
+
+    Raises:
+        ValueError: for a negative number of steps, or what is no setting.
+    """
+    unknown = settings.keys() - {"steps", "batch", "prox"}
+    if unknown:
+        raise ValueError(f"a Descend has steps, batch and prox that can be changed, not {sorted(unknown)}")
+    if settings.get("steps", 0) < 0:
+        raise ValueError(f"steps must be zero or more, got {settings['steps']}")
+    for stage in descents(learner):
+        for name, value in settings.items():
+            setattr(stage, name, value)
+
+
+@contextmanager
+def descending(learner: Learner, **settings: Any) -> Iterator[None]:
+    """As :func:`settle`, for a while: afterwards every stage has what it had before."""
+    before = [{name: getattr(stage, name, None) for name in settings} for stage in descents(learner)]
+    settle(learner, **settings)
+    try:
+        yield
+    finally:
+        for stage, values in zip(descents(learner), before, strict=True):
+            for name, value in values.items():
+                setattr(stage, name, value)
+
+
+def inner_steps(learner: Learner, steps: int) -> AbstractContextManager[None]:
+    """Let every ``Descend`` of ``learner`` take ``steps`` steps for a while.
+
+    With zero steps the learner predicts from where adaptation would have begun: MAML's initialisation, LEO's weights
+    decoded from the code that the support was encoded into.
+    """
+    return descending(learner, steps=steps)
+
+
+def descents(learner: Learner) -> list[Descend]:
+    """The stages that take inner steps."""
+    return [stage for stage in learner.stages if isinstance(stage, Descend)]
+
+
+def batch_normalised(learner: Learner) -> bool:
+    """Whether the network, or what embeds its inputs, normalises by statistics of the rows it is given."""
+    return any(isinstance(module, RowWeights) for module in learner.modules())

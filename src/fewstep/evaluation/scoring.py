@@ -1,0 +1,367 @@
+"""Judging a method on tasks: what it scores, what its adaptation adds, and what simple classifiers score."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, TypeVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
+from fewstep.core.network.heads import GeneratedHead
+from fewstep.data.source import Deferred, Pools, TaskSource, deferred
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
+from fewstep.evaluation.inner_loop import batch_normalised, descents, evaluating, inner_steps
+from fewstep.evaluation.statistics import Interval, interval, paired
+
+ADAPTED, UNADAPTED = "adapted", "unadapted"
+"""Names of scores; those of the baselines are beside them in ``baselines.py``."""
+
+Statistics = Literal["query", "support", "joined", "running"]
+"""What batch normalisation of a query takes its statistics from, see :func:`evaluate`."""
+Tree = TypeVar("Tree")
+
+QUERY_BYTES = 2**24
+"""Queries that are predicted at once. They are written once and read by every score, so they should stay in a cache."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of one method on one list of tasks, and of its rivals on the same list.
+
+    Attributes:
+        scores: one number a task by name, ``[tasks]`` float64: ``"adapted"`` is the method; ``"unadapted"`` the same
+            method with zero inner steps; ``"after 5 steps"`` with five; ``"nearest class mean"`` and ``"ridge"``
+            classify the same inputs without any meta-learning.
+        score_name: what the numbers are: ``"accuracy"``, a fraction in [0, 1], or ``"mse"``, a squared error.
+        higher_is_better: the direction of the score.
+        transductive: whether the method normalised queries by statistics of the query rows of the whole task, that
+            is, whether it saw the other queries when it answered one. The baselines never do.
+        protocol: what the tasks were, for the reader of a report: counts that were seen, and what the caller added.
+    """
+
+    scores: Mapping[str, NDArray[np.float64]]
+    score_name: str
+    higher_is_better: bool
+    transductive: bool
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.scores[ADAPTED])
+
+    def interval(self, name: str = ADAPTED) -> Interval:
+        """The mean of a score with its 95% interval.
+
+        Raises:
+            ValueError: as :func:`~fewstep.evaluation.interval` says, and for a name that was not scored.
+        """
+        return interval(self._get(name))
+
+    def difference(self, name: str) -> Interval:
+        """``adapted − name``, paired by task, with its 95% interval.
+
+        Raises:
+            ValueError: as :func:`~fewstep.evaluation.paired` says, and for a name that was not scored.
+        """
+        return paired(self._get(ADAPTED), self._get(name))
+
+    def _get(self, name: str) -> NDArray[np.float64]:
+        if name not in self.scores:
+            raise ValueError(f"Evaluation: {name!r} was not scored; there are {', '.join(map(repr, self.scores))}")
+        return self.scores[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values for ``json.dump``: ``report`` reads it. Single tasks are in the CSV file.
+
+        A summary that does not exist, of one task or of scores that are not all finite, is null.
+        """
+        return {
+            "score": self.score_name,
+            "higher_is_better": self.higher_is_better,
+            "tasks": self.tasks,
+            "transductive": self.transductive,
+            "protocol": dict(self.protocol),
+            "scores": {name: _plain(values) for name, values in self.scores.items()},
+            "differences": {
+                name: _plain(self.scores[ADAPTED] - values) for name, values in self.scores.items() if name != ADAPTED
+            },
+        }
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one row a task, ``task`` (from 0) and a column a score, whole or not at all.
+
+        Numbers are written so that reading them back gives the same bits.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["task", *self.scores])
+        for task, row in enumerate(zip(*self.scores.values(), strict=True)):
+            writer.writerow([task, *(repr(float(value)) for value in row)])
+        write_atomically(path, text.getvalue())
+
+    def table(self) -> Table:
+        """The result as a table for ``rich.print``: means with 95% intervals, and what the method gains."""
+        percent = self.score_name == "accuracy"
+        note = "query statistics: transductive" if self.transductive else "inductive"
+        better = "higher is better" if self.higher_is_better else "lower is better"
+        unit = f"{self.score_name}, %" if percent else self.score_name
+        table = Table(title=f"{self.tasks} tasks, mean ± 95% interval ({note})", title_justify="left")
+        table.add_column("")
+        table.add_column(f"{unit} ({better})", justify="right")
+        table.add_column("adapted − this, paired", justify="right")
+        for name, values in self.scores.items():
+            own = _summary(values)
+            gain = None if name == ADAPTED else _summary(self.scores[ADAPTED] - values)
+            table.add_row(
+                name,
+                own.text(percent=percent) if own else _absence(values),
+                "" if name == ADAPTED else gain.text(percent=percent, sign=True) if gain else "n/a",
+            )
+        return table
+
+
+def evaluate(
+    method: Method,
+    source: TaskSource,
+    tasks: int,
+    *,
+    unadapted: bool = True,
+    baselines: bool | Mapping[str, Baseline] = True,
+    steps: Sequence[int] = (),
+    statistics: Statistics | None = None,
+    executor: Executor | None = None,
+    batch: int | None = None,
+    protocol: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score a method on the first ``tasks`` tasks of a source, in evaluation mode: no sampling and no dropout.
+
+    The score of a task is the mean over its query rows, by weight, of ``method.learner.loss.score``: accuracy, or
+    squared error. A row whose prediction is not a number counts as misclassified.
+
+    Args:
+        method: left as it was, also when something fails.
+        source: of tasks; steps 0, 1, ... are asked for.
+        tasks: how many; what is left of the last batch is not used.
+        unadapted: also score with zero inner steps, where there are any.
+        baselines: also score predictors without meta-learning on the same inputs: those of a mapping from names to
+            functions of the supports and the queries, as :func:`~fewstep.evaluation.all_baselines` gives; or, when
+            true, nearest class mean and ridge regression for classification, and none for regression. Each is given
+            every task once.
+        steps: also score after these numbers of inner steps; for methods with one ``Descend``.
+        statistics: batch-normalise queries by the rows of the ``"query"`` (transductive); of the ``"support"``; of the
+            support ``"joined"`` by that one query row (Reptile); or by ``"running"`` statistics of the support along
+            adaptation (Meta-LSTM). As in the method's meta-training when omitted.
+        executor: how tasks are run; ``Vmap`` when omitted.
+        batch: tasks to run at once, at most; as many as the source gives when omitted. No score depends on it, up to
+            rounding.
+        protocol: kept with the result, for its reader: dataset, split, seed.
+        progress: called with the number of tasks done and ``tasks``.
+
+    Raises:
+        ValueError: for numbers that are not positive, ``steps`` with a method that has not exactly one ``Descend``, a
+            baseline with the name of another score, or a source that ends early.
+    """
+    for name, number in (("tasks", tasks), ("batch", batch)):
+        if number is not None and number < 1:
+            raise ValueError(f"evaluate: {name} must be at least 1, got {number}")
+    stages = descents(method.learner)
+    if steps and len(stages) != 1:
+        raise ValueError(
+            "evaluate: scores after a number of inner steps need a method with exactly one Descend, this one has "
+            f"{len(stages)}: leave `steps` out, or set the stages' `steps` and evaluate again"
+        )
+    if statistics is None:
+        statistics = "support" if getattr(method.meta_gradient, "support_statistics", False) else "query"
+    normalised = batch_normalised(method.learner)
+    if not normalised:
+        statistics = "query"  # of which nothing is made
+    classifies, each = source.ways is not None, executor or Vmap()
+    numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted and stages else {})
+    numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
+    if isinstance(baselines, bool):
+        baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies else {}
+    if taken := sorted(baselines.keys() & numbers.keys()):
+        raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
+    scores: dict[str, list[Tensor]] = {name: [] for name in (*numbers, *baselines)}
+    rows: dict[str, list[Tensor]] = {"support": [], "query": []}
+    done = 0
+    with evaluating(method.learner), torch.no_grad():
+        for part in _parts(source, tasks, batch):
+            # Supports are small and adapt all at once; queries may be huge, and come a few tasks at a time.
+            points = [_adapted(method, number, statistics, each, part.support) for number in numbers.values()]
+            if part.pools is not None and not baselines and _linear(method):
+                found, y, weight = _predicted_by_class(method, points, part.pools), part.pools.y, part.pools.weight
+            else:
+                predictions: list[list[Tensor]] = [[] for _ in scores]
+                truth: list[tuple[Tensor, Tensor]] = []
+                for some in _pieces(part):
+                    task = Task(_take(part.support, some), part.query(some))
+                    of_some = _predicted(method, [_take(point, some) for point in points], task, statistics, each)
+                    of_some += [predict(*task) for predict in baselines.values()]
+                    for pieces, prediction in zip(predictions, of_some, strict=True):
+                        # Copied, for a prediction may be a view of the queries, whose memory is used again.
+                        pieces.append(prediction.clone())
+                    truth.append((task.query.y, task.query.weight))
+                found = [torch.cat(pieces) for pieces in predictions]
+                y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
+            for name, prediction in zip(scores, found, strict=True):
+                scores[name].append(_score(method, prediction, y, weight, classifies))
+            for side, weights in (("support", part.support.weight), ("query", weight)):
+                rows[side].append(weights.count_nonzero(1))
+            done += len(part.support.weight)
+            if progress is not None:
+                progress(done, tasks)
+    return Evaluation(
+        {name: torch.cat(columns).cpu().numpy() for name, columns in scores.items()},
+        method.learner.loss.score_name,
+        classifies,
+        statistics == "query" and normalised,
+        _counts(source.ways, rows) | ({"batch statistics": statistics} if normalised else {}) | dict(protocol or {}),
+    )
+
+
+def _adapted(method: Method, steps: int | None, statistics: Statistics, executor: Executor, supports: Batch) -> Point:
+    """Adapt by a number of inner steps, the method's own when None."""
+    with nullcontext() if steps is None else inner_steps(method.learner, steps):
+        return method.adapt(supports, executor, running=statistics == "running")
+
+
+def _predicted(
+    method: Method, points: Sequence[Point], task: Task, statistics: Statistics, executor: Executor
+) -> list[Tensor]:
+    """What each of the points predicts for the queries of the same tasks."""
+    support = task.support if statistics in ("support", "joined") else None
+    joined = statistics == "joined"
+    if len(points) == 1 or not isinstance(method.learner.network, GeneratedHead):
+        return [method.predict(point, task.query, support, executor, joined) for point in points]
+
+    # A head alone: its outputs at all the points are one product, which reads the queries once. (Convolutions of the
+    # same images by several weights take longer together.)
+    def of_all(points: Point, query: Batch, support: Batch | None) -> Tensor:
+        predict = partial(method.learner.predict, joined=joined)
+        prediction: Tensor = torch.vmap(predict, in_dims=(0, None, None))(points, query, support)
+        return prediction
+
+    together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
+    return list(executor(of_all)(together, task.query, support).unbind(1))
+
+
+def _linear(method: Method) -> bool:
+    """Whether predictions are those of a generated head on the rows as they are."""
+    return isinstance(method.learner.network, GeneratedHead) and method.learner.embedding is None
+
+
+def _predicted_by_class(method: Method, points: Sequence[Point], pools: Pools) -> list[Tensor]:
+    """What each of the points of a generated head predicts for the queries of its tasks, a class at a time.
+
+    One product of all rows of a class with the heads of all tasks that have it, at all points.
+    """
+    (tasks, ways), queries = pools.classes.shape, pools.places.shape[2]
+    together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
+    predictions: Tensor | None = None
+    for of in np.unique(pools.classes):
+        task, way = np.nonzero(pools.classes == of)
+        x = pools.rows(int(of))
+        query = Batch(x, x.new_empty(len(x), 0), x.new_ones(len(x)))
+        where = torch.from_numpy(task).to(x.device)
+        heads = tree_map(lambda tensor, at=where: tensor[at].flatten(0, 1), together)
+        found = torch.vmap(method.learner.predict, in_dims=(0, None))(heads, query)
+        found = found.transpose(1, 2).unflatten(0, (len(task), -1))  # [tasks, points, outputs, rows]
+        places = torch.from_numpy(pools.places[task, way]).to(x.device)
+        if predictions is None:
+            predictions = found.new_empty(tasks, *found.shape[1:3], ways, queries)
+        predictions[where, :, :, torch.from_numpy(way).to(x.device)] = found.gather(
+            3, places[:, None, None].expand(-1, *found.shape[1:3], -1)
+        )
+    assert predictions is not None, "a part has at least one task"
+    return list(predictions.flatten(3).transpose(2, 3).unbind(1))
+
+
+def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferred]:
+    """Exactly ``tasks`` tasks, at most ``batch`` at a time."""
+    step, left = 0, tasks
+    while left:
+        try:
+            given = deferred(source, step)
+        except IndexError as end:
+            raise ValueError(
+                f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"
+            ) from end
+        count = min(len(given.support.weight), left)
+        for some in _slices(count, batch or count):
+            pools = None if given.pools is None else given.pools.part(some)
+            yield Deferred(_take(given.support, some), given.rows, partial(_query, given, some.start), pools)
+        left, step = left - count, step + 1
+
+
+def _query(given: Deferred, first: int, some: slice) -> Batch:
+    """The queries of some tasks, counted from task ``first`` of those given."""
+    return given.query(slice(first + some.start, first + some.stop))
+
+
+def _pieces(part: Deferred) -> Iterator[slice]:
+    """Slices of a part whose queries fit in the cache."""
+    size = part.rows * part.support.x[0, 0].numel() * part.support.x.element_size()
+    return _slices(len(part.support.weight), max(1, QUERY_BYTES // max(1, size)))
+
+
+def _slices(count: int, most: int) -> Iterator[slice]:
+    return (slice(i, min(i + most, count)) for i in range(0, count, most))
+
+
+def _take(tree: Tree, some: slice) -> Tree:
+    """Some of the tasks: views."""
+    return tree_map(lambda tensor: tensor[some], tree)  # type: ignore[no-any-return]
+
+
+def _score(method: Method, prediction: Tensor, y: Tensor, weight: Tensor, classifies: bool) -> Tensor:
+    """``[tasks]`` in float64: means over the real query rows."""
+    # Adjacent outputs: the largest of strided ones is found ten times more slowly.
+    prediction = prediction.contiguous()
+    rows = method.learner.loss.score(prediction.flatten(0, 1), y.flatten(0, 1)).double().view_as(weight)
+    if classifies:
+        # The largest of some NaNs is the first, which would be right once in every number of ways.
+        rows = rows.masked_fill(prediction.isnan().any(-1), 0.0)
+    weight = weight.double()
+    # Not a product with the weights alone: what padding predicts may be infinite.
+    return torch.where(weight > 0, rows * weight, 0.0).sum(1) / weight.sum(1)
+
+
+def _counts(ways: int | None, rows: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+    """Ways, and how many real rows a task has: a number, or a range where tasks differ."""
+    counts: dict[str, Any] = {} if ways is None else {"ways": ways}
+    for side, parts in rows.items():
+        low, high = (int(bound) for bound in torch.cat(list(parts)).aminmax())
+        counts[f"{side} rows"] = low if low == high else f"{low} to {high}"
+    return counts
+
+
+def _summary(values: NDArray[np.float64]) -> Interval | None:
+    return interval(values) if len(values) > 1 and np.isfinite(values).all() else None
+
+
+def _plain(values: NDArray[np.float64]) -> dict[str, float] | None:
+    summary = _summary(values)
+    return {"mean": summary.mean, "half_width": summary.half_width} if summary else None
+
+
+def _absence(values: NDArray[np.float64]) -> str:
+    bad = int((~np.isfinite(values)).sum())
+    return f"not finite in {bad} tasks" if bad else f"{values[0]:.4f} (one task)"

@@ -1,0 +1,1 @@
+"""What happens in a folder: runs, pre-training, and procedures over many runs."""

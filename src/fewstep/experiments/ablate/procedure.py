@@ -1,0 +1,318 @@
+"""Table 2 of LEO's paper on any features: ``fewstep ablate``.
+
+Every row gets what LEO gets: a random search of its own with as many trials of as many meta-steps, the best
+configuration trained with the same seeds, and the same test tasks (Rusu et al. 2019, sections 4.2.2 and 4.3).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from fewstep.core import Backprop, Learner, Method, Prototypes
+from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.lock import alone_in
+from fewstep.evaluation.scoring import ADAPTED
+from fewstep.experiments.ablate import Ablated, AblatedRow, Budget
+from fewstep.experiments.ablate.rows import Ablation, table_2
+from fewstep.experiments.folder import stored_config
+from fewstep.experiments.repeat.procedure import Progress as RunProgress
+from fewstep.experiments.repeat.procedure import Repeated, repeat
+from fewstep.experiments.repeat.tested import Scores
+from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.experiments.search import Found, Status, search
+from fewstep.networks import Generated
+from fewstep.recipes import Config, apart, flat, to_json
+from fewstep.recipes.problems.stored_features import Embeddings
+
+__all__ = ["SEEDS", "Ablated", "Ablation", "ablate"]
+
+logger = logging.getLogger("fewstep")
+
+SEEDS = (1, 2, 3)
+"""Of the final runs; 0 is that of the trials, whose luck is not to be tested again."""
+
+PLAN = "ablation.json"
+"""The file that says what a folder holds."""
+
+SearchBar: TypeAlias = Callable[[], AbstractContextManager[Callable[[Status], None]]]
+"""Shows a search."""
+RunBars: TypeAlias = Callable[[], AbstractContextManager[RunProgress]]
+"""Shows final runs."""
+TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
+"""Shows a test of so many tasks."""
+
+TrainOn = Literal["train", "trainval"]
+
+
+def ablate(
+    config: Config,
+    *,
+    out: Path,
+    trials: int = 16,
+    seeds: Sequence[int] = SEEDS,
+    rows: Sequence[str] = (),
+    final_steps: int | None = None,
+    train_on: TrainOn | None = None,
+    prune: bool = True,
+    workers: int | None = None,
+    note: Callable[[str], None] = logger.info,
+    search_bar: SearchBar = lambda: nullcontext(lambda _: None),
+    run_bars: RunBars = lambda: nullcontext(lambda _: None),
+    test_bar: TestBar = lambda _: nullcontext(),
+) -> Ablated:
+    """Search, train and test every row of the paper's Table 2 with the same budget, and write the table.
+
+    A row is in ``out/rows/SLUG``: ``search``, see :func:`~fewstep.experiments.search.search`, and ``runs``, see
+    :func:`~fewstep.experiments.repeat.procedure.repeat`. With the same ``out`` everything goes on where it was
+    stopped, and more trials, rows or seeds can be asked for; final runs of settings that more trials have bettered
+    are set aside, not deleted. The table is written anew after every row. A row that fails is missing from it, and
+    the others go on.
+
+    Args:
+        config: LEO on features; its data, outer loop and test are those of all rows, its seed that of the searches.
+        out: folder of all of this, and of the files of :meth:`Ablated.write`.
+        trials: configurations in the search of each row.
+        seeds: of the final runs of each row.
+        rows: slugs of the rows wanted; all of them when empty.
+        final_steps: meta-steps of the final runs; those of a trial when omitted.
+        train_on: classes of the final runs; when omitted, "trainval" for stored features, as in the last stage of the
+            paper, and "train" for other data. The searches are on training classes alone.
+        prune: let a search stop trials early that validate worse than the median.
+        workers: processes of a search, and runs at once; as many as there are cores for when omitted.
+        note: told, in a line, what takes time; the budget before anything else.
+        search_bar: see :data:`SearchBar`.
+        run_bars: see :data:`RunBars`.
+        test_bar: see :data:`TestBar`.
+
+    Raises:
+        ValueError: when ``config`` is not LEO, cannot be run, or would be tested at several numbers of shots; for
+            unknown rows; when ``out`` holds an ablation with other settings or more trials.
+        KeyboardInterrupt: when interrupted; what has been done is kept.
+    """
+    out, seeds = Path(out), tuple(seeds)
+    chosen = _chosen(table_2(config), rows, out)
+    final = _final(config, final_steps, train_on)
+    _check(config, trials, seeds)
+    budget = Budget(
+        len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks
+    )  # fmt: skip
+    note(f"budget: {budget}")
+    _claim(out, config, final, trials, prune)
+    with alone_in(out):
+        baselines, protocol, score_name = _baselines(final, out, note, test_bar)
+        trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
+        note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
+        table = Ablated(
+            [_blank(row, seeds) for row in chosen], baselines, budget, protocol, score_name, prune, trainval
+        )  # fmt: skip
+        # What is done already comes first, so that a table that is begun again loses no row for long.
+        for i, row in enumerate(sorted(chosen, key=lambda row: not _finished(out, row))):
+            note(f"row {i + 1} of {len(chosen)}, {row.name}: search")
+            done = _blank(row, seeds)
+            try:
+                with search_bar() as progress:
+                    found = search(
+                        row.config, row.space, trials=trials, out=out / "rows" / row.slug / "search", seed=config.seed,
+                        workers=workers, threads=config.threads or 1, prune=prune, note=note, progress=progress,
+                    )  # fmt: skip
+                done = _searched(done, found)
+                note(f"{row.name}: the best of {trials} trials validates at {found.value:.4f}; training it anew")
+                with run_bars() as shown:
+                    done = _trained(
+                        done, found, final, protocol, out / "rows" / row.slug / "runs", workers, note, shown
+                    )
+            except Exception as error:  # a full disk, a locked database: the other rows have no part in it
+                note(f"{row.name} failed: {error}")
+                done = replace(done, failure=f"{error}")
+            table = replace(table, rows=[done if one.slug == row.slug else one for one in table.rows])
+            table.write(out)
+        return table
+
+
+def _trained(
+    row: AblatedRow, found: Found, final: Config, protocol: Mapping[str, Any], runs: Path, workers: int | None,
+    note: Callable[[str], None], progress: RunProgress,
+) -> AblatedRow:  # fmt: skip
+    """The row with the test of its final runs."""
+    steps = replace(found.config.training, steps=final.training.steps)
+    best = replace(found.config, data=final.data, training=steps)
+    _set_aside(runs, best, note)
+    repeated = repeat(
+        best, seeds=row.seeds, out=runs, workers=workers, threads=final.threads or 1, baselines="none", note=note,
+        progress=progress,
+    )  # fmt: skip
+    _check_tasks(row, repeated, protocol)
+    return replace(row, tested=repeated.tests[0], nonfinite=sum(run.nonfinite for run in repeated.trained))
+
+
+def _finished(out: Path, row: Ablation) -> bool:
+    return (out / "rows" / row.slug / "runs" / "repeat.json").exists()
+
+
+def _chosen(all_rows: Sequence[Ablation], slugs: Sequence[str], out: Path) -> list[Ablation]:
+    """The rows wanted, and those that are there already: one table has them all."""
+    known = [row.slug for row in all_rows]
+    if strange := [slug for slug in slugs if slug not in known]:
+        raise ValueError(f"there is no row {strange[0]!r} in the ablation; there are {', '.join(known)}.")
+    return [row for row in all_rows if not slugs or row.slug in slugs or _finished(out, row)]
+
+
+def _final(config: Config, steps: int | None, train_on: TrainOn | None) -> Config:
+    """What the final runs have instead of the searches' settings."""
+    data = config.data
+    if isinstance(data, Embeddings):
+        if data.train_on != "train":
+            raise ValueError(
+                f"the searches are judged on validation classes, which their trials must not be trained on: leave "
+                f"data.train-on={data.train_on} out. --train-on is of the final runs."
+            )
+        data = replace(data, train_on=train_on or "trainval")
+    elif train_on == "trainval":
+        raise ValueError(f"{type(data).__name__} cannot be trained on validation classes too: leave --train-on out.")
+    return replace(
+        config, data=data, training=replace(config.training, steps=config.training.steps if steps is None else steps)
+    )
+
+
+def _check(config: Config, trials: int, seeds: Sequence[int]) -> None:
+    """What would otherwise fail in every row."""
+    if trials < 1:
+        raise ValueError(f"--trials must be at least 1, got {trials}.")
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be distinct and not negative, at least one; got {', '.join(map(str, seeds))}.")
+    if len(config.testing.shots) > 1:
+        raise ValueError(f"the table is of one number of shots, not of {config.testing.shots}: give one, or none.")
+    if config.testing.tasks < 2:
+        raise ValueError(f"an interval needs at least 2 test tasks, got {config.testing.tasks}.")
+
+
+def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -> None:
+    """See that the folder is this ablation's, or make it so.
+
+    Raises:
+        ValueError: when it holds another one, or something else.
+    """
+    settings = flat(config) | {
+        "threads": config.threads or 1,
+        "--final-steps": final.training.steps,
+        "--train-on": getattr(final.data, "train_on", None),
+        "--prune": prune,
+    }
+    settings = json.loads(json.dumps(settings))
+    file = out / PLAN
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if told := apart(kept["settings"], settings):
+            raise ValueError(f"{out} holds an ablation with other settings ({told}): give those, or another --out.")
+        if trials < kept["trials"]:
+            raise ValueError(
+                f"{out} holds searches of {kept['trials']} trials, {trials} were asked for: every row must have had "
+                f"as many, so give --trials {kept['trials']} or more, or another --out."
+            )
+        if trials == kept["trials"]:
+            return
+    elif out.exists() and (not out.is_dir() or any(path.name != "log.txt" for path in out.iterdir())):
+        raise ValueError(f"{out} holds something else than an ablation: give an empty or a new folder to --out.")
+    write_atomically(file, json.dumps({"trials": trials, "settings": settings}, indent=2, ensure_ascii=False) + "\n")
+
+
+def _baselines(
+    config: Config, out: Path, note: Callable[[str], None], test_bar: TestBar
+) -> tuple[Mapping[str, Scores], Mapping[str, Any], str]:
+    """Classifiers without meta-learning on the test tasks: scores by name, what the tasks are, and the score's name.
+
+    This is also where data that cannot be opened, or cannot give such tasks, are found out before any training.
+    """
+    testing, before = config.testing, torch.get_num_threads()
+    counted = replace(config, threads=config.threads or 1, testing=replace(testing, steps=()))
+    try:
+        run = Run(counted, out / "no run", note)  # which is never written
+        score_name = run.method.learner.loss.score_name
+        # Prototypes of the inputs themselves: of what can be tested beside the baselines, it costs the least.
+        run.method = Method(Learner(Generated(), Prototypes(), []), Backprop())
+        shots = testing.shots[0] if testing.shots else None
+        file = out / "baselines.npz"
+        if not file.exists():
+            note(f"baselines on {testing.tasks:,} test tasks")
+            with test_bar(testing.tasks) as progress:
+                result = run.test(shots=shots, baselines="all", progress=progress)
+            _save(file, {name: values for name, values in result.scores.items() if name != ADAPTED})
+        with np.load(file, allow_pickle=False) as kept:
+            scores = {name: kept[name] for name in kept.files}
+        first = run.test(tasks=min(testing.tasks, TEST_BATCH), shots=shots)
+    finally:
+        torch.set_num_threads(before)
+    for name in first.scores.keys() & scores.keys():
+        # Rounding may move a query now and then.
+        if abs(scores[name][: first.tasks] - first.scores[name]).mean() > 1e-3:
+            raise ValueError(
+                f"the test tasks are no longer those that {out} was begun with ({name} scores otherwise on them): have "
+                "the features changed? Give those of the beginning, or another --out."
+            )
+    return scores, _of_tasks(first.protocol) | {"tasks": testing.tasks}, score_name
+
+
+_OF_A_RUN = ("recipe", "training", "trained on", "training seed", "evaluated on", "support rows", "query rows")
+"""What :meth:`Run.test` says of a run rather than of its test tasks, or says twice."""
+
+
+def _of_tasks(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What the protocol of a test says of its tasks."""
+    protocol = {name: value for name, value in stated.items() if name not in _OF_A_RUN}
+    classes = protocol.pop("classes", None)
+    if isinstance(classes, dict):
+        protocol["test classes"] = classes.get("test")
+    return protocol
+
+
+def _save(file: Path, scores: Mapping[str, Scores]) -> None:
+    import io
+
+    content = io.BytesIO()
+    np.savez(content, **dict(scores))  # type: ignore[arg-type]
+    write_atomically(file, content.getvalue())
+
+
+def _blank(row: Ablation, seeds: Sequence[int]) -> AblatedRow:
+    return AblatedRow(name=row.name, slug=row.slug, seeds=tuple(seeds), found={}, trials={})
+
+
+def _searched(row: AblatedRow, found: Found) -> AblatedRow:
+    best = next(one for one in found.rows if one.index == found.index)
+    return replace(
+        row, validation=found.value, found=dict(best.settings), best_step=best.best_step,
+        trials=dict(found.trials),
+        steps=sum(one.steps or 0 for one in found.rows),
+    )  # fmt: skip
+
+
+def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
+    """Move runs of settings that were the best of fewer trials out of the way; the plan has made sure of the rest."""
+    kept = [stored_config(file.parent) for file in sorted(runs.glob("seed-*/config.json"))]
+    if any(to_json(replace(one, seed=0, threads=None)) != to_json(replace(best, seed=0, threads=None)) for one in kept):
+        number = 1
+        while (aside := runs.with_name(f"runs-before-{number}")).exists():
+            number += 1
+        runs.rename(aside)
+        note(f"{runs}: more trials have found a better configuration; runs of the former one are kept in {aside}")
+
+
+def _check_tasks(row: AblatedRow, repeated: Repeated, protocol: Mapping[str, Any]) -> None:
+    """Whether the runs were tested on the tasks of this table.
+
+    Raises:
+        ValueError: when their protocol says something else of them.
+    """
+    stated = _of_tasks(repeated.protocol) | {"tasks": repeated.tests[0].tasks}
+    if apart := [f"{name}: {stated.get(name)}, not {value}" for name, value in protocol.items()
+                 if stated.get(name) != value]:  # fmt: skip
+        raise ValueError(f"{row.name} was not tested on the tasks of this table ({'; '.join(apart)}).")

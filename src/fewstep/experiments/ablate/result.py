@@ -1,0 +1,377 @@
+"""The rows of an ablation beside each other, on the same test tasks."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.statistics import Interval, interval
+from fewstep.evaluation.tables import csv_text, markdown_lines
+from fewstep.experiments.ablate.budget import Budget
+from fewstep.experiments.ablate.paper import COLUMNS, order
+from fewstep.experiments.ablate.plot import Mark, draw
+from fewstep.experiments.repeat.tested import Scores, Tested
+
+REFERENCE = "leo"
+"""The slug of the row that differences are taken from."""
+
+WIDTH = 120
+"""Columns of the table as text."""
+
+FOUND = "What the searches found"
+ORDER = "Order of the rows, here and in the paper"
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AblatedRow:
+    """One row: what its search found, and what its final runs scored.
+
+    Attributes:
+        name: as the paper's table has it.
+        slug: the same for file names.
+        seeds: of the final runs.
+        tested: their test; None where there is none (yet).
+        validation: the best score of the search; None where there is none (yet).
+        found: settings that were searched for, by name.
+        best_step: the meta-step of the best score of the search.
+        trials: how many trials there are of each state: complete, pruned, failed.
+        steps: meta-steps that the search has taken.
+        nonfinite: meta-steps of the final runs whose loss or gradient was not finite.
+        failure: why there is no test; empty where it is to come.
+    """
+
+    name: str
+    slug: str
+    seeds: tuple[int, ...]
+    tested: Tested | None = None
+    validation: float | None = None
+    found: Mapping[str, float]
+    best_step: int | None = None
+    trials: Mapping[str, int]
+    steps: int = 0
+    nonfinite: int = 0
+    failure: str = ""
+
+    @property
+    def scores(self) -> Scores | None:
+        """``[tasks]``, each averaged over the seeds; None without a test, or where a score is not finite."""
+        if self.tested is None:
+            return None
+        scores: Scores = self.tested.scores[ADAPTED].mean(0)
+        return scores if np.isfinite(scores).all() else None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Ablated:
+    """The table.
+
+    Attributes:
+        rows: in the order of the paper's Table 2.
+        baselines: ``[tasks]`` by name: classifiers without meta-learning on the same tasks.
+        budget: of every row.
+        protocol: what the test tasks were, and how the final runs were trained.
+        score_name: what the scores are; an accuracy is a fraction in [0, 1] that is shown in percent.
+        pruned: whether trials could be stopped early.
+        trainval: whether final runs were trained on the validation classes too.
+    """
+
+    rows: Sequence[AblatedRow]
+    baselines: Mapping[str, Scores]
+    budget: Budget
+    protocol: Mapping[str, Any]
+    score_name: str
+    pruned: bool
+    trainval: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has been tested."""
+        return all(row.tested is not None for row in self.rows)
+
+    def row(self, slug: str) -> AblatedRow:
+        """A row by its slug.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        for row in self.rows:
+            if row.slug == slug:
+                return row
+        raise ValueError(f"there is no row {slug!r}; there are {', '.join(row.slug for row in self.rows)}.")
+
+    def interval(self, slug: str) -> Interval | None:
+        """Over tasks, of a row's scores averaged over its seeds: conditional on these seeds."""
+        scores = self.row(slug).scores
+        return None if scores is None else interval(scores)
+
+    def difference(self, name: str) -> Interval | None:
+        """``LEO − name``, a row's slug or the name of a baseline, paired by task, each averaged over its seeds.
+
+        Its 95% interval is over tasks: conditional on these training seeds. None where one of them is missing.
+        """
+        leo = next((row.scores for row in self.rows if row.slug == REFERENCE), None)
+        scores = self.baselines[name] if name in self.baselines else self.row(name).scores
+        return None if leo is None or scores is None else interval(leo - scores)
+
+    def tables(self) -> list[Table]:
+        """For ``rich.print``: the result, what the searches found, and the order of the rows."""
+        tables = []
+        for title, cells in (
+            (f"{self.title()}\n{self.unit}: higher is better", self._results()),
+            (FOUND, self._found()),
+            (ORDER, self._order()),
+        ):
+            table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+            head, *lines = cells
+            for i, name in enumerate(head):
+                right = i > 0 and not name.startswith("settings")
+                # Names fold; numbers stay in one piece.
+                table.add_column(
+                    name,
+                    justify="right" if right else "left",
+                    no_wrap=right,
+                    overflow="fold",
+                    style="" if i else "bold",
+                )
+            for line in lines:
+                table.add_row(*line)
+            tables.append(table)
+        return tables
+
+    @property
+    def unit(self) -> str:
+        """What the shown numbers are."""
+        return "accuracy, %" if self._percent else self.score_name
+
+    def title(self) -> str:
+        """The test in a line."""
+        return " · ".join(f"{name}: {_plain(value)}" for name, value in self.protocol.items())
+
+    def notes(self) -> list[str]:
+        """What the numbers do not say by themselves, in sentences."""
+        return list(self._notes())
+
+    def text(self) -> str:
+        """The whole result as plain text."""
+        file = io.StringIO()
+        console = Console(file=file, width=WIDTH, color_system=None)
+        for table in self.tables():
+            console.print(table)
+        lines = [
+            textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+            for note in self.notes()
+        ]
+        text = file.getvalue() + "\n".join(lines)
+        return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+    def markdown(self) -> str:
+        """The whole result as a page."""
+        lines = ["# Table 2 of the LEO paper, on these features", ""]
+        lines += markdown_lines([["protocol", ""], *([name, _plain(value)] for name, value in self.protocol.items())])
+        lines += ["", *markdown_lines(self._results()), "", f"{self.unit}: higher is better.", ""]
+        lines += ["![Test scores, and paired differences](ablation.png)", "", "## To be read with it", ""]
+        lines += [f"- {note}" for note in self.notes()]
+        lines += ["", f"## {FOUND}", "", *markdown_lines(self._found())]
+        lines += ["", f"## {ORDER}", "", *markdown_lines(self._order())]
+        return "\n".join(lines) + "\n"
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``ablation.{csv,png,svg,txt,md}`` and ``tasks.csv``, each whole or not at all.
+
+        Numbers in the CSV files read back to the same bits; accuracies are fractions there, never percent.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        target = Path(folder)
+        write_atomically(target / "tasks.csv", csv_text(self._task_cells()))
+        write_atomically(target / "ablation.csv", csv_text(self._row_cells()))
+        for form in ("png", "svg"):
+            write_atomically(target / f"ablation.{form}", self.picture(form))
+        write_atomically(target / "ablation.txt", self.text())
+        write_atomically(target / "ablation.md", self.markdown())  # last: it points to the picture
+
+    def picture(self, form: str = "png") -> bytes:
+        """Scores with their seeds, and LEO's lead over each row and each baseline, in the order of the table."""
+        marks = []
+        for row in self.rows:
+            sd = 0.0 if row.tested is None else row.tested.sd()
+            marks.append(
+                Mark(
+                    row.name, self.interval(row.slug),
+                    () if row.tested is None else [float(value) for value in row.tested.scores[ADAPTED].mean(1)],
+                    0.0 if math.isnan(sd) else sd,
+                    None if row.slug == REFERENCE else self.difference(row.slug),
+                    "not yet" if row.tested is None and not row.failure else "missing", row.slug == REFERENCE,
+                )
+            )  # fmt: skip
+        marks += [
+            Mark(name, interval(scores), difference=self.difference(name), baseline=True)
+            for name, scores in self.baselines.items()
+        ]
+        seeds = ", ".join(map(str, self.rows[0].seeds))
+        note = f"each row: {self.budget.trials} trials, then training seeds {seeds}; intervals are given these seeds"
+        return draw(marks, self.unit, self._percent, self.title(), note, form)
+
+    @property
+    def _percent(self) -> bool:
+        return self.score_name == "accuracy"
+
+    def _cell(self, value: Interval | None, sign: bool = False) -> str:
+        return "n/a" if value is None else value.text(percent=self._percent, sign=sign)
+
+    def _half(self, value: Interval | None) -> str:
+        return "n/a" if value is None else "± " + self._cell(value).partition(" ± ")[2]
+
+    def _results(self) -> list[list[str]]:
+        """Cells of the first table, its head included."""
+        cells = [["row", "test\n± s.d. over seeds", "95%\nover tasks", "LEO − row\npaired", "validation"]]
+        for row in self.rows:
+            validation = "n/a" if row.validation is None else self._number(row.validation)
+            if row.tested is None:
+                cells.append([row.name, "missing" if row.failure else "not yet", "", "", validation])
+                continue
+            gain = "" if row.slug == REFERENCE else self._cell(self.difference(row.slug), sign=True)
+            cells.append([row.name, row.tested.spread(), self._half(self.interval(row.slug)), gain, validation])
+        for name, scores in self.baselines.items():
+            own = interval(scores)
+            cells.append(
+                [name, self._number(own.mean), self._half(own), self._cell(self.difference(name), sign=True), ""]
+            )
+        return cells
+
+    def _number(self, value: float) -> str:
+        return f"{100 * value:.2f}" if self._percent else f"{value:.4f}"
+
+    def _found(self) -> list[list[str]]:
+        cells = [["row", "trials", "meta-steps", "settings of the best trial"]]
+        for row in self.rows:
+            trials = ", ".join(f"{count} {state}" for state, count in row.trials.items())
+            settings = ", ".join(f"{name} {value:.3g}" for name, value in row.found.items())
+            settings += f"; best at its meta-step {row.best_step:,}" if row.best_step else ""
+            cells.append([row.name, trials or "–", f"{row.steps:,}", settings or row.failure or "not yet"])
+        return cells
+
+    def _order(self) -> list[list[str]]:
+        """Ranks here and in the paper; only rows that have been tested count in either."""
+        means = {row.slug: float(row.scores.mean()) for row in self.rows if row.scores is not None}
+        ranked, pairs = order(means)
+        cells = [["row", "here", *(f"paper:\n{name}\n{shots}" for name, shots in map(str.split, COLUMNS))]]
+        cells += [[row.name, *map(str, ranked[row.slug])] for row in self.rows if row.slug in ranked]
+        if len(means) > 1:
+            cells.append(["pairs in the same order as here", "", *(f"{same} of {of}" for same, of in pairs)])
+        return cells
+
+    def _notes(self) -> Iterable[str]:
+        yield f"Budget, the same for every row: {self.budget}."
+        searched = ", ".join(f"{row.name} {len(row.found)}" for row in self.rows if row.found)
+        yield (
+            "Every row has had a random search of its own, all with one seed: rows whose spaces begin alike draw "
+            "alike. As many trials, of as many meta-steps"
+            + (" at most (a trial is stopped early when it validates worse than the median)" if self.pruned else "")
+            + (f". Spaces differ in their dimensions: {searched}." if searched else ".")
+        )
+        yield (
+            "Final runs were trained on "
+            + (
+                "training and validation classes, as in the last stage of the LEO paper (B.7); the validation that "
+                "chose their best meta-step was then of classes that they were trained on, so it hardly stops early. "
+                "A row whose best trial was at its best long before its end may be trained too long."
+                if self.trainval
+                else "training classes alone (the last stage of the LEO paper adds those of validation)."
+            )
+            + ' The column "validation" is of the best trial of the search, on training classes alone, and is '
+            "optimistic, being the best of many."
+        )
+        seeds = ", ".join(map(str, self.rows[0].seeds))
+        yield (
+            f"± s.d. over seeds: the mean score of each of the training seeds {seeds}, then their mean and standard "
+            "deviation (divisor n − 1): the ± of the LEO paper."
+        )
+        yield (
+            "95% over tasks: 1.96·s/√n of the tasks' scores, each averaged over the seeds. Differences are paired by "
+            "task and have the same kind of interval. Both are conditional on these training seeds and on the settings "
+            "found: they say how far other test tasks would move the numbers, not how far other seeds or another "
+            "search would. Where a difference is not well above the s.d. over seeds, it is not established."
+        )
+        names = [*(row.slug for row in self.rows if row.slug != REFERENCE), *self.baselines]
+        if (count := sum(self.difference(name) is not None for name in names)) > 1:
+            yield (
+                f"Each of the {count} differences has a 95% interval of its own: of twenty that are truly zero about "
+                "one appears not to be."
+            )
+        yield f"{'; '.join(self.baselines)}: without meta-learning, on the same features of the same test tasks."
+        yield (
+            f"{ORDER}: ranks only, 1 for the best, among the rows that are tested here. The paper's numbers are of "
+            "other data, other features and larger searches and must not be put beside these."
+        )
+        for row in self.rows:
+            if row.failure:
+                yield f"{row.name} is missing: {row.failure}"
+            elif row.tested is None:
+                yield f"{row.name} has not been run yet."
+            if row.nonfinite:
+                yield (
+                    f"{row.name}: {row.nonfinite:,} of {len(row.seeds) * self.budget.final_steps:,} meta-steps of its "
+                    "final runs had a loss or a gradient that was not finite, and taught it nothing."
+                )
+
+    def _task_cells(self) -> Iterable[Sequence[Any]]:
+        columns = {row.name: row.tested.scores[ADAPTED].mean(0) for row in self.rows if row.tested is not None}
+        columns |= self.baselines
+        yield ["task", *columns]
+        for task, values in enumerate(zip(*columns.values(), strict=True)):
+            yield [task, *map(float, values)]
+
+    def _row_cells(self) -> Iterable[Sequence[Any]]:
+        seeds, budget = self.rows[0].seeds, self.budget
+        names = list(dict.fromkeys(name for row in self.rows for name in row.found))
+        means = {row.slug: float(row.scores.mean()) for row in self.rows if row.scores is not None}
+        ranked, _ = order(means)
+        yield [
+            "row", "slug", "baseline", self.score_name, "sd_over_seeds", "half_width_over_tasks", "leo_minus_row",
+            "leo_minus_row_half_width", "tasks", *(f"seed {seed}" for seed in seeds), "validation", *names, "trials",
+            "meta_steps_a_trial", "search_meta_steps", "final_meta_steps", "rank", "failure",
+        ]  # fmt: skip
+        for row in self.rows:
+            runs: Sequence[Any] = [None] * len(seeds)
+            mean = sd = tasks = None
+            if row.tested is not None:
+                runs = [float(value) for value in row.tested.scores[ADAPTED].mean(1)]
+                mean, sd, tasks = row.tested.mean(), row.tested.sd(), row.tested.tasks
+            _, half = _pair(self.interval(row.slug))
+            yield [
+                row.name, row.slug, False, mean, None if sd is None or math.isnan(sd) else sd, half,
+                *(_pair(None if row.slug == REFERENCE else self.difference(row.slug))), tasks, *runs, row.validation,
+                *(row.found.get(name) for name in names), budget.trials, budget.trial_steps, row.steps,
+                budget.final_steps, ranked.get(row.slug, (None,))[0], row.failure,
+            ]  # fmt: skip
+        for name, scores in self.baselines.items():
+            own, gap = _pair(interval(scores)), _pair(self.difference(name))
+            empty = [None] * (len(seeds) + 1 + len(names) + 6)
+            yield [name, None, True, own[0], None, own[1], *gap, len(scores), *empty]
+
+
+def _pair(value: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if value is None else (value.mean, value.half_width)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    return "–" if value is None else str(value)

@@ -1,0 +1,440 @@
+"""Several methods judged on the same tasks: means, paired differences, and the files that say so."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.statistics import Interval, interval, paired
+from fewstep.evaluation.tables import csv_text, markdown_lines
+from fewstep.experiments.compare.plot import Mark, draw
+
+Scores = NDArray[np.float64]
+"""One number a task, ``[tasks]``."""
+
+COSTS = "What they took"
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Compared:
+    """What one method scored, and what its reader must know to judge that.
+
+    Attributes:
+        label: the name of its row, distinct from the others.
+        scores: one number a task, ``[tasks]``.
+        unadapted: those of the same method with zero inner steps; None where there are no inner steps.
+        algorithm: the kind of method.
+        baseline: a classifier without meta-learning.
+        inputs: what was classified, "images" or "features"; empty for regression.
+        inner_steps: at test, of every descent in turn.
+        statistics: what batch normalisation of a query took its statistics from; None where nothing is so normalised.
+        transductive: whether these were statistics of all queries of the task.
+        trained_on: ways and shots of its training tasks.
+        steps: meta-steps trained; None for a baseline.
+        planned: meta-steps that its configuration asks for.
+        finished: training ended, by its length or by early stopping.
+        best_step: the meta-step whose meta-parameters were tested.
+        tasks_per_step: tasks in a meta-batch.
+        training_seconds: spent on meta-training, pre-training not included.
+        test_seconds: wall time of one test task, its data included; None where it was not measured.
+        threads: CPU threads in training.
+        machine: of training.
+        notes: what else bears on the comparison.
+        published: what others report for it, with what differs, each in a sentence.
+    """
+
+    label: str
+    scores: Scores
+    unadapted: Scores | None = None
+    algorithm: str = ""
+    baseline: bool = False
+    inputs: str = ""
+    inner_steps: tuple[int, ...] = ()
+    statistics: str | None = None
+    transductive: bool = False
+    trained_on: str = ""
+    steps: int | None = None
+    planned: int | None = None
+    finished: bool = True
+    best_step: int | None = None
+    tasks_per_step: int | None = None
+    training_seconds: float | None = None
+    test_seconds: float | None = None
+    threads: int | None = None
+    machine: str | None = None
+    notes: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Methods beside each other on one list of tasks.
+
+    Attributes:
+        rows: one a method, in the order in which they are shown.
+        score_name: ``"accuracy"``, a fraction in [0, 1] that is shown in percent, or an error.
+        higher_is_better: the direction of the score.
+        reference: the label that differences are taken to; the first one when empty.
+        protocol: what the tasks were, the same for all.
+        machine: where the methods were tested.
+        threads: CPU threads of the tests.
+
+    Raises:
+        ValueError: for no rows, labels that repeat, scores of different numbers of tasks or of fewer than two, or a
+            reference that is not there.
+    """
+
+    rows: Sequence[Compared]
+    score_name: str
+    higher_is_better: bool
+    reference: str = ""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    machine: str = ""
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("a comparison needs at least one method, got none.")
+        labels, first = self.labels, self.rows[0]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"a comparison needs distinct labels, {label!r} occurs {labels.count(label)} times.")
+        for row in self.rows:
+            if row.scores.shape != first.scores.shape:
+                raise ValueError(
+                    f"methods are compared on the same tasks: {first.label} has scores of {len(first.scores)} tasks, "
+                    f"{row.label} of {len(row.scores)}. Evaluate both on one source and one number of tasks."
+                )
+        if self.tasks < 2:
+            raise ValueError(f"a comparison needs at least 2 tasks for its intervals, got {self.tasks}.")
+        if not self.reference:
+            object.__setattr__(self, "reference", first.label)
+        self.row(self.reference)
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the rows, in their order."""
+        return [row.label for row in self.rows]
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.rows[0].scores)
+
+    def row(self, label: str) -> Compared:
+        """The row with a label.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        for row in self.rows:
+            if row.label == label:
+                return row
+        raise ValueError(f"there is no method {label!r} in the comparison; there are {', '.join(self.labels)}.")
+
+    def interval(self, label: str) -> Interval | None:
+        """The mean of a method with its 95% interval; None when not all of its scores are finite."""
+        return _interval(self.row(label).scores)
+
+    def difference(self, label: str, other: str | None = None) -> Interval | None:
+        """``label − other``, paired by task, ``other`` being the reference when omitted; None as for :meth:`interval`.
+
+        Whichever way the score counts, a positive difference says that ``label`` has the larger number.
+        """
+        return _difference(self.row(label).scores, self.row(self.reference if other is None else other).scores)
+
+    def tables(self) -> list[Table]:
+        """For ``rich.print``: what the methods scored, what their adaptation adds, and what they cost."""
+        better = "higher" if self.higher_is_better else "lower"
+        heading = f"{self.title}\n{_unit(self.score_name)}: {better} is better; differences to {self.reference}, paired"
+        tables = []
+        for title, cells in (
+            (heading, self._results()),
+            ("What adapts", self._adaptation(False)),
+            (COSTS, self._costs()),
+        ):
+            table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+            head, *lines = cells
+            for i, name in enumerate(head):
+                numbers = any("±" in line[i] for line in lines)
+                # Names fold; numbers stay in one piece.
+                table.add_column(
+                    name, justify="right" if numbers else "left", no_wrap=i > 0, overflow="fold",
+                    style="" if i else "bold",
+                )  # fmt: skip
+            for line in lines:
+                table.add_row(*line)
+            tables.append(table)
+        return tables
+
+    @property
+    def title(self) -> str:
+        """The protocol in a line."""
+        return " · ".join(f"{name}: {_plain(value)}" for name, value in self.protocol.items())
+
+    def caveats(self) -> list[str]:
+        """What the numbers do not say by themselves, in sentences."""
+        return list(self._caveats())
+
+    def markdown(self) -> str:
+        """The whole comparison as a page: protocol, tables, every pair, and caveats."""
+        names = [row.label for row in self.rows]
+        unit = _unit(self.score_name)
+        pairs = [
+            [name, *("" if name == other else self._cell(self.difference(name, other), sign=True) for other in names)]
+            for name in names
+        ]
+        lines = [
+            f"# {len(self.rows)} methods on the same {self.tasks} tasks",
+            "",
+            *markdown_lines([["protocol", ""], *([name, _plain(value)] for name, value in self.protocol.items())]),
+            "",
+            *markdown_lines([[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]),
+            "",
+            f"{unit}: {'higher' if self.higher_is_better else 'lower'} is better. Differences are to {self.reference}. "
+            "Mean ± half of the 95% interval over tasks, 1.96·s/√n; differences are paired by task. "
+            "Unadapted is the same method with zero inner steps.",
+            "",
+            "![Scores, and paired differences](comparison.png)",
+            "",
+            f"## {COSTS}",
+            "",
+            *markdown_lines(self._costs()),
+            "",
+            "## Every pair",
+            "",
+            f"{unit}, the row's method minus the column's, paired by task.",
+            "",
+            *markdown_lines([["", *names], *pairs]),
+            "",
+            *self._published(),
+            "## To be read with it",
+            "",
+            *(f"- {caveat}" for caveat in self.caveats()),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``comparison.{csv,md,png,svg}``, ``tasks.csv`` and ``differences.csv``, each whole or not at all.
+
+        Numbers in the CSV files read back to the same bits; scores are fractions there, never percent.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        target = Path(folder)
+        write_atomically(target / "tasks.csv", csv_text(self._task_cells()))
+        write_atomically(target / "differences.csv", csv_text(self._pair_cells()))
+        write_atomically(target / "comparison.csv", csv_text(self._row_cells()))
+        for form in ("png", "svg"):
+            write_atomically(target / f"comparison.{form}", self.picture(form))
+        write_atomically(target / "comparison.md", self.markdown())  # last: it points to the picture
+
+    def picture(self, form: str = "png") -> bytes:
+        """Scores with their intervals, and paired differences to the reference, best method first."""
+        marks = [
+            Mark(
+                row.label,
+                self.interval(row.label),
+                self.difference(row.label),
+                _interval(row.unadapted) if row.unadapted is not None else None,
+                row.transductive,
+                row.baseline,
+            )
+            for row in self.rows
+        ]
+        percent = self.score_name == "accuracy"
+        return draw(marks, self.reference, _unit(self.score_name), percent, self.higher_is_better, self.tasks, form)
+
+    def _cell(self, value: Interval | None, sign: bool = False) -> str:
+        return "n/a" if value is None else value.text(percent=self.score_name == "accuracy", sign=sign)
+
+    def _results(self, bold: bool = False) -> list[list[str]]:
+        """Cells of the first table, its head included."""
+        cells = [["method", _unit(self.score_name), "difference", "queries"]]
+        for row in self.rows:
+            name = f"**{row.label}**" if bold and row.label == self.reference else row.label
+            bad = int((~np.isfinite(row.scores)).sum())
+            cells.append(
+                [
+                    name,
+                    f"not finite in {bad} tasks" if bad else self._cell(self.interval(row.label)),
+                    "reference" if row.label == self.reference else self._cell(self.difference(row.label), sign=True),
+                    _statistics(row),
+                ]
+            )
+        return cells
+
+    def _adaptation(self, baselines: bool = True) -> list[list[str]]:
+        """Cells of the second table, its head included."""
+        cells = [["method", "algorithm", "inner steps", "unadapted"]]
+        for row in self.rows:
+            if row.baseline and not baselines:
+                continue
+            start = "–" if row.unadapted is None else self._cell(_interval(row.unadapted))
+            cells.append([row.label, row.algorithm, " + ".join(map(str, row.inner_steps)) or "none", start])
+        return cells
+
+    def _costs(self) -> list[list[str]]:
+        """Cells of the third table, its head included."""
+        cells = [["method", "trained on", "meta-steps × tasks", "training", "test, a task"]]
+        for row in self.rows:
+            if row.baseline:
+                continue
+            place = "" if row.threads is None else f", {row.threads} thread{'s' if row.threads != 1 else ''}"
+            cells.append(
+                [
+                    row.label,
+                    row.trained_on or "–",
+                    "–" if row.steps is None else f"{_progress(row)} × {row.tasks_per_step}",
+                    "–" if row.training_seconds is None else f"{_duration(row.training_seconds)}{place}",
+                    "–" if row.test_seconds is None else f"{1000 * row.test_seconds:.3g} ms",
+                ]
+            )
+        return cells
+
+    def _published(self) -> Iterable[str]:
+        given = [f"- {row.label}: {number}" for row in self.rows for number in row.published]
+        if not given:
+            return []
+        told = (
+            "On other tasks than these, and mostly after longer training: not to be compared without saying what "
+            "differs."
+        )
+        return ["## Published", "", told, "", *given, ""]
+
+    def _caveats(self) -> Iterable[str]:
+        yield (
+            "Intervals are over the choice of test tasks. Another seed of training is not covered by them, and may "
+            "move a method by more."
+        )
+        if (pairs := len(self.rows) * (len(self.rows) - 1) // 2) > 1:
+            yield (
+                f"Each of the {pairs} differences has a 95% interval of its own: of twenty methods that are truly "
+                "equal to the reference about one appears not to be."
+            )
+        yield (
+            "Each method was trained with its own settings (networks, training tasks, length, tuning): it is these "
+            "configurations that are compared, not algorithms all else being equal."
+        )
+        if seen := [row.label for row in self.rows if row.transductive]:
+            yield (
+                f"Transductive: {', '.join(seen)}. Queries were normalised by statistics of all queries of their task, "
+                "which a method that answers one query at a time does not have."
+            )
+        for row in self.rows:
+            if not row.finished:
+                yield f"{row.label} has not finished training: {_progress(row)} meta-steps."
+            if row.notes:
+                yield f"{row.label}: {'; '.join(row.notes)}."
+        kinds = dict.fromkeys(row.inputs for row in self.rows if row.baseline)
+        for kind in kinds:
+            names = [row.label for row in self.rows if row.baseline and row.inputs == kind]
+            yield f"{' and '.join(names)}: without meta-learning, on the {kind} that the methods are given."
+        used = dict.fromkeys(row.inputs for row in self.rows if not row.baseline and row.inputs)
+        if len(used) > 1:
+            yield (
+                f"The methods do not see the same inputs ({', '.join(used)}), though of the same examples. Features "
+                "come from a network that was trained before, whose training time is not counted."
+            )
+        yield (
+            f"Tested on {self.machine or 'an unknown machine'}"
+            + (f" with {self.threads} thread{'s' if self.threads != 1 else ''}" if self.threads is not None else "")
+            + ". The time of a test task is wall time, fetching the task and predicting all of its queries included; "
+            "training time is what the run has counted itself, validations included."
+        )
+        elsewhere: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.machine is not None and row.machine != self.machine:
+                elsewhere.setdefault(row.machine, []).append(row.label)
+        for machine, trained in elsewhere.items():
+            yield f"Trained on another machine than tested ({machine}): {', '.join(trained)}."
+        threads = {row.threads for row in self.rows if row.threads is not None}
+        if len(threads) > 1:
+            yield f"Training used different numbers of threads ({', '.join(map(str, sorted(threads)))})."
+        if absent := [row.label for row in self.rows if not np.isfinite(row.scores).all()]:
+            yield f"n/a: {', '.join(absent)} had scores that are not finite; the inner loop diverged on some task."
+
+    def _row_cells(self) -> Iterable[Sequence[Any]]:
+        score = self.score_name
+        yield [
+            "method", "algorithm", score, "half_width", "tasks", "nonfinite_tasks", "reference", "difference",
+            "difference_half_width", "unadapted", "unadapted_half_width", "gain", "gain_half_width", "inner_steps",
+            "statistics", "transductive", "baseline", "inputs", "trained_on", "meta_steps", "planned_meta_steps",
+            "finished", "tested_meta_step", "tasks_per_meta_step", "training_seconds", "training_threads",
+            "training_machine", "test_seconds_per_task", "test_threads", "test_machine", "notes",
+        ]  # fmt: skip
+        for row in self.rows:
+            gain = None if row.unadapted is None else _difference(row.scores, row.unadapted)
+            yield [
+                row.label, row.algorithm, *_pair(self.interval(row.label)), self.tasks,
+                int((~np.isfinite(row.scores)).sum()), self.reference, *_pair(self.difference(row.label)),
+                *_pair(None if row.unadapted is None else _interval(row.unadapted)), *_pair(gain),
+                "+".join(map(str, row.inner_steps)) or 0, row.statistics, row.transductive, row.baseline, row.inputs,
+                row.trained_on, row.steps, row.planned, None if row.steps is None else row.finished, row.best_step,
+                row.tasks_per_step, row.training_seconds, row.threads, row.machine, row.test_seconds, self.threads,
+                self.machine, "; ".join(row.notes),
+            ]  # fmt: skip
+
+    def _task_cells(self) -> Iterable[Sequence[Any]]:
+        yield ["task", *self.labels]
+        for task, values in enumerate(zip(*(row.scores for row in self.rows), strict=True)):
+            yield [task, *map(float, values)]
+
+    def _pair_cells(self) -> Iterable[Sequence[Any]]:
+        yield ["method", "other", "mean", "half_width", "tasks"]
+        for a, b in combinations(self.labels, 2):
+            yield [a, b, *_pair(self.difference(a, b)), self.tasks]
+
+
+def _interval(values: Scores) -> Interval | None:
+    return interval(values) if np.isfinite(values).all() else None
+
+
+def _difference(a: Scores, b: Scores) -> Interval | None:
+    return paired(a, b) if np.isfinite(a).all() and np.isfinite(b).all() else None
+
+
+def _pair(value: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if value is None else (value.mean, value.half_width)
+
+
+def _statistics(row: Compared) -> str:
+    """How a query is normalised."""
+    if row.transductive:
+        return "transductive"
+    return "inductive" if row.statistics is None else f"inductive ({row.statistics})"
+
+
+def _progress(row: Compared) -> str:
+    done = f"{row.steps:,}"
+    if row.planned is None or row.steps == row.planned:
+        return done
+    return f"{done} of {row.planned:,}" + (", stopped early" if row.finished else "")
+
+
+def _unit(score_name: str) -> str:
+    return "accuracy, %" if score_name == "accuracy" else score_name
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else "–" if value is None else str(value)

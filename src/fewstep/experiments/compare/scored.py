@@ -1,0 +1,186 @@
+"""One run of a comparison: its scores, and what its folder says of its training."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+import numpy as np
+
+from fewstep.data import TaskSource
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation import evaluate, inner_steps
+from fewstep.evaluation.inner_loop import descents
+from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE
+from fewstep.experiments.compare.result import Compared
+from fewstep.experiments.run import Run
+from fewstep.recipes import RECIPES, Config, flat
+from fewstep.training.checkpoint import read_state
+
+TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
+"""Shows a test of so many tasks."""
+
+
+WITHOUT_EFFECT = (
+    "recipe", "device", "threads", "testing.tasks", "testing.seed", "testing.queries", "testing.shots", "testing.steps",
+    "training.log_every", "training.checkpoint_every", "training.compile", "training.recompute",
+)  # fmt: skip
+"""Settings that do not tell two methods apart."""
+
+
+def judge_run(
+    run: Run, label: str, source: TaskSource, tasks: int, baselines: Sequence[str], test_bar: TestBar
+) -> Judged:
+    """The row of a method, and those of the baselines on its inputs.
+
+    Args:
+        run: trained.
+        label: of its row.
+        source: of the tasks that all methods are judged on.
+        tasks: how many of them.
+        baselines: labels of nearest class mean and ridge regression; none of them when empty.
+        test_bar: shows progress.
+    """
+    learner, config = run.method.learner, run.config
+    executor = config.training.make_executor()
+
+    def scored(plain: bool) -> Any:
+        with test_bar(tasks) as progress:
+            return evaluate(
+                run.method, source, tasks, unadapted=False, baselines=plain, executor=executor,
+                statistics=config.testing.statistics, progress=progress,
+            )  # fmt: skip
+
+    unadapted, rivals = None, None
+    with run.at_test():
+        taken = tuple(stage.steps for stage in descents(learner))
+        began = time.perf_counter()
+        adapted = scored(False)
+        seconds = (time.perf_counter() - began) / tasks
+        # In two passes, so that the time is that of the method alone.
+        if taken:
+            with inner_steps(learner, 0):
+                rivals = scored(bool(baselines))
+            unadapted = rivals.scores[ADAPTED]
+        elif baselines:
+            rivals = scored(True)
+    row = Compared(
+        label=label,
+        scores=adapted.scores[ADAPTED],
+        unadapted=unadapted,
+        algorithm=type(config.method).__name__,
+        inputs="" if run.problem.regression else "features" if run.problem.of_features else "images",
+        inner_steps=taken,
+        statistics=adapted.protocol.get("batch statistics"),
+        transductive=adapted.transductive,
+        test_seconds=seconds,
+        **_training(run),
+    )
+    rows = []
+    for name, score in zip(baselines, (NEAREST_MEAN, RIDGE), strict=False):
+        assert rivals is not None
+        kind = name.partition("(")[2].rstrip(")")
+        rows.append(
+            Compared(label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind)
+        )
+    return Judged(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
+
+
+def _training(run: Run) -> dict[str, Any]:
+    """What the run's folder says of its training."""
+    config, best = run.config, read_state(run.folder / "best.safetensors")
+    last = run.folder / "last.safetensors"
+    state = read_state(last) if last.exists() else best
+    notes = []
+    if best.step != state.step:
+        notes.append(f"tested as of meta-step {best.step:,}, the best in validation")
+    if state.nonfinite:
+        notes.append(f"{state.nonfinite:,} non-finite meta-steps")
+    if changed := _changed(config):
+        notes.append(f"settings of its own, not the recipe's ({changed})")
+    facts = _json(run.folder / "environment.json")
+    trained_on = run.problem.protocol.get("training") or f"{getattr(config.data, 'shots', '?')}-shot"
+    return {
+        "trained_on": trained_on,
+        "steps": state.step,
+        "planned": config.training.steps,
+        "finished": state.finished,
+        "best_step": best.step,
+        "tasks_per_step": config.training.tasks,
+        "training_seconds": state.seconds,
+        "threads": facts.get("threads"),
+        "machine": facts.get("machine"),
+        "notes": tuple(notes),
+        "published": tuple(map(str, RECIPES[config.recipe].published)) if config.recipe in RECIPES else (),
+    }
+
+
+def _changed(config: Config) -> str:
+    """Settings in which a run differs from the recipe of its name, as that is in this version; briefly."""
+    if config.recipe not in RECIPES:
+        return ""
+    own, recipe = flat(config), flat(RECIPES[config.recipe]())
+    apart = [n for n in own if n not in WITHOUT_EFFECT and n != "seed" and n in recipe and own[n] != recipe[n]]
+    shown = [f"{name}={setting_text(own[name])}" for name in apart[:3]]
+    return ", ".join([*shown, *([f"and {len(apart) - 3} more"] if len(apart) > 3 else [])])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def setting_text(value: Any) -> str:
+    """The value of a setting, as a label or an error says it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@final
+@dataclass(frozen=True)
+class Judged:
+    """What was found out about one method, and about the baselines on its inputs.
+
+    Attributes:
+        method: its row.
+        baselines: those of classifiers without meta-learning on the same inputs.
+        score_name: what all scores are.
+        higher_is_better: their direction.
+    """
+
+    method: Compared
+    baselines: tuple[Compared, ...]
+    score_name: str
+    higher_is_better: bool
+
+    def write(self, path: Path) -> None:
+        """As JSON, whole or not at all; numbers read back to the same bits.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        content = asdict(self)
+        for row in (content["method"], *content["baselines"]):
+            for name in ("scores", "unadapted"):
+                row[name] = None if row[name] is None else row[name].tolist()  # floats read back to the same bits
+        write_atomically(path, json.dumps(content, ensure_ascii=False))
+
+    @classmethod
+    def read(cls, path: Path) -> Judged | None:
+        """None where there is nothing."""
+        if not path.exists():
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for row in (content["method"], *content["baselines"]):
+            for name in ("scores", "unadapted"):
+                row[name] = None if row[name] is None else np.array(row[name])
+            for name in ("inner_steps", "notes", "published"):
+                row[name] = tuple(row[name])
+        rows = tuple(Compared(**row) for row in content["baselines"])
+        return cls(Compared(**content["method"]), rows, content["score_name"], content["higher_is_better"])

@@ -1,0 +1,235 @@
+"""A pre-training: one configuration, one folder, and the networks that come of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from fewstep.data import Dataset
+from fewstep.data.images.by_name import ImageData
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.statistics import Interval
+from fewstep.experiments.environment import environment
+from fewstep.training import load_checkpoint
+from fewstep.training.device import place
+from fewstep.training.pretraining import (
+    FeatureExtractor,
+    Pretrainer,
+    Pretraining,
+    Standardised,
+    embed,
+    nearest_mean_scores,
+)
+from fewstep.training.pretraining.options import structure, unstructure
+from fewstep.training.pretraining.pretrainer import Progress
+from fewstep.training.pretraining.report import report
+
+logger = logging.getLogger("fewstep")
+
+Views = Literal["center", "multiview"]
+
+CONFIG, NETWORK, SCORES = "pretraining.json", "network.json", "scores.json"
+
+SHOTS = (1, 5)
+"""Support sizes at which features are judged."""
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Everything that a pre-training depends on."""
+
+    images: Annotated[ImageData, tyro.conf.arg(name="")]
+    """The dataset; its base classes (train) alone are trained on."""
+    training: Annotated[Pretraining, tyro.conf.arg(name="")]
+    """Network and training."""
+    patience: int = 0
+    """End after so many epochs without a better validation; 0 for never. Under one cycle the last epochs are the best,
+    so that it is of use for schedules of steps."""
+    validation_tasks: int = 1000
+    """5-way tasks of the validation classes on which nearest class mean is scored after every epoch."""
+    seed: int = 0
+    """Of the first weights, the order of images and their augmentation."""
+    device: str = "cpu"
+    """"cpu", "cuda" or "cuda:1"."""
+    threads: int | None = None
+    """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
+
+
+class PretrainingRun:
+    """A folder with the configuration, log, checkpoints, scores and report of one pre-training.
+
+    ``pretraining.json`` · ``network.json`` · ``environment.json`` · ``metrics.csv`` · ``last.safetensors`` ·
+    ``best.safetensors`` · ``scores.json`` · ``report.md`` · ``learning_curves.png``
+
+    Args:
+        config: what was, or will be, trained.
+        folder: where.
+        note: told, in a line, what takes time.
+    """
+
+    def __init__(self, config: PretrainingConfig, folder: Path, note: Callable[[str], None] = logger.info) -> None:
+        self.config, self.folder, self.note = config, folder, note
+        self.device = place(config.device, "float32", config.threads).device
+        self._images: dict[str, Dataset] = {}
+
+    @classmethod
+    def create(
+        cls, config: PretrainingConfig, folder: Path, note: Callable[[str], None] = logger.info
+    ) -> PretrainingRun:
+        """Start a new one.
+
+        Raises:
+            ValueError: when the folder already holds files, or the images have no base classes.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(
+                f"{folder} is not empty: continue that pre-training with --resume {folder}, or choose another folder."
+            )
+        run = cls(config, folder, note)
+        base = run.images("train")
+        facts = {"classes": base.classes, "inputs": base.feature_shape[0], "size": base.feature_shape[1]}
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "environment.json", environment(config.device, "float32"))
+        _write(folder / NETWORK, {**facts, "images": len(base), "class_names": list(base.class_names)})
+        # Last: a folder with it is a complete beginning.
+        _write(folder / CONFIG, unstructure(config))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None) -> PretrainingRun:
+        """One that was begun: to go on with, to the same bits as if it had not been stopped, or to embed with.
+
+        Args:
+            folder: its folder.
+            note: told, in a line, what takes time.
+            device: to compute on; where it was trained when omitted, which may not be on this machine.
+
+        Raises:
+            ValueError: when the folder holds none.
+        """
+        path = folder / CONFIG
+        if not path.exists():
+            raise ValueError(f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`.")
+        for left_over in folder.glob(".*.part"):  # of a write that a kill interrupted
+            left_over.unlink(missing_ok=True)
+        try:
+            config = structure(json.loads(path.read_text(encoding="utf-8")), PretrainingConfig)
+        except ValueError as error:
+            raise ValueError(f"{path} is not a configuration of this version of fewstep: {error}") from error
+        return cls(config if device is None else replace(config, device=device), folder, note)
+
+    def images(self, split: str) -> Dataset:
+        """The images of a split, read once."""
+        if split not in self._images:
+            self._images[split] = self.config.images.examples(split, self.note)
+        return self._images[split]
+
+    @property
+    def trainer(self) -> Pretrainer:
+        """The trainer where the folder stands.
+
+        Raises:
+            ValueError: when the images are others than those that the folder was begun with.
+        """
+        base, known = self.images("train"), self.facts
+        if [list(base.class_names), len(base)] != [known["class_names"], known["images"]]:
+            raise ValueError(
+                f"{self.folder} was begun on {known['images']} images of {known['classes']} classes, and "
+                f"{self.config.images.title} has {len(base)} of {base.classes} (or other ones) now: restore the "
+                "images, or begin anew in another folder."
+            )
+        judged = "val" in self.config.images.splits() and self.images("val").classes > 1
+        if not judged:
+            self.note(f"{self.config.images.title} has no validation classes: the last network will be the best one")
+        return Pretrainer(
+            base,
+            self.config.training,
+            seed=self.config.seed,
+            device=self.device,
+            folder=self.folder,
+            validate=self._validate if judged else None,
+            patience=self.config.patience,
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the network besides its configuration: ``classes``, ``inputs``, ``size``."""
+        facts: dict[str, Any] = json.loads((self.folder / NETWORK).read_text(encoding="utf-8"))
+        return facts
+
+    def train(self, progress: Progress | None = None) -> Pretrainer:
+        """Train from where the folder stands to the end."""
+        trainer = self.trainer
+        trainer.run(progress)
+        return trainer
+
+    def _validate(self, network: Standardised) -> dict[str, float]:
+        extractor = FeatureExtractor(network, self.config.training.network, "last", side=self.side)
+        precision = self.config.training.resolved(self.device).precision
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            features = embed(extractor, self.images("val"), device=self.device)
+        scores = nearest_mean_scores(features, shots=SHOTS, tasks=self.config.validation_tasks)
+        return {f"nearest class mean, {shots}-shot": score.mean for shots, score in scores.items()}
+
+    @property
+    def side(self) -> int | None:
+        """Of the network's view of an image; None for the whole image."""
+        return self.config.training.augmentation.side
+
+    def extractor(self, layer: str = "middle", views: Views = "center", *, normalise: bool = False) -> FeatureExtractor:
+        """Images to features, by the best network.
+
+        The centre of an image is as large as in training. So are the corners and centre of ``"multiview"``; where
+        training saw whole images they have ⅞ of the side, as 28 of 32 pixels.
+
+        Args:
+            layer: whose activations, averaged over space: see :meth:`Backbone.layer
+                <fewstep.networks.backbone.Backbone.layer>`.
+            views: one view or ten.
+            normalise: scale vectors to length 1.
+
+        Raises:
+            ValueError: when nothing has been trained yet, or there is no such layer.
+        """
+        best = self.folder / "best.safetensors"
+        if not best.exists():
+            raise ValueError(
+                f"{self.folder} has no trained network yet: continue it with fewstep pretrain --resume {self.folder}."
+            )
+        facts, architecture = self.facts, self.config.training.network
+        network = Standardised(architecture.build(facts["classes"], facts["inputs"]))
+        load_checkpoint(best, network)
+        side = self.side
+        if side is None and views == "multiview":
+            side = round(facts["size"] * 7 / 8)
+        extractor = FeatureExtractor(network, architecture, layer, views=views, side=side, normalise=normalise)
+        return extractor.to(self.device)
+
+    def score(self) -> dict[str, dict[str, dict[int, Interval]]]:
+        """Nearest class mean on validation and test classes, by layer, split and shots; written with the report."""
+        splits = [split for split in self.config.images.splits() if split != "train"]
+        scores: dict[str, dict[str, dict[int, Interval]]] = {}
+        for layer in ("middle", "last"):
+            extractor = self.extractor(layer, normalise=True)
+            scores[extractor.layer] = {}
+            for split in splits:
+                self.note(f"features of layer {extractor.layer}, {split}")
+                features = embed(extractor, self.images(split), device=self.device)
+                scores[extractor.layer][split] = nearest_mean_scores(features, shots=SHOTS)
+        _write(self.folder / SCORES, {
+            layer: {split: {str(k): vars(score) for k, score in by.items()} for split, by in of.items()}
+            for layer, of in scores.items()
+        })  # fmt: skip
+        report(self.folder)
+        return scores
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

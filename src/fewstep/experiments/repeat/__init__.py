@@ -1,0 +1,1 @@
+"""One recipe with several training seeds."""

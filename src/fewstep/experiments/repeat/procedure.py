@@ -1,0 +1,284 @@
+"""One configuration trained with several seeds and tested on the same tasks: ``fewstep repeat``.
+
+Stage 3 of LEO's protocol (Rusu et al. 2019, section 4.2.2): the best configuration is trained anew with several seeds,
+and the mean and the standard deviation of the test score over these runs are reported.
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import hashlib
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.lock import alone_in
+from fewstep.evaluation import Evaluation
+from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
+from fewstep.experiments.folder import stored_config
+from fewstep.experiments.repeat.result import Repeated, Trained
+from fewstep.experiments.repeat.tested import Tested
+from fewstep.experiments.run import Baselines, Run
+from fewstep.experiments.workers import Job, Tell, cores, run_all
+from fewstep.recipes import Config, apart, flat
+from fewstep.training.checkpoint import State, read_state
+
+__all__ = ["At", "Repeated", "repeat"]
+
+logger = logging.getLogger("fewstep")
+
+LEVELS: tuple[Baselines, ...] = ("none", "quick", "all")
+"""Each has what those before it have."""
+
+OFTEN = 0.2
+"""Seconds between two messages of a run."""
+
+
+class At(NamedTuple):
+    """Where a run is.
+
+    Attributes:
+        seed: of the run.
+        doing: what it does.
+        done: meta-steps or test tasks.
+        total: of these.
+        best: its best validation score so far.
+    """
+
+    seed: int
+    doing: Literal["training", "testing", "finished"]
+    done: int
+    total: int
+    best: float | None = None
+
+
+Progress: TypeAlias = Callable[[At], None]
+"""Is shown where a run is, several times a second while it goes on."""
+
+
+def repeat(
+    config: Config,
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    workers: int | None = None,
+    threads: int = 1,
+    baselines: Baselines = "quick",
+    note: Callable[[str], None] = logger.info,
+    progress: Progress = lambda _: None,
+) -> Repeated:
+    """Train a configuration once per seed, test every run on the same tasks, and write the result.
+
+    Every run is an ordinary one in ``out/seed-S``, in a process of its own. With the same ``out`` a repetition goes on
+    where it was stopped: finished runs and their tests are kept, interrupted ones resume to the same bits, and seeds
+    can be added. It must be called from under ``if __name__ == "__main__":`` in a script, as its processes are spawned.
+
+    Args:
+        config: what to train; its ``seed`` and ``threads`` are replaced.
+        seeds: of the runs, distinct; the test tasks are of ``config.testing.seed``, whatever the seed of a run.
+        out: folder of the runs, and of the files of :meth:`Repeated.write`.
+        workers: runs at once; when omitted, as many as cores and ``threads`` allow, and one on an accelerator.
+        threads: CPU threads of each run.
+        baselines: what else is scored on the tasks, once, in the test of one of the runs.
+        note: told, in a line, what takes time.
+        progress: see :data:`Progress`.
+
+    Raises:
+        ValueError: for no seeds, seeds that repeat or are negative, numbers that are not positive, a configuration that
+            cannot be run, an ``out`` that holds runs with other settings, or a run that failed (after the others).
+        RuntimeError: when a run failed for a reason that does not explain itself.
+        KeyboardInterrupt: when interrupted; what has been done up to the last checkpoints is kept.
+    """
+    out, seeds = Path(out), tuple(seeds)
+    if not seeds:
+        raise ValueError("there are no seeds to repeat the training with: give at least one, and two for an s.d.")
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
+    if workers is None:
+        workers = min(len(seeds), max(1, cores() // max(1, threads))) if config.device == "cpu" else 1
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
+    config = replace(config, seed=seeds[0], threads=threads)
+    with alone_in(out):
+        _check_folder(config, out)
+        folders = tuple(out / f"seed-{seed}" for seed in seeds)
+        names, asked = _tests(config), LEVELS.index(baselines)
+        kept = [min(_kept(folder, name) for name in names) for folder in folders]
+        left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
+        scorer = None
+        if max(kept) < asked:  # a run that is to be tested anyway, or else one whose test is done again
+            left = left or [(seeds[0], folders[0])]
+            scorer = left[0][0]
+        if left:
+            _open_once(config, note)
+            if len(left) < len(seeds):
+                note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
+
+        def told(i: int, message: Any) -> None:
+            if isinstance(message, str):
+                note(f"seed {left[i][0]}: {message}")
+            else:
+                progress(message)
+
+        run_all(
+            [
+                Job(f"seed {seed}", _train_and_test,
+                    (replace(config, seed=seed), folder, baselines if seed == scorer else "none"))
+                for seed, folder in left
+            ],
+            workers=workers, threads=threads, told=told,
+        )  # fmt: skip
+        result = _collected(config, seeds, folders)
+        result.write(out)
+        return result
+
+
+def _tests(config: Config) -> dict[str, int | None]:
+    """The tests of a run, by the name of their files, and their shots."""
+    return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
+
+
+def _check_folder(config: Config, out: Path) -> None:
+    """Whether all runs of the folder, those of other seeds included, are of this configuration."""
+    wanted = flat(config)
+    for folder in sorted(out.glob("seed-*")):
+        if (folder / "config.json").exists() and (
+            told := apart(flat(stored_config(folder)) | {"seed": config.seed}, wanted)
+        ):
+            raise ValueError(
+                f"{folder} holds a run with other settings ({told}): give the settings of that run, or another --out."
+            )
+
+
+def _open_once(config: Config, note: Callable[[str], None]) -> None:
+    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training."""
+    threads = torch.get_num_threads()
+    try:
+        run = Run(replace(config, threads=None), Path("there is nothing here"), note)
+        for shots in _tests(config).values():
+            counts = {"shots": shots, "queries": config.testing.queries}
+            run.problem.source("test", tasks=1, seed=config.testing.seed, **counts)
+    finally:
+        torch.set_num_threads(threads)
+    del run
+    gc.collect()  # the images and the network are of no use here
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Tell) -> None:
+    """One run, from where its folder stands to its tests."""
+    run = Run.continued(config, folder, tell)
+    last = -math.inf
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < OFTEN:
+            return False
+        last = now
+        return True
+
+    best: float | None = None
+
+    def training(state: State, _: dict[str, float]) -> None:
+        if due():
+            tell(At(config.seed, "training", state.step, config.training.steps, state.best))
+
+    def testing(done: int, total: int) -> None:
+        if due():
+            tell(At(config.seed, "testing", done, total, best))
+
+    best = run.train(training).state.best
+    for name, shots in _tests(config).items():
+        if _kept(folder, name) < LEVELS.index(baselines):
+            tell(At(config.seed, "testing", 0, config.testing.tasks, best))
+            run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
+            write_atomically(_key_file(folder, name), f"{_key(folder, name)} {baselines}\n")
+    tell(At(config.seed, "finished", 1, 1, best))
+
+
+def _kept(folder: Path, name: str) -> int:
+    """What baselines a test of this run as it stands has, in :data:`LEVELS`; −1 where it is absent or was replaced."""
+    file = _key_file(folder, name)
+    key, _, baselines = file.read_text().strip().partition(" ") if file.exists() else ("", "", "")
+    return LEVELS.index(baselines) if key == _key(folder, name) else -1
+
+
+def _key_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.key"
+
+
+def _key(folder: Path, name: str) -> str:
+    """What a test depends on, and what it found, in sixteen digits. The configuration has the tasks, seed and queries.
+
+    A run that is trained on, an edited file, and ``fewstep evaluate --out test`` all change it.
+    """
+    files = [folder / n for n in ("config.json", "best.safetensors", "last.safetensors")]
+    files += [folder / f"{name}.json", folder / f"{name}_tasks.csv"]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "" for file in files]
+    return hashlib.sha256(json.dumps([version("fewstep"), *digests]).encode()).hexdigest()[:16]
+
+
+def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> Repeated:
+    """What the folders of finished runs hold."""
+    tested = []
+    for name in _tests(config):
+        found = [_read(folder, name) for folder in folders]
+        first = found[0]
+        own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]
+        plain = {score: values for one in found[::-1] for score, values in one.scores.items() if score not in own}
+        protocol = [{n: v for n, v in one.protocol.items() if n != "training seed"} for one in found]
+        for folder, one, stated in zip(folders, found, protocol, strict=True):
+            # Features of one network may differ by rounding between machines, which now and then moves a query.
+            apart = [s for s in plain if s in one.scores and abs(one.scores[s] - plain[s]).mean() > 1e-3]
+            if stated != protocol[0] or apart:
+                raise ValueError(
+                    f"{folder} and {folders[0]} were not tested on the same tasks ({', '.join(apart) or 'protocol'}): "
+                    f"delete {folder / (name + '.key')}, and repeat to test that run again."
+                )
+        tested.append(
+            Tested(
+                name=name,
+                scores={score: np.stack([one.scores[score] for one in found]) for score in own},
+                baselines=plain,
+                score_name=first.score_name,
+                higher_is_better=first.higher_is_better,
+                transductive=first.transductive,
+                protocol=protocol[0],
+            )
+        )
+    return Repeated(config, tuple(seeds), tuple(folders), tuple(map(_trained, folders)), tuple(tested))
+
+
+def _read(folder: Path, name: str) -> Evaluation:
+    """What :meth:`Run.record` wrote."""
+    summary = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    with (folder / f"{name}_tasks.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    columns = np.array([row[1:] for row in rows], np.float64).T.copy()
+    return Evaluation(
+        dict(zip(head[1:], columns, strict=True)),
+        summary["score"],
+        summary["higher_is_better"],
+        summary["transductive"],
+        summary["protocol"],
+    )
+
+
+def _trained(folder: Path) -> Trained:
+    state = read_state(folder / "last.safetensors")
+    return Trained(state.step, state.best_step, state.best, state.seconds, state.nonfinite)

@@ -1,0 +1,259 @@
+"""What several runs of one configuration scored, told apart from what their test tasks were."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.statistics import Interval
+from fewstep.evaluation.tables import csv_text, markdown_lines
+from fewstep.experiments.repeat.plot import Panel, draw
+from fewstep.experiments.repeat.tested import Scores, Tested, finite
+from fewstep.recipes import Config, to_json
+
+READING = (
+    "Mean ± s.d. over runs: the mean score of each training seed, then the mean and the standard deviation (divisor "
+    "n − 1) of these; it is the ± of LEO's paper. Mean ± 95% interval over tasks: 1.96·s/√n of the tasks' scores, each "
+    "averaged over the seeds, so it is conditional on these training seeds: it says how far other test tasks would "
+    "move the mean, and nothing of other seeds. Differences are paired by task and have the same kind of interval."
+)
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """What the training of one run came to.
+
+    Attributes:
+        steps: meta-steps taken.
+        best_step: the one whose meta-parameters were tested.
+        validation: their score in validation.
+        seconds: of training, validations included, data and pre-training not.
+        nonfinite: meta-steps whose loss or gradient was not finite.
+    """
+
+    steps: int
+    best_step: int
+    validation: float | None
+    seconds: float
+    nonfinite: int
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """Runs of one configuration that differ in their seed, tested on the same tasks.
+
+    Where the configuration tests several numbers of shots, what is not asked of one of ``tests`` is of the first.
+
+    Attributes:
+        config: of the runs; its seed is that of the first.
+        seeds: of the runs.
+        folders: of the runs.
+        trained: what the training of each came to.
+        tests: one for each number of shots.
+    """
+
+    config: Config
+    seeds: tuple[int, ...]
+    folders: tuple[Path, ...]
+    trained: tuple[Trained, ...]
+    tests: tuple[Tested, ...]
+
+    @property
+    def scores(self) -> Mapping[str, Scores]:
+        """``[seeds, tasks]`` by name, see :class:`Tested`."""
+        return self.tests[0].scores
+
+    @property
+    def baselines(self) -> Mapping[str, Scores]:
+        """``[tasks]`` by name."""
+        return self.tests[0].baselines
+
+    @property
+    def score_name(self) -> str:
+        """What the scores are."""
+        return self.tests[0].score_name
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the score."""
+        return self.tests[0].higher_is_better
+
+    @property
+    def transductive(self) -> bool:
+        """Whether queries were normalised by statistics of all queries of their task."""
+        return self.tests[0].transductive
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """What the tasks were."""
+        return self.tests[0].protocol
+
+    @property
+    def mean(self) -> float:
+        """Of the method, over runs."""
+        return self.tests[0].mean()
+
+    @property
+    def sd(self) -> float:
+        """Of the method, over runs (divisor n − 1): the ± of LEO's paper. NaN for a single run."""
+        return self.tests[0].sd()
+
+    def interval(self, name: str = ADAPTED) -> Interval | None:
+        """See :meth:`Tested.interval`."""
+        return self.tests[0].interval(name)
+
+    def difference(self, name: str) -> Interval | None:
+        """See :meth:`Tested.difference`."""
+        return self.tests[0].difference(name)
+
+    def table(self) -> Table:
+        """The result for ``rich.print``: every score over runs and over tasks, and every run."""
+        first = self.tests[0]
+        better = "higher" if first.higher_is_better else "lower"
+        table = Table(
+            title=f"{self._title()} · {first.tasks} test tasks\n{first.unit}: {better} is better"
+            + (" · transductive" if first.transductive else ""),
+            title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        table.add_column("")
+        for name in ("mean ± s.d. over runs", "mean ± 95% over tasks", "adapted − this, paired"):
+            table.add_column(name, justify="right")
+        for test in self.tests:
+            if len(self.tests) > 1:
+                table.add_row(f"[bold]{test.name}[/]")
+            for row in test.rows():
+                table.add_row(*row, end_section=False)
+            for i, seed in enumerate(self.seeds):
+                table.add_row(f"  seed {seed}", "", test.cell(test.interval_of_run(i)), "", style="dim")
+            table.add_section()
+        return table
+
+    def markdown(self) -> str:
+        """The whole result as a page."""
+        lines = [f"# {self._title()}", ""]
+        for test in self.tests:
+            better = "higher" if test.higher_is_better else "lower"
+            lines += [f"## {test.name}", ""] if len(self.tests) > 1 else []
+            lines += markdown_lines([["protocol", ""], *([k, _text(v)] for k, v in test.protocol.items())])
+            head = [f"{test.unit} ({better} is better)", "mean ± s.d. over runs", "mean ± 95% interval over tasks"]
+            rows = [[f"**{name}**" if name == ADAPTED else name, *rest] for name, *rest in test.rows()]
+            lines += ["", *markdown_lines([[*head, f"{ADAPTED} − this"], *rows]), ""]
+            if test.transductive:
+                lines += ["Transductive: queries were normalised by statistics of all query rows of their task.", ""]
+        lines += [READING, "", "![Every run, and mean ± s.d. over runs](repeat.png)", "", "## Runs", ""]
+        head = ["seed", *(t.name for t in self.tests), "validation", "best meta-step", "meta-steps", "training"]
+        rows = [
+            [
+                str(seed),
+                *(test.cell(test.interval_of_run(i)) for test in self.tests),
+                self._score(run.validation),
+                f"{run.best_step:,}",
+                f"{run.steps:,}" + (f" ({run.nonfinite:,} not finite)" if run.nonfinite else ""),
+                f"{run.seconds:,.0f} s",
+            ]
+            for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True))
+        ]
+        lines += [*markdown_lines([head, *rows]), ""]
+        lines += ["A run's test has its own 95% interval over tasks. Everything else of it is in its folder, `seed-…`."]
+        return "\n".join(lines) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values for ``json.dump``; numbers that do not exist are null."""
+        return {
+            "config": json.loads(to_json(self.config)),
+            "seeds": list(self.seeds),
+            "folders": [folder.name for folder in self.folders],
+            "training": [
+                {
+                    "meta_steps": run.steps,
+                    "best_step": run.best_step,
+                    "validation": None if run.validation is None else finite(run.validation),
+                    "seconds": run.seconds,
+                    "nonfinite": run.nonfinite,
+                }
+                for run in self.trained
+            ],
+            "tests": {test.name: test.to_json() for test in self.tests},
+        }
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``repeat.{json,csv,png,svg,md}`` and ``tasks.csv``, each whole or not at all.
+
+        Tests of several numbers of shots have a ``tasks`` file each, ``tasks-5-shot.csv``. Numbers read back to the
+        same bits; accuracies are fractions in them, never percent.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        target = Path(folder)
+        for test in self.tests:
+            columns = [*(f"seed {seed}" for seed in self.seeds), *test.baselines]
+            values = [*test.scores[ADAPTED], *test.baselines.values()]
+            cells = [[task, *map(float, row)] for task, row in enumerate(zip(*values, strict=True))]
+            write_atomically(
+                target / f"tasks{test.name.removeprefix('test')}.csv", csv_text([["task", *columns], *cells])
+            )
+        write_atomically(target / "repeat.csv", csv_text(self._run_cells()))
+        write_atomically(target / "repeat.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+        for form in ("png", "svg"):
+            write_atomically(target / f"repeat.{form}", self.picture(form))
+        write_atomically(target / "repeat.md", self.markdown())  # last: it points to the picture
+
+    def picture(self, form: str = "png") -> bytes:
+        """Each run's mean with its interval, the band of mean ± s.d., and the baselines."""
+        panels = [
+            Panel(
+                test.name if len(self.tests) > 1 else "",
+                test.unit,
+                [test.interval_of_run(i) for i in range(len(self.seeds))],
+                test.mean(),
+                test.sd(),
+                {name: test.mean(name) for name in test.scores if name != ADAPTED},
+                {name: float(scores.mean()) for name, scores in test.baselines.items()},
+                test.score_name == "accuracy",
+                test.higher_is_better,
+                test.tasks,
+            )
+            for test in self.tests
+        ]
+        return draw(panels, self.seeds, self._title(), form)
+
+    def _title(self) -> str:
+        count = len(self.seeds)
+        return f"{self.config.recipe}, {count} training seed{'s' if count > 1 else ''}"
+
+    def _score(self, value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"{100 * value:.2f}" if self.tests[0].score_name == "accuracy" else f"{value:.4f}"
+
+    def _run_cells(self) -> Iterable[Sequence[Any]]:
+        """One row a seed."""
+        numbers = [(test, score) for test in self.tests for score in test.scores]
+        heads = [f"{test.name} {score}" for test, score in numbers]
+        yield [
+            "seed", *(f"{head} {what}" for head in heads for what in ("mean", "half_width")), "validation", "best_step",
+            "meta_steps", "seconds", "nonfinite", "folder",
+        ]  # fmt: skip
+        for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True)):
+            found = [test.interval_of_run(i, score) for test, score in numbers]
+            cells = [cell for value in found for cell in ((value.mean, value.half_width) if value else (None, None))]
+            yield [
+                seed, *cells, run.validation, run.best_step, run.steps, run.seconds, run.nonfinite,
+                self.folders[i].name,
+            ]  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "–" if value is None else json.dumps(value, ensure_ascii=False)

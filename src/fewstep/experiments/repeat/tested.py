@@ -1,0 +1,143 @@
+"""One test of several runs of a configuration: their spread, and that of the tasks."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.statistics import Interval, interval
+
+Scores: TypeAlias = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """One test of all runs, on the same tasks.
+
+    Attributes:
+        name: of its files in the folders of the runs: ``"test"`` or ``"test-5-shot"``.
+        scores: ``[seeds, tasks]`` by name, in float64: ``"adapted"``, and as applies ``"unadapted"`` and
+            ``"after 5 steps"``.
+        baselines: ``[tasks]`` by name: classifiers without meta-learning on the same inputs, which have no seed.
+        score_name: ``"accuracy"``, a fraction in [0, 1] that is shown in percent, or an error.
+        higher_is_better: the direction of the score.
+        transductive: whether queries were normalised by statistics of all queries of their task.
+        protocol: what the tasks were.
+    """
+
+    name: str
+    scores: Mapping[str, Scores]
+    baselines: Mapping[str, Scores]
+    score_name: str
+    higher_is_better: bool
+    transductive: bool
+    protocol: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return int(self.scores[ADAPTED].shape[1])
+
+    @property
+    def unit(self) -> str:
+        """What the shown numbers are."""
+        return "accuracy, %" if self.score_name == "accuracy" else self.score_name
+
+    def mean(self, name: str = ADAPTED) -> float:
+        """Over runs, of their means over tasks."""
+        return float(self._runs(name).mean())
+
+    def sd(self, name: str = ADAPTED) -> float:
+        """The standard deviation over runs, with divisor n − 1; NaN for a single run."""
+        means = self._runs(name)
+        return float(means.std(ddof=1)) if len(means) > 1 else math.nan
+
+    def interval(self, name: str = ADAPTED) -> Interval | None:
+        """The 95% interval over tasks of a score averaged over these seeds; None when a score is not finite."""
+        return _interval(self._tasks(name))
+
+    def interval_of_run(self, run: int, name: str = ADAPTED) -> Interval | None:
+        """The 95% interval over tasks of one run, counted from 0; None when a score is not finite."""
+        return _interval(self.scores[name][run])
+
+    def difference(self, name: str) -> Interval | None:
+        """``adapted − name``, both averaged over the seeds, paired by task; None when a score is not finite."""
+        return _interval(self._tasks(ADAPTED) - self._tasks(name))
+
+    def _runs(self, name: str) -> Scores:
+        """``[seeds]``."""
+        if name not in self.scores:
+            raise ValueError(f"{name!r} is no score of the runs; there are {', '.join(map(repr, self.scores))}.")
+        means: Scores = self.scores[name].mean(1)
+        return means
+
+    def _tasks(self, name: str) -> Scores:
+        """``[tasks]``, over seeds where a score has them."""
+        if name in self.baselines:
+            return self.baselines[name]
+        if name not in self.scores:
+            names = ", ".join(map(repr, [*self.scores, *self.baselines]))
+            raise ValueError(f"{name!r} was not scored; there are {names}.")
+        means: Scores = self.scores[name].mean(0)
+        return means
+
+    def spread(self, name: str = ADAPTED) -> str:
+        """Mean ± s.d. over runs, for reading."""
+        if name in self.baselines:
+            return ""
+        mean, sd = self.mean(name), self.sd(name)
+        if not math.isfinite(mean):
+            return "not finite"
+        text = Interval(mean, 0.0 if math.isnan(sd) else sd, self.tasks).text(percent=self.score_name == "accuracy")
+        return text.partition(" ± ")[0] + " ± n/a" if math.isnan(sd) else text
+
+    def cell(self, value: Interval | None, sign: bool = False) -> str:
+        """An interval, for reading."""
+        return "n/a" if value is None else value.text(percent=self.score_name == "accuracy", sign=sign)
+
+    def rows(self) -> Iterable[list[str]]:
+        """Of every score: its name, mean ± s.d. over runs, mean with interval over tasks, and difference."""
+        for name in [*self.scores, *self.baselines]:
+            gain = "" if name == ADAPTED else self.cell(self.difference(name), sign=True)
+            yield [name, self.spread(name), self.cell(self.interval(name)), gain]
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values."""
+        return {
+            "score": self.score_name,
+            "higher_is_better": self.higher_is_better,
+            "tasks": self.tasks,
+            "transductive": self.transductive,
+            "protocol": dict(self.protocol),
+            "scores": {
+                name: {
+                    "mean": finite(self.mean(name)),
+                    "sd_over_runs": finite(self.sd(name)),
+                    "over_tasks": _plain(self.interval(name)),
+                    "runs": [_plain(self.interval_of_run(i, name)) for i in range(len(self.scores[name]))],
+                }
+                for name in self.scores
+            },
+            "baselines": {name: _plain(self.interval(name)) for name in self.baselines},
+            "differences": {
+                name: _plain(self.difference(name)) for name in [*self.scores, *self.baselines] if name != ADAPTED
+            },
+        }
+
+
+def _interval(values: Scores) -> Interval | None:
+    return interval(values) if len(values) > 1 and np.isfinite(values).all() else None
+
+
+def _plain(value: Interval | None) -> dict[str, float] | None:
+    return {"mean": value.mean, "half_width": value.half_width} if value else None
+
+
+def finite(value: float) -> float | None:
+    """The number, for JSON, which has none that are not finite."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,109 @@
+"""The report of a run, for a human reader: what was done, on which tasks, with what result."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.curves import learning_curves
+from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.statistics import Interval
+from fewstep.evaluation.tables import markdown_lines, setting_text, settings_lines
+
+CURVES, REPORT = "learning_curves.png", "report.md"
+
+
+def report(run_dir: str | os.PathLike[str]) -> Path:
+    """Write ``report.md``, and ``learning_curves.png`` beside it, from what a run left in its folder.
+
+    Read, where they are there: ``config.json``, ``environment.json``, ``metrics.csv``, and every JSON file that holds
+    an :class:`~fewstep.evaluation.Evaluation`: ``test.json`` first, then the others by name. What is absent is said to
+    be absent.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        ValueError: when a file is damaged.
+        OSError: when the folder cannot be read or written.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise ValueError(f"report: {folder} is not a folder; give the folder of a run")
+    config, environment = _load(folder / "config.json"), _load(folder / "environment.json")
+    others = sorted(path for path in folder.glob("*.json") if path.name != "test.json")
+    loaded = {path.stem: _load(path) for path in [folder / "test.json", *others]}
+    tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}
+
+    lines = [f"# {config.get('recipe') or folder.resolve().name}", ""]
+    lines += ["## Results", ""] if tests else ["## Results", "", "The run has not been tested yet.", ""]
+    for name, test in tests.items():
+        lines += _result(name, test)
+    lines += ["## Learning curves", "", *_curves(folder), ""]
+    lines += ["## Configuration", "", *settings_lines(config, "There is no config.json."), ""]
+    lines += ["## Environment", "", *settings_lines(environment, "There is no environment.json.")]
+    write_atomically(folder / REPORT, "\n".join(lines).rstrip() + "\n")
+    return folder / REPORT
+
+
+def _result(name: str, test: Mapping[str, Any]) -> list[str]:
+    """One evaluation: its protocol, its scores and what they mean."""
+    percent, tasks = test["score"] == "accuracy", int(test["tasks"])
+    statistics = (
+        "**transductive**: queries were normalised by statistics of all query rows of their task"
+        if test["transductive"]
+        else "inductive: the prediction for a query does not depend on other queries"
+    )
+    protocol = {**test.get("protocol", {}), "tasks": tasks, "statistics": statistics}
+
+    def cell(summary: Mapping[str, float] | None, sign: bool = False) -> str:
+        if summary is None:
+            return "n/a"
+        return Interval(summary["mean"], summary["half_width"], tasks).text(percent=percent, sign=sign)
+
+    unit = f"{test['score']}, %" if percent else test["score"]
+    better = "higher" if test["higher_is_better"] else "lower"
+    rows = [
+        (
+            f"**{ADAPTED}**" if score == ADAPTED else score,
+            cell(summary),
+            "" if score == ADAPTED else cell(test["differences"].get(score), sign=True),
+        )
+        for score, summary in test["scores"].items()
+    ]
+    absent = [score for score, summary in test["scores"].items() if summary is None]
+    return [
+        f"### {name}",
+        "",
+        *markdown_lines([("protocol", ""), *((key, setting_text(value)) for key, value in protocol.items())]),
+        "",
+        *markdown_lines([("", f"{unit} ({better} is better)", f"{ADAPTED} − this"), *rows]),
+        "",
+        f"Mean ± half of the 95% interval over the {tasks} tasks, 1.96·s/√n. Differences are paired by task. Intervals "
+        "are of the choice of test tasks; another training seed is not covered by them.",
+        *([f"n/a: {', '.join(absent)} had scores that are not finite, or a single task."] if absent else []),
+        "",
+    ]
+
+
+def _curves(folder: Path) -> list[str]:
+    if not (folder / "metrics.csv").exists():
+        return ["There is no metrics.csv."]
+    try:
+        learning_curves(folder / "metrics.csv", folder / CURVES)
+    except ValueError as error:
+        return [f"Nothing to draw: {error}."]
+    return [f"![Training loss and score over meta-steps]({CURVES})"]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file or no object."""
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"report: {path} is damaged ({error}); delete it, or restore it") from error
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,255 @@
+"""A run: one configuration, one folder, everything that happened in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fewstep.core import Method, generator
+from fewstep.core.network.heads import GeneratedHead
+from fewstep.data import Dataset, TaskSource, mean_input
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation import Evaluation, all_baselines, descending, evaluate
+from fewstep.evaluation.baselines import Baseline
+from fewstep.evaluation.scoring import ADAPTED, Statistics
+from fewstep.experiments.environment import environment
+from fewstep.experiments.folder import best_checkpoint, stored_config
+from fewstep.experiments.report import report
+from fewstep.recipes import Config, apart, flat, to_json
+from fewstep.recipes.problems.problem import Problem, Split
+from fewstep.training import Trainer, load_checkpoint
+from fewstep.training.pretraining import FeatureExtractor
+from fewstep.training.trainer import Progress
+
+logger = logging.getLogger("fewstep")
+
+Baselines = Literal["none", "quick", "all"]
+"""Which classifiers without meta-learning a test scores on its tasks."""
+
+TEST_BATCH = 100
+"""Tasks at a time in validation and test."""
+
+
+class Run:
+    """A folder with the configuration, log, checkpoints, test result and report of one meta-training.
+
+    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · ``last.safetensors`` ·
+    ``best.safetensors`` · ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
+    ``report.md`` · ``learning_curves.png``
+
+    Args:
+        config: what to run.
+        folder: where.
+        note: told, in a line, what takes time before training starts.
+    """
+
+    def __init__(self, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> None:
+        self.config, self.folder = config, folder
+        self.place = config.place()
+        kept = folder / "extractor.safetensors"
+        extractor = FeatureExtractor.load(kept) if kept.exists() else None
+        self.problem: Problem = config.data.open(self.place, note, extractor)
+        # The global generator initialises the meta-parameters, and nothing else draws from it.
+        torch.manual_seed(generator(config.seed, 0, "initialisation").initial_seed())
+        self.method: Method = replace(config.method.build(self.problem), task_reduction=config.training.task_reduction)
+        self.method.learner.to(self.place.device, self.place.dtype)
+        self.method.learner.recompute = config.training.recompute
+
+    @classmethod
+    def create(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """Start a new run.
+
+        Raises:
+            ValueError: when the folder already holds files.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(
+                f"{folder} is not empty: continue that run with --resume {folder}, or choose another folder."
+            )
+        run = cls(config, folder, note)
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = environment(config.device, config.dtype)
+        write_atomically(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
+        problem = run.problem
+        shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
+        shape["normalise"] = problem.normalise
+        write_atomically(
+            folder / "problem.json", json.dumps({**shape, "features": problem.extractor is not None}) + "\n"
+        )
+        if problem.extractor is not None:
+            problem.extractor.save(folder / "extractor.safetensors")
+        write_atomically(folder / "config.json", to_json(config))  # last: a folder with it is a complete beginning
+        return run
+
+    @classmethod
+    def continued(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """The run of a configuration in a folder: begun there, or gone on with to the same bits.
+
+        Raises:
+            ValueError: when the folder holds a run of other settings, which are named, or something else.
+        """
+        if (folder / "config.json").exists():
+            if told := apart(flat(stored_config(folder)), flat(config)):
+                raise ValueError(
+                    f"{folder} holds a run with other settings ({told}): give the settings of that run, or another "
+                    "folder (--out)."
+                )
+            return cls.resume(folder, note)
+        # Of a beginning that was killed there may be all but the configuration, which is written last.
+        for name in ("environment.json", "problem.json", "extractor.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+        for left_over in folder.glob(".*.part"):
+            left_over.unlink(missing_ok=True)
+        return cls.create(config, folder, note)
+
+    @classmethod
+    def resume(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """Continue a run, to the same bits as if it had not been stopped."""
+        for left_over in folder.glob(".*.part"):  # of a write that a kill interrupted
+            left_over.unlink(missing_ok=True)
+        return cls(stored_config(folder), folder, note)
+
+    @classmethod
+    def open(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+        """A trained run, with its best meta-parameters in place.
+
+        Raises:
+            ValueError: when there is no trained run in the folder.
+        """
+        run = cls(stored_config(folder), folder, note)
+        load_checkpoint(best_checkpoint(folder), run.method.learner)
+        return run
+
+    def train(self, progress: Progress | None = None) -> Trainer:
+        """Meta-train from where the folder stands; the best meta-parameters are in place afterwards."""
+        options, testing = self.config.training, self.config.testing
+        tasks = min(options.validation_tasks, TEST_BATCH)
+        validation = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
+        trainer = Trainer(
+            self.method,
+            self.problem.source("train", tasks=options.tasks, seed=self.config.seed),
+            options,
+            lambda method: self._score(method, validation, options.validation_tasks),
+            folder=self.folder,
+            higher_is_better=not self.problem.regression,
+            seed=self.config.seed,
+        )
+        trainer.run(progress)
+        return trainer
+
+    def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
+        executor = self.config.training.make_executor()
+        with self.at_test():
+            scores = evaluate(
+                method, source, tasks, unadapted=False, baselines=False, executor=executor,
+                statistics=self.config.testing.statistics,
+            ).scores  # fmt: skip
+        return float(scores[ADAPTED].mean())
+
+    def test(
+        self,
+        split: Split = "test",
+        *,
+        tasks: int | None = None,
+        seed: int | None = None,
+        ways: int | None = None,
+        shots: int | None = None,
+        queries: int | None = None,
+        statistics: Statistics | None = None,
+        baselines: Baselines = "quick",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evaluation:
+        """Evaluate the method as it stands; what is omitted is as the recipe's ``testing`` says.
+
+        The tasks depend on ``seed``, the split, ways and shots alone, so that methods can be compared task by task.
+        The quick baselines are nearest class mean and ridge regression; for all see
+        :func:`~fewstep.evaluation.all_baselines`, centred by the mean input of the meta-training classes. Regressions
+        have those of their problem, and with all its yardsticks.
+
+        Raises:
+            ValueError: for counts that the data or the method cannot serve.
+        """
+        testing, training = self.config.testing, self.config.training
+        self.check_ways(ways)
+        tasks, seed = tasks or testing.tasks, testing.seed if seed is None else seed
+        counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
+        source = self.problem.source(split, tasks=min(tasks, TEST_BATCH), seed=seed, **counts)
+        protocol = {
+            "recipe": self.config.recipe,
+            **self.problem.protocol,
+            "evaluated on": split,
+            "shots": getattr(source, "shots", None),
+            "queries": "all remaining" if getattr(source, "queries", 0) is None else getattr(source, "queries", None),
+            "task seed": seed,
+            "training seed": self.config.seed,
+        }
+        with self.at_test():
+            return evaluate(
+                self.method,
+                source,
+                tasks,
+                baselines=self._baselines(baselines),
+                steps=testing.steps,
+                statistics=statistics or testing.statistics,
+                executor=training.make_executor(),
+                protocol=protocol,
+                progress=progress,
+            )
+
+    def _baselines(self, level: Baselines) -> bool | Mapping[str, Baseline]:
+        if level == "none":
+            return False
+        if self.problem.regression:
+            return {**self.problem.baselines, **(self.problem.yardsticks if level == "all" else {})}
+        return all_baselines(self._centre()) if level == "all" else True
+
+    def _centre(self) -> Tensor:
+        """The mean input of the meta-training classes."""
+        return mean_input(_dataset(self.problem.source("train", tasks=1, seed=0)))
+
+    def check_ways(self, ways: int | None) -> None:
+        """Whether the method can solve tasks of so many ways.
+
+        Raises:
+            ValueError: for a regression, and for a network that has an output for each class of another number.
+        """
+        if ways is None:
+            return
+        if self.problem.regression:
+            raise ValueError(f"{self.config.recipe} is a regression, which has no ways: leave ways out.")
+        generated = any(isinstance(module, GeneratedHead) for module in self.method.learner.modules())
+        if ways != self.problem.outputs and not generated:
+            raise ValueError(
+                f"{self.config.recipe} has a network with {self.problem.outputs} outputs and cannot solve {ways}-way "
+                f"tasks: test it at {self.problem.outputs} ways, or train with --data.ways {ways}."
+            )
+
+    def at_test(self) -> AbstractContextManager[None]:
+        """The method as it is validated and tested, for a while."""
+        return descending(self.method.learner, **self.config.at_test())
+
+    def record(self, evaluation: Evaluation, name: str = "test") -> None:
+        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""
+        write_atomically(
+            self.folder / f"{name}.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
+        )
+        evaluation.write_csv(self.folder / f"{name}_tasks.csv")
+        report(self.folder)
+
+
+def _dataset(source: TaskSource) -> Dataset:
+    """What a source of tasks draws from, before augmentation."""
+    dataset = getattr(getattr(source, "source", source), "dataset", None)
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"the {type(source).__name__} of this run has no dataset to take a mean of: use baselines quick"
+        )
+    return dataset

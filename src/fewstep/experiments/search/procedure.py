@@ -1,0 +1,290 @@
+"""A search: random configurations of a space, trained by several processes, and the best of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from fewstep.data.storage.files import write_atomically
+from fewstep.experiments.search import report
+from fewstep.experiments.search import study as shared
+from fewstep.experiments.search.result import Found, Row, best_of, found_in, rows_of
+from fewstep.experiments.search.study import Plan, join, quiet, without_password
+from fewstep.experiments.search.worker import process, work
+from fewstep.experiments.workers import cores
+from fewstep.recipes import Config, Range, changed
+from fewstep.recipes.problems.problem import Problem
+
+logger = logging.getLogger("fewstep")
+
+STOPPING = 30.0
+"""Seconds that workers have to stop by themselves."""
+
+REPLACEMENTS = 3
+"""Processes that are started in place of killed ones, for each worker."""
+
+MARK = "search.json"
+"""The file by which the folder of a search is known."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a search stands.
+
+    Attributes:
+        finished: configurations that are complete, pruned or failed.
+        total: all of them.
+        pruned: of the finished.
+        failed: of the finished.
+        running: being trained now.
+        best: the best complete one so far.
+    """
+
+    finished: int
+    total: int
+    pruned: int
+    failed: int
+    running: int
+    best: Row | None
+
+
+def search(
+    config: Config,
+    space: Sequence[Range],
+    *,
+    trials: int,
+    out: Path,
+    storage: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    threads: int = 1,
+    prune: bool = True,
+    note: Callable[[str], None] = logger.info,
+    progress: Callable[[Status], None] = lambda _: None,
+) -> Found:
+    """Train random configurations and keep the one that validates best.
+
+    Configuration i depends on (seed, i) alone. Without pruning, so does its score: however many processes take part
+    and however often they are killed, the result is the same. A search that is given again goes on where it stood, and
+    one with more ``trials`` adds the further ones; several processes, on several machines if ``storage`` is a database
+    that all of them reach, share the work when they are given the same search.
+
+    With more than one worker, a script needs the usual ``if __name__ == "__main__":``.
+
+    Args:
+        config: what the ranges' settings are changed in. Its ``training.patience`` stops a trial early.
+        space: what is drawn.
+        trials: how many configurations, with those of earlier calls.
+        out: folder of the search. It gets a run folder for each trial, and the files of :meth:`Found.write`.
+        storage: Optuna's URL of a database; one in ``out`` when omitted.
+        name: of the study in there; the recipe's when omitted.
+        seed: of the draws.
+        workers: processes; 1 trains in this one. As many as there are cores for when omitted; one on a GPU.
+        threads: CPU threads of each.
+        prune: stop trials early that validate worse than the median of complete ones did after as many meta-steps.
+        note: told, in a line, what takes time before the search starts.
+        progress: told, about every second, where the search stands.
+
+    Raises:
+        ValueError: when there is nothing to draw or to train, ``out`` or the study is of something else, the storage
+            cannot be opened, or no configuration could be trained.
+        KeyboardInterrupt: after the workers have stopped; the same call goes on.
+    """
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}.")
+    if threads < 1 or (workers is not None and workers < 1):
+        raise ValueError(f"workers and threads must be at least 1, got {workers} and {threads}.")
+    if not space:
+        raise ValueError(f"nothing to search: {config.recipe} has no space.")
+    if len({range.setting for range in space}) < len(space):
+        raise ValueError("a setting occurs twice in the space: give each one range.")
+    out = out.resolve()
+    storage = storage or f"sqlite:///{out / 'study.db'}"
+    plan = Plan(
+        replace(config, threads=threads), tuple(space), seed, storage, name or config.recipe, out, prune, True,
+        shared.HEARTBEAT, shared.GRACE,
+    )  # fmt: skip
+    before = torch.get_num_threads()
+    try:
+        problem, score = _opened(plan, note)
+    finally:
+        torch.set_num_threads(before)
+    features = str(problem.protocol.get("features", ""))
+    plan = replace(plan, higher_is_better=not problem.regression, features=features)
+    _claim(plan)
+    if workers is None:
+        workers = max(1, cores() // threads) if config.device == "cpu" else 1
+    with quiet():
+        study = join(plan, trials)
+        look = _Look(plan, progress)
+        look(study)
+        try:
+            if min(workers, trials) == 1:
+                try:
+                    with _without_warnings():
+                        work(plan, look)
+                finally:
+                    torch.set_num_threads(before)
+            else:
+                _work_in_processes(plan, study, min(workers, trials), look)
+        finally:
+            report.write_table(rows_of(study, plan), plan.space, out / "trials.csv")
+        look(study, at_once=True)
+        found = found_in(study, plan, _protocol(plan, problem), score)
+    found = replace(found, config=replace(found.config, threads=config.threads))
+    report.write(found, out)
+    return found
+
+
+class _Look:
+    """Tells the progress, not more than about once a second."""
+
+    def __init__(self, plan: Plan, progress: Callable[[Status], None]) -> None:
+        self.plan, self.progress, self.last = plan, progress, -1e9
+
+    def __call__(self, study: optuna.Study, *, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() - self.last < 0.9:
+            return
+        rows = rows_of(study, self.plan)
+        states = [row.state for row in rows]
+        pruned, failed = states.count("pruned"), states.count("failed")
+        self.progress(
+            Status(
+                states.count("complete") + pruned + failed, len(rows), pruned, failed, states.count("running"),
+                best_of(rows, self.plan.higher_is_better),
+            )
+        )  # fmt: skip
+        self.last = time.monotonic()
+
+
+def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
+    """The data, for what is wrong with it or with the settings is better said once, and early."""
+    problem = plan.config.data.open(plan.config.place(), note, None)
+    with torch.random.fork_rng(devices=()):
+        for index in range(2):
+            method = changed(plan.config, plan.draw(index)).method.build(problem)
+    problem.source("val", tasks=1, seed=plan.config.testing.seed, queries=plan.config.testing.queries)
+    return problem, str(method.learner.loss.score_name)
+
+
+def _claim(plan: Plan) -> None:
+    """See that the folder is this search's, or make it so.
+
+    Raises:
+        ValueError: when it holds something else.
+    """
+    mark = {"recipe": plan.config.recipe, "study": plan.name, "storage": without_password(plan.storage)}
+    if plan.storage.startswith(f"sqlite:///{plan.out}"):
+        mark["storage"] = "study.db"  # so that the folder can be moved
+    file = plan.out / MARK
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept != mark:
+            apart = ", ".join(f"{key} {kept.get(key)} there and {mark[key]} here" for key in mark
+                              if kept.get(key) != mark[key])  # fmt: skip
+            raise ValueError(f"{plan.out} is the folder of another search ({apart}): give another --out.")
+        return
+    if plan.out.exists() and not plan.out.is_dir():
+        raise ValueError(f"{plan.out} is a file: give a folder to --out.")
+    # Two processes that begin at once may both come to this line.
+    if plan.out.exists() and any(p.name != "log.txt" and MARK not in p.name for p in plan.out.iterdir()):
+        raise ValueError(f"{plan.out} holds something else than a search: give an empty or a new folder to --out.")
+    write_atomically(file, json.dumps(mark, indent=2) + "\n")
+
+
+def _protocol(plan: Plan, problem: Problem) -> Mapping[str, Any]:
+    training, testing = plan.config.training, plan.config.testing
+    queries = testing.queries or ("100" if problem.regression else "all remaining")
+    return {
+        **problem.protocol,
+        "judged on": f"{training.validation_tasks} validation tasks, the same ones for every trial (task seed "
+        f"{testing.seed}, queries: {queries})",
+        "meta-steps": f"at most {training.steps} in a trial, a validation every {training.validate_every}"
+        + (f", early stopping after {training.patience} without a new best" if training.patience else ""),
+        "pruning": "by the median of complete trials, from the second validation on" if plan.prune else "none",
+        "seed of the draws": plan.seed,
+        "training seed": plan.config.seed,
+    }
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hundreds of trials would warn of their non-finite meta-steps; the table has the scores."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: _Look) -> None:
+    """Have processes train until the study is done; one that is killed is replaced.
+
+    Raises:
+        RuntimeError: when none is left and there is still work.
+    """
+    context, log = multiprocessing.get_context("spawn"), plan.out / "workers.log"
+
+    def start() -> BaseProcess:
+        started = context.Process(target=process, args=(plan, log))
+        with _ignoring_interrupts():
+            started.start()
+        return started
+
+    running, spare = [start() for _ in range(workers)], REPLACEMENTS * workers
+    try:
+        while running:
+            time.sleep(0.2)
+            look(study)
+            for ended in [one for one in running if not one.is_alive()]:
+                running.remove(ended)
+                if (ended.exitcode or 0) < 0 and spare > 0:  # by a signal, as when memory ran out
+                    spare -= 1
+                    running.append(start())
+                elif ended.exitcode and not running:
+                    last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
+                    raise RuntimeError(f"the workers of the search failed: {last} (more in {log})")
+        left = sum(row.state in ("waiting", "running") for row in rows_of(study, plan))
+        if left:  # all workers were told to stop by somebody else
+            raise RuntimeError(f"the workers of the search have stopped, with {left} trials to go: give it again.")
+    finally:
+        _stop(running)
+
+
+def _stop(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + STOPPING
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """A process that is started meanwhile ignores Ctrl-C from its first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

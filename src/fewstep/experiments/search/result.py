@@ -1,0 +1,154 @@
+"""What a search found, and the files that say so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from fewstep.experiments.search.study import Plan, by_index, deciding, quiet
+from fewstep.recipes import Config, Range, changed
+
+FEWEST = 10
+"""Complete trials from which on importances are estimated."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one configuration.
+
+    Attributes:
+        index: its number, from 0.
+        state: "complete", "pruned", "failed", "running" or "waiting".
+        value: best validation score, of a pruned or running one so far; None where there is none.
+        best_step: the meta-step of that score.
+        steps: meta-steps taken.
+        seconds: of training.
+        settings: what was drawn.
+        reason: why it failed; empty otherwise.
+    """
+
+    index: int
+    state: str
+    value: float | None
+    best_step: int | None
+    steps: int | None
+    seconds: float | None
+    settings: Mapping[str, float]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        config: the best configuration.
+        value: its best validation score.
+        index: its number.
+        trials: how many configurations there are of each state of :class:`Row`.
+        study: Optuna's name of the study.
+        importances: the share of each setting in the variance of the score (fANOVA); empty where too few trials are
+            complete, or all score the same.
+        rows: every configuration.
+        space: what was drawn.
+        protocol: what the search's report must state, by name.
+        score: name of the validation score.
+        higher_is_better: accuracy rather than error.
+    """
+
+    config: Config
+    value: float
+    index: int
+    trials: Mapping[str, int]
+    study: str
+    importances: Mapping[str, float]
+    rows: Sequence[Row]
+    space: Sequence[Range]
+    protocol: Mapping[str, Any]
+    score: str
+    higher_is_better: bool
+
+    @property
+    def ranked(self) -> list[Row]:
+        """Complete trials, best first."""
+        complete = [row for row in self.rows if row.state == "complete" and row.value is not None]
+        return sorted(complete, key=lambda row: (-1 if self.higher_is_better else 1) * (row.value or 0.0))
+
+    def importance_text(self) -> str:
+        """The importances in a line, or why there are none."""
+        if self.importances:
+            shares = ", ".join(f"{name} {share:.2f}" for name, share in self.importances.items())
+            return f"Shares of the variance of the score among {len(self.ranked)} complete trials (fANOVA): {shares}."
+        if len(self.ranked) < FEWEST:
+            return f"{len(self.ranked)} complete trials are too few to estimate importances; {FEWEST} are needed."
+        return "All complete trials have the same score: no setting has made a difference."
+
+
+_STATES = {
+    TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
+}  # fmt: skip
+
+
+def rows_of(study: optuna.Study, plan: Plan) -> list[Row]:
+    """What became of every configuration of a study so far."""
+    rows = []
+    for index, attempts in by_index(study.get_trials(deepcopy=False)).items():
+        trial = deciding(attempts)
+        state, attributes = _STATES[trial.state], trial.user_attrs
+        value = trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None
+        if value is None and state != "failed" and trial.intermediate_values:
+            value = trial.intermediate_values[max(trial.intermediate_values)]
+        reason = attributes.get("reason", f"killed {len(attempts)} times") if state == "failed" else ""
+        numbers = attributes.get("best_step"), attributes.get("steps"), attributes.get("seconds")
+        rows.append(Row(index, state, value, *numbers, plan.draw(index), reason))
+    return rows
+
+
+def best_of(rows: Sequence[Row], higher_is_better: bool) -> Row | None:
+    """The best complete configuration, the first of equals."""
+    scored = [(row.value if higher_is_better else -row.value, -row.index, row)
+              for row in rows if row.state == "complete" and row.value is not None]  # fmt: skip
+    return max(scored)[2] if scored else None
+
+
+def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score: str) -> Found:
+    """The result of a study that has ended.
+
+    Raises:
+        ValueError: when no configuration is complete, with the first reason.
+    """
+    rows = rows_of(study, plan)
+    best = best_of(rows, plan.higher_is_better)
+    if best is None or best.value is None:
+        why = next((f"; trial {row.index}: {row.reason}" for row in rows if row.reason), "")
+        raise ValueError(f"none of {len(rows)} configurations reached the end of its training{why}.")
+    states = [row.state for row in rows]
+    return Found(
+        changed(plan.config, best.settings), best.value, best.index,
+        {state: states.count(state) for state in _STATES.values() if state in states}, plan.name,
+        importances(rows, plan), rows, plan.space, protocol, score, plan.higher_is_better,
+    )  # fmt: skip
+
+
+def importances(rows: Sequence[Row], plan: Plan) -> dict[str, float]:
+    """fANOVA's shares, largest first; none where they cannot be estimated."""
+    complete = [row for row in rows if row.state == "complete" and row.value is not None]
+    if len(complete) < FEWEST or math.isclose(*(f(row.value or 0.0 for row in complete) for f in (min, max))):
+        return {}
+    # A study of its own, in the order of configurations: the forest depends on it, and the order of processes must not
+    # change the result.
+    with quiet():
+        study = optuna.create_study(direction="maximize" if plan.higher_is_better else "minimize")
+    ranges: dict[str, optuna.distributions.BaseDistribution] = {
+        r.setting: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log) for r in plan.space
+    }
+    for row in complete:
+        study.add_trial(optuna.create_trial(value=row.value, params=dict(row.settings), distributions=ranges))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return {name: float(share) for name, share in evaluator.evaluate(study).items()}

@@ -1,0 +1,195 @@
+"""A process of a search: takes configurations from the study's queue and trains them, until none is left."""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from fewstep.experiments.run import Run
+from fewstep.experiments.search.study import Plan, by_index, load, quiet, requeue
+from fewstep.recipes import changed
+from fewstep.training import State
+
+EVERY = 1.0
+"""Seconds between looks at the rest of the search."""
+
+
+class Surplus(Exception):
+    """A trial that is nobody's: the queue was empty, or another process has the configuration."""
+
+
+def work(plan: Plan, tick: Callable[[optuna.Study], None] = lambda _: None) -> None:
+    """Train configurations until the study has no waiting and no running trial.
+
+    Args:
+        plan: of the search.
+        tick: called about every second, with the study.
+
+    Raises:
+        KeyboardInterrupt: when it is stopped; the trial that it was at waits to be continued.
+    """
+    with quiet():
+        study = load(plan)
+        unclaimed: dict[int, float] = {}
+        while True:
+            tick(study)
+            trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+            if any(trial.state == TrialState.WAITING for trial in trials):
+                _one(study, plan, tick)
+            elif trials:  # of other processes, which may have been killed
+                optuna.storages.fail_stale_trials(study)
+                _fail_unclaimed(study, plan, unclaimed)
+                time.sleep(EVERY)
+            else:
+                return
+
+
+def _one(study: optuna.Study, plan: Plan, tick: Callable[[optuna.Study], None]) -> None:
+    ours: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        ours.append(trial.number)
+        return train(trial, plan, lambda: tick(study))
+
+    try:
+        study.optimize(objective, n_trials=1, catch=(Exception,))
+    except KeyboardInterrupt:
+        for number in ours:
+            requeue(study, study.get_trials(deepcopy=False)[number])
+        raise
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        # This process was suspended for so long that its trial was taken for dead and given to another.
+        states = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
+        if not ours or states[ours[-1]] != TrialState.FAIL:
+            raise
+
+
+def _fail_unclaimed(study: optuna.Study, plan: Plan, seen: dict[int, float]) -> None:
+    """Trials whose process was killed between taking them and the first sign of life, which Optuna overlooks."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        since = seen.setdefault(trial.number, time.monotonic())
+        if "process" not in trial.user_attrs and time.monotonic() - since > plan.grace:
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except ValueError:  # somebody else has done so
+                continue
+            requeue(study, study.get_trials(deepcopy=False)[trial.number])
+
+
+def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
+    """Train the configuration of a trial, from where its run folder stands.
+
+    Returns:
+        Its best validation score.
+
+    Raises:
+        TrialPruned: when it is worse than what others had reached by then.
+        FloatingPointError: when its validation score is not a number.
+        Surplus: when there is nothing to train.
+    """
+    trial.set_user_attr("process", f"{platform.node()}:{os.getpid()}")
+    index = trial.user_attrs.get("index")
+    if index is None:
+        raise Surplus
+    for other in by_index(trial.study.get_trials(deepcopy=False))[index]:
+        done = other.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        if done or (other.state == TrialState.RUNNING and other.number < trial.number):
+            trial.set_user_attr("stopped", True)
+            raise Surplus  # two processes put the configuration into the queue at the same time
+    for range in plan.space:
+        trial.suggest_float(range.setting, range.low, range.high, log=range.log)
+    latest: list[State] = []
+    try:
+        return _train(trial, plan, index, tick, latest)
+    except optuna.TrialPruned:
+        raise
+    except KeyboardInterrupt:
+        trial.set_user_attr("stopped", True)
+        raise
+    except optuna.exceptions.UpdateFinishedTrialError:
+        raise
+    except Exception as error:
+        trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        for state in latest:
+            _describe(trial, state)
+
+
+def _describe(trial: optuna.Trial, state: State) -> None:
+    try:
+        trial.set_user_attr("best_step", state.best_step)
+        trial.set_user_attr("steps", state.step)
+        trial.set_user_attr("seconds", round(state.seconds, 1))
+    except optuna.exceptions.UpdateFinishedTrialError:
+        pass
+
+
+def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None], latest: list[State]) -> float:
+    every, looked = plan.config.training.validate_every, time.monotonic()
+    reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+    def progress(state: State, _: dict[str, float]) -> None:
+        nonlocal looked
+        latest[:] = [state]
+        if time.monotonic() - looked > EVERY:
+            tick()
+            looked = time.monotonic()
+        if state.step % every and not state.finished:
+            return
+        best = state.best
+        assert best is not None  # it has just been validated
+        if not math.isfinite(best):
+            if state.step > every:
+                raise FloatingPointError(f"the validation score is {best} after {state.step} meta-steps")
+            return
+        if state.step not in reported:
+            trial.report(best, state.step)
+        if not state.finished and trial.should_prune():
+            raise optuna.TrialPruned(f"{best:g} after {state.step} meta-steps")
+
+    settings = plan.draw(index)
+    run = Run.continued(changed(plan.config, settings), plan.folder(index), lambda _: None)
+    state = run.train(progress).state
+    latest[:] = [state]
+    if state.best is None or not math.isfinite(state.best):
+        raise FloatingPointError(f"the validation score is {state.best} after {state.step} meta-steps")
+    return state.best
+
+
+def process(plan: Plan, log: Path) -> None:
+    """A worker in a process of its own, which writes to a log instead of the terminal and ends with its parent."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    signal.signal(signal.SIGTERM, _interrupt)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(message)s")
+    torch.set_num_threads(plan.config.threads or 1)
+    parent = multiprocessing.parent_process()
+
+    def tick(_: optuna.Study) -> None:
+        if parent is not None and not parent.is_alive():
+            raise KeyboardInterrupt  # the search was killed: nobody would see the result, or stop this process
+
+    try:
+        work(plan, tick)
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

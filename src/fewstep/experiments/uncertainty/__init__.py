@@ -1,0 +1,1 @@
+"""What regressions know of what they do not know."""

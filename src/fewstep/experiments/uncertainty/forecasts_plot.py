@@ -1,0 +1,292 @@
+"""Few-shot forecasts of oscillators: what was to be learned from, and what runs make of it beside what can be known."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from fewstep.core import Batch, Task
+from fewstep.data import Oscillations, Oscillators
+from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation import evaluating
+from fewstep.evaluation.exact.oscillations import exact_forecast
+from fewstep.experiments.folder import stored_config
+from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.networks import Ensemble
+from fewstep.recipes.problems.functions import OscillationTasks
+
+FORMS = ("png", "svg")
+BAND = 1.6449
+"""Deviations on both sides of a normal mean that hold 90%."""
+
+_SAME = ("seen", "ahead", "noise")  # of all runs in a picture
+_POINTS = 400  # of a trajectory that is drawn as a curve
+# Okabe and Ito's colours, told apart under every common colour blindness; markers say the same again.
+_EXACT, _COLOURS = "#009E73", ("#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = "osD^v"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """What the picture shows: some test tasks, their trajectories, and forecasts of the same rows by all.
+
+    Attributes:
+        oscillators: the true one of each task, ``[tasks]``.
+        times: of the observations.
+        curve_times: from the first observation to the last, where curves are drawn.
+        support: observations to learn from.
+        support_curves: the same trajectories without noise.
+        seen: the first observations of the query rows that are shown.
+        targets: the next ones, which are to be forecast.
+        curves: the trajectories of these rows without noise.
+        exact: means of the exact Bayesian forecast.
+        deviation: standard deviations of its observations, noise included.
+        exact_error: its mean squared error over all query rows, also those that are not shown.
+        labels: names of the runs.
+        found: their forecasts.
+        errors: their mean squared errors, which are the scores of the same tasks in a test.
+        queries: rows that errors are means over.
+    """
+
+    oscillators: Oscillators
+    times: Float[np.ndarray, " times"]
+    curve_times: Float[np.ndarray, " points"]
+    support: Float[np.ndarray, "tasks shots times"]
+    support_curves: Float[np.ndarray, "tasks shots points"]
+    seen: Float[np.ndarray, "tasks rows seen"]
+    targets: Float[np.ndarray, "tasks rows ahead"]
+    curves: Float[np.ndarray, "tasks rows points"]
+    exact: Float[np.ndarray, "tasks rows ahead"]
+    deviation: Float[np.ndarray, "tasks rows ahead"]
+    exact_error: Float[np.ndarray, " tasks"]
+    labels: list[str]
+    found: Float[np.ndarray, "runs tasks rows ahead"]
+    errors: Float[np.ndarray, "runs tasks"]
+    queries: int
+
+
+def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int = 0) -> Forecasts:
+    """Forecast the query rows of a few of the first 100 test tasks, by trained runs and exactly.
+
+    The tasks are chosen by their oscillators alone. The range of damping is cut into a weak and a strong half, and that
+    of frequency into as many parts as a half has tasks; shown is the task nearest to the middle of each, weakly damped
+    ones first, and of these slow ones.
+
+    Args:
+        runs: folders of runs on oscillations, with the same ``seen``, ``ahead`` and ``noise``; K, and the number of
+            query rows, are as in the first run's test.
+        tasks: how many, at most 100.
+        rows: query rows of each that are shown.
+        seed: of the tasks; that of a test is 0.
+
+    Raises:
+        ValueError: for no runs, a run on other tasks or on tasks that differ from the first run's, tasks without
+            noise, or more tasks or rows than there are.
+    """
+    opened = _opened(runs)
+    first = opened[0]
+    source = first.problem.source("test", tasks=TEST_BATCH, seed=seed, queries=first.config.testing.queries)
+    assert isinstance(source, Oscillations)
+    for name, number, most in (("tasks", tasks, source.tasks), ("rows", rows, source.queries)):
+        if not 1 <= number <= most:
+            raise ValueError(f"{name} must be from 1 to {most}, got {number}.")
+    among, prior = source.oscillators(0), source.prior
+    ranges = (prior.damping, prior.frequency)
+    chosen = _spread(np.stack([(v - low) / (high - low) for v, (low, high) in zip(among, ranges, strict=True)]), tasks)
+    part, clean = (
+        Task(*(Batch(*(tensor[chosen] for tensor in batch)) for batch in one.batch(0)))
+        for one in (source, replace(source, noise=0.0, dtype=torch.float64, device="cpu"))
+    )
+    oscillators = Oscillators(*(values[chosen] for values in among))
+    points = np.linspace(0.0, source.times[-1], _POINTS)
+    (x_support, y_support), (x, y) = ((_array(batch.x), _array(batch.y)) for batch in part)
+    exact = exact_forecast(
+        x_support, y_support, x, prior=source.prior, noise=source.noise, interval=source.interval
+    )  # fmt: skip
+    found = np.stack([_forecast(run, part) for run in opened])
+    support_curves, curves = (_curves(oscillators, batch, source.times, points) for batch in clean)
+    return Forecasts(
+        oscillators, source.times, points, np.concatenate([x_support, y_support], -1), support_curves,
+        x[:, :rows], y[:, :rows], curves[:, :rows], exact.mean[:, :rows], exact.deviation[:, :rows],
+        ((exact.mean - y) ** 2).mean((1, 2)), _labels(opened), found[:, :, :rows],
+        ((found - y) ** 2).mean((2, 3)), source.queries,
+    )  # fmt: skip
+
+
+def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed: int = 0) -> list[Path]:
+    """Draw what :func:`forecasts` finds: a column for each task, its support on top and query rows below.
+
+    The band of the exact forecast is its mean ± 1.64 standard deviations of an observation, which holds 90% where the
+    predictive mixture is about normal.
+
+    Args:
+        runs: folders of runs on oscillations.
+        out: folder for ``oscillations.png`` and ``oscillations.svg``.
+        tasks: columns.
+        rows: query rows of each.
+        seed: of the tasks.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: as :func:`forecasts` says.
+    """
+    figure = _draw(forecasts(runs, tasks=tasks, rows=rows, seed=seed))
+    import matplotlib
+
+    files = []
+    for form in FORMS:
+        image = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same runs give the same picture
+            figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
+        files.append(out / f"oscillations.{form}")
+        write_atomically(files[-1], image.getvalue())
+    return files
+
+
+def _opened(runs: Sequence[Path]) -> list[Run]:
+    if not runs:
+        raise ValueError("nothing to draw: give folders of runs on oscillations, such as of leo-oscillations.")
+    settings: list[dict[str, float]] = []
+    for run in runs:
+        config = stored_config(run)  # before a run is opened, which may ask for data
+        if not isinstance(config.data, OscillationTasks):
+            raise ValueError(f"{run} is a run of {config.recipe}: give runs on oscillations, as of leo-oscillations.")
+        settings.append({name: getattr(config.data, name) for name in _SAME})
+        wanted, given = settings[0], settings[-1]
+        if told := [f"{name} {given[name]} instead of {wanted[name]}" for name in _SAME if given[name] != wanted[name]]:
+            raise ValueError(
+                f"{run} is not on the tasks of {runs[0]}: {', '.join(told)}. Give runs on the same tasks, and draw "
+                "others by themselves."
+            )
+    if not settings[0]["noise"] > 0:
+        raise ValueError(f"{runs[0]} is on data without noise, where no exact forecast exists: give runs with noise.")
+    return [Run.open(run) for run in runs]
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The recipe, and the folder's name where runs share it."""
+    recipes = [run.config.recipe for run in runs]
+    return [r if recipes.count(r) == 1 else f"{r} ({run.folder.name})" for r, run in zip(recipes, runs, strict=True)]
+
+
+def _spread(places: Float[np.ndarray, "2 tasks"], count: int) -> NDArray[np.intp]:
+    """The tasks nearest to middles of equal parts of the unit square of damping and frequency, one each."""
+    half = count - count // 2
+    middles = [(damping, (i + 0.5) / n) for damping, n in ((0.25, half), (0.75, count // 2)) for i in range(n)]
+    chosen: list[int] = []
+    for middle in middles:
+        distance = np.hypot(*(places - np.array(middle)[:, None]))
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
+    return np.array(chosen)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = tensor.detach().double().cpu().numpy()
+    return values
+
+
+def _forecast(run: Run, tasks: Task) -> NDArray[np.float64]:
+    """Of all query rows, as in a test: nothing is sampled, and of an ensemble it is the members' mean."""
+    tasks = Task(*(Batch(*(tensor.to(run.place.device, run.place.dtype) for tensor in batch)) for batch in tasks))
+    members = next((module.members for module in run.method.learner.modules() if isinstance(module, Ensemble)), 1)
+    executor = run.config.training.make_executor()
+    with run.at_test(), evaluating(run.method.learner), torch.no_grad():
+        found = run.method.predict(run.method.adapt(tasks.support, executor), tasks.query, executor=executor)
+    return _array(found.unflatten(-1, (members, -1)).mean(-2))
+
+
+def _curves(
+    oscillators: Oscillators, clean: Batch, times: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Trajectories that go through observations without noise, ``[tasks, rows, points]``."""
+    values = np.concatenate([_array(clean.x), _array(clean.y)], -1)
+    # s is linear in (a, b), which are what is not known of a row once the oscillator is.
+    states = values @ np.linalg.pinv(oscillators.basis(times).swapaxes(0, 1))
+    return oscillators(states[..., 0], states[..., 1], points)
+
+
+def _draw(shown: Forecasts) -> Any:
+    # Here, for importing matplotlib takes longer than most of the library; without pyplot it leaves the user's
+    # backend alone.
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    (columns, rows), lines = shown.seen.shape[:2], 2 + len(shown.labels)
+    seen, ahead = np.split(shown.times, [shown.seen.shape[2]])
+    styles: list[dict[str, Any]] = [
+        {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 2.6,
+         "linewidth": 1.1, "linestyle": "-" if i < len(_COLOURS) else ":"}
+        for i in range(len(shown.labels))
+    ]  # fmt: skip
+    exact_name = "exact Bayesian forecast"
+    exact_style: dict[str, Any] = {"color": _EXACT, "linewidth": 1.5, "linestyle": (0, (4, 1.5))}
+    heights = [1.9] * (1 + rows) + [0.17 * lines]
+    figure = Figure(figsize=(max(3.1 * columns, 6.2), sum(heights) + 1.2), layout="constrained", dpi=150)
+    axes = figure.subplots(2 + rows, columns, sharex=True, squeeze=False, height_ratios=heights)
+    for column, (top, *below, table) in enumerate(axes.T):
+        damping, frequency = (values[column] for values in shown.oscillators)
+        top.set_title(f"damping {damping:.2f}, frequency {frequency:.2f}", fontsize=10, loc="left")
+        top.plot(shown.curve_times, shown.support_curves[column].T, color="0.55", linewidth=0.7)
+        for values in shown.support[column]:
+            top.plot(shown.times, values, "o", color="0.25", markersize=2.2, markeredgewidth=0)
+        for row, axis in enumerate(below):
+            at = column, row
+            mean, width = shown.exact[at], BAND * shown.deviation[at]
+            axis.axvline((seen[-1] + ahead[0]) / 2, color="0.6", linestyle=(0, (4, 4)), linewidth=0.7)
+            axis.fill_between(ahead, mean - width, mean + width, color=_EXACT, alpha=0.18, linewidth=0)
+            axis.plot(shown.curve_times, shown.curves[at], color="black", linewidth=1.6)
+            axis.plot(ahead, shown.targets[at], "o", color="0.55", markersize=3.2, markerfacecolor="white",
+                      markeredgewidth=0.7)  # fmt: skip
+            axis.plot(ahead, mean, **exact_style)
+            for values, style in zip(shown.found[:, column, row], styles, strict=True):
+                axis.plot(ahead, values, **style)
+            axis.plot(seen, shown.seen[at], "o", color="black", markersize=5, markeredgecolor="white",
+                      markeredgewidth=0.6, zorder=3)  # fmt: skip
+            # What was to be forecast decides the range: one wild forecast must not flatten all others.
+            needed = np.concatenate([shown.curves[at], shown.seen[at], shown.targets[at], mean - width, mean + width])
+            room = 0.15 * (needed.max() - needed.min())
+            axis.set_ylim(needed.min() - room, needed.max() + room)
+        for axis in (top, *below):
+            axis.spines[["top", "right"]].set_visible(False)
+        below[-1].tick_params(labelbottom=True)
+        below[-1].set_xlabel("time")
+        table.axis("off")
+        written = [(f"mean squared error, {shown.queries} queries", None, "0.35"),
+                   (exact_name, shown.exact_error[column], _EXACT),
+                   *zip(shown.labels, shown.errors[:, column], [s["color"] for s in styles], strict=True)]  # fmt: skip
+        for line, (name, error, colour) in enumerate(written):
+            place: dict[str, Any] = {"y": 1 - (line + 0.5) / lines, "color": colour, "fontsize": 9, "va": "center",
+                     "transform": table.transAxes}  # fmt: skip
+            table.text(0.0, s=name, **place)
+            if error is not None:
+                table.text(1.0, s=f"{error:.4f}" if np.isfinite(error) else "not finite", ha="right", **place)
+    axes[0, 0].set_ylabel(f"support, K = {shown.support.shape[1]}")
+    for row in range(rows):
+        axes[1 + row, 0].set_ylabel(f"query {row + 1}")
+    figure.align_ylabels(axes[:-1, 0])
+    handles = [
+        Line2D([], [], color="0.55", marker="o", markersize=2.6, markerfacecolor="0.25", markeredgewidth=0,
+               linewidth=0.7, label="trajectories to learn from"),
+        Line2D([], [], color="black", linewidth=1.6, label="true trajectory"),
+        Line2D([], [], color="black", marker="o", markersize=5, linestyle="", label="values seen"),
+        Line2D([], [], color="0.55", marker="o", markersize=3.2, markerfacecolor="white", markeredgewidth=0.7,
+               linestyle="", label="noisy targets"),
+        Line2D([], [], **exact_style, label=exact_name),
+        Patch(color=_EXACT, alpha=0.18, linewidth=0, label="its 90% band, noise included"),
+        *(Line2D([], [], **style, label=label) for label, style in zip(shown.labels, styles, strict=True)),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 2 else 2, frameon=False, fontsize=9)
+    return figure

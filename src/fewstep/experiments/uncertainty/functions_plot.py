@@ -1,0 +1,126 @@
+"""The LEO paper's Figure 3: sampled functions on unambiguous and ambiguous tasks, and beside them what can be known."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewstep.core import Batch, Task
+from fewstep.data import SineOrLine
+from fewstep.data.storage.files import write_atomically
+from fewstep.experiments.run import Run
+from fewstep.experiments.uncertainty.procedure import AMBIGUOUS, Functions, posterior_of
+from fewstep.recipes.problems.functions import SineOrLineTasks
+
+FORMS = ("png", "svg")
+_TASKS = 2000  # among which ambiguous ones are looked for
+_X = np.linspace(-5, 5, 201)
+
+
+def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int = 0) -> list[Path]:
+    """Draw a trained run's functions for test tasks, half of them ambiguous, above the exact posterior's.
+
+    Ambiguous are tasks to whose kinds the exact posterior gives more than 20% each; of those, and of the clear ones,
+    the first in the order of the test are shown, sines and lines in turn among the clear.
+
+    Args:
+        run: folder of a run on sines and lines.
+        out: where the picture goes, without a suffix: ``OUT.png`` and ``OUT.svg``.
+        columns: tasks.
+        samples: functions a task.
+        seed: of the tasks and of what is drawn.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: for a run on other tasks, or fewer than two columns.
+    """
+    opened = Run.open(run)
+    data = opened.config.data
+    if not isinstance(data, SineOrLineTasks):
+        raise ValueError(f"{run} is a run of {opened.config.recipe}: give one on sines and lines, as of leo-sine-line.")
+    if columns < 2:
+        raise ValueError(f"columns must be at least 2, one clear task and one ambiguous, got {columns}.")
+    source = opened.problem.source("test", tasks=_TASKS, seed=seed, queries=1)
+    assert isinstance(source, SineOrLine)
+    tasks, truth = source.batch(0), source.functions(0)
+    posterior = posterior_of(tasks, data.noise)
+    chosen = _chosen(posterior.line, posterior.sine, truth.line, columns)
+    part = Task(*(Batch(*(tensor[chosen] for tensor in batch)) for batch in tasks))
+    grid = torch.from_numpy(_X).to(part.query.x).expand(len(chosen), -1)
+    with opened.at_test():
+        (found,) = Functions(opened.method, samples, seed)(part, grid)
+    few = posterior_of(part, data.noise)
+    known = few.sample(samples, seed)(np.broadcast_to(_X, (len(chosen), len(_X))))
+    true = truth(np.broadcast_to(_X, (_TASKS, len(_X))))[chosen]
+    figure = _draw(part, true, found, known, posterior.line[chosen], opened.config.recipe)
+    import matplotlib
+
+    files = []
+    for form in FORMS:
+        image = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same run gives the same file
+            figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
+        files.append(out.with_name(f"{out.name}.{form}"))
+        write_atomically(files[-1], image.getvalue())
+    return files
+
+
+def _chosen(
+    line: NDArray[np.float64], sine: NDArray[np.float64], is_line: NDArray[np.bool_], columns: int
+) -> NDArray[np.intp]:
+    """Clear tasks, a sine first, and then as many ambiguous ones."""
+    ambiguous = np.flatnonzero((line > AMBIGUOUS) & (sine > AMBIGUOUS))
+    clear = np.flatnonzero(np.maximum(line, sine) > 0.999)
+    sines, lines = clear[~is_line[clear]], clear[is_line[clear]]
+    half = columns - columns // 2
+    in_turn = [kind for pair in zip(sines[:half], lines[:half], strict=True) for kind in pair][:half]
+    return np.array([*in_turn, *ambiguous[: columns // 2]])
+
+
+def _draw(tasks: Task, true: Any, found: Any, known: Any, line: NDArray[np.float64], name: str) -> Any:
+    # Here, for importing matplotlib takes longer than most of the library; without pyplot it leaves the user's
+    # backend alone.
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    columns = len(line)
+    figure = Figure(figsize=(3.1 * columns, 6.0), layout="constrained", dpi=150)
+    axes = figure.subplots(2, columns, sharex=True, sharey="col", squeeze=False)
+    for row, (functions, colour) in enumerate(((found, "C0"), (known, "C2"))):
+        for column in range(columns):
+            axis = axes[row, column]
+            x, y = (t[column].flatten().numpy() for t in (tasks.support.x, tasks.support.y))
+            for position in x:
+                axis.axvline(position, color="C3", linestyle=(0, (4, 4)), linewidth=0.6, alpha=0.5)
+            values = functions[column]
+            axis.plot(_X, values.T, color=colour, linewidth=0.8, alpha=max(0.25, 1.6 / max(8, len(values))))
+            axis.plot(_X, true[column], color="black", linewidth=1.6)
+            axis.scatter(x, y, color="C3", s=28, zorder=3, edgecolors="white", linewidths=0.6)
+            axis.spines[["top", "right"]].set_visible(False)
+            # What was seen decides the range: one wild sample must not flatten all others.
+            shown = np.concatenate([true[column], y, np.quantile(known[column], [0.02, 0.98])])
+            room = 0.25 * (shown.max() - shown.min()) + 0.5
+            axis.set_ylim(shown.min() - room, shown.max() + room)
+            if row == 0:
+                kind = "ambiguous" if AMBIGUOUS < line[column] < 1 - AMBIGUOUS else "clear"
+                axis.set_title(f"{kind}: p(line | points) = {line[column]:.2f}", fontsize=10, loc="left")
+            else:
+                axis.set_xlabel("x")
+    axes[0, 0].set_ylabel(f"{name}\ny")
+    axes[1, 0].set_ylabel("exact posterior\ny")
+    handles = [
+        Line2D([], [], color="black", linewidth=1.6, label="true function"),
+        Line2D([], [], color="C3", marker="o", linestyle="", label="noisy points to learn from"),
+        Line2D([], [], color="C0", linewidth=1, label=f"{found.shape[1]} functions of {name}" if found.shape[1] > 1
+               else f"the function of {name}"),
+        Line2D([], [], color="C2", linewidth=1, label=f"{known.shape[1]} functions from the exact posterior"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,1 @@
+"""Typed settings of the algorithms; each builds its composition."""

@@ -1,0 +1,70 @@
+"""Settings of the network that meta-learning trains."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from fewstep.core import Loss, classification, regression
+from fewstep.core.loss import Reduction
+from fewstep.networks import Forecaster, ResNet12, conv4, mlp
+from fewstep.recipes.problems.problem import Problem
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that meta-learning trains; most methods adapt its weights to a task."""
+
+    kind: Literal[
+        "mlp", "maml-fc", "maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "resnet12",
+        "forecaster",
+    ]  # fmt: skip
+    """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
+    blocks (fewstep.networks.conv4 has the table); twelve layers with residuals; or a recurrent network that forecasts
+    a series."""
+    hidden: tuple[int, ...] | None = None
+    """Units of the hidden layers, or channels of the blocks; with none, mlp is a linear classifier. None: the paper's
+    (mlp: 40, 40; forecaster: 20)."""
+    std: float | None = None
+    """mlp: standard deviation of the truncated normal initial weights. None: torch's default."""
+    scale: bool | None = None
+    """conv4: learn the normalisation's γ beside its β. None: as in the paper."""
+    momentum: float | None = None
+    """conv4: weight of the newest statistics in running ones. None: 0.9."""
+
+    def build(self, problem: Problem, *, head: bool = True) -> nn.Module:
+        """The network for the problem's inputs and outputs; without a ``head``, one that a start generates."""
+        outputs, shape = problem.outputs if head else None, problem.inputs
+        if self.kind == "mlp":
+            if len(shape) != 1:
+                raise ValueError(f"mlp is a network for vectors; the data gives inputs of shape {list(shape)}.")
+            return mlp((*shape, *((40, 40) if self.hidden is None else self.hidden), outputs), std=self.std)
+        if self.kind == "forecaster":
+            if len(shape) != 1 or not problem.regression or outputs is None:
+                raise ValueError(
+                    "forecaster is a whole network for regression of the next values of a series, such as "
+                    f"OscillationTasks; the data gives {'targets' if problem.regression else 'classes'} for inputs of "
+                    f"shape {list(shape)}, and the method {'no head' if outputs is None else 'a head'}."
+                )
+            if self.hidden is not None and len(self.hidden) != 1:
+                raise ValueError(f"forecaster has one hidden layer: give the number of its units, not {self.hidden}.")
+            return Forecaster(outputs, *(self.hidden or ()))
+        if self.kind == "maml-fc":
+            widths = (math.prod(shape), *(self.hidden or (256, 128, 64, 64)), outputs)
+            return nn.Sequential(nn.Flatten(), *mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01))
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ValueError(
+                f"{self.kind} is a network for square images; the data gives inputs of shape {list(shape)}."
+            )
+        if self.kind == "resnet12":
+            own: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
+            return ResNet12(outputs, shape[0], **own)
+        given = {"channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
+
+
+def loss_of(problem: Problem, reduction: Reduction = "mean") -> Loss:
+    """Cross-entropy, or the squared error of a regression."""
+    return (regression if problem.regression else classification)(reduction)

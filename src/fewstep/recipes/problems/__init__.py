@@ -1,0 +1,1 @@
+"""Typed settings of data and tasks; each opens its problem."""

@@ -1,0 +1,154 @@
+"""Regression of functions: sinusoids, sines or lines, oscillations."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from fewstep.data import (
+    Oscillations,
+    OscillatorPrior,
+    SineOrLine,
+    Sinusoids,
+    TaskSource,
+)
+from fewstep.evaluation import autoregression, bayes_forecast
+from fewstep.evaluation.baselines import AUTOREGRESSION, Baseline
+from fewstep.evaluation.exact.oscillations import EXACT_FORECAST
+from fewstep.recipes.problems.problem import Problem, Split
+from fewstep.training.device import Place
+from fewstep.training.pretraining import FeatureExtractor
+
+
+@dataclass(frozen=True)
+class Regression(ABC):
+    """Few-shot regression of functions that are drawn: what every family of functions has in common."""
+
+    needs: ClassVar[str] = "nothing: functions are drawn"
+    """What a user must have or fetch."""
+
+    shots: int = 5
+    """K, support points."""
+    queries: int = 20
+    """Query points in training."""
+
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
+        """Sources of functions; training, validation and test draw from independent streams."""
+        sampler, protocol, (inputs, outputs) = self._sampler(), self._protocol(), self._widths()
+
+        def source(
+            split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
+        ) -> TaskSource:
+            return sampler(
+                shots=shots or self.shots,
+                queries=self.queries if split == "train" else queries or 100,
+                tasks=tasks,
+                seed=seed,
+                stream=f"{protocol['dataset']}/{split}",
+                dtype=place.dtype,
+                device=place.device,
+            )
+
+        baselines, yardsticks = self._rivals()
+        return Problem(
+            source, (inputs,), outputs, protocol, regression=True, baselines=baselines, yardsticks=yardsticks
+        )
+
+    @abstractmethod
+    def _sampler(self) -> Callable[..., TaskSource]:
+        """Makes a source: what these tasks add to the arguments that all have."""
+
+    @abstractmethod
+    def _protocol(self) -> dict[str, Any]:
+        """What a result must state."""
+
+    def _widths(self) -> tuple[int, int]:
+        """Numbers in an input and in a target."""
+        return 1, 1
+
+    def _rivals(self) -> tuple[dict[str, Baseline], dict[str, Baseline]]:
+        """Baselines and yardsticks, see :class:`Problem`."""
+        return {}, {}
+
+
+@dataclass(frozen=True)
+class SinusoidTasks(Regression):
+    """Regression of sine curves (Finn et al. 2017, section 5.1)."""
+
+    needs: ClassVar[str] = "nothing: curves are drawn"
+    """What a user must have or fetch."""
+
+    shots: int = 10
+    """K, support points in training."""
+    queries: int = 10
+    """Query points in training."""
+    frequency: tuple[float, float] = (1.0, 1.0)
+    """Range of ω; MAML's curves all have ω = 1."""
+
+    def _sampler(self) -> Callable[..., TaskSource]:
+        return functools.partial(Sinusoids, frequency=self.frequency)
+
+    def _protocol(self) -> dict[str, Any]:
+        return {
+            "dataset": "sinusoids",
+            "amplitude": [0.1, 5.0],
+            "phase": [0, "π"],
+            "frequency": list(self.frequency),
+        }
+
+
+@dataclass(frozen=True)
+class SineOrLineTasks(Regression):
+    """Noisy sine curves and noisy lines (Rusu et al. 2019, appendix A.1)."""
+
+    queries: int = 20
+    """Query points in training; the paper does not say how many it has."""
+    noise: float = 0.3
+    """Standard deviation of the noise of all targets."""
+
+    def _sampler(self) -> Callable[..., TaskSource]:
+        return functools.partial(SineOrLine, noise=self.noise)
+
+    def _protocol(self) -> dict[str, Any]:
+        return {"dataset": "sine or line", "noise": self.noise}
+
+
+@dataclass(frozen=True)
+class OscillationTasks(Regression):
+    """Damped oscillations to forecast from their first values: a sequence task, of no paper."""
+
+    needs: ClassVar[str] = "nothing: oscillators are drawn"
+    """What a user must have or fetch."""
+
+    shots: int = 5
+    """K, support trajectories."""
+    queries: int = 15
+    """Query trajectories in training."""
+    noise: float = 0.1
+    """Standard deviation of the noise of all observations."""
+    seen: int = 5
+    """Values of a trajectory that are given."""
+    ahead: int = 20
+    """Values to forecast, which follow them."""
+
+    def _sampler(self) -> Callable[..., TaskSource]:
+        return functools.partial(Oscillations, noise=self.noise, seen=self.seen, ahead=self.ahead)
+
+    def _protocol(self) -> dict[str, Any]:
+        stated = {"dataset": "oscillations", "noise": self.noise, "seen": self.seen, "ahead": self.ahead}
+        prior = {name: list(bounds) for name, bounds in asdict(OscillatorPrior()).items()}
+        return stated | prior | {"interval": Oscillations.interval}
+
+    def _widths(self) -> tuple[int, int]:
+        return self.seen, self.ahead
+
+    def _rivals(self) -> tuple[dict[str, Baseline], dict[str, Baseline]]:
+        best = functools.partial(
+            bayes_forecast, prior=OscillatorPrior(), noise=self.noise, interval=Oscillations.interval
+        )
+        # Of a single value no trend is to be seen, and without noise the posterior is a point.
+        quick: dict[str, Baseline] = {AUTOREGRESSION: autoregression} if self.seen > 1 else {}
+        return quick, {EXACT_FORECAST: best} if self.noise > 0 else {}

@@ -1,0 +1,184 @@
+"""Few-shot classification of images: typed descriptions of data that open into task sources."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from fewstep.data import (
+    Augmentation,
+    Augmented,
+    Dataset,
+    EpisodeSampler,
+    TaskSource,
+    cifar_fs,
+    fc100,
+    mini_imagenet,
+    omniglot,
+    tiered_imagenet,
+)
+from fewstep.recipes.problems.problem import SPLITS, Problem, Split
+from fewstep.training.device import Place
+from fewstep.training.pretraining import FeatureExtractor
+
+
+@dataclass(frozen=True)
+class Classification(ABC):
+    """Few-shot classification: what every dataset of classes has in common."""
+
+    needs: ClassVar[str] = "nothing: the data comes with the package"
+    """What a user must have or fetch."""
+
+    ways: int = 5
+    """N, classes in a task."""
+    shots: int = 1
+    """K, support examples of each class."""
+    queries: int = 15
+    """Query examples of each class, in training."""
+    train_ways: int | None = None
+    """Classes in a training task, for methods that take any number. None: as many as in a test task."""
+    train_shots: int | None = None
+    """Support examples of each class in a training task. None: as many as in a test task."""
+
+    @abstractmethod
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The examples of a split; ``report`` is told what takes time."""
+
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
+        """Sources of tasks on the examples as they are."""
+        examples = {split: self.examples(split, report) for split in SPLITS}
+        source, shape = self._source(examples.__getitem__, place), examples["test"].feature_shape
+        return Problem(source, shape, self.ways, self._protocol(examples), normalise=self._normalised())
+
+    def _normalised(self) -> bool:
+        return False
+
+    def _source(self, dataset: Callable[[Split], Dataset], place: Place) -> Callable[..., TaskSource]:
+        def source(
+            split: Split,
+            tasks: int,
+            seed: int,
+            ways: int | None = None,
+            shots: int | None = None,
+            queries: int | None = None,
+        ) -> TaskSource:
+            sampler = EpisodeSampler(
+                dataset(split),
+                ways=ways or ((self.train_ways or self.ways) if split == "train" else self.ways),
+                shots=shots or ((self.train_shots or self.shots) if split == "train" else self.shots),
+                queries=self.queries if split == "train" else queries,
+                tasks=tasks,
+                seed=seed,
+                stream=f"episodes/{split}",
+                dtype=place.dtype,
+                device=place.device,
+            )
+            return self._augmented(sampler) if split == "train" else sampler
+
+        return source
+
+    def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
+        return sampler
+
+    def _protocol(self, examples: dict[Split, Dataset]) -> dict[str, Any]:
+        return {
+            "training": f"{self.train_ways or self.ways}-way {self.train_shots or self.shots}-shot",
+            "classes": {split: dataset.classes for split, dataset in examples.items()},
+        }
+
+
+@dataclass(frozen=True)
+class OmniglotImages(Classification):
+    """28×28 handwritten characters; the data comes with the package."""
+
+    scheme: Literal["vinyals", "random"] = "vinyals"
+    """Vinyals' split (1028/172/423 characters), or a random 1100/100/423 one as in MAML's code."""
+    rotations: bool = True
+    """Training characters turned by 90°, 180° and 270° are classes of their own."""
+    test_rotations: bool = False
+    """The same for validation and test."""
+
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The images of a split, ink = 1."""
+        return omniglot(
+            split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
+        )
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        stated = {"dataset": "Omniglot", "split": self.scheme}
+        return stated | super()._protocol(images) | {"test rotations": self.test_rotations}
+
+
+@dataclass(frozen=True)
+class Photographs(Classification):
+    """Colour images, which a training task may show changed."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Of the images of training tasks; none by default."""
+
+    def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
+        changes = self.augmentation != Augmentation()
+        return Augmented(sampler, self.augmentation, sampler.seed) if changes else sampler
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        shown = {"augmentation": asdict(self.augmentation)} if self.augmentation != Augmentation() else {}
+        return super()._protocol(images) | shown
+
+
+@dataclass(frozen=True)
+class CifarImages(Photographs):
+    """32×32 photographs of CIFAR-100's classes."""
+
+    needs: ClassVar[str] = (
+        "CIFAR-100's archive cifar-100-python.tar.gz (161 MB), downloaded by itself; or a local copy: --data.path"
+    )
+
+    dataset: Literal["cifar-fs", "fc100"] = "cifar-fs"
+    """CIFAR-FS (64/16/20 classes) or FC100 (12/4/4 superclasses: 60/20/20 classes)."""
+    path: str | None = None
+    """cifar-100-python.tar.gz, the folder that it unpacks to, or a folder of images with a folder per class. None:
+    download it once."""
+
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The images of a split."""
+        load = cifar_fs if self.dataset == "cifar-fs" else fc100
+        return load(split, path=self.path, report=report)
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        return {"dataset": {"cifar-fs": "CIFAR-FS", "fc100": "FC100"}[self.dataset]} | super()._protocol(images)
+
+
+@dataclass(frozen=True)
+class ImageNetImages(Photographs):
+    """Photographs of ImageNet's classes."""
+
+    needs: ClassVar[str] = (
+        "miniImageNet's (or tieredImageNet's) images, a folder per class or Ravi's CSV layout, which you may have by "
+        "ImageNet's licence only: --data.path"
+    )
+
+    dataset: Literal["miniImageNet", "tieredImageNet"] = "miniImageNet"
+    """miniImageNet (Ravi's split, 64/16/20 classes) or tieredImageNet (351/97/160)."""
+    path: str | None = None
+    """The folder of images."""
+    size: int = 84
+    """Side to which images are reduced."""
+
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The images of a split.
+
+        Raises:
+            ValueError: when no folder was given.
+        """
+        if self.path is None:
+            raise ValueError(
+                f"{self.dataset} cannot be downloaded freely: give the folder of its images by --data.path, with a "
+                "folder per class named by its WordNet number, or Ravi's images/ and train.csv, val.csv, test.csv."
+            )
+        load = mini_imagenet if self.dataset == "miniImageNet" else tiered_imagenet
+        return load(split, self.path, size=self.size, report=report)
+
+    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+        return {"dataset": self.dataset, "size": self.size} | super()._protocol(images)

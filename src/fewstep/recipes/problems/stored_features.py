@@ -1,0 +1,118 @@
+"""Tasks on stored feature vectors: the published embeddings, or those of any backbone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from fewstep.data import Dataset, embeddings
+from fewstep.data.features.export import extractor_beside, features_digest
+from fewstep.data.storage.cache import cache_folder
+from fewstep.recipes.problems.images import Classification
+from fewstep.recipes.problems.problem import Problem, Split
+from fewstep.training.device import Place
+from fewstep.training.pretraining import FeatureExtractor
+from fewstep.training.pretraining.extractor import features_of
+
+
+@dataclass(frozen=True)
+class Embeddings(Classification):
+    """Feature vectors of images, made once by a network that has seen the meta-training classes alone."""
+
+    needs: ClassVar[str] = (
+        "miniImageNet, tieredImageNet: `fewstep data leo-embeddings`, once. Other features: --data.path FILE, of any "
+        "format that `fewstep data inspect FILE` reads, with its splits"
+    )
+
+    dataset: str = "own"
+    """Whose images they are; the published embeddings are found by it: miniImageNet, tieredImageNet."""
+    path: str | None = None
+    """File or folder of the features. None: the published ones, where `fewstep data leo-embeddings` has put them."""
+    views: Literal["center", "multiview"] = "center"
+    """Of the published ones: of the centre crop, or the mean over corners, centre and their mirrors (miniImageNet)."""
+    train_on: Literal["train", "trainval"] = "train"
+    """Classes of training tasks. "trainval" adds those of validation, as in the last stage of LEO's paper: scores on
+    validation, which still choose the best meta-step, are then of classes that were trained on."""
+    normalise: bool = True
+    """Scale every feature vector to length 1, as the LEO authors' code does."""
+
+    def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
+        """Sources of tasks on the features; with the network that made them, where `fewstep embed` has kept it.
+
+        That is the file ``photos.extractor.safetensors`` beside ``photos.npz``. One that belongs to other features, or
+        is damaged, is left aside, and ``report`` is told. A run keeps a copy of its own, which comes back as
+        ``extractor``: then the file is not looked at.
+        """
+        problem = super().open(place, report)
+        kept = extractor or self._extractor(report)
+        if kept is None:
+            return problem
+        kept.normalise = self.normalise
+        return replace(problem, extractor=kept.to(place.device))
+
+    def _extractor(self, report: Callable[[str], None]) -> FeatureExtractor | None:
+        file = extractor_beside(self._place())
+        if not file.is_file():
+            return None
+        try:
+            belongs = features_of(file) == features_digest(embeddings(self._place(), "all", normalise=False))
+            if belongs:
+                return FeatureExtractor.load(file)
+            why = f"{file} belongs to other features than {self._place()}"
+        except ValueError as error:
+            why = str(error)
+        report(f"warning: {why}; it is ignored, so that this run can classify features and no images. Make both anew "
+               "by `fewstep embed`")  # fmt: skip
+        return None
+
+    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+        """The features of a split, in memory where they are of moderate size.
+
+        Raises:
+            FileNotFoundError: when they are not there; the message says how to get them.
+            ValueError: as :func:`fewstep.data.embeddings` says.
+        """
+        part = self.train_on if split == "train" else split
+        return embeddings(self._place(), part, normalise=self.normalise, report=report).in_memory()
+
+    def _place(self) -> Path:
+        if self.path is not None:
+            return Path(self.path)
+        if self.dataset not in ("miniImageNet", "tieredImageNet"):
+            raise ValueError(
+                f"the features of {self.dataset} are yours to give: --data.path FILE (.npz, .npy, .safetensors or a "
+                "folder; `fewstep data inspect FILE` says whether it will do)."
+            )
+        if self.views == "multiview" and self.dataset != "miniImageNet":
+            raise ValueError(f"no multiview embeddings of {self.dataset} were published: take --data.views center.")
+        folder = cache_folder() / "leo-embeddings" / "embeddings" / self.dataset / self.views
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"the published embeddings of {self.dataset} are not in {folder}: fetch them by `fewstep data "
+                "leo-embeddings`, or give their folder, which holds train_embeddings.pkl and others, by --data.path."
+            )
+        return folder
+
+    def _digest(self) -> str:
+        """Tells features from others at the same place: of a row of every test class, as it is stored."""
+        stored = embeddings(self._place(), "test", normalise=False)
+        rows = stored.gather(stored.offsets[:-1], dtype=torch.float64)
+        return hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:8]
+
+    def _normalised(self) -> bool:
+        return self.normalise
+
+    def _protocol(self, examples: dict[Split, Dataset]) -> dict[str, Any]:
+        place = f"published, {self.views}" if self.path is None else Path(self.path).name
+        stated = {
+            "dataset": self.dataset,
+            "features": f"{examples['test'].feature_shape[0]}-d, {place}, {self._digest()}",
+            "features normalised": self.normalise,
+            "trained on": {"train": "training classes", "trainval": "training and validation classes"}[self.train_on],
+        }
+        return stated | super()._protocol(examples)

@@ -1,0 +1,62 @@
+"""Where and in what precision to compute."""
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt, in glibc's malloc.h
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in what precision to compute.
+
+    Attributes:
+        device: of tasks and meta-parameters.
+        dtype: of tasks and meta-parameters.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def place(device: str, dtype: Literal["float32", "float64"] = "float32", threads: int | None = None) -> Place:
+    """Device and dtype by their names; sets the number of threads, and has the allocator keep freed memory.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:1".
+        dtype: floating-point type.
+        threads: of the CPU. None: as many as torch takes by itself.
+
+    Raises:
+        ValueError: for a device that is not there, or no threads.
+    """
+    keep_freed_memory()
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}.")
+        torch.set_num_threads(threads)
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return Place(found, getattr(torch, dtype))
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory in the process, up to 2 GB of it, instead of returning it to the system.
+
+    glibc gives every large tensor fresh pages and takes them back when it dies, so that a meta-step, which makes
+    and frees the same tensors over and over, spends much of its time in page faults. Nothing happens under other C
+    libraries.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)):
+            mallopt(ctypes.c_int(option), ctypes.c_int(value))

@@ -1,0 +1,188 @@
+"""Features of all images, computed once: the second stage never sees an image."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fewstep.data import Dataset
+from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.files import write_atomically
+from fewstep.training.pretraining.extractor import FeatureExtractor, digest_of
+from fewstep.training.pretraining.options import Pretraining
+from fewstep.training.pretraining.pretrainer import Progress, pretrain
+
+_log = logging.getLogger(__name__)
+
+_Split = TypeVar("_Split", bound=str)
+
+
+def embed(
+    extractor: FeatureExtractor, dataset: Dataset, *, device: torch.device | str = "cpu", batch: int = 512
+) -> Dataset:
+    """The features of all images of a dataset.
+
+    Args:
+        extractor: images to features.
+        dataset: images ``[n, channels, height, width]``.
+        device: where to compute, and where the features will lie.
+        batch: views at a time.
+
+    Returns:
+        float32 ``[n, D]`` in class order, with the same classes, names and sizes.
+
+    Raises:
+        ValueError: if the images do not fit the network.
+    """
+    return _like(dataset, _embedded(extractor.to(device), dataset, batch))
+
+
+def _embedded(extractor: FeatureExtractor, dataset: Dataset, batch: int = 512) -> Float[Tensor, "rows features"]:
+    return torch.cat([extractor(x, batch) for x in _blocks(dataset, batch)])
+
+
+def cached_features(
+    images: Mapping[_Split, Dataset],
+    config: Pretraining,
+    layer: str = "middle",
+    *,
+    seed: int = 0,
+    normalise: bool = True,
+    device: torch.device | str = "cpu",
+    folder: str | Path | None = None,
+    report: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[_Split, Dataset], FeatureExtractor]:
+    """Pretrain on ``images["train"]`` and embed every split; or read from the cache what an earlier call computed.
+
+    The cache's key is everything that the numbers depend on: all images and class boundaries, settings, seed, the
+    source text of the modules involved, torch's version, the device and, on a CPU, the number of threads.
+
+    Args:
+        images: datasets of images by split; one must be "train".
+        config: settings of the pretraining.
+        layer: whose activations are the features, see :class:`FeatureExtractor`.
+        seed: of the pretraining.
+        normalise: scale every feature vector to unit Euclidean length.
+        device: where to compute, and where the features will lie.
+        folder: of the cache; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
+        report: receives a sentence when work begins and ends.
+        progress: see :func:`pretrain`.
+
+    Returns:
+        The features by split, and what maps further images to such features.
+
+    Raises:
+        ValueError: if there is no training split, or as :func:`pretrain` does.
+    """
+    if "train" not in images:
+        raise ValueError(f"features: a split named 'train' is needed to pretrain on, got {sorted(images)}.")
+    say = report or _log.info
+    device, config = torch.device(device), config.resolved(device)
+    path = cache_folder(folder) / f"features-{_key(images, config, layer, seed, normalise, device)}.safetensors"
+    cached = _read(path, images, device)
+    if cached is not None:
+        say(f"features: taken from {path}")
+        return cached
+    train: Dataset = dict(images)["train"]  # type: ignore[index]
+    say(f"pretraining: {config.epochs} epochs on {len(train)} images of {train.classes} classes ({config.precision})")
+    network = pretrain(train, config, seed=seed, device=device, progress=progress)
+    extractor = FeatureExtractor(network, config.network, layer, normalise=normalise)
+    rows = {split: _embedded(extractor, dataset) for split, dataset in images.items()}
+    features = {split: _like(dataset, rows[split]) for split, dataset in images.items()}
+    try:
+        tensors = {f"features/{split}": tensor for split, tensor in rows.items()}
+        weights = {f"extractor/{name}": tensor for name, tensor in extractor.state_dict().items()}
+        stored = _contiguous(tensors | weights)
+        write_atomically(path, save(stored, extractor.metadata() | {"digest": digest_of(stored)}))
+        say(f"features: kept in {path}")
+    except OSError as error:
+        _log.warning("cannot keep the features in %s (%s); the next run computes them again", path, error)
+    return features, extractor
+
+
+def _read(
+    path: Path, images: Mapping[_Split, Dataset], device: torch.device
+) -> tuple[dict[_Split, Dataset], FeatureExtractor] | None:
+    """What the cache holds; None if there is nothing or the file is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            tensors, metadata = _tensors(file), file.metadata()
+        if digest_of(tensors) != metadata["digest"]:
+            raise ValueError("its numbers do not match its digest")
+        weights = {name.removeprefix("extractor/"): t for name, t in tensors.items() if name.startswith("extractor/")}
+        extractor = FeatureExtractor.rebuilt(weights, metadata).to(device)
+        return {s: _like(dataset, tensors[f"features/{s}"].to(device)) for s, dataset in images.items()}, extractor
+    except (SafetensorError, KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
+        _log.warning("the cached features in %s are unreadable (%s); computing them again", path, error)
+        return None
+
+
+def _key(
+    images: Mapping[_Split, Dataset],
+    config: Pretraining,
+    layer: str,
+    seed: int,
+    normalise: bool,
+    device: torch.device,
+) -> str:
+    """Everything that the numbers depend on, as 20 hexadecimal digits."""
+    where = f"cpu {torch.get_num_threads()}" if device.type == "cpu" else device.type
+    settings = [dataclasses.asdict(config), layer, seed, normalise, torch.__version__, where]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for module in sources(sys.modules[__name__]):
+        digest.update(inspect.getsource(module).encode())
+    for split in sorted(images):
+        dataset = images[split]
+        # Names may be written otherwise; what matters is which images are of one class.
+        digest.update(json.dumps([split, dataset.offsets.tolist(), dataset.feature_shape]).encode())
+        for rows in _blocks(dataset, 4096):
+            digest.update(rows.numpy().tobytes())
+    return digest.hexdigest()[:20]
+
+
+def sources(module: ModuleType) -> list[ModuleType]:
+    """A module and all of fewstep that it takes names from, directly or through others, by name."""
+    package, found, left = __name__.partition(".")[0], {module.__name__: module}, [module]
+    while left:
+        for value in list(vars(left.pop()).values()):
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(name, str) and name.partition(".")[0] == package and name not in found:
+                found[name] = sys.modules[name]
+                left.append(sys.modules[name])
+    return [found[name] for name in sorted(found)]
+
+
+def _tensors(file: Any) -> dict[str, Tensor]:
+    names: list[str] = file.keys()
+    return {name: file.get_tensor(name) for name in names}
+
+
+def _blocks(dataset: Dataset, rows: int) -> Iterator[Float[Tensor, "rows *features"]]:
+    """A dataset's rows in class order, so many at a time."""
+    for start in range(0, len(dataset), rows):
+        yield dataset.gather(np.arange(start, min(start + rows, len(dataset))))
+
+
+def _like(dataset: Dataset, rows: Tensor) -> Dataset:
+    """Other rows with the classes of a dataset."""
+    return Dataset.from_sorted(rows, dataset.offsets, dataset.class_names, name=dataset.name, split=dataset.split)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

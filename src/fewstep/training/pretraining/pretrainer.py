@@ -1,0 +1,273 @@
+"""Stage 1: a convolutional network learns to name the base classes."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.core import generator
+from fewstep.data import Dataset
+from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
+from fewstep.training.metrics import Metrics
+from fewstep.training.pretraining.batches import Batches
+from fewstep.training.pretraining.options import Pretraining
+from fewstep.training.pretraining.standardised import Standardised
+
+Progress = Callable[[State, dict[str, float]], None]
+Validate = Callable[[Standardised], dict[str, float]]
+"""Scores of the network as it stands, by name; the first decides which network is the best."""
+
+LOOKED_AT = 10
+"""Steps between two looks at the loss: each look waits for the device."""
+
+
+def pretrain(
+    dataset: Dataset,
+    options: Pretraining,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Standardised:
+    """Train a network to classify the images of a dataset, without keeping a folder.
+
+    The result is a function of data, options, seed, device and number of threads: the same bits every time.
+
+    Args:
+        dataset: images ``[n, channels, height, width]``; every class is an output of the network.
+        options: settings.
+        seed: of the first weights, the order of images and their augmentation.
+        device: where to compute.
+        progress: see :meth:`Pretrainer.run`.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        ValueError: as :class:`Pretrainer` says.
+        FloatingPointError: if the loss is no longer finite.
+    """
+    return Pretrainer(dataset, options, seed=seed, device=device).run(progress)
+
+
+class Pretrainer:
+    """Minimises the softmax cross-entropy over the classes of a dataset; can be stopped and resumed to the same bits.
+
+    The order of images is a function of (seed, epoch) and their augmentation of (seed, step), so a checkpoint needs the
+    weights, the optimiser's moments and counters only. Batches are made ahead of the network by another thread.
+
+    A folder belongs to one dataset and one set of options: that they are still the same is not checked here. After an
+    interrupt, make another trainer on the folder: in the middle of a step, weights and counters may be apart.
+
+    Args:
+        dataset: images ``[n, channels, height, width]``.
+        options: settings.
+        seed: of the first weights, the order of images and their augmentation.
+        device: where to compute.
+        folder: gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``, and is resumed from if they are
+            there. None: nothing is written.
+        validate: called after every epoch; without it, the last network is the best one.
+        patience: end after so many epochs without a new best; 0 for never.
+        checkpoint_seconds: time between two checkpoints, besides one after every epoch.
+
+    Attributes:
+        waited: seconds that the network waited for batches in this process.
+
+    Raises:
+        ValueError: for fewer than two classes, or rows that are not images or are too small for the network.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        options: Pretraining,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        folder: Path | None = None,
+        validate: Validate | None = None,
+        patience: int = 0,
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
+        self.device, self.options, self.seed = torch.device(device), options.resolved(device), seed
+        self.dataset, self.folder, self.validate = dataset, folder, validate
+        self.patience, self.checkpoint_seconds = patience, checkpoint_seconds
+        self.network = _initial(dataset, self.options, seed).to(self.device)
+        self.drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.network.modules())
+        self.batches = Batches(dataset, self.options.batch, self.options.augmentation, seed, self.device)
+        self.total = self.options.epochs * len(self.batches)
+        self.parameters = list(self.network.parameters())
+        self.optimiser = self.options.make_optimiser(self.parameters)
+        self.state, self.waited = State(), 0.0
+        self.metrics: Metrics | None = None
+        self._best: dict[str, Tensor] | None = None  # where there is no folder to keep it
+        if folder is not None and (folder / "last.safetensors").exists():
+            self.state = load_checkpoint(folder / "last.safetensors", self.network, self.optimiser)
+            _restore_format(self.optimiser)
+        else:
+            self.network.measure(dataset)
+        if folder is not None:
+            self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard")
+
+    def run(self, progress: Progress | None = None) -> Standardised:
+        """Train to the end; afterwards the best network is in place, in evaluation mode.
+
+        Args:
+            progress: called every few steps with the counters and the mean ``loss`` and ``accuracy`` of those steps.
+
+        Raises:
+            FloatingPointError: if the loss is no longer finite.
+        """
+        state, saved = self.state, time.perf_counter()
+        self.network.train()
+        with self.batches.ahead(state.step, self.total) as fetch:
+            while not state.finished:
+                began, seen = time.perf_counter(), []
+                until = min(state.step + LOOKED_AT, (state.step // len(self.batches) + 1) * len(self.batches))
+                while state.step < until:
+                    seen.append(self._step(*self._fetched(fetch)))
+                    state.step += 1
+                values = self._looked_at(torch.stack(seen))
+                state.seconds += time.perf_counter() - began
+                if epoch_ended := state.step % len(self.batches) == 0:
+                    self._epoch_ended()
+                if epoch_ended or time.perf_counter() - saved > self.checkpoint_seconds:
+                    self._save()
+                    saved = time.perf_counter()
+                if progress is not None:
+                    progress(state, values)
+        if self.folder is not None:
+            load_checkpoint(self.folder / "best.safetensors", self.network)
+        elif self._best is not None:
+            self.network.load_state_dict(self._best)
+        return self.network.eval()
+
+    def _fetched(self, fetch: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        began = time.perf_counter()
+        batch = fetch()
+        self.waited += time.perf_counter() - began
+        return batch
+
+    def _step(self, x: Tensor, y: Tensor) -> Float[Tensor, "2"]:
+        """One step; the loss and the number of images that were named rightly."""
+        self.optimiser.param_groups[0]["lr"] = self.options.rate_at(self.state.step, self.total)
+        with (
+            self._dropout(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"),
+        ):
+            logits = self.network(x)
+        logits = logits.float()
+        loss = functional.cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        with torch.no_grad():
+            return torch.stack([loss.detach(), (logits.argmax(1) == y).float().mean()])
+
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """torch's dropout draws from a global generator: for one step its state is a function of (seed, step)."""
+        if not self.drops:
+            yield
+            return
+        seed = generator(self.seed, self.state.step, "pretraining dropout").initial_seed()
+        # torch.manual_seed seeds every GPU, so that all of their states are put back.
+        on_gpu = self.device.type == "cuda"
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
+            (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
+            yield
+
+    def _looked_at(self, seen: Float[Tensor, "steps 2"]) -> dict[str, float]:
+        state = self.state
+        for loss, accuracy in seen.tolist():
+            state.sums["loss"] = state.sums.get("loss", 0.0) + loss
+            state.sums["accuracy"] = state.sums.get("accuracy", 0.0) + accuracy
+            state.summed += 1
+        loss, accuracy = seen.mean(0).tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"pretraining: the loss became {loss} before step {state.step} of {self.total}; lower the rate (now "
+                f"{self.options.rate})."
+            )
+        return {"loss": loss, "accuracy": accuracy}
+
+    def _epoch_ended(self) -> None:
+        state = self.state
+        means = {name: state.sums[name] / state.summed for name in ("loss", "accuracy")}
+        rate = {"rate": self.options.rate_at(state.step - 1, self.total)}
+        if self.metrics is not None:
+            self.metrics.add(state.step, "train", means | rate)
+        state.sums, state.summed = {}, 0
+        scores = self._validated()
+        score = next(iter(scores.values()), None)
+        if self.metrics is not None and scores:
+            self.metrics.add(state.step, "validation", scores)
+        if score is not None and math.isnan(score):
+            raise FloatingPointError(f"pretraining: the validation score is not a number after step {state.step}.")
+        if score is None or state.best is None or score > state.best:
+            state.best, state.best_step, state.stale = score, state.step, 0
+            if self.folder is not None:
+                save_checkpoint(self.folder / "best.safetensors", self.network, state)
+            elif score is not None:
+                self._best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        else:
+            state.stale += 1
+        state.finished = state.step >= self.total or 0 < self.patience <= state.stale
+
+    def _validated(self) -> dict[str, float]:
+        if self.validate is None:
+            return {}
+        self.network.eval()
+        with torch.no_grad():
+            scores = self.validate(self.network)
+        self.network.train()
+        return scores
+
+    def _save(self) -> None:
+        if self.folder is not None and self.metrics is not None:
+            # The loss was finite before the last step, which may have thrown the weights out: then it is not kept.
+            if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+                raise FloatingPointError(
+                    f"pretraining: weights are not finite after step {self.state.step} of {self.total}. The last "
+                    f"checkpoint is intact; lower the rate (now {self.options.rate})."
+                )
+            self.metrics.save()
+            save_checkpoint(self.folder / "last.safetensors", self.network, self.state, self.optimiser)
+
+
+def _initial(dataset: Dataset, options: Pretraining, seed: int) -> Standardised:
+    if dataset.classes < 2:
+        raise ValueError(f"pretraining: {dataset} has {dataset.classes} class; at least 2 are needed to learn from.")
+    if len(dataset.feature_shape) != 3:
+        raise ValueError(
+            f"pretraining: {dataset} has rows of shape {list(dataset.feature_shape)}; "
+            "images [channels, height, width] are needed."
+        )
+    # On the CPU whatever the device, without touching the caller's random state.
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which seeds every accelerator too.
+        torch.default_generator.manual_seed(generator(seed, 0, "pretraining weights").initial_seed())
+        network = Standardised(options.network.build(dataset.classes, dataset.feature_shape[0]))
+    smallest, side = network.backbone.smallest, options.augmentation.side
+    seen = list(dataset.feature_shape[1:]) if side is None else [side, side]
+    if min(seen) < smallest:
+        raise ValueError(
+            f"pretraining: {dataset} has images of {seen} pixels, as the network sees them; "
+            f"{type(network.backbone).__name__} needs {smallest} or more."
+        )
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _restore_format(optimiser: torch.optim.Optimizer) -> None:
+    """Moments come from a file in plain order; beside weights whose channels are last they would be slow."""
+    for parameter, moments in optimiser.state.items():
+        assert isinstance(parameter, nn.Parameter)
+        for name, value in moments.items():
+            if torch.is_tensor(value) and value.dim() == 4:
+                moments[name] = value.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,174 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fewstep.algorithms import leo, maml
+from fewstep.core import Batch, Descend, Method
+from fewstep.estimators.classifier import FewShotClassifier
+from fewstep.networks import Conv4, mlp
+
+NAMES = ["gull", "auk", "tern"]
+
+
+def clusters(rows: Sequence[int], features: int = 8, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Far clusters with unequal numbers of rows, shuffled so that the last name in the alphabet comes first."""
+    source = np.random.default_rng(seed)
+    centres = 4 * np.random.default_rng(7).normal(size=(len(rows), features))
+    index = source.permutation(np.repeat(np.arange(len(rows)), rows))
+    index = np.concatenate([[len(rows) - 1], np.delete(index, np.flatnonzero(index == len(rows) - 1)[0])])
+    return centres[index] + 0.3 * source.normal(size=(len(index), features)), np.array(NAMES)[index]
+
+
+def linear_maml() -> Method:
+    """Softmax regression from zero: a strict test of labels, for nothing is learned but what ``fit`` shows it."""
+    method = maml(nn.Linear(8, 3), rate=0.1, steps=20)
+    for parameter in method.learner.parameters():
+        nn.init.zeros_(parameter)
+    return method
+
+
+def adapted_leo() -> Method:
+    """Untrained, with larger fine-tuning rates than its papers', so that adaptation alone separates the clusters."""
+    method = leo(8, latents=4, finetuning_rate=0.05, finetuning_steps=20, latent_steps=0)
+    return method
+
+
+@pytest.mark.parametrize("build", [linear_maml, adapted_leo])
+def test_names_and_unequal_shots(build) -> None:
+    x, y = clusters([1, 4, 2])
+    xq, yq = clusters([20, 20, 20], seed=1)
+    model = FewShotClassifier(build()).fit(x, list(y))
+    assert model.classes_.tolist() == sorted(NAMES)
+    assert model.score(xq, yq) == 1
+    probabilities = model.predict_proba(xq)
+    assert probabilities.shape == (60, 3)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(model.classes_[probabilities.argmax(1)], model.predict(xq))
+
+
+@pytest.mark.parametrize("build", [linear_maml, adapted_leo])
+def test_renaming_classes_renames_predictions(build) -> None:
+    x, y = clusters([1, 4, 2])
+    xq, _ = clusters([5, 5, 5], seed=1)
+    method = build()
+    number = {"tern": -1, "auk": 30, "gull": 7}  # sorted in another order than the names
+    named = FewShotClassifier(method).fit(x, y)
+    numbered = FewShotClassifier(method).fit(torch.from_numpy(x), torch.tensor([number[name] for name in y]))
+    assert numbered.predict(xq).tolist() == [number[name] for name in named.predict(xq)]
+    columns = [named.classes_.tolist().index(n) for n in sorted(number, key=number.__getitem__)]
+    np.testing.assert_allclose(numbered.predict_proba(xq), named.predict_proba(xq)[:, columns], atol=1e-5)
+
+
+def test_fitting_changes_no_meta_parameter_and_begins_anew() -> None:
+    method = adapted_leo()
+    before = {name: p.clone() for name, p in method.learner.named_parameters()}
+    x, y = clusters([2, 2, 2])
+    model = FewShotClassifier(method)
+    first = model.fit(x, y).predict_proba(x)
+    model.fit(x[::-1].copy(), y)
+    np.testing.assert_array_equal(model.fit(x, y).predict_proba(x), first)
+    assert all(torch.equal(p, before[name]) for name, p in method.learner.named_parameters())
+    assert method.learner.training
+    assert [s.steps for s in method.learner.stages if isinstance(s, Descend)] == [20]
+
+
+def test_extractor_takes_images_and_features_pass_by() -> None:
+    x, y = clusters([2, 3, 2])
+    model = FewShotClassifier(adapted_leo(), extractor=lambda images: images.flatten(1))
+    images = x.reshape(-1, 2, 2, 2)
+    np.testing.assert_array_equal(model.fit(images, y).predict_proba(images), model.fit(x, y).predict_proba(x))
+
+
+def test_images_go_to_the_network() -> None:
+    model = FewShotClassifier(maml(Conv4(3), rate=0.01))
+    images = np.random.default_rng(0).normal(size=(7, 1, 28, 28))
+    probabilities = model.fit(images, [0, 1, 2, 2, 1, 0, 0]).predict_proba(images)
+    # By the support's statistics, a prediction does not depend on what else is asked.
+    np.testing.assert_allclose(model.predict_proba(images[:1]), probabilities[:1], atol=1e-5)
+    model.statistics = "query"
+    assert np.abs(model.predict_proba(images[:1]) - probabilities[:1]).max() > 1e-3
+    with pytest.raises(ValueError, match="scale them as in training"):
+        model.fit(images.astype(np.uint8), [0, 1, 2, 2, 1, 0, 0])
+
+
+def test_queries_are_normalised_as_in_an_evaluation() -> None:
+    torch.manual_seed(0)
+    network = Conv4(3, channels=(4, 5), scale=True).double()
+    method = maml(network, rate=0.5, steps=2)
+    images = np.random.default_rng(0).normal(size=(9, 1, 8, 8))
+    x, query = torch.from_numpy(images[:5]), torch.from_numpy(images[5:])
+    support = Batch(x[None], torch.eye(3).double()[[0, 0, 1, 2, 2]][None], torch.ones(1, 5).double())
+    asked = Batch(query[None], torch.zeros(1, 4, 3).double(), torch.ones(1, 4).double())
+    seen = []
+    for option in ("query", "support", "joined", "running"):
+        points = method.adapt(support, running=option == "running")
+        among = support if option in ("support", "joined") else None
+        logits = method.predict(points, asked, among, joined=option == "joined")[0]
+        model = FewShotClassifier(method, statistics=option).fit(images[:5], [0, 0, 1, 2, 2])
+        np.testing.assert_allclose(model.predict_proba(images[5:]), logits.softmax(-1), atol=1e-12)
+        seen.append(model.predict_proba(images[5:]))
+    for i, one in enumerate(seen):
+        assert all(np.abs(one - other).max() > 1e-4 for other in seen[:i])
+
+
+def test_normalise_makes_lengths_irrelevant() -> None:
+    x, y = clusters([2, 3, 2])
+    lengths = np.linspace(0.1, 10, len(x))[:, None]
+    model = FewShotClassifier(adapted_leo(), normalise=True)
+    np.testing.assert_allclose(
+        model.fit(x, y).predict_proba(x), model.fit(lengths * x, y).predict_proba(3 * x), atol=1e-5
+    )
+
+
+def test_any_number_of_classes_for_leo_but_not_for_a_fixed_head() -> None:
+    x, y = clusters([3, 3])
+    assert FewShotClassifier(adapted_leo()).fit(x, y).predict_proba(x).shape == (6, 2)
+    for method in (linear_maml(), maml(nn.Linear(8, 1), rate=0.1)):
+        with pytest.raises(ValueError, match=r"2 classes were given, but the network has \d outputs"):
+            FewShotClassifier(method).fit(x, y)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "y is None"),
+        (["a", "b"], r"each of the 3 rows, got the shape \(2,\)"),
+        (["a", "a", "a"], "all 3 rows are of the class"),
+        (["a", None, "b"], "1 of 3 labels are missing, the first in row 1"),
+        (np.array([0, 1, np.nan]), "1 of 3 labels are missing, the first in row 2"),
+        ([0, "1", 1], "1 of 3 labels are text"),
+        (np.eye(3), "one label for each"),
+    ],
+)
+def test_labels_that_are_none(labels: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FewShotClassifier(adapted_leo()).fit(np.ones((3, 8)), labels)
+
+
+@pytest.mark.parametrize(
+    ("method", "x", "message"),
+    [
+        (adapted_leo, np.ones((2, 5)), "rows have 5 features, but the method takes 8"),
+        (lambda: maml(mlp((8, 5, 2)), rate=0.1), np.ones((2, 5)), "rows have 5 features, but the method takes 8"),
+        (lambda: maml(Conv4(2), rate=0.1), np.ones((2, 5)), "does not take rows of the shape 5"),
+        (lambda: maml(Conv4(2), rate=0.1), np.ones((2, 3, 28, 28)), "does not take rows of the shape 3×28×28"),
+        (adapted_leo, np.array([[1.0] * 8, [np.inf] * 8]), "1 of 2 rows of x hold NaN or infinity, the first is row 1"),
+        (adapted_leo, np.ones(8), r"features \[rows, features\] or images .* got the shape \(8,\)"),
+    ],
+)
+def test_inputs_that_do_not_fit(method, x: NDArray[np.float64], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FewShotClassifier(method()).fit(x, [0, 1] if x.ndim > 1 else [0] * 8)
+
+
+def test_predicting_before_fitting_and_on_other_rows() -> None:
+    model = FewShotClassifier(adapted_leo())
+    with pytest.raises(ValueError, match="call fit"):
+        model.predict(np.ones((1, 8)))
+    x, y = clusters([2, 2, 2])
+    with pytest.raises(ValueError, match="rows have the shape 7, but fit was given 8"):
+        model.fit(x, y).predict(x[:, :7])

@@ -1,0 +1,334 @@
+"""A trained method on points of one's own: its functions, what they say together, and what is refused."""
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pages
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import fewstep
+from fewstep import FewShotClassifier, FewShotRegressor, Prediction
+from fewstep.algorithms import leo_network, maml
+from fewstep.core import (
+    BOUNDED,
+    Batch,
+    Decode,
+    Learner,
+    Loss,
+    Method,
+    NetworkGenerator,
+    Task,
+    generator,
+    regression,
+    slots,
+)
+from fewstep.core.meta_gradient import Backprop
+from fewstep.evaluation.functions import Functions
+from fewstep.evaluation.inner_loop import descents, evaluating
+from fewstep.experiments.run import Run
+from fewstep.networks import Ensemble, mlp
+from fewstep.networks.ensemble import squared_error_of_each
+from fewstep.recipes import RECIPES
+from fewstep.recipes.methods.leo import LeoNetwork
+from fewstep.recipes.methods.network import Network
+from fewstep.training import Training
+
+PAGE = pages.ROOT / "docs" / "uncertainty.md"
+
+
+def leo(features: int = 1, outputs: int = 1) -> Method:
+    network = mlp((features, 6, outputs))
+    method = leo_network(network, features, outputs, latents=3, hidden=8, latent_steps=2, finetuning_steps=1)
+    method.learner.double()
+    return method
+
+
+def one_network(features: int = 1, outputs: int = 1) -> Method:
+    method = maml(mlp((features, 6, outputs)), rate=0.05, steps=3, loss=regression())
+    method.learner.double()
+    return method
+
+
+def ensemble(outputs: int = 1) -> Method:
+    network = Ensemble(lambda: mlp((1, 6, outputs)), 3)
+    method = maml(network, rate=0.05, steps=3, loss=Loss(squared_error_of_each))
+    method.learner.double()
+    return method
+
+
+def points(*features: int, rows: int = 5, outputs: tuple[int, ...] = ()) -> tuple[NDArray[Any], NDArray[Any]]:
+    source = np.random.default_rng(len(features))
+    return source.uniform(-3, 3, (rows, *features)), source.normal(size=(rows, *outputs))
+
+
+def task(x: NDArray[Any], y: NDArray[Any], query: NDArray[Any]) -> Task:
+    """One task, with a task axis."""
+    batches = (Batch(torch.from_numpy(a)[None], torch.from_numpy(b)[None], torch.ones(1, len(a)).double())
+               for a, b in ((x, y), (query, np.zeros((len(query), y.shape[1])))))  # fmt: skip
+    return Task(*batches)
+
+
+# -- functions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("build", "functions"), [(leo, 7), (ensemble, 3), (one_network, 1)])
+def test_functions_are_those_of_a_judgement_with_the_same_seed(build: Any, functions: int) -> None:
+    method, (x, y), query = build(), points(), np.linspace(-4, 4, 9)
+    found = FewShotRegressor(method, samples=7, seed=3).fit(x, y).predict(query).samples
+    assert found.shape == (functions, 9)
+    one = task(x[:, None], y[:, None], query[:, None])
+    (expected,) = Functions(method, 7, seed=3)(one, one.query.x[..., 0])
+    np.testing.assert_allclose(found, expected[0], rtol=1e-12, atol=1e-14)
+    assert len(np.unique(found[:, 0])) == functions
+
+
+def test_samples_of_vectors_by_hand() -> None:
+    method, (x, y) = leo(3, 2), points(3, outputs=(2,))
+    query = points(3, rows=4)[0]
+    found = FewShotRegressor(method, samples=4, seed=5).fit(x, y).predict(query).samples
+    one = task(x, y, query)
+    many = Task(*(Batch(*(t.repeat_interleave(4, 0) for t in batch)) for batch in one))
+    noise = method.learner.noise(many, generator(5, 0, "functions/test"))
+    expected = method.predict(method.adapt(many.support, noise=noise), many.query)
+    np.testing.assert_array_equal(found, expected.numpy())
+    assert found.shape == (4, 4, 2)
+
+
+def test_members_of_an_ensemble_of_vectors_are_networks_of_their_own() -> None:
+    method, (x, y), query = ensemble(outputs=2), points(outputs=(2,)), np.linspace(-4, 4, 6)
+    found = FewShotRegressor(method).fit(x, y).predict(query).samples
+    for m in range(3):
+        alone = one_network(outputs=2)
+        weights = {n.replace(":", "."): p[m] for n, p in method.learner.network.state_dict().items()}
+        alone.learner.network.load_state_dict(weights)
+        expected = FewShotRegressor(alone).fit(x, y).predict(query).samples
+        np.testing.assert_allclose(found[m : m + 1], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_asked_in_pieces_is_asked_of_the_same_functions() -> None:
+    (x, y), query = points(), np.linspace(-5, 5, 2100)  # more rows than are evaluated at once
+    model = FewShotRegressor(leo(), samples=3).fit(x, y)
+    whole = model.predict(query).samples
+    pieces = [model.predict(part).samples for part in (query[:700], query[700:])]
+    np.testing.assert_allclose(np.concatenate(pieces, 1), whole, rtol=1e-12, atol=1e-14)
+    other = FewShotRegressor(model.method, samples=3, seed=1).fit(x, y).predict(query).samples
+    assert np.abs(other - whole).max(1).min() > 1e-6
+
+
+@pytest.mark.parametrize("build", [leo, ensemble, one_network])
+def test_fitting_changes_nothing_and_begins_anew(build: Any) -> None:
+    method, (x, y) = build(), points()
+    before, random = {name: p.clone() for name, p in method.learner.named_parameters()}, torch.get_rng_state()
+    steps = [stage.steps for stage in descents(method.learner)]
+    model = FewShotRegressor(method, samples=3)
+    first = model.fit(x, y).predict(x).samples
+    assert np.abs(model.fit(x, y + 1).predict(x).samples - first).max() > 1e-6
+    np.testing.assert_array_equal(model.fit(torch.from_numpy(x), torch.from_numpy(y)).predict(x).samples, first)
+    assert all(torch.equal(p, before[name]) for name, p in method.learner.named_parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert method.learner.training
+    assert [stage.steps for stage in descents(method.learner)] == steps
+
+
+def test_predictions_have_the_form_of_the_targets() -> None:
+    x, y = points()
+    model = FewShotRegressor(one_network())
+    flat = model.fit(x, y).predict(x)
+    assert (flat.samples.shape, flat.mean.shape, flat.interval(0.5)[0].shape) == ((1, 5), (5,), (5,))
+    column = model.fit(x[:, None], y[:, None]).predict(x)
+    assert (column.samples.shape, column.deviation.shape, column.interval(0.5)[1].shape) == ((1, 5, 1), (5, 1), (5, 1))
+    np.testing.assert_array_equal(column.samples[..., 0], flat.samples)
+
+
+def test_sampling_does_not_drop_inputs() -> None:
+    """Dropout belongs to meta-training, where the noise that samples are drawn with comes from."""
+    found = []
+    for rate in (0.0, 0.5):
+        torch.manual_seed(0)
+        network = mlp((3, 6, 1))
+        start = NetworkGenerator(slots(network), 3, 1, 3, formulation=BOUNDED)
+        learner = Learner(network, start, [Decode()], loss=regression(), dropout=rate).double()
+        found.append(FewShotRegressor(Method(learner, Backprop()), samples=4).fit(*points(3)).predict(points(3)[0]))
+    np.testing.assert_array_equal(found[0].samples, found[1].samples)
+
+
+def test_queries_are_normalised_by_the_support_unless_asked_otherwise() -> None:
+    method = maml(mlp((1, 6, 1), norm=True), rate=0.05, steps=2, loss=regression())
+    method.learner.double()
+    (x, y), query = points(), np.linspace(-4, 4, 6)
+    seen = []
+    for option in ("support", "joined", "running", "query"):
+        model = FewShotRegressor(method, statistics=option).fit(x, y)
+        seen.append(model.predict(query).mean)
+        alone = np.concatenate([model.predict(query[i : i + 1]).mean for i in range(6)])
+        assert (np.abs(alone - seen[-1]).max() < 1e-12) == (option != "query"), option
+    assert all(np.abs(one - other).max() > 1e-4 for i, one in enumerate(seen) for other in seen[:i])
+
+
+class Halting(nn.Module):
+    """A network that no map over tasks can run: what it does depends on a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x)
+        return y if bool(y.sum() > 0) else 2 * y
+
+
+def test_a_lone_function_needs_no_map_over_tasks() -> None:
+    model = FewShotRegressor(maml(Halting(), rate=0.01, loss=regression()))
+    assert model.fit(*points()).predict([0.0, 1.0]).mean.shape == (2,)
+
+
+# -- predictions -------------------------------------------------------------------------------------------------------
+
+
+def test_moments_and_intervals_of_the_functions() -> None:
+    samples = np.arange(11.0)[::-1, None] * [1.0, -2.0]
+    prediction = Prediction(samples)
+    np.testing.assert_allclose(prediction.mean, [5, -10])
+    np.testing.assert_allclose(prediction.deviation, math.sqrt(10) * np.array([1, 2]))
+    for ends, expected in zip(prediction.interval(0.9), ([0.5, -19], [9.5, -1]), strict=True):
+        np.testing.assert_allclose(ends, expected)
+
+
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_intervals_of_a_target_are_quantiles_of_the_mixture(outputs: tuple[int, ...]) -> None:
+    """Against bisection with the standard library's error function, one target at a time."""
+    samples, noise = 3 * np.random.default_rng(0).normal(size=(6, 4, *outputs)), 0.4
+    prediction = Prediction(samples, noise)
+    low, high = prediction.interval(0.8)
+    assert low.shape == high.shape == prediction.mean.shape == (4, *outputs)
+    np.testing.assert_allclose(prediction.deviation**2, samples.var(0) + noise**2)
+    for place in np.ndindex(low.shape):
+        for level, found in ((0.1, low[place]), (0.9, high[place])):
+            below, above = -50.0, 50.0
+            for _ in range(60):
+                middle = (below + above) / 2
+                mass = np.mean([0.5 * math.erfc((f - middle) / noise / math.sqrt(2)) for f in samples[:, *place]])
+                below, above = (middle, above) if mass < level else (below, middle)
+            assert found == pytest.approx(below, abs=1e-6)
+
+
+def test_a_single_function_knows_no_more_than_its_noise() -> None:
+    model = FewShotRegressor(one_network(), noise=0.5).fit(*points())
+    sure = FewShotRegressor(model.method).fit(*points())
+    x = np.linspace(-2, 2, 3)
+    low, high = model.predict(x).interval(0.9)
+    np.testing.assert_allclose(high - low, 2 * 1.6448536269514722 * 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(*sure.predict(x).interval(0.9))
+    assert sure.predict(x).deviation.tolist() == [0, 0, 0]
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+FIVE = np.arange(5.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "x", "y", "message"),
+    [
+        (leo, FIVE, FIVE[:4], r"a target for each of the 5 rows of x, got the shape \(4,\)"),
+        (leo, FIVE, np.ones((5, 1, 1)), r"got the shape \(5, 1, 1\)"),
+        (leo, np.ones((5, 2)), FIVE, r"does not take rows of the shape 2 with 1 target.*2 inputs and 1 outputs"),
+        (leo, FIVE, np.ones((5, 2)), "does not take rows of the shape 1 with 2 target"),
+        (one_network, np.ones((5, 2)), FIVE, "does not take rows of the shape 2"),
+        (one_network, FIVE, np.ones((5, 2)), r"y has 2 target\(s\) a row, but the method's network gives 1"),
+        (ensemble, FIVE, np.ones((5, 3)), r"y has 3 target\(s\) a row, but the method's network gives 1"),
+        (leo, np.array([0, 1, np.nan, 3, np.inf]), FIVE, "2 of 5 rows of x hold NaN or infinity, the first is row 2"),
+        (leo, FIVE, np.array([0, 1, 2, 3, np.nan]), "1 of 5 rows of y hold NaN or infinity, the first is row 4"),
+        (leo, FIVE, list("abcde"), "y must be an array of numbers"),
+        (leo, FIVE, [0.0, 1.0, None, 3.0, 4.0], "y must be an array of numbers"),
+        (leo, FIVE * 1j, FIVE, "x must be real"),
+        (leo, np.array(1.0), FIVE, "x must have an axis of rows"),
+        (leo, [], [], "with at least one"),
+    ],
+)
+def test_points_that_do_not_fit(build: Any, x: Any, y: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FewShotRegressor(build(), samples=2).fit(x, y)
+
+
+def test_settings_and_methods_that_make_no_regressor() -> None:
+    for noise in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="noise is a standard deviation, positive and finite"):
+            FewShotRegressor(leo(), noise=noise)
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        FewShotRegressor(leo(), samples=0)
+    with pytest.raises(ValueError, match="a cross-entropy, of classes"):
+        FewShotRegressor(maml(mlp((1, 4, 2)), rate=0.1))
+
+
+def test_predicting_before_fitting_and_what_cannot_be_predicted() -> None:
+    model = FewShotRegressor(leo(), samples=3)
+    with pytest.raises(ValueError, match="call fit"):
+        model.predict(FIVE)
+    model.fit(FIVE, FIVE)
+    with pytest.raises(ValueError, match="rows have the shape 2, but fit was given 1"):
+        model.predict(np.ones((5, 2)))
+    for probability in (0.0, 1.0, 90.0):
+        with pytest.raises(ValueError, match=f"a probability between 0 and 1 is needed, got {probability}"):
+            model.predict(FIVE).interval(probability)
+    diverging = FewShotRegressor(maml(nn.Linear(1, 1), rate=1.0, steps=100, loss=regression()))
+    with pytest.raises(ValueError, match="1 of 1 functions have values that are not finite: adaptation diverged"):
+        diverging.fit(100 * FIVE, FIVE).predict(FIVE)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    config = RECIPES["leo-sine-line"]()
+    assert isinstance(config.method, LeoNetwork)
+    training = Training(steps=4, tasks=4, rate=0.01, validate_every=4, validation_tasks=4, log_every=4,
+                        checkpoint_every=4, compile="off")  # fmt: skip
+    method = replace(config.method, network=Network("mlp", (6,)), latents=4, hidden=8)
+    folder = tmp_path_factory.mktemp("runs") / "leo"
+    Run.create(replace(config, method=method, training=training), folder).train()
+    return folder
+
+
+def test_a_loaded_run_is_its_method_as_it_is_tested(run: Path, tmp_path: Path) -> None:
+    copied, opened = shutil.copytree(run, tmp_path / "elsewhere"), Run.open(run)
+    loaded = fewstep.load(copied)
+    assert isinstance(loaded, FewShotRegressor)
+    source = opened.problem.source("test", tasks=1, seed=0, queries=6)
+    one = source.batch(0)
+    with opened.at_test(), evaluating(opened.method.learner):
+        (expected,) = Functions(opened.method, 100)(one, one.query.x[..., 0])
+    found = loaded.fit(one.support.x[0], one.support.y[0, :, 0]).predict(one.query.x[0])
+    np.testing.assert_allclose(found.samples, expected[0], rtol=1e-5, atol=1e-6)
+    assert found.samples.shape == (100, 6)
+    assert found.noise is None
+
+
+def test_the_page_on_uncertainty_predicts(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(run, tmp_path / "leo")
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text(encoding="utf-8").replace("```py\n", "```python\n")
+    (block,) = [block for block in pages.blocks(text) if "fewstep.load" in block.code]
+    space: dict[str, Any] = {}
+    exec(compile(block.code, PAGE.name, "exec"), space)
+    assert space["prediction"].samples.shape == (100, 101)
+    assert (space["low"] < space["high"]).all()
+    assert not isinstance(space["functions"], FewShotClassifier)
+
+
+def test_running_statistics_of_codes_are_those_of_the_decoded_network() -> None:
+    """LEO for networks passes codes on its way, which a network cannot be run with."""
+    torch.manual_seed(0)
+    method = leo_network(mlp((1, 8, 1), norm=True), 1, 1, loss=regression())
+    x, y = torch.linspace(-1, 1, 5), torch.linspace(0, 1, 5)
+    predictions = FewShotRegressor(method, statistics="running").fit(x, y).predict(x)
+    assert np.isfinite(predictions.samples).all()

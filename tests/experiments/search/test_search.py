@@ -1,0 +1,206 @@
+"""Searches in this process: what is drawn, pruned, refused and written."""
+
+import csv
+import json
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from search_driver import SPACE, config, run
+
+from fewstep.experiments.folder import stored_config
+from fewstep.experiments.search import Status, report, search, study
+from fewstep.experiments.search.plot import draw
+from fewstep.experiments.search.result import Found, Row, importances
+from fewstep.experiments.search.study import Plan
+from fewstep.recipes import Config, Range, changed, from_json
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the searches, and have a test of their own."""
+    monkeypatch.setattr(report, "draw", lambda *_: b"picture")
+
+
+def plan(out: Path, space: tuple[Range, ...] = SPACE, seed: int = 0, name: str = "study") -> Plan:
+    return Plan(config(), space, seed, f"sqlite:///{out / 'study.db'}", name, out, True, False, 1, 2)
+
+
+def test_a_configuration_depends_on_its_seed_and_number_alone() -> None:
+    here, other = plan(Path()), plan(Path(), seed=1)
+    drawn = [here.draw(index) for index in range(200)]
+    assert drawn[7] == here.draw(7) != other.draw(7)
+    assert all(r.low <= settings[r.setting] <= r.high for settings in drawn for r in SPACE)
+    rates = [settings["training.rate"] for settings in drawn]
+    assert 0.4 < np.mean([rate < 10**-2.5 for rate in rates]) < 0.6, "not uniform in the logarithm"
+    assert len(set(rates)) == 200
+
+
+def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:
+    told: list[Status] = []
+    first = run(tmp_path, 2, progress=told.append)
+    assert (told[-1].finished, told[-1].total) == (2, 2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").rglob("*.safetensors")}
+    found = run(tmp_path, 4)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "trained again"
+    assert [row.settings for row in found.rows] == [plan(tmp_path).draw(index) for index in range(4)]
+    assert list(found.rows[:2]) == list(first.rows)
+    assert found.trials == {"complete": 4}
+    assert found.value == min(row.value for row in found.rows if row.value is not None)
+    for row in found.rows:  # the value is what the run's log says
+        with (tmp_path / "trials" / f"{row.index:03d}" / "metrics.csv").open() as file:
+            scores = {int(line["step"]): float(line["value"]) for line in csv.DictReader(file)
+                      if line["split"] == "validation"}  # fmt: skip
+        assert scores[row.best_step or 0] == row.value == min(scores.values())
+    best = from_json(tmp_path / "best.json")
+    assert best == found.config == changed(config(), plan(tmp_path).draw(found.index))
+    # The recipe leaves the number of threads to its user; the trial had one.
+    assert replace(best, threads=1) == stored_config(tmp_path / "trials" / f"{found.index:03d}")
+    assert "is optimistic" in (tmp_path / "search.md").read_text()
+    assert (tmp_path / "search.png").read_bytes() == b"picture"
+
+
+def test_what_is_worse_than_the_median_is_pruned_after_the_second_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "FIRST_PRUNING", 2)
+    found = search(config(), SPACE, trials=6, out=tmp_path, workers=1)
+    pruned = [row for row in found.rows if row.state == "pruned"]
+    assert pruned
+    assert found.trials["complete"] >= 2
+    assert all(row.steps is not None and 10 <= row.steps < 20 for row in pruned)
+    there = optuna.load_study(study_name="maml-sinusoid", storage=f"sqlite:///{tmp_path / 'study.db'}").get_trials()
+    for trial in there:
+        values = list(trial.intermediate_values.values())
+        assert values == sorted(values, reverse=True), "the best so far never gets worse"
+        if trial.state == TrialState.PRUNED:
+            step = max(trial.intermediate_values)
+            others = [t.intermediate_values[step] for t in there[: trial.number] if t.state == TrialState.COMPLETE]
+            assert trial.value is not None
+            assert trial.value > np.median(others)
+
+
+def test_a_configuration_that_diverges_fails_once_with_its_reason(tmp_path: Path) -> None:
+    space = (Range("method.rate", 1e-3, 1e24, log=True),)
+    found = search(config(), space, trials=4, out=tmp_path, workers=1)
+    failed = [row for row in found.rows if row.state == "failed"]
+    assert failed
+    assert found.trials["complete"] + len(failed) == 4
+    assert all("FloatingPointError: the validation score is " in row.reason for row in failed)
+    there = optuna.load_study(study_name="maml-sinusoid", storage=f"sqlite:///{tmp_path / 'study.db'}").get_trials()
+    assert len(there) == 4, "an error has been retried"
+    assert failed[0].reason in (tmp_path / "search.md").read_text()
+    with pytest.raises(ValueError, match=r"none of 1 configurations reached the end .*trial 0: FloatingPointError"):
+        search(config(), (Range("method.rate", 1e23, 1e24),), trials=1, out=tmp_path / "none", workers=1)
+
+
+def test_a_killed_trial_is_continued_twice_and_then_by_the_next_search_alone(tmp_path: Path) -> None:
+    with study.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        there = study.join(plan(tmp_path), 1)
+        while there.get_trials(states=(TrialState.WAITING,)):
+            trial = there.ask()
+            assert trial.user_attrs == {"index": 0}
+            there.tell(trial.number, state=TrialState.FAIL)  # as if by a kill
+            study.requeue(there, there.get_trials()[trial.number])
+        assert len(there.get_trials()) == 3
+        study.join(plan(tmp_path), 1)
+    assert len(there.get_trials(states=(TrialState.WAITING,))) == 1
+
+
+def test_no_two_processes_take_the_same_trial(tmp_path: Path) -> None:
+    with study.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study.join(plan(tmp_path), 40)
+        studies = [study.load(plan(tmp_path)) for _ in range(4)]
+
+        def take(there: optuna.Study) -> list[int]:
+            return [there.ask().number for _ in range(10)]
+
+        with ThreadPoolExecutor(4) as pool:
+            taken = [number for numbers in pool.map(take, studies) for number in numbers]
+    assert sorted(taken) == list(range(40))
+
+
+def test_another_search_is_refused_by_what_differs(tmp_path: Path) -> None:
+    run(tmp_path, 1)
+    narrower = (SPACE[0], replace(SPACE[1], high=0.05))
+    refused: list[tuple[Config, tuple[Range, ...], int, str]] = [
+        (config(25), SPACE, 0, "training.steps is 20 in the study and 25 here"),
+        (config(), narrower, 0, "method.rate is 'from 0.001 to 0.1' in the study and 'from 0.001 to 0.05' here"),
+        (config(), SPACE[:1], 0, "method.rate is 'from 0.001 to 0.1' in the study and 'not there' here"),
+        (config(), SPACE, 5, "the search's seed is 0 in the study and 5 here"),
+    ]
+    for other, space, seed, what in refused:
+        with pytest.raises(ValueError, match=what):
+            search(other, space, trials=1, out=tmp_path, seed=seed, workers=1)
+    # A trial goes on to the same bits with as many threads alone, and pruning is of the report.
+    with pytest.raises(ValueError, match="threads is 1 in the study and 2 here"):
+        run(tmp_path, 1, threads=2)
+    with pytest.raises(ValueError, match="--prune is False in the study and True here"):
+        search(config(), SPACE, trials=1, out=tmp_path, workers=1)
+    with pytest.raises(ValueError, match="folder of another search"):
+        run(tmp_path, 1, name="else")
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="trials must be at least 1, got 0"):
+        run(tmp_path / "new", 0)
+    with pytest.raises(ValueError, match=r"no setting 'dropout' \(in 'method.dropout'\)"):
+        search(config(), (Range("method.dropout", 0.0, 1.0),), trials=1, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="holds something else than a search"):
+        run(tmp_path, 1)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "study.db").write_text("no database" * 100)
+    for i, storage in enumerate((f"sqlite:///{tmp_path / 'text' / 'study.db'}", "nonsense", "sqlite:////no/where.db")):
+        with pytest.raises(ValueError, match=r"storage .* cannot be opened"):
+            run(tmp_path / str(i), 1, storage=storage)
+
+
+def rows(number: int) -> list[Row]:
+    """The first setting decides, the second does nothing."""
+    drawn = [plan(Path()).draw(index) for index in range(number)]
+    return [
+        Row(i, "complete", float(np.log(settings["training.rate"])), 5, 20, 1.0, settings, "")
+        for i, settings in enumerate(drawn)
+    ]
+
+
+def test_importances() -> None:
+    shares = importances(rows(30), plan(Path()))
+    assert shares["training.rate"] > 10 * shares["method.rate"]
+    assert shares == importances(rows(30), plan(Path()))
+    assert importances(rows(9), plan(Path())) == {}
+    assert importances([replace(row, value=1.0) for row in rows(30)], plan(Path())) == {}
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_the_picture(number: int) -> None:
+    drawn = rows(number)
+    if number > 1:
+        drawn[3] = replace(drawn[3], state="failed", value=None, reason="killed 3 times")
+        drawn[5] = replace(drawn[5], value=1e9)
+        drawn[8] = replace(drawn[8], state="pruned")
+    found = Found(config(), 1.0, 0, {"complete": number}, "s", importances(drawn, plan(Path())), drawn, SPACE, {},
+                  "mse", False)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that does not fit
+        assert draw(found, "png").startswith(b"\x89PNG")
+        first = draw(found, "svg")
+    if number == 1:
+        assert first == draw(found, "svg")
+    text = first.decode()
+    for label, there in (("pruned", 30), ("off the scale", 30), ("failed", 30), ("are too few", 1)):
+        assert (f"<!-- {label}" in text or label in text) == (number == there), label
+
+
+def test_the_report_does_not_hold_a_password() -> None:
+    assert study.without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert json.dumps(plan(Path()).identity)

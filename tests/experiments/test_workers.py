@@ -1,0 +1,91 @@
+"""Jobs in processes of their own: their results, their failures, and their end."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewstep.experiments.workers import Job, Tell, run_all
+
+
+def meets(me: int, other: int, folder: Path, tell: Tell) -> tuple[int, int]:
+    (folder / str(me)).touch()
+    until = time.monotonic() + 60
+    while not (folder / str(other)).exists():
+        assert time.monotonic() < until, f"{other} does not run beside {me}"
+        time.sleep(0.01)
+    tell(f"met {other}")
+    return me, torch.get_num_threads()
+
+
+def fails(error: type[Exception], tell: Tell) -> None:
+    tell("failing")
+    raise error("three blind mice")
+
+
+def dies(_: Tell) -> None:
+    os._exit(3)
+
+
+def says_its_id(tell: Tell) -> None:
+    tell(os.getpid())
+    time.sleep(300)
+
+
+def test_jobs_run_beside_each_other_and_results_come_in_order(tmp_path: Path) -> None:
+    messages: list[tuple[int, str]] = []
+    results = run_all(
+        [Job("one", meets, (0, 1, tmp_path)), Job("two", meets, (1, 0, tmp_path))],
+        workers=2, threads=3, told=lambda i, message: messages.append((i, message)),
+    )  # fmt: skip
+    assert results == [(0, 3), (1, 3)], "on three threads each"
+    assert sorted(messages) == [(0, "met 1"), (1, "met 0")]
+
+
+def test_failures_are_named_when_the_others_are_done() -> None:
+    alive: list[int] = []
+    with pytest.raises(ValueError, match=r"^first: three blind mice\nsecond: its process died with exit code 3$"):
+        run_all(
+            [Job("first", fails, (ValueError,)), Job("second", dies)],
+            workers=1, told=lambda *_: alive.append(len(multiprocessing.active_children())),
+        )  # fmt: skip
+    assert alive == [1], "there is one worker"
+    with pytest.raises(RuntimeError, match=r"(?s)^first: Traceback.*in fails.*ZeroDivisionError: three blind mice"):
+        run_all([Job("first", fails, (ZeroDivisionError,))], workers=1)
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        run_all([], workers=0)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_processes_end_with_their_parent(how: signal.Signals) -> None:
+    """SIGKILL reaches the parent alone, Ctrl-C everybody; it is the parent that decides about it, and says so."""
+    code = (
+        "from test_workers import says_its_id; from fewstep.experiments.workers import Job, run_all\n"
+        "if __name__ == '__main__':\n"
+        "    run_all([Job('long', says_its_id)], workers=1, told=lambda _, i: print(i, flush=True))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        if how is signal.SIGINT:
+            os.kill(child, how)
+            time.sleep(1)
+        os.kill(parent.pid, how)
+        try:
+            # The child has inherited both pipes: they end when it does.
+            _, errors = parent.communicate(timeout=60)
+        finally:
+            if parent.returncode is None:
+                os.killpg(parent.pid, signal.SIGKILL)
+    assert errors.count("KeyboardInterrupt") == (how is signal.SIGINT), errors
+    assert "ValueError" not in errors, "the child had died by itself"

@@ -1,0 +1,221 @@
+"""Recipes on stored features: the published settings, the rows of the ablation, and what a search may draw."""
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pages import ROOT
+
+import fewstep
+from fewstep.core import Differentiate
+from fewstep.experiments.ablate.rows import table_2
+from fewstep.experiments.repeat.procedure import repeat
+from fewstep.experiments.run import Run
+from fewstep.recipes import RECIPES, Config, Range, changed
+from fewstep.recipes.methods.adapting import MetaSgd
+from fewstep.recipes.methods.leo import Leo
+from fewstep.recipes.problems.stored_features import Embeddings
+from fewstep.training.device import Place
+
+HERE = Place(torch.device("cpu"), torch.float32)
+SHARED = ROOT.parent / "shared"
+CELLS = [(dataset, shots) for dataset in ("miniimagenet", "tieredimagenet") for shots in (1, 5)]
+README_ROWS = {
+    "outer_lr": "training.rate", "l2_penalty_weight": "method.l2_weight",
+    "orthogonality_penalty_weight": "method.orthogonality_weight", "dropout_rate": "method.dropout",
+    "kl_weight": "method.kl_weight", "encoder_penalty_weight": "method.encoder_penalty_weight",
+}  # fmt: skip
+PAPER_ROWS = {
+    "η": "training.rate", "λ1": "method.l2_weight", "λ2": "method.orthogonality_weight", "pkeep": "method.dropout",
+    "β": "method.kl_weight", "γ": "method.encoder_penalty_weight",
+}  # fmt: skip
+
+
+def setting(config: Config, path: str) -> float:
+    value: object = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    assert isinstance(value, float)
+    return value
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    """Four classes a split, each around a direction of its own, of lengths that are not 1."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(12, 1, 16)) * 4
+    rows = (centres + random.normal(size=(12, 30, 16))).astype(np.float16)
+    np.savez(tmp_path / "features.npz", features=rows, split=np.repeat([0, 1, 2], 4).astype(np.uint8))
+    return tmp_path / "features.npz"
+
+
+def tiny(features: Path, name: str = "leo-cifarfs-1shot") -> Config:
+    config = RECIPES[name]()
+    assert isinstance(config.data, Embeddings)
+    if isinstance(config.method, Leo):  # so few dimensions do not stand the usual rate
+        config = replace(config, method=replace(config.method, latent_rate=0.1))
+    return replace(
+        config,
+        data=replace(config.data, path=str(features), ways=3, queries=5),
+        training=replace(config.training, steps=4, tasks=3, validate_every=2, validation_tasks=4),
+        testing=replace(config.testing, tasks=6),
+        threads=1,
+    )
+
+
+@pytest.mark.parametrize("column", range(4))
+def test_recipes_of_the_authors_have_the_values_that_they_publish(column: int) -> None:
+    if not SHARED.exists():
+        pytest.skip("the reference material in ../shared is not here")
+    dataset, shots = CELLS[column]
+    text = (SHARED / "reference/methods.md").read_text()
+    config = RECIPES[f"leo-{dataset}-{shots}shot"]()
+    for row, path in README_ROWS.items():
+        cells = re.search(rf"^\| {row} \|(.*)\|$", text, re.M)
+        assert cells is not None, row
+        assert setting(config, path) == float(cells[1].split("|")[column]), row
+    paper = next(p for p in (SHARED / "seeds").glob("*.txt") if "Latent Embedding Optimization" in p.read_text()[:9000]
+                 and "0.00043653954" in p.read_text())  # fmt: skip
+    config = RECIPES[f"leo-{dataset}-paper-{shots}shot"]()
+    for row, path in PAPER_ROWS.items():
+        line = re.search(rf"^{row}\b[^\t]*\t(.*)$", paper.read_text(), re.M)
+        assert line is not None, row
+        value = float(line[1].split("\t")[column])
+        assert setting(config, path) == pytest.approx(1 - value if row == "pkeep" else value, rel=1e-12), row
+    assert isinstance(config.method, Leo)
+    assert config.method.formulation == "paper"
+    assert (config.training.task_reduction, config.training.clip_scope) == ("sum", "global")
+
+
+def test_the_ranges_hold_what_the_authors_found() -> None:
+    for dataset, shots in CELLS:
+        recipe = RECIPES[f"leo-{dataset}-{shots}shot"]
+        assert len(recipe.space) == 6
+        for one in recipe.space:
+            assert one.low < setting(recipe(), one.setting) < one.high, one
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "cifarfs" in name and "way-" not in name])
+def test_a_recipe_on_features_trains_every_parameter(name: str, features: Path) -> None:
+    config = tiny(features, name)
+    problem = config.data.open(HERE, lambda _: None)
+    torch.manual_seed(0)
+    method = config.method.build(problem)
+    tasks = problem.source("train", tasks=2, seed=0).batch(0)
+    assert torch.allclose(tasks.support.x.norm(dim=-1), torch.ones(()), atol=1e-5)
+    step = Differentiate(method, config.training.make_executor())(tasks, method.learner.draws(tasks, torch.Generator()))
+    for name, gradient in zip(dict(method.learner.named_parameters()), step.gradients, strict=True):
+        assert torch.isfinite(gradient).all(), name
+        assert gradient.abs().max() > 0, name
+
+
+def test_the_last_stage_trains_on_validation_classes_too(features: Path) -> None:
+    config = tiny(features)
+    assert isinstance(config.data, Embeddings)
+    data = replace(config.data, ways=8, queries=1, train_on="trainval")
+    problem = data.open(HERE, lambda _: None)
+    assert problem.source("train", tasks=1, seed=0).batch(0).support.y.shape == (1, 8, 8)
+    assert problem.protocol["classes"] == {"train": 8, "val": 4, "test": 4}
+    with pytest.raises(ValueError, match="8"):
+        replace(data, train_on="train").open(HERE, lambda _: None).source("train", tasks=1, seed=0)
+
+
+def test_other_features_at_the_same_place_are_told_apart(features: Path, tmp_path: Path) -> None:
+    """What repetitions, ablations and searches go by when they go on."""
+    config = tiny(features, "protonet-cifarfs-features-1shot")
+    stated = config.data.open(HERE, lambda _: None).protocol["features"]
+    repeat(config, seeds=(0,), out=tmp_path / "runs", workers=1, note=lambda _: None)
+    held = dict(np.load(features))
+    np.savez(features, **held | {"features": held["features"] * 2})
+    assert config.data.open(HERE, lambda _: None).protocol["features"] != stated
+    with pytest.raises(ValueError, match=r"not tested on the same tasks \(protocol\)"):
+        repeat(config, seeds=(0, 1), out=tmp_path / "runs", workers=1, note=lambda _: None)
+
+
+def test_a_run_on_features_is_loaded_without_them_and_normalises(features: Path, tmp_path: Path) -> None:
+    run = Run.create(tiny(features), tmp_path / "run", lambda _: None)
+    run.train()
+    run.record(run.test())
+    x = np.load(features)["features"][8:11].astype(np.float32)
+    expected = Run.open(tmp_path / "run", lambda _: None)
+    features.unlink()
+    classifier = fewstep.load(tmp_path / "run")
+    scaled = classifier.fit(x[:, 0] * 7, ["a", "b", "c"]).predict_proba(x[:, 1] * 0.1)
+    same = classifier.fit(x[:, 0], ["a", "b", "c"]).predict_proba(x[:, 1])
+    assert np.allclose(scaled, same, atol=1e-6)
+    assert expected.problem.of_features
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (Embeddings(), r"features of own are yours to give: --data.path FILE"),
+    (Embeddings(dataset="tieredImageNet", views="multiview"), "no multiview embeddings of tieredImageNet"),
+    (Embeddings(dataset="miniImageNet"), r"not in .*miniImageNet/center: fetch them by `fewstep data leo-embeddings`"),
+])  # fmt: skip
+def test_features_that_are_not_there_are_asked_for(
+    data: Embeddings, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path))
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        data.open(HERE, lambda _: None)
+
+
+def test_rows_of_the_ablation_take_away_what_they_say(features: Path) -> None:
+    base = tiny(features)
+    rows = {row.slug: row for row in table_2(base)}
+    assert list(rows) == [
+        "meta-sgd", "generator-only", "generator-finetuning", "random-prior", "deterministic", "no-finetuning", "leo"
+    ]  # fmt: skip
+    assert rows["leo"].config == base
+    problem = base.data.open(HERE, lambda _: None)
+    for slug, row in rows.items():
+        assert (row.config.data, row.config.training, row.config.testing) == (base.data, base.training, base.testing)
+        method = row.config.method.build(problem)
+        names = {name for name, _ in method.learner.named_parameters()}
+        assert any("encoder" in name for name in names) == (slug not in ("random-prior", "meta-sgd")), slug
+        drawn = method.learner.sites(problem.source("train", tasks=1, seed=0).batch(0))
+        assert ("Normal" in str(drawn)) == (slug not in ("deterministic", "meta-sgd")), slug
+        for one in row.space:  # every setting that is searched has an effect there
+            assert changed(row.config, {one.setting: one.at(0.3)}) != row.config
+    sgd = rows["meta-sgd"].config.method
+    assert isinstance(sgd, MetaSgd)
+    assert sgd.dropout == base.method.dropout  # type: ignore[union-attr]
+    for other, kind in (("meta-sgd-cifarfs-features-1shot", "MetaSgd"), ("leo-joint-omniglot", "JointLeo")):
+        with pytest.raises(ValueError, match=f"takes LEO apart; {other} is {kind}"):
+            table_2(RECIPES[other]())
+
+
+def test_what_a_row_does_not_search_has_no_effect_on_it(features: Path) -> None:
+    """The settings left out of a row's space change neither its objective nor its meta-gradient."""
+    base = tiny(features)
+    problem = base.data.open(HERE, lambda _: None)
+    tasks = problem.source("train", tasks=2, seed=0).batch(0)
+    full = {one.setting for one in RECIPES["leo-cifarfs-1shot"].space} - {"training.rate"}
+    for row in table_2(base)[1:]:
+        left_out = full - {one.setting for one in row.space}
+        results = []
+        for config in (row.config, changed(row.config, dict.fromkeys(left_out, 0.77))):
+            torch.manual_seed(0)
+            method = config.method.build(problem)
+            draws = method.learner.draws(tasks, torch.Generator().manual_seed(1))
+            results.append(Differentiate(method, config.training.make_executor())(tasks, draws))
+        for one, other in zip(*(result.gradients for result in results), strict=True):
+            assert torch.equal(one, other), row.slug
+
+
+def test_ranges_draw_and_settings_change() -> None:
+    config = RECIPES["meta-sgd-cifarfs-features-1shot"]()
+    assert Range("a", 1e-4, 1.0, log=True).at(0.5) == pytest.approx(1e-2)
+    assert Range("a", 2.0, 4.0).at(0.25) == 2.5
+    new = changed(config, {"method.rate": 3.0, "training.rate": 0.5})
+    assert asdict(new.method)["rate"] == (3.0, 3.0)
+    assert new.training.rate == 0.5
+    for bad, words in (("method.latents", "has no setting 'latents'"), ("method.network", "is not a number"),
+                       ("method.per_step", "is not a number")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            changed(config, {bad: 1.0})
+    for low, high, log in ((1.0, 1.0, False), (0.0, 1.0, True), (0.0, float("inf"), False)):
+        with pytest.raises(ValueError, match="range needs"):
+            Range("a", low, high, log)

@@ -1,0 +1,140 @@
+"""Recipes: what they ask of their data, and that each of them trains."""
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep.core import Backprop, Clip, Differentiate
+from fewstep.data import Augmentation, Dataset
+from fewstep.experiments.run import Run
+from fewstep.recipes import RECIPES, Config
+from fewstep.recipes.config import from_json, to_json
+from fewstep.recipes.problems import images as problems
+from fewstep.recipes.problems.functions import OscillationTasks
+from fewstep.recipes.problems.images import CifarImages, ImageNetImages
+from fewstep.recipes.problems.problem import Problem
+from fewstep.training import Training
+from fewstep.training.device import Place
+
+HERE = Place(torch.device("cpu"), torch.float32)
+
+
+@functools.cache
+def noise(split: str, size: int, channels: int) -> Dataset:
+    """Sixty classes of 25 images, of another colour in every split."""
+    shade = {"train": 40, "val": 120, "test": 200}[split]
+    pixels = np.random.default_rng(shade).integers(shade, shade + 40, (1500, channels, size, size), np.uint8)
+    return Dataset.from_sorted(pixels, np.arange(0, 1501, 25), name="noise", split=split)
+
+
+@pytest.fixture(autouse=True)
+def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "omniglot", lambda split, **_: noise(split, 28, 1))
+    for loader in ("cifar_fs", "fc100"):
+        monkeypatch.setattr(problems, loader, lambda split, **_: noise(split, 32, 3))
+    monkeypatch.setattr(problems, "mini_imagenet", lambda split, path, size, **_: noise(split, size, 3))
+
+
+def opened(config: Config) -> Problem:
+    data = replace(config.data, path="somewhere") if isinstance(config.data, ImageNetImages) else config.data
+    return data.open(HERE, lambda _: None)
+
+
+IMAGES = [name for name in RECIPES if "way-" in name]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_recipes_tasks_and_network_are_those_of_its_name(name: str) -> None:
+    config = RECIPES[name]()
+    problem = opened(config)
+    ways, shots = (int("".join(filter(str.isdigit, part))) for part in name.split("-")[-2:])
+    task = problem.source("test", tasks=1, seed=0, queries=config.testing.queries).batch(0)
+    assert task.support.y.shape == (1, ways * shots, ways)
+    assert problem.inputs == ((1, 28, 28) if "omniglot" in name else (3, 32, 32) if "cifar" in name else (3, 84, 84))
+    network = config.method.build(problem).learner.network.eval()
+    outputs = network(task.support.x[0, :2]).shape[1]
+    assert outputs == ways or "proto" in name  # their heads are generated
+    assert config.recipe == name
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGES if "cifarfs-5way-1shot" in name])
+def test_a_recipe_for_photographs_takes_a_meta_step(name: str) -> None:
+    config = RECIPES[name]()
+    config = replace(config, data=replace(config.data, queries=1, train_ways=None, train_shots=2))
+    problem = opened(config)
+    method = config.method.build(problem)
+    source = problem.source("train", tasks=2, seed=0)
+    tasks = source.batch(0)
+    step = Differentiate(method, config.training.make_executor())(tasks, method.learner.draws(tasks, torch.Generator()))
+    assert torch.isfinite(step.objective)
+    for name, gradient in zip(dict(method.learner.named_parameters()), step.gradients, strict=True):
+        assert torch.isfinite(gradient).all(), name
+        # A bias before a normalisation changes nothing.
+        assert gradient.abs().max() > 0 or "bias" in name, name
+
+
+def test_images_are_augmented_in_training_only() -> None:
+    plain, changed = CifarImages(queries=2), CifarImages(queries=2, augmentation=Augmentation(crop=4, flip=True))
+    one, other = (data.open(HERE, lambda _: None) for data in (plain, changed))
+    for split in ("train", "val", "test"):
+        a, b = (problem.source(split, tasks=2, seed=0, queries=2).batch(0).support.x for problem in (one, other))
+        assert torch.equal(a, b) == (split != "train"), split
+    assert "augmentation" not in one.protocol
+    assert other.protocol["augmentation"]["crop"] == 4
+
+
+def test_a_configuration_with_augmentation_survives_json(tmp_path: Path) -> None:
+    config = replace(
+        RECIPES["maml-cifarfs-5way-1shot"](), data=CifarImages(augmentation=Augmentation(2, True, 0.2), path="here")
+    )
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert from_json(tmp_path / "config.json") == config
+
+
+def test_images_that_cannot_be_fetched_are_asked_for() -> None:
+    config = RECIPES["protonet-miniimagenet-5way-1shot"]()
+    with pytest.raises(ValueError, match=r"miniImageNet cannot be downloaded freely: give .* --data.path"):
+        config.data.open(HERE, lambda _: None)
+
+
+def test_rates_halve() -> None:
+    options = Training(steps=10_000, rate=2.0, decay="halving", halve_every=2000)
+    assert [options.rate_at(step) for step in (0, 1999, 2000, 9999)] == [2.0, 2.0, 1.0, 0.125]
+
+
+def test_forecasts_are_judged_beside_autoregression_and_the_exact_answer(tmp_path: Path) -> None:
+    """Yardsticks cost more, and are scored where all baselines are asked for."""
+    config = replace(RECIPES["maml-oscillations"](), data=OscillationTasks(queries=2))
+    run = Run.create(config, tmp_path / "run")
+    found = {level: run.test(tasks=3, queries=4, baselines=level).scores for level in ("none", "quick", "all")}
+    own = ["adapted", "unadapted"]
+    assert [list(scores) for scores in found.values()] == [
+        own, [*own, "autoregression"], [*own, "autoregression", "exact forecast"]
+    ]  # fmt: skip
+    assert found["all"]["exact forecast"].mean() < found["all"]["autoregression"].mean()
+    for data in (OscillationTasks(seen=1), OscillationTasks(noise=0.0)):  # of which one of them can say nothing
+        problem = opened(replace(config, data=data))
+        assert [*problem.baselines, *problem.yardsticks] == (
+            ["exact forecast"] if data.seen == 1 else ["autoregression"]
+        )
+
+
+def test_leo_on_images_has_features_of_length_one_and_inductive_training() -> None:
+    config = RECIPES["leo-joint-omniglot"]()
+    method = config.method.build(opened(config))
+    assert method.learner.embedding is not None
+    torch.testing.assert_close(method.learner.embedding(torch.rand(5, 1, 28, 28)).norm(dim=1), torch.ones(5))
+    assert isinstance(method.meta_gradient, Backprop)
+    assert method.meta_gradient.support_statistics
+
+
+@pytest.mark.parametrize("recipe", ["leo-oscillations", "maml-oscillations"])
+def test_inner_gradients_of_recurrences_are_shortened(recipe: str) -> None:
+    """Both by the same norm: one without would be another comparison."""
+    config = RECIPES[recipe]()
+    found = [m for m in config.method.build(opened(config)).learner.modules() if isinstance(m, Clip)]
+    assert [rule.norm for rule in found] == [1.0]
