@@ -71,9 +71,14 @@ def machine(options: Options) -> dict[str, Any]:
     )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "cpu": model, "cores": os.cpu_count(), "threads": options.threads or torch.get_num_threads(), "gpu": gpu,
-        "python": platform.python_version(), "torch": torch.__version__, "peers": peers.installed(),
-    }  # fmt: skip
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": options.threads or torch.get_num_threads(),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "peers": peers.installed(),
+    }
 
 
 def _cpuinfo() -> list[str]:

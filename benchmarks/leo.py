@@ -55,10 +55,7 @@ def step(tasks: int, ways: int, shots: int, rounds: int = 15, loop: bool = True)
 
         return work
 
-    contenders = [
-        Contender("fewstep, compiled", lambda: ours(True)),
-        Contender("fewstep, eager", lambda: ours(False)),
-    ]
+    contenders = [Contender("fewstep, compiled", lambda: ours(True)), Contender("fewstep, eager", lambda: ours(False))]
     if loop:
         contenders.insert(0, Contender("loop", straightforward))
     return Case(
@@ -86,9 +83,14 @@ def iteration(shots: int) -> Case:
     def trainer() -> Trainer:
         source = EpisodeSampler(dataset(), ways=5, shots=shots, queries=15, tasks=12, seed=0, device=DEVICE)
         options = Training(
-            steps=10**6, clip_value=0.1, clip_norm=0.1, rate=1e-9, compile="on",
-            validate_every=10**6, checkpoint_every=10**6,
-        )  # fmt: skip
+            steps=10**6,
+            clip_value=0.1,
+            clip_norm=0.1,
+            rate=1e-9,
+            compile="on",
+            validate_every=10**6,
+            checkpoint_every=10**6,
+        )
         return Trainer(method(), source, options, lambda _: 0.0, folder=Path(tempfile.mkdtemp()))
 
     def only_step() -> Work:

@@ -15,9 +15,16 @@ RATE = 0.01
 
 
 def _case(
-    name: str, what: str, network: nn.Module, plain: nn.Module, tasks: Task, steps: int, first_order: bool,
-    ours: dict[str, tuple[Executor, bool]], rounds: int,
-) -> Case:  # fmt: skip
+    name: str,
+    what: str,
+    network: nn.Module,
+    plain: nn.Module,
+    tasks: Task,
+    steps: int,
+    first_order: bool,
+    ours: dict[str, tuple[Executor, bool]],
+    rounds: int,
+) -> Case:
     """The contenders' first is the fastest rival's reference: the loop."""
     numbers = tasks.support.y.shape[-1] == 1
     loss = F.mse_loss if numbers else F.cross_entropy
@@ -48,9 +55,14 @@ def _case(
     # until two float32 runs of the same loop need not agree. In float64 all do, to 1e-9 (PEERS.md, tests/).
     tolerance = 1e-3 if numbers else 5e-2 if steps == 1 else None
     return Case(
-        name, what, contenders, tolerance=tolerance, rounds=rounds, flops="loop",
+        name,
+        what,
+        contenders,
+        tolerance=tolerance,
+        rounds=rounds,
+        flops="loop",
         notes={"order": "first" if first_order else "second"},
-    )  # fmt: skip
+    )
 
 
 def sinusoid(steps: int, first_order: bool = False, rounds: int = 25) -> Case:
@@ -60,10 +72,16 @@ def sinusoid(steps: int, first_order: bool = False, rounds: int = 25) -> Case:
     plain.load_state_dict(network.state_dict())
     order = "first" if first_order else "second"
     return _case(
-        f"maml-sinusoid-{steps}step", f"MAML, sinusoid, 25 tasks, 10 shots, {steps} steps, {order} order",
-        network, plain.to(DEVICE), sinusoids(25), steps, first_order,
-        {"compiled": (Vmap(), True), "eager": (Vmap(), False)}, rounds,
-    )  # fmt: skip
+        f"maml-sinusoid-{steps}step",
+        f"MAML, sinusoid, 25 tasks, 10 shots, {steps} steps, {order} order",
+        network,
+        plain.to(DEVICE),
+        sinusoids(25),
+        steps,
+        first_order,
+        {"compiled": (Vmap(), True), "eager": (Vmap(), False)},
+        rounds,
+    )
 
 
 def omniglot(first_order: bool, tasks: int = 32, rounds: int = 9) -> Case:
@@ -72,10 +90,16 @@ def omniglot(first_order: bool, tasks: int = 32, rounds: int = 9) -> Case:
     network = Conv4(5, scale=True)
     order = "first" if first_order else "second"
     return _case(
-        f"maml-omniglot-{order}", f"MAML, conv4 stride 2, {tasks} tasks, 5-way 1-shot, 15 queries, {order} order",
-        network, plain_conv4(network, pool=False), clusters(tasks, 5, 1, 15, 1, 28, 28), 1, first_order,
-        {"loop": (Loop(), False), "loop, compiled": (Loop(), True), "vmap": (Vmap(8), False)}, rounds,
-    )  # fmt: skip
+        f"maml-omniglot-{order}",
+        f"MAML, conv4 stride 2, {tasks} tasks, 5-way 1-shot, 15 queries, {order} order",
+        network,
+        plain_conv4(network, pool=False),
+        clusters(tasks, 5, 1, 15, 1, 28, 28),
+        1,
+        first_order,
+        {"loop": (Loop(), False), "loop, compiled": (Loop(), True), "vmap": (Vmap(8), False)},
+        rounds,
+    )
 
 
 def mini(first_order: bool, tasks: int = 4, rounds: int = 5) -> Case:
@@ -84,7 +108,13 @@ def mini(first_order: bool, tasks: int = 4, rounds: int = 5) -> Case:
     network = Conv4(5, 3, (32,) * 4, "pool", scale=True)
     order = "first" if first_order else "second"
     return _case(
-        f"maml-84-{order}", f"MAML, conv4-32, 84×84, {tasks} tasks, 5-way 1-shot, 15 queries, 5 steps, {order} order",
-        network, plain_conv4(network, pool=True), clusters(tasks, 5, 1, 15, 3, 84, 84), 5, first_order,
-        {"loop": (Loop(), False), "loop, compiled": (Loop(), True)}, rounds,
-    )  # fmt: skip
+        f"maml-84-{order}",
+        f"MAML, conv4-32, 84×84, {tasks} tasks, 5-way 1-shot, 15 queries, 5 steps, {order} order",
+        network,
+        plain_conv4(network, pool=True),
+        clusters(tasks, 5, 1, 15, 3, 84, 84),
+        5,
+        first_order,
+        {"loop": (Loop(), False), "loop, compiled": (Loop(), True)},
+        rounds,
+    )

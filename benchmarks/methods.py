@@ -19,9 +19,16 @@ Rivals = dict[str, Callable[[], MetaGradient]]
 
 
 def _case(
-    name: str, what: str, method: Method, tasks: Task, batches: list[Tensor], rivals: Rivals,
-    ours: dict[str, tuple[Executor, bool]], tolerance: float, rounds: int,
-) -> Case:  # fmt: skip
+    name: str,
+    what: str,
+    method: Method,
+    tasks: Task,
+    batches: list[Tensor],
+    rivals: Rivals,
+    ours: dict[str, tuple[Executor, bool]],
+    tolerance: float,
+    rounds: int,
+) -> Case:
     """``batches`` are what rivals are called with; those of libraries that are not installed are left out."""
     method.learner.to(DEVICE)
 
@@ -53,9 +60,15 @@ def _mlps() -> tuple[nn.Module, nn.Module]:
 
 
 def _sinusoid(
-    name: str, title: str, details: str, method: Method, tasks: Task, rivals: Rivals, rounds: int,
+    name: str,
+    title: str,
+    details: str,
+    method: Method,
+    tasks: Task,
+    rivals: Rivals,
+    rounds: int,
     batches: list[Tensor] | None = None,
-) -> Case:  # fmt: skip
+) -> Case:
     ours: dict[str, tuple[Executor, bool]] = {"compiled": (Vmap(), True), "eager": (Vmap(), False)}
     batches = batches or [tasks.support.x, tasks.support.y, tasks.query.x, tasks.query.y]
     what = f"{title}, sinusoid, {len(batches[0])} tasks, {details}"

@@ -16,11 +16,13 @@ def startup(rounds: int = 5) -> Case:
         return work
 
     return Case(
-        "startup", "start-up of a process",
+        "startup",
+        "start-up of a process",
         [
             Contender("import torch", lambda: process("-c", "import torch")),
             Contender("import fewstep", lambda: process("-c", "import fewstep")),
             Contender("fewstep --help", lambda: process("-m", "fewstep", "--help")),
         ],
-        rounds=rounds, memory=False,
-    )  # fmt: skip
+        rounds=rounds,
+        memory=False,
+    )

@@ -66,10 +66,21 @@ def arrows(axis, page: dict) -> None:
         x, y = (tip + 0.09 * step / step.norm()).tolist()
         across = "center" if abs(step[0]) < 0.6 * step.norm() else ("left" if step[0] > 0 else "right")
         across = {"MAML": "right", "iMAML": "right", "Reptile": "left"}.get(name, across)
-        axis.text(x, y, NAMES[name], color=COLOURS[name], ha=across, va="center" if across != "center" else "bottom",
-                  weight="bold", fontsize=9)  # fmt: skip
-    for point, name, place in ((theta, "θ", (-4, -14)), (a, "a: best for the support", (-8, 9)),
-                               (b, "b: best for the query", (9, 3))):  # fmt: skip
+        axis.text(
+            x,
+            y,
+            NAMES[name],
+            color=COLOURS[name],
+            ha=across,
+            va="center" if across != "center" else "bottom",
+            weight="bold",
+            fontsize=9,
+        )
+    for point, name, place in (
+        (theta, "θ", (-4, -14)),
+        (a, "a: best for the support", (-8, 9)),
+        (b, "b: best for the query", (9, 3)),
+    ):
         axis.plot(*point, color="0.1", marker="o" if name == "θ" else "*", markersize=5 if name == "θ" else 10)
         axis.annotate(name, point.tolist(), place, textcoords="offset points", fontsize=9)
     axis.set(aspect="equal", xticks=[], yticks=[], title="Where every method would move θ")

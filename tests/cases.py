@@ -20,7 +20,7 @@ from fewstep.algorithms import (
     protomaml,
     protonet,
     reptile,
-)  # fmt: skip
+)
 from fewstep.core import (
     OFFICIAL,
     SGD,
@@ -39,7 +39,7 @@ from fewstep.core import (
     Task,
     classification,
     regression,
-)  # fmt: skip
+)
 from fewstep.networks import Conv4, Generated, ResNet12, mlp
 
 
@@ -115,8 +115,17 @@ def is_weight(name: str) -> bool:
     return "head" in name or name.startswith("blocks.0")
 
 
-LEO = {"latents": 3, "dropout": 0.3, "kl_weight": 0.2, "l2_weight": 0.01, "orthogonality_weight": 0.3,
-       "latent_rate": 0.4, "finetuning_rate": 0.1, "latent_steps": 2, "finetuning_steps": 2}  # fmt: skip
+LEO = {
+    "latents": 3,
+    "dropout": 0.3,
+    "kl_weight": 0.2,
+    "l2_weight": 0.01,
+    "orthogonality_weight": 0.3,
+    "latent_rate": 0.4,
+    "finetuning_rate": 0.1,
+    "latent_steps": 2,
+    "finetuning_steps": 2,
+}
 
 
 def implicit_leo() -> Method:
@@ -141,8 +150,17 @@ def lstm_backprop() -> Method:
     return Method(meta_lstm(mlp((6, 5, 3)), steps=2, hidden=3).learner, Backprop())
 
 
-NETWORK = {"latents": 3, "hidden": 4, "latent_steps": 2, "latent_rate": 0.05, "spread": 0.2, "kl_weight": 0.1,
-           "l2_weight": 0.01, "orthogonality_weight": 0.1, "encoder_penalty_weight": 0.0}  # fmt: skip
+NETWORK = {
+    "latents": 3,
+    "hidden": 4,
+    "latent_steps": 2,
+    "latent_rate": 0.05,
+    "spread": 0.2,
+    "kl_weight": 0.1,
+    "l2_weight": 0.01,
+    "orthogonality_weight": 0.1,
+    "encoder_penalty_weight": 0.0,
+}
 
 
 def network(**options: Any) -> Method:
@@ -172,8 +190,11 @@ CASES = [
     Case("meta-curvature-mlp", lambda: meta_curvature(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
     Case("meta-curvature-conv", lambda: meta_curvature(conv(), rate=0.2, steps=2, per_step=True), images),
     Case("meta-curvature-diagonal", lambda: meta_curvature(conv(), rate=0.2, steps=2, diagonal=True), images),
-    Case("meta-curvature-rates", lambda: meta_curvature(mlp((6, 5, 3)), rate=0.3, steps=2, per_step=True,
-         learned_rates=True), vectors),
+    Case(
+        "meta-curvature-rates",
+        lambda: meta_curvature(mlp((6, 5, 3)), rate=0.3, steps=2, per_step=True, learned_rates=True),
+        vectors,
+    ),
     Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
     Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
     Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),
@@ -186,35 +207,59 @@ CASES = [
     Case("protomaml-mlp", lambda: protomaml(mlp((6, 5, None)), rate=0.1, steps=2), vectors, equivariant=True),
     Case("protomaml-conv", lambda: protomaml(conv(None), rate=0.1, steps=2), images, equivariant=True),
     Case("reptile-mlp", lambda: reptile(mlp((6, 5, 3)), rate=0.1, steps=4, batch=4), vectors, False),
-    Case("reptile-conv", lambda: reptile(conv(), rate=0.2, steps=3, batch=4, rule="sgd"),
-         lambda: classification_tasks(1, 8, 8), False),
+    Case(
+        "reptile-conv",
+        lambda: reptile(conv(), rate=0.2, steps=3, batch=4, rule="sgd"),
+        lambda: classification_tasks(1, 8, 8),
+        False,
+    ),
     Case("imaml-mlp", lambda: imaml(mlp((6, 5, 3)), rate=0.2, steps=6, prox=2.0), vectors, False),
     Case("imaml-conv", lambda: imaml(conv(), rate=0.2, steps=4, prox=2.0, adapts=is_weight), images, False),
-    Case("imaml-authors", lambda: imaml(mlp((6, 5, 3), norm=True), rate=0.2, steps=6, prox=2.0, variant="authors"),
-         vectors, False),
+    Case(
+        "imaml-authors",
+        lambda: imaml(mlp((6, 5, 3), norm=True), rate=0.2, steps=6, prox=2.0, variant="authors"),
+        vectors,
+        False,
+    ),
     Case("implicit-leo", implicit_leo, vectors, False, equivariant=True),
     Case("multi-step", multi_step, images),
     # The encoder penalty stops a gradient, so finite differences apply without it; the oracles cover it.
     Case("leo", lambda: leo(6, encoder_penalty_weight=0.0, **LEO), vectors, equivariant=True),
-    Case("leo-curvature", lambda: leo(6, encoder_penalty_weight=0.0, curvature=True, **LEO), vectors,
-         equivariant=True),
-    Case("leo-paper", lambda: leo(6, encoder_penalty_weight=0.0, formulation="paper", **LEO), vectors,
-         equivariant=True),
-    Case("leo-deterministic", lambda: leo(6, encoder_penalty_weight=0.0, stochastic=False, **LEO), vectors,
-         equivariant=True),
+    Case("leo-curvature", lambda: leo(6, encoder_penalty_weight=0.0, curvature=True, **LEO), vectors, equivariant=True),
+    Case(
+        "leo-paper", lambda: leo(6, encoder_penalty_weight=0.0, formulation="paper", **LEO), vectors, equivariant=True
+    ),
+    Case(
+        "leo-deterministic",
+        lambda: leo(6, encoder_penalty_weight=0.0, stochastic=False, **LEO),
+        vectors,
+        equivariant=True,
+    ),
     Case("leo-random-prior", lambda: leo(6, encoded=False, **LEO), vectors, equivariant=True),
     Case("leo-encoder-penalty", lambda: leo(6, encoder_penalty_weight=0.5, **LEO), vectors, False, True),
-    Case("leo-embedding", lambda: leo(4, encoder_penalty_weight=0.0, **LEO).on(conv(None)),
-         lambda: classification_tasks(1, 8, 8, queries=2), equivariant=True),
-    Case("leo-network-mlp", lambda: network(finetuning_steps=2, finetuning_rate=0.05, latent_rate=0.1,
-         formulation=OFFICIAL), regression_tasks),
+    Case(
+        "leo-embedding",
+        lambda: leo(4, encoder_penalty_weight=0.0, **LEO).on(conv(None)),
+        lambda: classification_tasks(1, 8, 8, queries=2),
+        equivariant=True,
+    ),
+    Case(
+        "leo-network-mlp",
+        lambda: network(finetuning_steps=2, finetuning_rate=0.05, latent_rate=0.1, formulation=OFFICIAL),
+        regression_tasks,
+    ),
     Case("leo-network-clipped", lambda: network(clip=1.0, latent_rate=0.05, average=True), regression_tasks),
-    Case("leo-network-linear", lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1),
-         regression_tasks),
+    Case(
+        "leo-network-linear", lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1), regression_tasks
+    ),
     Case("leo-network-partial", lambda: network(generated=["2.weight", "2.bias"]), regression_tasks),
-    Case("leo-network-encoder-penalty", lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1,
-         encoder_penalty_weight=0.5), regression_tasks, False),
+    Case(
+        "leo-network-encoder-penalty",
+        lambda: network(decoder_depth=1, formulation=OFFICIAL, latent_rate=0.1, encoder_penalty_weight=0.5),
+        regression_tasks,
+        False,
+    ),
     Case("leo-network-conv", lambda: images_network(latents=2), images),
     Case("leo-network-mixture", lambda: network(meta_gradient=Mixture(3, noise=0.3), average=True), regression_tasks),
     Case("leo-network-conv-mixture", lambda: images_network(meta_gradient=Mixture(2)), images),
-]  # fmt: skip
+]

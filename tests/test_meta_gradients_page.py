@@ -29,8 +29,12 @@ def test_every_block_prints_what_the_page_shows() -> None:
 def test_every_algorithm_is_on_the_page() -> None:
     """Those that need no classes by their Δ on the sine curves, the others by name."""
     code, text = "".join(block.code for block in BLOCKS), PAGE.read_text(encoding="utf-8")
-    named = {"protonet": "Prototypical networks", "protomaml": "Proto-MAML", "leo": "LEO",
-             "leo_network": "LEO for whole networks"}  # fmt: skip
+    named = {
+        "protonet": "Prototypical networks",
+        "protomaml": "Proto-MAML",
+        "leo": "LEO",
+        "leo_network": "LEO for whole networks",
+    }
     for name in algorithms.__all__:
         assert named[name] in text if name in named else f"{name}(network" in code, name
     (curves,) = [block for block in BLOCKS if block.code.count("methods = {")]

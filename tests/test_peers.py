@@ -19,10 +19,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 RATE, STEPS = 0.2, 3
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Task]]] = {
     "mlp": (lambda: mlp((6, 5, 4, 3), norm=True), lambda: classification_tasks(6)),
-    "conv": (
-        lambda: Conv4(3, inputs=2, channels=(4, 5), scale=True),
-        lambda: classification_tasks(2, 7, 8, tasks=3),
-    ),
+    "conv": (lambda: Conv4(3, inputs=2, channels=(4, 5), scale=True), lambda: classification_tasks(2, 7, 8, tasks=3)),
 }
 networks = pytest.mark.parametrize("kind", NETWORKS)
 orders = pytest.mark.parametrize("first_order", [False, True], ids=["second", "first"])

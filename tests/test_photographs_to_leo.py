@@ -21,11 +21,45 @@ from fewstep.experiments.run import Run
 from fewstep.training.pretraining import FeatureExtractor
 
 SIZE = 16
-NETWORK = ["--network", "convnet", "--network.widths", "8", "16", "--network.pools", "1", "--size", str(SIZE),
-           "--epochs", "2", "--batch", "16", "--validation-tasks", "5"]  # fmt: skip
-LEO = ["--data.ways", "3", "--data.queries", "3", "--method.latents", "4", "--training.steps", "6", "--training.tasks",
-       "3", "--training.validate-every", "3", "--training.validation-tasks", "4", "--training.compile", "off",
-       "--testing.tasks", "10", "--method.finetuning-rate", "0.5"]  # fmt: skip
+NETWORK = [
+    "--network",
+    "convnet",
+    "--network.widths",
+    "8",
+    "16",
+    "--network.pools",
+    "1",
+    "--size",
+    str(SIZE),
+    "--epochs",
+    "2",
+    "--batch",
+    "16",
+    "--validation-tasks",
+    "5",
+]
+LEO = [
+    "--data.ways",
+    "3",
+    "--data.queries",
+    "3",
+    "--method.latents",
+    "4",
+    "--training.steps",
+    "6",
+    "--training.tasks",
+    "3",
+    "--training.validate-every",
+    "3",
+    "--training.validation-tasks",
+    "4",
+    "--training.compile",
+    "off",
+    "--testing.tasks",
+    "10",
+    "--method.finetuning-rate",
+    "0.5",
+]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +126,22 @@ def test_the_run_keeps_the_network_as_its_recipe_uses_it(place: Path, tmp_path: 
     x = torch.rand(3, 3, SIZE, SIZE)
     raw = FeatureExtractor.load(place / "photos.extractor.safetensors")(x)
     assert torch.allclose(kept(x), l2_normalise(raw), atol=1e-6)
-    main(["train", "leo-features-1shot", "--data.path", "photos.npz", *LEO, "--training.steps", "1",
-          "--training.validate-every", "1", "--data.no-normalise", "--out", str(tmp_path / "raw")])  # fmt: skip
+    main(
+        [
+            "train",
+            "leo-features-1shot",
+            "--data.path",
+            "photos.npz",
+            *LEO,
+            "--training.steps",
+            "1",
+            "--training.validate-every",
+            "1",
+            "--data.no-normalise",
+            "--out",
+            str(tmp_path / "raw"),
+        ]
+    )
     assert not FeatureExtractor.load(tmp_path / "raw/extractor.safetensors").normalise
     model = fewstep.load(tmp_path / "raw")
     assert not model.normalise

@@ -27,7 +27,7 @@ from fewstep.algorithms import (
     protomaml,
     protonet,
     reptile,
-)  # fmt: skip
+)
 from fewstep.core import Batch, Method, Task, generator
 from fewstep.evaluation.inner_loop import inner_steps
 from fewstep.networks import mlp

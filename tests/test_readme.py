@@ -52,8 +52,11 @@ def test_any_network_can_be_generated() -> None:
     whole, some = (dict(space[name].learner.named_parameters()) for name in ("whole", "some"))
     assert not [name for name in whole if name.startswith("network")]
     assert [name for name in some if name.startswith("network")] == [
-        "network.0.weight", "network.0.bias", "network.2.weight", "network.2.bias"
-    ]  # fmt: skip
+        "network.0.weight",
+        "network.0.bias",
+        "network.2.weight",
+        "network.2.bias",
+    ]
 
 
 def test_any_method_can_be_put_on_an_embedding() -> None:

@@ -19,11 +19,30 @@ from fewstep.evaluation.inner_loop import descents
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, from_json, to_json
 
-TINY = ["--data.pretraining.epochs", "1", "--data.pretraining.network.widths", "4", "8",
-        "--data.pretraining.network.pools", "2",
-        "--data.pretraining.batch", "1024", "--data.no-rotations", "--data.ways", "5", "--training.steps", "12",
-        "--training.validate-every", "6", "--training.log-every", "4", "--training.validation-tasks", "10",
-        "--testing.tasks", "20"]  # fmt: skip
+TINY = [
+    "--data.pretraining.epochs",
+    "1",
+    "--data.pretraining.network.widths",
+    "4",
+    "8",
+    "--data.pretraining.network.pools",
+    "2",
+    "--data.pretraining.batch",
+    "1024",
+    "--data.no-rotations",
+    "--data.ways",
+    "5",
+    "--training.steps",
+    "12",
+    "--training.validate-every",
+    "6",
+    "--training.log-every",
+    "4",
+    "--training.validation-tasks",
+    "10",
+    "--testing.tasks",
+    "20",
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +55,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_folder_is_complete(run: Path) -> None:
-    for name in ("config.json", "environment.json", "metrics.csv", "best.safetensors", "last.safetensors",
-                 "extractor.safetensors", "test.json", "test_tasks.csv", "report.md",
-                 "learning_curves.png"):  # fmt: skip
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.csv",
+        "best.safetensors",
+        "last.safetensors",
+        "extractor.safetensors",
+        "test.json",
+        "test_tasks.csv",
+        "report.md",
+        "learning_curves.png",
+    ):
         assert (run / name).stat().st_size > 0, name
     config, environment = from_json(run / "config.json"), json.loads((run / "environment.json").read_text())
     assert config.training.steps == 12
@@ -117,8 +145,22 @@ def test_a_finished_run_resumes_to_nothing_and_keeps_its_configuration(
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("curves") / "run"
-    main(["train", "maml-sinusoid", "--training.steps", "6", "--training.validate-every", "3",
-          "--training.validation-tasks", "10", "--testing.tasks", "10", "--out", str(folder)])  # fmt: skip
+    main(
+        [
+            "train",
+            "maml-sinusoid",
+            "--training.steps",
+            "6",
+            "--training.validate-every",
+            "3",
+            "--training.validation-tasks",
+            "10",
+            "--testing.tasks",
+            "10",
+            "--out",
+            str(folder),
+        ]
+    )
     return folder
 
 
@@ -217,9 +259,13 @@ def test_points_that_cannot_be_learned_from(
     ],
 )
 def test_options_of_regressions_that_make_no_sense(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str, options: list[str], message: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    kind: str,
+    options: list[str],
+    message: str,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     few, new = points_of(tmp_path)
     folder = request.getfixturevalue(kind)
     with pytest.raises(SystemExit):
@@ -228,13 +274,40 @@ def test_options_of_regressions_that_make_no_sense(
 
 
 def test_a_run_is_tested_and_used_with_the_inner_steps_and_statistics_of_a_test(tmp_path: Path) -> None:
-    main([
-        "train", "anil-omniglot-5way-1shot", "--data.no-rotations", "--data.no-test-rotations", "--method.rate", "0.1",
-        "--method.network.hidden", "4", "4", "--method.test-steps", "3", "--training.steps", "1",
-        "--training.tasks", "1", "--training.compile", "off", "--training.validation-tasks", "2",
-        "--testing.tasks", "5", "--testing.queries", "2", "--testing.steps", "1", "3", "--testing.statistics", "joined",
-        "--out", str(tmp_path / "run"),
-    ])  # fmt: skip
+    main(
+        [
+            "train",
+            "anil-omniglot-5way-1shot",
+            "--data.no-rotations",
+            "--data.no-test-rotations",
+            "--method.rate",
+            "0.1",
+            "--method.network.hidden",
+            "4",
+            "4",
+            "--method.test-steps",
+            "3",
+            "--training.steps",
+            "1",
+            "--training.tasks",
+            "1",
+            "--training.compile",
+            "off",
+            "--training.validation-tasks",
+            "2",
+            "--testing.tasks",
+            "5",
+            "--testing.queries",
+            "2",
+            "--testing.steps",
+            "1",
+            "3",
+            "--testing.statistics",
+            "joined",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
     with (tmp_path / "run" / "test_tasks.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["adapted"] == row["after 3 steps"] for row in rows)

@@ -289,12 +289,15 @@ def fewer_classes(place: str, split: str, record: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (fewer_rows, "multiview/val_embeddings.pkl is not what was published: expected 1 classes of 4 rows of 3 "
-                     "dimensions, it holds 1 of 3 to 3 rows of 3. Remove it, and fetch http"),
+        (
+            fewer_rows,
+            "multiview/val_embeddings.pkl is not what was published: expected 1 classes of 4 rows of 3 "
+            "dimensions, it holds 1 of 3 to 3 rows of 3. Remove it, and fetch http",
+        ),
         (fewer_dimensions, "center/train_embeddings.pkl is not what was published: .* 3 of 4 to 4 rows of 2"),
         (fewer_classes, "center/train_embeddings.pkl is not .* expected 2 classes of at least 4 rows .* holds 1 of 4"),
     ],
-)  # fmt: skip
+)
 def test_other_structures_than_the_published_are_refused(
     change: Callable[..., None], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -224,11 +224,15 @@ def test_the_device_of_training_need_not_be_here(run: Path, tmp_path: Path, caps
         (["RUN", "--out", "NEW.npz", "--layer", "22"], "ConvNet has layers 1 to 3, not 22"),
         (["RUN", "--out", "NEW.npz", "--layer", "conv"], "such as blocks.block1, blocks.block2"),
         (["RUN", "--out", "there.npz"], "there.npz exists: remove it, or choose another target"),
-        (["RUN", "--out", "there.safetensors"],
-         "there.extractor.safetensors is the network of there.npz, and would be replaced by that of there.safetens"),
+        (
+            ["RUN", "--out", "there.safetensors"],
+            "there.extractor.safetensors is the network of there.npz, and would be replaced by that of there.safetens",
+        ),
         (["RUN", "--out", "NEW.csv"], "a target ends in one of .safetensors, .npz"),
-        (["RUN", "--out", "NEW.npz", "--size", "20"],
-         "trained on images of 17×17 pixels in colour, and those of fruit would have 20×20 in colour: leave --size"),
+        (
+            ["RUN", "--out", "NEW.npz", "--size", "20"],
+            "trained on images of 17×17 pixels in colour, and those of fruit would have 20×20 in colour: leave --size",
+        ),
         (["RUN", "--out", "NEW.npz", "--grey"], "would have 17×17 in grey: give --no-grey"),
         (["RUN", "cifar-fs", "--out", "NEW.npz"], "those of CIFAR-FS would have 32×32 in colour: embed other data"),
         (["RUN", "omniglott", "--out", "NEW.npz"], "there is no image data 'omniglott'; did you mean omniglot"),
@@ -238,11 +242,15 @@ def test_the_device_of_training_need_not_be_here(run: Path, tmp_path: Path, caps
         (["--out", "NEW.npz"], "no pre-training was given"),
         (["RUN"], "no file for the features was given: say --out features.npz"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_end_before_images_are_read(
-    run: Path, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    run: Path,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     def never(*_: object) -> Dataset:
         raise AssertionError
 
@@ -282,13 +290,17 @@ def test_damaged_pictures_are_named(
     ("name", "sizes", "classes", "expected"),
     [
         ("photos", 600, (64, 16, 20), "leo-features-5shot --data.path f.npz --data.dataset photos"),
-        ("photos", 12, (6, 4, 3), "leo-features-5shot --data.path f.npz --data.dataset photos --data.ways 3 "
-         "--data.queries 7"),
+        (
+            "photos",
+            12,
+            (6, 4, 3),
+            "leo-features-5shot --data.path f.npz --data.dataset photos --data.ways 3 --data.queries 7",
+        ),
         ("photos", 4, (6, 5, 5), "leo-features-1shot --data.path f.npz --data.dataset photos --data.queries 3"),
         ("cifar-fs", 600, (64, 16, 20), "leo-cifarfs-5shot --data.path f.npz"),
         ("tiered-imagenet", 600, (64, 16, 20), "leo-tieredimagenet-5shot --data.path f.npz"),
     ],
-)  # fmt: skip
+)
 def test_the_next_command_fits_the_data(name: str, sizes: int, classes: tuple[int, ...], expected: str) -> None:
     images = {
         split: Dataset.from_sorted(np.zeros((sizes * n, 1), np.uint8), np.arange(n + 1) * sizes)

@@ -17,8 +17,27 @@ from fewstep.experiments.pretraining import PretrainingRun
 from fewstep.training.pretraining.presets import preset
 from fewstep.training.pretraining.pretrainer import Pretrainer
 
-TINY = ["--network", "convnet", "--network.widths", "4", "8", "--network.pools", "2", "--epochs", "3", "--batch", "8",
-        "--size", "16", "--validation-tasks", "20", "--precision", "float32", "--threads", "1"]  # fmt: skip
+TINY = [
+    "--network",
+    "convnet",
+    "--network.widths",
+    "4",
+    "8",
+    "--network.pools",
+    "2",
+    "--epochs",
+    "3",
+    "--batch",
+    "8",
+    "--size",
+    "16",
+    "--validation-tasks",
+    "20",
+    "--precision",
+    "float32",
+    "--threads",
+    "1",
+]
 CLASSES = {"train": 4, "val": 3, "test": 2}
 
 
@@ -56,8 +75,17 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_is_complete_and_says_what_was_done(run: Path, photos: Path) -> None:
-    for name in ("pretraining.json", "network.json", "environment.json", "metrics.csv", "best.safetensors",
-                 "last.safetensors", "scores.json", "report.md", "learning_curves.png"):  # fmt: skip
+    for name in (
+        "pretraining.json",
+        "network.json",
+        "environment.json",
+        "metrics.csv",
+        "best.safetensors",
+        "last.safetensors",
+        "scores.json",
+        "report.md",
+        "learning_curves.png",
+    ):
         assert (run / name).stat().st_size, name
     config = json.loads((run / "pretraining.json").read_text())
     assert config["images"]["size"] == 16
@@ -139,8 +167,10 @@ def test_presets_are_what_the_documentation_says() -> None:
     assert preset("resnet-9", 32, "cifar-fs").augmentation.flip
     assert not preset("resnet-9", 28, "omniglot").augmentation.flip, "a character in the mirror is another one"
     assert {preset(name, 32).network.kind for name in ("convnet", "resnet-9", "resnet-12")} == {
-        "convnet", "resnet9", "resnet12"
-    }  # fmt: skip
+        "convnet",
+        "resnet9",
+        "resnet12",
+    }
 
 
 def test_photographs_are_kept_larger_than_the_view_of_the_network() -> None:

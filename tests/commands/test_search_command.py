@@ -75,9 +75,7 @@ def test_a_stopped_search_says_how_to_go_on(
 
 def test_detached(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(
-        detached, "detach", lambda *a: given.append(a) or detached.Detached(7, tmp_path / "log.txt")
-    )  # fmt: skip
+    monkeypatch.setattr(detached, "detach", lambda *a: given.append(a) or detached.Detached(7, tmp_path / "log.txt"))
     cli.main(["search", "tiny", "--trials", "2", "--detach"])
     ((arguments, folder),) = given
     assert arguments == ["search", "tiny", "--trials", "2", "--out", str(folder)]

@@ -35,7 +35,7 @@ from fewstep.core import (
     Rule,
     Shared,
     generator,
-    slots,  # fmt: skip
+    slots,
 )
 from fewstep.networks import Generated, mlp
 
@@ -137,8 +137,7 @@ ALL: Shapes = {**BODY, **HEAD}
 
 
 @pytest.mark.parametrize(
-    ("rule", "named"),
-    [("rates", "_rates.0:weight"), ("curvature", "_factors.0:weight:out"), ("lstm", "gates.weight")],
+    ("rule", "named"), [("rates", "_rates.0:weight"), ("curvature", "_factors.0:weight:out"), ("lstm", "gates.weight")]
 )
 @pytest.mark.parametrize("estimator", ["difference", "implicit"])
 def test_estimators_that_do_not_differentiate_steps_name_the_parameters_of_rules(
@@ -289,18 +288,24 @@ def generating(*stages: Any, head: str = "") -> Learner:
         (lambda rule: generating(Decode(), Descend(rule({"code": torch.ones(3)}), 1)), "['1.weight']", "['code']"),
         (
             lambda rule: Learner(
-                nn.Sequential(nn.Linear(6, 4), Generated()), Prototypes(lambda name: False),
+                nn.Sequential(nn.Linear(6, 4), Generated()),
+                Prototypes(lambda name: False),
                 [Descend(rule({"0.weight": torch.ones(1)}), 1)],
             ),
-            "['1.bias', '1.weight']", "['0.weight']",
+            "['1.bias', '1.weight']",
+            "['0.weight']",
         ),
         (
-            lambda rule: Learner(net := mlp((1, 3, 1)), NetworkGenerator(slots(net, ["2.bias"]), 1, 1),
-                                 [Decode(), Descend(rule({"0.bias": torch.ones(1)}), 1)]),
-            "['2.bias']", "['0.bias']",
+            lambda rule: Learner(
+                net := mlp((1, 3, 1)),
+                NetworkGenerator(slots(net, ["2.bias"]), 1, 1),
+                [Decode(), Descend(rule({"0.bias": torch.ones(1)}), 1)],
+            ),
+            "['2.bias']",
+            "['0.bias']",
         ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     "rule",
     [

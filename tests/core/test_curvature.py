@@ -139,10 +139,7 @@ def test_gradients_of_initialisation_and_matrices(kind: str, diagonal: bool, per
         rule = f"stages.0.rule.rules.{step}" if per_step else "stages.0.rule"
         return by_matrix(kronecker(factors_of(meta_parameters, rule, name)), gradient)
 
-    by_hand = averaged(
-        lambda task: slope(unrolled(forward, theta, transform, task, 0.3, 2), meta_parameters),
-        tasks,
-    )
+    by_hand = averaged(lambda task: slope(unrolled(forward, theta, transform, task, 0.3, 2), meta_parameters), tasks)
     torch.testing.assert_close(meta_gradient(method, tasks, prefix=""), by_hand, **CLOSE)
 
 

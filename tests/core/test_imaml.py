@@ -33,7 +33,7 @@ from fewstep.core import (
     Task,
     classification,
     generator,
-)  # fmt: skip
+)
 from fewstep.core.meta_gradient.implicit import conjugate_gradients
 from fewstep.networks import Generated
 

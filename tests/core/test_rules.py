@@ -96,8 +96,7 @@ def test_gradients_through_rates_along_curvature(kind: str, per_step: bool) -> N
         return rates * by_matrix(kronecker(factors_of(meta_parameters, rule, name)), gradient)
 
     by_hand = averaged(
-        lambda task: slope(unrolled(forward, theta, transform, task, 1.0, STEPS), meta_parameters),
-        tasks,
+        lambda task: slope(unrolled(forward, theta, transform, task, 1.0, STEPS), meta_parameters), tasks
     )
     torch.testing.assert_close(meta_gradient(method, tasks, prefix=""), by_hand, **CLOSE)
 
@@ -211,8 +210,7 @@ def test_gradients_of_rates_of_each_step(kind: str) -> None:
         return meta_parameters[f"stages.0.rule.rules.{last}._rates.{name.replace('.', ':')}"] * gradient
 
     by_hand = averaged(
-        lambda task: slope(unrolled(forward, theta, transform, task, 1.0, STEPS + 1), meta_parameters),
-        tasks,
+        lambda task: slope(unrolled(forward, theta, transform, task, 1.0, STEPS + 1), meta_parameters), tasks
     )
     torch.testing.assert_close(meta_gradient(method, tasks, prefix=""), by_hand, **CLOSE)
 

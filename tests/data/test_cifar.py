@@ -149,7 +149,7 @@ def broken(part: str, key: bytes, value: Any) -> dict[str, Any]:
         (broken("meta", b"fine_label_names", [b"airplane", b"car"]), "must list its 100 classes, it lists 2: .*air"),
         ({**records(), "test": [1, 2]}, "test file must be a dict with 'data', a ndarray"),
     ],
-)  # fmt: skip
+)
 def test_other_structures_are_refused(files: dict[str, Any], told: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=told):
         cifar_fs("val", path=write_folder(tmp_path / "cifar-100-python", files))

@@ -203,8 +203,10 @@ def test_the_python_2_sample(shared: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cube.npz", "cube.npy", "cube.safetensors"])
 def test_features_by_class_and_image(name: str, tmp_path: Path) -> None:
-    entries = {"features": np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float16),
-               "split": np.array([2, 0, 1, 0], np.uint8)}  # fmt: skip
+    entries = {
+        "features": np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float16),
+        "split": np.array([2, 0, 1, 0], np.uint8),
+    }
     if name != "cube.safetensors":
         entries["class_names"] = np.array(["d", "c", "b", "a"])
     path = written(tmp_path / name, entries)
@@ -251,8 +253,12 @@ def sparse(path: Path, rows: int) -> Path:
         "splits": {split: [[split, rows // 4 * n]] for split, n in zip(SPLITS, (1, 1, 2), strict=True)},
     }
     size = rows * 640 * 4
-    header = json.dumps({"__metadata__": {"fewstep": json.dumps(index)},
-                         "features": {"dtype": "F32", "shape": [rows, 640], "data_offsets": [0, size]}})  # fmt: skip
+    header = json.dumps(
+        {
+            "__metadata__": {"fewstep": json.dumps(index)},
+            "features": {"dtype": "F32", "shape": [rows, 640], "data_offsets": [0, size]},
+        }
+    )
     header += " " * (-(8 + len(header)) % 64)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header.encode())

@@ -56,8 +56,10 @@ def test_features_come_back_with_their_classes_from_every_format(
             shown = of_class(images[split], name)
             # In the same batches, so that the bits are the same.
             positions = np.flatnonzero(images[split].labels == images[split].class_names.index(name))
-            batches = [linear(images[split].gather(np.arange(s, min(s + 4, len(images[split])))))
-                       for s in range(0, len(images[split]), 4)]  # fmt: skip
+            batches = [
+                linear(images[split].gather(np.arange(s, min(s + 4, len(images[split])))))
+                for s in range(0, len(images[split]), 4)
+            ]
             expected = torch.cat(batches)[torch.from_numpy(positions)].to(getattr(torch, dtype))
             torch.testing.assert_close(expected.float(), linear(shown), rtol=2e-3, atol=2e-3)
             c = names.index(name)
@@ -69,8 +71,10 @@ def test_features_come_back_with_their_classes_from_every_format(
 def test_the_folder_is_deepminds(images: dict[str, Dataset], tmp_path: Path) -> None:
     export_features(linear, images, tmp_path / "mini")
     assert sorted(file.name for file in (tmp_path / "mini").iterdir()) == [
-        "test_embeddings.pkl", "train_embeddings.pkl", "val_embeddings.pkl",
-    ]  # fmt: skip
+        "test_embeddings.pkl",
+        "train_embeddings.pkl",
+        "val_embeddings.pkl",
+    ]
     record = pickle.loads((tmp_path / "mini" / "test_embeddings.pkl").read_bytes(), encoding="latin1")
     assert record["embeddings"].dtype == np.float32
     assert [class_of(str(key), "") for key in record["keys"]] == ["a-b_c"] * 8 + ["fox"] * 7

@@ -15,13 +15,14 @@ from fewstep.data.images import by_name as image_data
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.images.class_splits import class_split
 
-OF_ALL = {
-    "path": "/x", "size": 9, "split": "s.csv", "damaged": "skip", "grey": True, "fit": "crop", "rotations": True,
-}  # fmt: skip
+OF_ALL = {"path": "/x", "size": 9, "split": "s.csv", "damaged": "skip", "grey": True, "fit": "crop", "rotations": True}
 TAKEN = {
-    "cifar-fs": ["path"], "fc100": ["path"], "omniglot": ["rotations"], "mini-imagenet": ["path", "size"],
+    "cifar-fs": ["path"],
+    "fc100": ["path"],
+    "omniglot": ["rotations"],
+    "mini-imagenet": ["path", "size"],
     "tiered-imagenet": ["path", "size"],
-}  # fmt: skip
+}
 ANY = Dataset.from_labels(np.zeros((2, 1)), ["a", "b"])
 
 
@@ -59,14 +60,26 @@ def test_a_folders_options_reach_it(photos: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(image_data, "photographs", load)
     ImageData("photos").examples("test")
     assert asked == {
-        "given": ("test", "photos"), "split_file": None, "size": 84, "grey": False, "fit": "crop", "damaged": "stop",
-        "cache": None, "report": None,
-    }  # fmt: skip
+        "given": ("test", "photos"),
+        "split_file": None,
+        "size": 84,
+        "grey": False,
+        "fit": "crop",
+        "damaged": "stop",
+        "cache": None,
+        "report": None,
+    }
     ImageData("photos", None, 9, "s.csv", "skip", True, "squeeze", cache="c").examples("train", print)
     assert asked == {
-        "given": ("train", "photos"), "split_file": "s.csv", "size": 9, "grey": True, "fit": "squeeze",
-        "damaged": "skip", "cache": "c", "report": print,
-    }  # fmt: skip
+        "given": ("train", "photos"),
+        "split_file": "s.csv",
+        "size": 9,
+        "grey": True,
+        "fit": "squeeze",
+        "damaged": "skip",
+        "cache": "c",
+        "report": print,
+    }
     (tmp_path / "other.json").write_text('{"val": ["train", "test"]}')
     with pytest.raises(ValueError, match="class folders must hold images"):
         ImageData("photos", split="other.json").splits()
@@ -136,12 +149,16 @@ def test_imagenet_needs_a_folder() -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("cifar", r"; did you mean cifar-fs\?"), ("CIFAR_FS", r"; did you mean cifar-fs\?"),
-        ("miniImageNet", r"; did you mean mini-imagenet.*\?"), ("omniglott", r"; did you mean omniglot\?"),
-        ("fotos", r"; did you mean photos\?"), ("photos/trian", r"; did you mean photos/train\?"),
-        ("/nowhere/at/all", r"\. Give"), ("", r"\. Give"),
+        ("cifar", r"; did you mean cifar-fs\?"),
+        ("CIFAR_FS", r"; did you mean cifar-fs\?"),
+        ("miniImageNet", r"; did you mean mini-imagenet.*\?"),
+        ("omniglott", r"; did you mean omniglot\?"),
+        ("fotos", r"; did you mean photos\?"),
+        ("photos/trian", r"; did you mean photos/train\?"),
+        ("/nowhere/at/all", r"\. Give"),
+        ("", r"\. Give"),
     ],
-)  # fmt: skip
+)
 def test_unknown_names(name: str, meant: str, photos: Path) -> None:
     with pytest.raises(ValueError, match=rf"there is no image data '{name}'{meant}.*") as raised:
         ImageData(name).examples("train")

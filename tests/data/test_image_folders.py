@@ -127,8 +127,7 @@ def test_squeezed_and_grey(tmp_path: Path) -> None:
     assert np.array_equal(rows(grey)[0], by_hand(root / "val" / "dog" / "dog0.png", "L"))
     file = root / "val" / "dog" / "dog1.png"
     assert np.array_equal(
-        read_image(file, 4, colour=True, fit="crop").mul(255).round().numpy(),
-        rows(photographs("val", root, size=4))[1],
+        read_image(file, 4, colour=True, fit="crop").mul(255).round().numpy(), rows(photographs("val", root, size=4))[1]
     ), "one image is read as those of a dataset"
 
 
@@ -294,7 +293,7 @@ def told(lines: str, name: str = "split.csv") -> Callable[[Path], object]:
         (told('{"train": [3]}', "split.json"), r"split.json must hold lists of class names, \{"),
         (told('{"train": ["cat"], "test": ["cat"]}', "split.json"), r"split.json: class cat is in test, and was in tr"),
     ],
-)  # fmt: skip
+)
 def test_unclear_folders_are_refused_before_any_image_is_read(
     build: Callable[[Path], object], message: str, tmp_path: Path, decoded: list[str]
 ) -> None:
@@ -358,11 +357,16 @@ def test_links_are_followed(tmp_path: Path) -> None:
 
 
 MODES = {  # the file, and its colour
-    "1": ("png", 255, (255, 255, 255)), "L": ("jpg", 51, (51, 51, 51)), "P": ("gif", 1, (0, 0, 255)),
-    "RGBA": ("png", (255, 0, 0, 0), (255, 255, 255)), "LA": ("png", (0, 102), (153, 153, 153)),
-    "CMYK": ("tif", (0, 255, 255, 0), (255, 0, 0)), "I;16": ("png", 51 * 257, (51, 51, 51)),
-    "I": ("tif", 51 * 257, (51, 51, 51)), "YCbCr": ("jpg", (128, 128, 128), (128, 128, 128)),
-}  # fmt: skip
+    "1": ("png", 255, (255, 255, 255)),
+    "L": ("jpg", 51, (51, 51, 51)),
+    "P": ("gif", 1, (0, 0, 255)),
+    "RGBA": ("png", (255, 0, 0, 0), (255, 255, 255)),
+    "LA": ("png", (0, 102), (153, 153, 153)),
+    "CMYK": ("tif", (0, 255, 255, 0), (255, 0, 0)),
+    "I;16": ("png", 51 * 257, (51, 51, 51)),
+    "I": ("tif", 51 * 257, (51, 51, 51)),
+    "YCbCr": ("jpg", (128, 128, 128), (128, 128, 128)),
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -428,9 +432,15 @@ def damage(root: Path) -> None:
 
 
 BAD = [
-    "bee/cut.png", "bee/empty.webp", "bee/float.tif", "cat/cut.jpg", "fox/a bomb.png", "fox/link.png", "fox/wide.tif",
+    "bee/cut.png",
+    "bee/empty.webp",
+    "bee/float.tif",
+    "cat/cut.jpg",
+    "fox/a bomb.png",
+    "fox/link.png",
+    "fox/wide.tif",
     "owl/owl1.png",
-]  # fmt: skip
+]
 
 
 @pytest.fixture

@@ -30,9 +30,13 @@ def source(
         return read or numbered
 
     return ImageSource(
-        name="Some Images", class_names=("a", "b", "c"), counts=COUNTS, shape=(3, 2, 2),
-        made_of={"recipe": 1, **made_of}, open=open_,
-    )  # fmt: skip
+        name="Some Images",
+        class_names=("a", "b", "c"),
+        counts=COUNTS,
+        shape=(3, 2, 2),
+        made_of={"recipe": 1, **made_of},
+        open=open_,
+    )
 
 
 def test_a_store_is_made_once_and_mapped(tmp_path: Path) -> None:
@@ -56,9 +60,12 @@ def test_a_store_is_made_once_and_mapped(tmp_path: Path) -> None:
 def test_the_name_says_what_it_is_made_of(tmp_path: Path) -> None:
     base = source()
     others = [
-        source(recipe=2), source(pillow="1"), replace(base, shape=(3, 4, 1)), replace(base, counts=(3, 1, 3)),
+        source(recipe=2),
+        source(pillow="1"),
+        replace(base, shape=(3, 4, 1)),
+        replace(base, counts=(3, 1, 3)),
         replace(base, class_names=("a", "b", "d")),
-    ]  # fmt: skip
+    ]
     assert len({s.folder for s in (base, *others)}) == 6
     assert base.folder == source().folder
 

@@ -70,8 +70,10 @@ def points(*features: int, rows: int = 5, outputs: tuple[int, ...] = ()) -> tupl
 
 def task(x: NDArray[Any], y: NDArray[Any], query: NDArray[Any]) -> Task:
     """One task, with a task axis."""
-    batches = (Batch(torch.from_numpy(a)[None], torch.from_numpy(b)[None], torch.ones(1, len(a)).double())
-               for a, b in ((x, y), (query, np.zeros((len(query), y.shape[1])))))  # fmt: skip
+    batches = (
+        Batch(torch.from_numpy(a)[None], torch.from_numpy(b)[None], torch.ones(1, len(a)).double())
+        for a, b in ((x, y), (query, np.zeros((len(query), y.shape[1]))))
+    )
     return Task(*batches)
 
 
@@ -291,8 +293,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     config = RECIPES["leo-sine-line"]()
     assert isinstance(config.method, LeoNetwork)
-    training = Training(steps=4, tasks=4, rate=0.01, validate_every=4, validation_tasks=4, log_every=4,
-                        checkpoint_every=4, compile="off")  # fmt: skip
+    training = Training(
+        steps=4,
+        tasks=4,
+        rate=0.01,
+        validate_every=4,
+        validation_tasks=4,
+        log_every=4,
+        checkpoint_every=4,
+        compile="off",
+    )
     method = replace(config.method, network=Network("mlp", (6,)), latents=4, hidden=8)
     folder = tmp_path_factory.mktemp("runs") / "leo"
     Run.create(replace(config, method=method, training=training), folder).train()

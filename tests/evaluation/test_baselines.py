@@ -101,8 +101,9 @@ def test_logistic_regression_knows_classes_by_their_labels(task: Task) -> None:
 def test_single_precision_far_from_the_origin(task: Task) -> None:
     """Features of a ReLU network have a large common mean: float32 must not lose the differences in it."""
     for baseline in (nearest_mean, ridge, partial(centred_nearest_mean, centre=CENTRE + 300)):
-        support, query = (side._replace(x=(side.x + 300).float(), y=side.y.float(), weight=side.weight.float())
-                          for side in task)  # fmt: skip
+        support, query = (
+            side._replace(x=(side.x + 300).float(), y=side.y.float(), weight=side.weight.float()) for side in task
+        )
         exact = baseline(*(Batch(*(t.double() for t in side)) for side in (support, query)))
         torch.testing.assert_close(baseline(support, query).double(), exact, rtol=1e-5, atol=1e-5)
 

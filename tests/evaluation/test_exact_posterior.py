@@ -57,9 +57,12 @@ def test_wide_ranges_give_bayesian_linear_regression() -> None:
         best = np.linalg.solve(gram, basis.T @ y[i])
         rss = ((y[i] - basis @ best) ** 2).sum()
         evidence = (
-            -0.5 * rss / noise**2 - 5 / 2 * np.log(2 * np.pi * noise**2)
-            + np.log(2 * np.pi * noise**2) - 0.5 * np.linalg.slogdet(gram)[1] - 2 * np.log(2 * side)
-        )  # fmt: skip
+            -0.5 * rss / noise**2
+            - 5 / 2 * np.log(2 * np.pi * noise**2)
+            + np.log(2 * np.pi * noise**2)
+            - 0.5 * np.linalg.slogdet(gram)[1]
+            - 2 * np.log(2 * side)
+        )
         assert found.log_evidence[i] == pytest.approx(evidence, abs=1e-5)
         covariance = noise**2 * (np.eye(4) + query @ np.linalg.solve(gram, query.T))
         assert mean[i] == pytest.approx(query @ best, abs=1e-6)

@@ -54,14 +54,24 @@ def tiny(path: Path) -> Config:
     config = RECIPES["leo-cifarfs-1shot"]()
     assert isinstance(config.data, Embeddings)
     training = replace(config.training, steps=10, tasks=2, validate_every=5, validation_tasks=4, compile="off")
-    return replace(config, data=replace(config.data, path=str(path), ways=3, queries=5), training=training,
-                   testing=replace(config.testing, tasks=30))  # fmt: skip
+    return replace(
+        config,
+        data=replace(config.data, path=str(path), ways=3, queries=5),
+        training=training,
+        testing=replace(config.testing, tasks=30),
+    )
 
 
 PROTOCOL = {
-    "dataset": "CIFAR-FS", "features": "16-d, features.npz", "features normalised": True, "ways": 3, "shots": 1,
-    "queries": "all remaining", "task seed": 0, "classes": {"test": 4},
-}  # fmt: skip
+    "dataset": "CIFAR-FS",
+    "features": "16-d, features.npz",
+    "features normalised": True,
+    "ways": 3,
+    "shots": 1,
+    "queries": "all remaining",
+    "task seed": 0,
+    "classes": {"test": 4},
+}
 
 
 HERE = Place(torch.device("cpu"), torch.float32)
@@ -118,8 +128,18 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Ablate
 
 
 def run(config: Config, out: Path, **changes: Any) -> Ablated:
-    return ablate(config, **{"out": out, "trials": 2, "seeds": (1, 2), "rows": ("meta-sgd", "leo"), "workers": 1,
-                             "note": lambda _: None, **changes})  # fmt: skip
+    return ablate(
+        config,
+        **{
+            "out": out,
+            "trials": 2,
+            "seeds": (1, 2),
+            "rows": ("meta-sgd", "leo"),
+            "workers": 1,
+            "note": lambda _: None,
+            **changes,
+        },
+    )
 
 
 def scores_in(folder: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -184,8 +204,9 @@ def test_resuming_trains_and_tests_nothing_again(
     done: tuple[Config, Path, Ablated], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out, _ = done
-    before = {file: file.stat().st_mtime_ns for name in ("*.safetensors", "test.json", "*.npz")
-              for file in out.rglob(name)}  # fmt: skip
+    before = {
+        file: file.stat().st_mtime_ns for name in ("*.safetensors", "test.json", "*.npz") for file in out.rglob(name)
+    }
     assert len(before) == 2 * 2 * (2 + 3) + 1
     text = (out / "ablation.csv").read_text()
 
@@ -247,8 +268,22 @@ def test_a_failing_row_is_missing_and_the_others_go_on(
     monkeypatch.setitem(RECIPES, "leo-cifarfs-1shot", lambda: config)  # type: ignore[arg-type, return-value]
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as status:
-        command(["leo-cifarfs-1shot", "--trials", "2", "--seeds", "2", "--out", str(out), "--rows", "random-prior",
-                 "leo", "--threads", "1"])  # fmt: skip
+        command(
+            [
+                "leo-cifarfs-1shot",
+                "--trials",
+                "2",
+                "--seeds",
+                "2",
+                "--out",
+                str(out),
+                "--rows",
+                "random-prior",
+                "leo",
+                "--threads",
+                "1",
+            ]
+        )
     assert status.value.code == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.index("budget:") < printed.index("row 1 of 2")
@@ -259,8 +294,22 @@ def test_a_failing_row_is_missing_and_the_others_go_on(
     assert rows["LEO (random prior)"]["accuracy"] == ""
     assert float(rows["LEO"]["accuracy"]) > 0
     stubs.failing = ""
-    command(["leo-cifarfs-1shot", "--trials", "2", "--seeds", "2", "--out", str(out), "--rows", "random-prior",
-             "leo", "--threads", "1"])  # fmt: skip
+    command(
+        [
+            "leo-cifarfs-1shot",
+            "--trials",
+            "2",
+            "--seeds",
+            "2",
+            "--out",
+            str(out),
+            "--rows",
+            "random-prior",
+            "leo",
+            "--threads",
+            "1",
+        ]
+    )
     assert "is missing" not in (out / "ablation.txt").read_text()
 
 

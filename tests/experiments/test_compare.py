@@ -28,17 +28,25 @@ from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.training import Training
 from fewstep.training.checkpoint import read_state
 
-TINY = Training(
-    steps=6, tasks=2, validate_every=3, validation_tasks=4, log_every=2, checkpoint_every=1, compile="off"
-)  # fmt: skip
+TINY = Training(steps=6, tasks=2, validate_every=3, validation_tasks=4, log_every=2, checkpoint_every=1, compile="off")
 MLP = Network("mlp", (8,))
-CURVES = Config(recipe="tiny", data=SinusoidTasks(shots=5), method=Maml(network=MLP, rate=0.01, test_steps=2),
-                training=TINY, testing=AtTest(tasks=150, shots=(5, 10)))  # fmt: skip
-OTHER = replace(CURVES, recipe="other", data=SinusoidTasks(shots=20),
-                method=Reptile(network=MLP, rate=0.02, steps=3, rule="sgd"))  # fmt: skip
-CHARACTERS = Config(recipe="characters", data=OmniglotImages(ways=5, queries=2, rotations=False),
-                    method=Protonet(network=Network("protonet", (4, 4))), training=replace(TINY, steps=1),
-                    testing=AtTest(tasks=6, queries=3))  # fmt: skip
+CURVES = Config(
+    recipe="tiny",
+    data=SinusoidTasks(shots=5),
+    method=Maml(network=MLP, rate=0.01, test_steps=2),
+    training=TINY,
+    testing=AtTest(tasks=150, shots=(5, 10)),
+)
+OTHER = replace(
+    CURVES, recipe="other", data=SinusoidTasks(shots=20), method=Reptile(network=MLP, rate=0.02, steps=3, rule="sgd")
+)
+CHARACTERS = Config(
+    recipe="characters",
+    data=OmniglotImages(ways=5, queries=2, rotations=False),
+    method=Protonet(network=Network("protonet", (4, 4))),
+    training=replace(TINY, steps=1),
+    testing=AtTest(tasks=6, queries=3),
+)
 FITTED = replace(CHARACTERS, recipe="fitted", method=Maml(network=Network("protonet", (4, 4)), rate=0.1))
 
 
@@ -322,15 +330,35 @@ def test_threads_are_those_of_the_caller_again(runs: Path, tmp_path: Path) -> No
 
 
 def test_the_command_writes_and_shows(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["compare", str(runs / "tiny"), str(runs / "other"), "--tasks", "6", "--shots", "4", "--seed", "3",
-          "--reference", "other", "--out", str(tmp_path)])  # fmt: skip
+    main(
+        [
+            "compare",
+            str(runs / "tiny"),
+            str(runs / "other"),
+            "--tasks",
+            "6",
+            "--shots",
+            "4",
+            "--seed",
+            "3",
+            "--reference",
+            "other",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     shown = capsys.readouterr().out
     assert "differences to other" in shown
     assert "shots: 4" in shown
     assert {path.name for path in tmp_path.iterdir()} == {
-        "comparison.csv", "comparison.md", "comparison.png", "comparison.svg", "tasks.csv", "differences.csv",
-            "judged",
-    }  # fmt: skip
+        "comparison.csv",
+        "comparison.md",
+        "comparison.png",
+        "comparison.svg",
+        "tasks.csv",
+        "differences.csv",
+        "judged",
+    }
     with (tmp_path / "tasks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     alone = Run.open(runs / "tiny").test(tasks=6, shots=4, seed=3).scores[ADAPTED]

@@ -17,13 +17,38 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def comparison(**changes: object) -> Comparison:
     rows = [
-        Compared(label="a", scores=A, unadapted=B, algorithm="Maml", inner_steps=(5, 3), statistics="query",
-                 transductive=True, steps=500, planned=600, finished=False, tasks_per_step=4, training_seconds=3700.0,
-                 threads=2, machine="there", test_seconds=0.0125, inputs="images"),
-        Compared(label="b, with a comma", scores=B, algorithm="Protonet", steps=600, planned=600, tasks_per_step=4,
-                 training_seconds=12.0, threads=1, machine="here", inputs="features"),
+        Compared(
+            label="a",
+            scores=A,
+            unadapted=B,
+            algorithm="Maml",
+            inner_steps=(5, 3),
+            statistics="query",
+            transductive=True,
+            steps=500,
+            planned=600,
+            finished=False,
+            tasks_per_step=4,
+            training_seconds=3700.0,
+            threads=2,
+            machine="there",
+            test_seconds=0.0125,
+            inputs="images",
+        ),
+        Compared(
+            label="b, with a comma",
+            scores=B,
+            algorithm="Protonet",
+            steps=600,
+            planned=600,
+            tasks_per_step=4,
+            training_seconds=12.0,
+            threads=1,
+            machine="here",
+            inputs="features",
+        ),
         Compared(label="ridge (images)", scores=C, baseline=True, inputs="images"),
-    ]  # fmt: skip
+    ]
     given: dict = {"rows": rows, "score_name": "accuracy", "higher_is_better": True, "machine": "here", "threads": 2}
     return Comparison(**given | {"protocol": {"ways": 5, "task seed": 0}} | changes)
 
@@ -80,10 +105,16 @@ def test_the_page_says_what_the_numbers_do_not() -> None:
     assert "| b, with a comma | 55.00 ± 5.66 | -30.00 ± 11.32 | inductive | Protonet | none | – |" in page
     assert "| a | – | 500 of 600 × 4 | 1 h 02 min, 2 threads | 12.5 ms |" in page
     assert "| b, with a comma | -30.00 ± 11.32 |  |" in page  # the matrix: row minus column, nothing on the diagonal
-    for part in ("| ways | 5 |", "Transductive: a.", "a has not finished training: 500 of 600",
-                 "another machine than tested (there): a.", "ridge (images): without meta-learning, on the images",
-                 "do not see the same inputs (images, features)", "different numbers of threads (1, 2)",
-                 "with 2 threads"):  # fmt: skip
+    for part in (
+        "| ways | 5 |",
+        "Transductive: a.",
+        "a has not finished training: 500 of 600",
+        "another machine than tested (there): a.",
+        "ridge (images): without meta-learning, on the images",
+        "do not see the same inputs (images, features)",
+        "different numbers of threads (1, 2)",
+        "with 2 threads",
+    ):
         assert part in page, part
     same = [Compared(label=name, scores=scores) for name, scores in (("a", A), ("b", B))]
     plain = comparison(rows=same, machine="here").markdown()

@@ -27,8 +27,9 @@ from fewstep.recipes.methods.network import Network
 from fewstep.recipes.problems.functions import OscillationTasks, SinusoidTasks
 from fewstep.training import Training
 
-TINY = Training(steps=2, tasks=2, rate=0.01, validate_every=2, validation_tasks=2, log_every=2, checkpoint_every=2,
-                compile="off")  # fmt: skip
+TINY = Training(
+    steps=2, tasks=2, rate=0.01, validate_every=2, validation_tasks=2, log_every=2, checkpoint_every=2, compile="off"
+)
 LEO, MAML, ENSEMBLE = "leo-oscillations", "maml-oscillations", "several"
 QUERIES = 6
 
@@ -36,8 +37,12 @@ QUERIES = 6
 def tiny(recipe: str) -> Config:
     config = RECIPES[recipe]()
     small = {"latents": 4, "hidden": 8} if isinstance(config.method, LeoNetwork) else {"steps": 1}
-    return replace(config, method=replace(config.method, **small), training=TINY,
-                   testing=replace(config.testing, queries=QUERIES, tasks=100))  # fmt: skip
+    return replace(
+        config,
+        method=replace(config.method, **small),
+        training=TINY,
+        testing=replace(config.testing, queries=QUERIES, tasks=100),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +113,10 @@ def test_forecasts_shown_are_those_whose_errors_are_stated(runs: Path) -> None:
 
 
 def test_curves_are_the_trajectories_behind_the_observations(found: Forecasts) -> None:
-    for curves, observed in ((found.support_curves, found.support),
-                             (found.curves, np.concatenate([found.seen, found.targets], -1))):  # fmt: skip
+    for curves, observed in (
+        (found.support_curves, found.support),
+        (found.curves, np.concatenate([found.seen, found.targets], -1)),
+    ):
         at_times = [[np.interp(found.times, found.curve_times, row) for row in task] for task in curves]
         noise = observed - np.array(at_times)
         assert noise.std() == pytest.approx(0.1, rel=0.1)
@@ -144,8 +151,10 @@ def test_lines_are_the_numbers(found: Forecasts) -> None:
     axes = np.array(_draw(found).axes).reshape(4, 4)
     for column in range(4):
         for row in range(2):
-            drawn = {(len(line.get_xdata()), line.get_color(), line.get_linestyle()): line.get_ydata() for line in
-                     axes[1 + row, column].lines}  # fmt: skip
+            drawn = {
+                (len(line.get_xdata()), line.get_color(), line.get_linestyle()): line.get_ydata()
+                for line in axes[1 + row, column].lines
+            }
             at = column, row
             assert np.array_equal(drawn[400, "black", "-"], found.curves[at])
             assert np.array_equal(drawn[5, "black", "None"], found.seen[at])
@@ -154,10 +163,16 @@ def test_lines_are_the_numbers(found: Forecasts) -> None:
             for run, colour in enumerate(("#0072B2", "#D55E00", "#CC79A7")):
                 assert np.array_equal(drawn[20, colour, "-"], found.found[run][at])
         words = [text.get_text() for text in axes[3, column].texts]
-        assert words[:3] == ["mean squared error, 6 queries", "exact Bayesian forecast",
-                             f"{found.exact_error[column]:.4f}"]  # fmt: skip
-        assert words[3:] == [text for name, errors in zip(found.labels, found.errors, strict=True)
-                             for text in (name, f"{errors[column]:.4f}")]  # fmt: skip
+        assert words[:3] == [
+            "mean squared error, 6 queries",
+            "exact Bayesian forecast",
+            f"{found.exact_error[column]:.4f}",
+        ]
+        assert words[3:] == [
+            text
+            for name, errors in zip(found.labels, found.errors, strict=True)
+            for text in (name, f"{errors[column]:.4f}")
+        ]
 
 
 def test_the_command_writes_a_picture_in_two_forms(
@@ -191,11 +206,14 @@ def test_runs_of_one_recipe_are_told_apart(runs: Path, tmp_path: Path) -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("data", "told"), [
-    ({"noise": 0.2}, "noise 0.2 instead of 0.1"),
-    ({"ahead": 10}, "ahead 10 instead of 20"),
-    ({"seen": 4, "noise": 0.2}, "seen 4 instead of 5, noise 0.2 instead of 0.1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"noise": 0.2}, "noise 0.2 instead of 0.1"),
+        ({"ahead": 10}, "ahead 10 instead of 20"),
+        ({"seen": 4, "noise": 0.2}, "seen 4 instead of 5, noise 0.2 instead of 0.1"),
+    ],
+)
 def test_runs_on_tasks_that_differ_are_refused(runs: Path, tmp_path: Path, data: dict[str, Any], told: str) -> None:
     other = changed(runs / MAML, tmp_path / "other", **data)
     with pytest.raises(ValueError, match=f"other is not on the tasks of .*: {told}. Give runs on the same tasks"):
@@ -204,8 +222,9 @@ def test_runs_on_tasks_that_differ_are_refused(runs: Path, tmp_path: Path, data:
 
 
 def test_other_mistakes_say_what_to_do(runs: Path, tmp_path: Path) -> None:
-    curves = Config(recipe="curves", data=SinusoidTasks(), method=Maml(network=Network("mlp", (4,)), rate=0.01),
-                    training=TINY)  # fmt: skip
+    curves = Config(
+        recipe="curves", data=SinusoidTasks(), method=Maml(network=Network("mlp", (4,)), rate=0.01), training=TINY
+    )
     Run.create(curves, tmp_path / "curves")  # not trained: tasks are looked at first
     Run.create(replace(tiny(MAML), data=OscillationTasks()), tmp_path / "early")
     still = changed(runs / MAML, tmp_path / "still", noise=0.0)

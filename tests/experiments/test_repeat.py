@@ -33,15 +33,21 @@ from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.training import Training
 from fewstep.training.checkpoint import read_state
 
-TINY = Training(
-    steps=20, tasks=2, validate_every=5, validation_tasks=4, log_every=5, checkpoint_every=5, compile="off"
-)  # fmt: skip
-CURVES = Config(recipe="tiny", data=SinusoidTasks(shots=5),
-                method=Maml(network=Network("mlp", (8,)), rate=0.01, test_steps=2), training=TINY,
-                testing=AtTest(tasks=30, shots=(5, 10)))  # fmt: skip
-CHARACTERS = Config(recipe="characters", data=OmniglotImages(ways=5, queries=2, rotations=False),
-                    method=Protonet(network=Network("protonet", (4, 4))), training=replace(TINY, steps=1),
-                    testing=AtTest(tasks=6, queries=3))  # fmt: skip
+TINY = Training(steps=20, tasks=2, validate_every=5, validation_tasks=4, log_every=5, checkpoint_every=5, compile="off")
+CURVES = Config(
+    recipe="tiny",
+    data=SinusoidTasks(shots=5),
+    method=Maml(network=Network("mlp", (8,)), rate=0.01, test_steps=2),
+    training=TINY,
+    testing=AtTest(tasks=30, shots=(5, 10)),
+)
+CHARACTERS = Config(
+    recipe="characters",
+    data=OmniglotImages(ways=5, queries=2, rotations=False),
+    method=Protonet(network=Network("protonet", (4, 4))),
+    training=replace(TINY, steps=1),
+    testing=AtTest(tasks=6, queries=3),
+)
 
 
 def in_process(jobs: Sequence[Job], **_: Any) -> list[Any]:

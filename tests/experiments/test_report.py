@@ -43,8 +43,15 @@ def test_report_of_a_whole_run(tmp_path: Path) -> None:
     # by hand: s = 0.1, and differences 0.4, 0.3, 0.2 likewise; 1.96 · 0.1/√3 = 0.11316
     assert "| **adapted** | 90.00 ± 11.32 |  |" in text
     assert "| unadapted | 60.00 ± 19.60 | +30.00 ± 11.32 |" in text
-    for part in (r"| dataset | a\|b |", "| tasks | 3 |", "**transductive**", "| method.steps | [1] |",
-                 "| versions.torch | 2.13 |", "| commit | – |", "](learning_curves.png)"):  # fmt: skip
+    for part in (
+        r"| dataset | a\|b |",
+        "| tasks | 3 |",
+        "**transductive**",
+        "| method.steps | [1] |",
+        "| versions.torch | 2.13 |",
+        "| commit | – |",
+        "](learning_curves.png)",
+    ):
         assert part in text
     assert text.index("### test\n") < text.index("### a-5-shot\n")
     assert (tmp_path / "learning_curves.png").read_bytes().startswith(PNG)

@@ -37,8 +37,9 @@ from fewstep.recipes.methods.network import Network
 from fewstep.recipes.problems.functions import SinusoidTasks
 from fewstep.training import Training
 
-TINY = Training(steps=8, tasks=4, rate=0.01, validate_every=8, validation_tasks=4, log_every=8, checkpoint_every=8,
-                compile="off")  # fmt: skip
+TINY = Training(
+    steps=8, tasks=4, rate=0.01, validate_every=8, validation_tasks=4, log_every=8, checkpoint_every=8, compile="off"
+)
 MLP = Network("mlp", (6,))
 LEO, BOUND, MAML, ENSEMBLE = "leo-sine-line", "leo-bound-sine-line", "maml-sine-line", "maml-ensemble-sine-line"
 TASKS, SAMPLES, QUERIES, VALIDATION, AMBIGUOUS = 300, 8, 20, 30, 8
@@ -67,8 +68,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(runs: Path) -> Uncertainty:
-    return judge([runs / name for name in (LEO, MAML, ENSEMBLE)], tasks=TASKS, samples=SAMPLES, queries=QUERIES,
-                 validation_tasks=VALIDATION, ambiguous=AMBIGUOUS)  # fmt: skip
+    return judge(
+        [runs / name for name in (LEO, MAML, ENSEMBLE)],
+        tasks=TASKS,
+        samples=SAMPLES,
+        queries=QUERIES,
+        validation_tasks=VALIDATION,
+        ambiguous=AMBIGUOUS,
+    )
 
 
 def tasks_of(run: Path, split: str, tasks: int, queries: int = QUERIES, seed: int = 0) -> Task:
@@ -371,10 +378,15 @@ def test_table_markdown_json_and_csv_agree(found: Uncertainty, tmp_path: Path) -
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in report if line.startswith("| ")]
     titles = lines[0]
     rows = {line[0]: dict(zip(titles, line, strict=True)) for line in lines[2:6]}
-    table = [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in
-             shown(found).splitlines() if line[:1] in "│┃"]  # fmt: skip
-    terminal = {label: dict(zip([line[0] for line in table], column, strict=True))
-                for label, *column in [(col[0], *col) for col in zip(*table, strict=True)][1:]}  # fmt: skip
+    table = [
+        [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+        for line in shown(found).splitlines()
+        if line[:1] in "│┃"
+    ]
+    terminal = {
+        label: dict(zip([line[0] for line in table], column, strict=True))
+        for label, *column in [(col[0], *col) for col in zip(*table, strict=True)][1:]
+    }
     assert list(rows) == list(terminal) == [one.label for one in found.judged]
     for stored in content["rows"]:
         label = stored[""]
@@ -383,10 +395,17 @@ def test_table_markdown_json_and_csv_agree(found: Uncertainty, tmp_path: Path) -
             text = value if isinstance(value, str) else Interval(**value).text(decimals=3)
             assert rows[label][title] == text, (label, title)
             assert terminal[label][title] == text, (label, title)
-        column = {name.removeprefix(f"{label}: "): np.array(values, float) for name, values in tasks.items()
-                  if name.startswith(f"{label}: ")}  # fmt: skip
-        shared = {"NLL, nats": ("negative_log_likelihood", 1), "MSE of the mean": ("squared_error", 1),
-                  "in 50% interval, %": ("coverage_50", 100), "its width (90%)": ("width_90", 1)}  # fmt: skip
+        column = {
+            name.removeprefix(f"{label}: "): np.array(values, float)
+            for name, values in tasks.items()
+            if name.startswith(f"{label}: ")
+        }
+        shared = {
+            "NLL, nats": ("negative_log_likelihood", 1),
+            "MSE of the mean": ("squared_error", 1),
+            "in 50% interval, %": ("coverage_50", 100),
+            "its width (90%)": ("width_90", 1),
+        }
         for title, (name, factor) in shared.items():
             assert stored[title]["mean"] == pytest.approx(factor * column[name].mean()), (label, title)
         exact = np.array(tasks[f"{EXACT}: negative_log_likelihood"], float)
@@ -434,15 +453,21 @@ def test_the_picture_is_whole(picture: Path) -> None:
     assert root.tag.endswith("svg")
     width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
     assert width / height == pytest.approx(3 * 3.1 / 6)
-    for words in ("true function", "noisy points to learn from", f"6 functions of {LEO}",
-                  "6 functions from the exact posterior"):  # fmt: skip
+    for words in (
+        "true function",
+        "noisy points to learn from",
+        f"6 functions of {LEO}",
+        "6 functions from the exact posterior",
+    ):
         assert words in svg
 
 
 def test_half_of_the_columns_are_ambiguous(picture: Path) -> None:
     svg = Path(f"{picture}.svg").read_text()
-    masses = {kind: [float(part.split(" ")[0]) for part in svg.split(f"<!-- {kind}: p(line | points) = ")[1:]]
-              for kind in ("clear", "ambiguous")}  # fmt: skip
+    masses = {
+        kind: [float(part.split(" ")[0]) for part in svg.split(f"<!-- {kind}: p(line | points) = ")[1:]]
+        for kind in ("clear", "ambiguous")
+    }
     assert masses["clear"] == [0.0, 1.0], "a sine and then a line"
     (mass,) = masses["ambiguous"]
     assert 0.2 <= mass <= 0.8
@@ -464,8 +489,9 @@ def test_columns_are_a_sine_a_line_in_turn_and_then_ambiguous_ones(columns: int)
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def test_commands(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path,
-                  capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_commands(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     few = ["--tasks", "50", "--samples", "2", "--queries", "5"]
     main(["uncertainty", str(runs / MAML), str(runs / LEO), *few, "--out", "here"])
@@ -483,20 +509,27 @@ def test_commands(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
         assert file.read_bytes() == Path(f"{picture}.{form}").read_bytes(), "the same run gives the same picture"
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["uncertainty"], "nothing to judge: give folders of runs on sines and lines"),
-    (["uncertainty", "nowhere"], "nowhere is not a run of fewstep"),
-    (["uncertainty", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
-    (["uncertainty", "RUN", "--tasks", "0"], "tasks must be at least 1, got 0"),
-    (["plot", "sine-line", "nowhere"], "nowhere is not a run of fewstep"),
-    (["plot", "sine-line", "RUN", "--columns", "1"], "columns must be at least 2"),
-    (["plot", "sine-line", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
-    (["plot", "sinus", "RUN"], "sine-line"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["uncertainty"], "nothing to judge: give folders of runs on sines and lines"),
+        (["uncertainty", "nowhere"], "nowhere is not a run of fewstep"),
+        (["uncertainty", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
+        (["uncertainty", "RUN", "--tasks", "0"], "tasks must be at least 1, got 0"),
+        (["plot", "sine-line", "nowhere"], "nowhere is not a run of fewstep"),
+        (["plot", "sine-line", "RUN", "--columns", "1"], "columns must be at least 2"),
+        (["plot", "sine-line", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
+        (["plot", "sinus", "RUN"], "sine-line"),
+    ],
+)
 def test_mistakes_end_in_one_line(
-    runs: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    runs: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main([str(runs / LEO) if word == "RUN" else word for word in arguments])

@@ -42,8 +42,10 @@ def test_jobs_run_beside_each_other_and_results_come_in_order(tmp_path: Path) ->
     messages: list[tuple[int, str]] = []
     results = run_all(
         [Job("one", meets, (0, 1, tmp_path)), Job("two", meets, (1, 0, tmp_path))],
-        workers=2, threads=3, told=lambda i, message: messages.append((i, message)),
-    )  # fmt: skip
+        workers=2,
+        threads=3,
+        told=lambda i, message: messages.append((i, message)),
+    )
     assert results == [(0, 3), (1, 3)], "on three threads each"
     assert sorted(messages) == [(0, "met 1"), (1, "met 0")]
 
@@ -53,8 +55,9 @@ def test_failures_are_named_when_the_others_are_done() -> None:
     with pytest.raises(ValueError, match=r"^first: three blind mice\nsecond: its process died with exit code 3$"):
         run_all(
             [Job("first", fails, (ValueError,)), Job("second", dies)],
-            workers=1, told=lambda *_: alive.append(len(multiprocessing.active_children())),
-        )  # fmt: skip
+            workers=1,
+            told=lambda *_: alive.append(len(multiprocessing.active_children())),
+        )
     assert alive == [1], "there is one worker"
     with pytest.raises(RuntimeError, match=r"(?s)^first: Traceback.*in fails.*ZeroDivisionError: three blind mice"):
         run_all([Job("first", fails, (ZeroDivisionError,))], workers=1)
@@ -72,9 +75,13 @@ def test_processes_end_with_their_parent(how: signal.Signals) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
         start_new_session=True,
-    ) as parent:  # fmt: skip
+    ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         if how is signal.SIGINT:

@@ -94,10 +94,15 @@ def meta_gradient(method: Method, tasks: Task) -> dict[str, Tensor]:
     return dict(zip(parameters, torch.autograd.grad(objective, list(parameters.values())), strict=True))
 
 
-@pytest.mark.parametrize("settings", [
-    {"rate": 0.05, "steps": 3}, {"rate": 0.01, "steps": 2, "support_reduction": "sum"},
-    {"rate": 0.05, "steps": 3, "first_order": True},
-], ids=["mean", "sum", "first order"])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rate": 0.05, "steps": 3},
+        {"rate": 0.01, "steps": 2, "support_reduction": "sum"},
+        {"rate": 0.05, "steps": 3, "first_order": True},
+    ],
+    ids=["mean", "sum", "first order"],
+)
 def test_maml_of_an_ensemble_is_a_maml_of_each_member(settings: dict[str, Any]) -> None:
     tasks = problem().source("train", tasks=4, seed=0).batch(0)
     method = Maml(network=NETWORK, members=M, **settings).build(problem())
@@ -117,8 +122,12 @@ def test_maml_of_an_ensemble_is_a_maml_of_each_member(settings: dict[str, Any]) 
 
     gradients = [meta_gradient(one, tasks) for one in alone]
     for name, found in meta_gradient(method, tasks).items():
-        expected = torch.stack([of_one[name[: len("network.")] + member({name: found}, 0, "network.").popitem()[0]]
-                                for of_one in gradients])  # fmt: skip
+        expected = torch.stack(
+            [
+                of_one[name[: len("network.")] + member({name: found}, 0, "network.").popitem()[0]]
+                for of_one in gradients
+            ]
+        )
         torch.testing.assert_close(found, expected, **CLOSE)
 
     # What is logged: the members' losses added up, and the error of their mean.
@@ -146,7 +155,11 @@ def test_weights_are_kept_copied_and_moved() -> None:
     (one, _), (other, _) = ensemble(2, 4, 1), ensemble(2, 4, 1)
     x = torch.randn(5, 2, dtype=torch.float64)
     assert {name: p.shape for name, p in one.named_parameters()} == {
-        "0:weight": (M, 4, 2), "0:bias": (M, 4), "2:weight": (M, 1, 4), "2:bias": (M, 1)}  # fmt: skip
+        "0:weight": (M, 4, 2),
+        "0:bias": (M, 4),
+        "2:weight": (M, 1, 4),
+        "2:bias": (M, 1),
+    }
     assert one.state_dict().keys() == dict(one.named_parameters()).keys(), "the shape's own weights are nobody's"
     assert not torch.equal(one(x), other(x))
     other.load_state_dict(load(save(one.state_dict())))

@@ -37,10 +37,14 @@ def tasks() -> Task:
 def test_it_is_torchs_recurrent_network_fed_with_its_own_forecasts() -> None:
     own = forecaster()
     theirs, readout = nn.RNN(1, 5, batch_first=True).double(), own.forecast
-    theirs.load_state_dict({
-        "weight_ih_l0": own.value.weight, "bias_ih_l0": own.value.bias,
-        "weight_hh_l0": own.state.weight, "bias_hh_l0": torch.zeros(5),
-    })  # fmt: skip
+    theirs.load_state_dict(
+        {
+            "weight_ih_l0": own.value.weight,
+            "bias_ih_l0": own.value.bias,
+            "weight_hh_l0": own.state.weight,
+            "bias_hh_l0": torch.zeros(5),
+        }
+    )
     x = torch.randn(6, SEEN, dtype=torch.float64)
     for seen in range(1, SEEN + 1):  # one step ahead of every prefix
         hidden, _ = theirs(x[:, :seen, None])

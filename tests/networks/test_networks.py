@@ -85,8 +85,14 @@ class Block(nn.Module):
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__()
-        self.c = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1, bias=False), nn.Conv2d(b, b, 3, padding=1, bias=False),
-                                nn.Conv2d(b, b, 3, padding=1, bias=False), nn.Conv2d(a, b, 1, bias=False)])  # fmt: skip
+        self.c = nn.ModuleList(
+            [
+                nn.Conv2d(a, b, 3, padding=1, bias=False),
+                nn.Conv2d(b, b, 3, padding=1, bias=False),
+                nn.Conv2d(b, b, 3, padding=1, bias=False),
+                nn.Conv2d(a, b, 1, bias=False),
+            ]
+        )
         self.n = nn.ModuleList([nn.BatchNorm2d(b) for _ in range(4)])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,14 +24,21 @@ HERE = Place(torch.device("cpu"), torch.float32)
 SHARED = ROOT.parent / "shared"
 CELLS = [(dataset, shots) for dataset in ("miniimagenet", "tieredimagenet") for shots in (1, 5)]
 README_ROWS = {
-    "outer_lr": "training.rate", "l2_penalty_weight": "method.l2_weight",
-    "orthogonality_penalty_weight": "method.orthogonality_weight", "dropout_rate": "method.dropout",
-    "kl_weight": "method.kl_weight", "encoder_penalty_weight": "method.encoder_penalty_weight",
-}  # fmt: skip
+    "outer_lr": "training.rate",
+    "l2_penalty_weight": "method.l2_weight",
+    "orthogonality_penalty_weight": "method.orthogonality_weight",
+    "dropout_rate": "method.dropout",
+    "kl_weight": "method.kl_weight",
+    "encoder_penalty_weight": "method.encoder_penalty_weight",
+}
 PAPER_ROWS = {
-    "η": "training.rate", "λ1": "method.l2_weight", "λ2": "method.orthogonality_weight", "pkeep": "method.dropout",
-    "β": "method.kl_weight", "γ": "method.encoder_penalty_weight",
-}  # fmt: skip
+    "η": "training.rate",
+    "λ1": "method.l2_weight",
+    "λ2": "method.orthogonality_weight",
+    "pkeep": "method.dropout",
+    "β": "method.kl_weight",
+    "γ": "method.encoder_penalty_weight",
+}
 
 
 def setting(config: Config, path: str) -> float:
@@ -77,8 +84,11 @@ def test_recipes_of_the_authors_have_the_values_that_they_publish(column: int) -
         cells = re.search(rf"^\| {row} \|(.*)\|$", text, re.M)
         assert cells is not None, row
         assert setting(config, path) == float(cells[1].split("|")[column]), row
-    paper = next(p for p in (SHARED / "seeds").glob("*.txt") if "Latent Embedding Optimization" in p.read_text()[:9000]
-                 and "0.00043653954" in p.read_text())  # fmt: skip
+    paper = next(
+        p
+        for p in (SHARED / "seeds").glob("*.txt")
+        if "Latent Embedding Optimization" in p.read_text()[:9000] and "0.00043653954" in p.read_text()
+    )
     config = RECIPES[f"leo-{dataset}-paper-{shots}shot"]()
     for row, path in PAPER_ROWS.items():
         line = re.search(rf"^{row}\b[^\t]*\t(.*)$", paper.read_text(), re.M)
@@ -149,11 +159,17 @@ def test_a_run_on_features_is_loaded_without_them_and_normalises(features: Path,
     assert expected.problem.of_features
 
 
-@pytest.mark.parametrize(("data", "words"), [
-    (Embeddings(), r"features of own are yours to give: --data.path FILE"),
-    (Embeddings(dataset="tieredImageNet", views="multiview"), "no multiview embeddings of tieredImageNet"),
-    (Embeddings(dataset="miniImageNet"), r"not in .*miniImageNet/center: fetch them by `fewstep data leo-embeddings`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (Embeddings(), r"features of own are yours to give: --data.path FILE"),
+        (Embeddings(dataset="tieredImageNet", views="multiview"), "no multiview embeddings of tieredImageNet"),
+        (
+            Embeddings(dataset="miniImageNet"),
+            r"not in .*miniImageNet/center: fetch them by `fewstep data leo-embeddings`",
+        ),
+    ],
+)
 def test_features_that_are_not_there_are_asked_for(
     data: Embeddings, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,8 +182,14 @@ def test_rows_of_the_ablation_take_away_what_they_say(features: Path) -> None:
     base = tiny(features)
     rows = {row.slug: row for row in table_2(base)}
     assert list(rows) == [
-        "meta-sgd", "generator-only", "generator-finetuning", "random-prior", "deterministic", "no-finetuning", "leo"
-    ]  # fmt: skip
+        "meta-sgd",
+        "generator-only",
+        "generator-finetuning",
+        "random-prior",
+        "deterministic",
+        "no-finetuning",
+        "leo",
+    ]
     assert rows["leo"].config == base
     problem = base.data.open(HERE, lambda _: None)
     for slug, row in rows.items():
@@ -212,8 +234,11 @@ def test_ranges_draw_and_settings_change() -> None:
     new = changed(config, {"method.rate": 3.0, "training.rate": 0.5})
     assert asdict(new.method)["rate"] == (3.0, 3.0)
     assert new.training.rate == 0.5
-    for bad, words in (("method.latents", "has no setting 'latents'"), ("method.network", "is not a number"),
-                       ("method.per_step", "is not a number")):  # fmt: skip
+    for bad, words in (
+        ("method.latents", "has no setting 'latents'"),
+        ("method.network", "is not a number"),
+        ("method.per_step", "is not a number"),
+    ):
         with pytest.raises(ValueError, match=words):
             changed(config, {bad: 1.0})
     for low, high, log in ((1.0, 1.0, False), (0.0, 1.0, True), (0.0, float("inf"), False)):

@@ -113,8 +113,10 @@ def test_forecasts_are_judged_beside_autoregression_and_the_exact_answer(tmp_pat
     found = {level: run.test(tasks=3, queries=4, baselines=level).scores for level in ("none", "quick", "all")}
     own = ["adapted", "unadapted"]
     assert [list(scores) for scores in found.values()] == [
-        own, [*own, "autoregression"], [*own, "autoregression", "exact forecast"]
-    ]  # fmt: skip
+        own,
+        [*own, "autoregression"],
+        [*own, "autoregression", "exact forecast"],
+    ]
     assert found["all"]["exact forecast"].mean() < found["all"]["autoregression"].mean()
     for data in (OscillationTasks(seen=1), OscillationTasks(noise=0.0)):  # of which one of them can say nothing
         problem = opened(replace(config, data=data))

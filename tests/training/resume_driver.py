@@ -22,9 +22,17 @@ from fewstep.evaluation import evaluate
 from fewstep.training import Trainer, Training
 
 OPTIONS = Training(
-    steps=200, tasks=4, rate=3e-2, clip_value=0.1, clip_norm=0.1, validate_every=10, validation_tasks=20, patience=3,
-    log_every=7, checkpoint_every=5,
-)  # fmt: skip
+    steps=200,
+    tasks=4,
+    rate=3e-2,
+    clip_value=0.1,
+    clip_norm=0.1,
+    validate_every=10,
+    validation_tasks=20,
+    patience=3,
+    log_every=7,
+    checkpoint_every=5,
+)
 
 
 def trainer(folder: Path) -> Trainer:

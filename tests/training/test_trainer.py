@@ -163,9 +163,16 @@ def reptile_trainer(folder: Path) -> Trainer:
     torch.manual_seed(0)
     method = reptile(mlp((1, 6, 1)), rate=0.05, steps=3, batch=4, carried=True, loss=regression())
     options = Training(
-        steps=6, tasks=2, optimiser="sgd", rate=0.5, decay="linear", executor="loop", validate_every=2,
-        validation_tasks=2, checkpoint_every=1,
-    )  # fmt: skip
+        steps=6,
+        tasks=2,
+        optimiser="sgd",
+        rate=0.5,
+        decay="linear",
+        executor="loop",
+        validate_every=2,
+        validation_tasks=2,
+        checkpoint_every=1,
+    )
     source = Sinusoids(shots=6, queries=5, tasks=2, seed=0)
     score = lambda m: evaluate(m, source, 2).interval().mean  # noqa: E731
     return Trainer(method, source, options, score, folder=folder, higher_is_better=False)

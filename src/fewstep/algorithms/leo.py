@@ -65,8 +65,16 @@ def leo(
     The paper's "conditional generator only" has no steps of either kind, "no fine-tuning" none of the second.
     """
     form, official = FORMULATIONS[formulation] if isinstance(formulation, str) else (formulation, True)
-    start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight, stochastic=stochastic,
-        encoded=encoded, encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
+    start = core.Generator(
+        features,
+        latents,
+        hidden=hidden,
+        kl_weight=kl_weight,
+        stochastic=stochastic,
+        encoded=encoded,
+        encoder_penalty_weight=encoder_penalty_weight,
+        formulation=form,
+    )
     rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
     rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
     finetuning = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})

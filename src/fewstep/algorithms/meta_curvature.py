@@ -5,19 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from fewstep.core import (
-    Backprop,
-    Chain,
-    Curvature,
-    Descend,
-    LearnedRates,
-    Learner,
-    Loss,
-    Method,
-    PerStep,
-    Rule,
-    Shared,
-)  # fmt: skip
+from fewstep.core import Backprop, Chain, Curvature, Descend, LearnedRates, Learner, Loss, Method, PerStep, Rule, Shared
 
 
 def meta_curvature(

@@ -59,8 +59,12 @@ class Ablate:
 def ablate(arguments: Sequence[str]) -> None:
     """``fewstep ablate RECIPE [options]``; status 1 when a row is missing at the end."""
     if list(arguments) in ([], ["--help"], ["-h"]):
-        console.print("fewstep ablate RECIPE --trials 16 --seeds 3 [options]; fewstep ablate RECIPE --help shows every "
-                      "option; fewstep list shows the recipes", highlight=False, markup=False)  # fmt: skip
+        console.print(
+            "fewstep ablate RECIPE --trials 16 --seeds 3 [options]; fewstep ablate RECIPE --help shows every "
+            "option; fewstep list shows the recipes",
+            highlight=False,
+            markup=False,
+        )
         return
     given = tuple(arguments)
     name, options = split_name(given)
@@ -84,16 +88,28 @@ def ablate(arguments: Sequence[str]) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill PID` stops it as Ctrl-C does
     try:
         table = run(
-            config, out=folder, trials=parsed.trials, rows=parsed.rows,
-            seeds=range(parsed.first_seed, parsed.first_seed + parsed.seeds), final_steps=parsed.final_steps,
-            train_on=parsed.train_on, prune=parsed.prune, workers=parsed.workers,
-            note=lambda line: console.log(line, markup=False, highlight=False), search_bar=partial(search_bar, console),
-            run_bars=partial(seed_bars, console), test_bar=partial(test_bar, console),
-        )  # fmt: skip
+            config,
+            out=folder,
+            trials=parsed.trials,
+            rows=parsed.rows,
+            seeds=range(parsed.first_seed, parsed.first_seed + parsed.seeds),
+            final_steps=parsed.final_steps,
+            train_on=parsed.train_on,
+            prune=parsed.prune,
+            workers=parsed.workers,
+            note=lambda line: console.log(line, markup=False, highlight=False),
+            search_bar=partial(search_bar, console),
+            run_bars=partial(seed_bars, console),
+            test_bar=partial(test_bar, console),
+        )
     except KeyboardInterrupt:
         command = shlex.join(["fewstep", *again])
-        console.print(f"\nstopped; what has been done is kept. Continue with: {command}", highlight=False, markup=False,
-                      soft_wrap=True)  # fmt: skip
+        console.print(
+            f"\nstopped; what has been done is kept. Continue with: {command}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -111,8 +127,13 @@ def search_bar(console: Console) -> Iterator[Callable[[Status], None]]:
     """A bar over the trials of a search that leaves nothing behind."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-               TimeElapsedColumn())  # fmt: skip
+    columns = (
+        TextColumn("trials"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task("trials", total=None, text="")
 

@@ -42,9 +42,7 @@ def named(name: str | None) -> Config:
 
 def overridden(default: Command, arguments: Sequence[str], prog: str) -> Command:
     """A command's dataclass, which holds a configuration, with the options that the user gave."""
-    return tyro.cli(
-        type(default), args=arguments, default=default, prog=prog, config=(tyro.conf.AvoidSubcommands,)
-    )  # fmt: skip
+    return tyro.cli(type(default), args=arguments, default=default, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
 def value_of(arguments: Sequence[str], flag: str) -> str | None:

@@ -45,10 +45,19 @@ def compare(
     folder = out or Path("comparisons") / f"{datetime.now():%Y%m%d-%H%M%S}"
     try:
         comparison = judge(
-            methods, out=folder, split=split, tasks=tasks, seed=seed, ways=ways, shots=shots, queries=queries,
-            reference=reference, note=console.log, training_bar=partial(training_bar, console),
+            methods,
+            out=folder,
+            split=split,
+            tasks=tasks,
+            seed=seed,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            reference=reference,
+            note=console.log,
+            training_bar=partial(training_bar, console),
             test_bar=partial(test_bar, console),
-        )  # fmt: skip
+        )
     except KeyboardInterrupt:
         console.print(
             f"\nstopped; continue with the same command and --out {shlex.quote(str(folder))}: "

@@ -87,8 +87,4 @@ def _say(text: str) -> None:
     console.print(escape(text), soft_wrap=True, highlight=False)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "leo-embeddings": leo_embeddings,
-    "convert": convert,
-    "inspect": inspect,
-}
+COMMANDS: dict[str, Callable[..., None]] = {"leo-embeddings": leo_embeddings, "convert": convert, "inspect": inspect}

@@ -43,6 +43,9 @@ def detach(arguments: Sequence[str], folder: Path) -> Detached:
     with log.open("a", encoding="utf-8") as file:
         started = subprocess.Popen(
             [sys.executable, "-u", "-m", "fewstep", *arguments],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     return Detached(started.pid, log)

@@ -37,9 +37,7 @@ fewstep embed RUN --help shows every option"""
 _SHAPES = {"cifar-fs": (3, 32), "fc100": (3, 32), "omniglot": (1, 28)}
 """Channels and side of data that come in one size."""
 
-_RECIPES = {
-    "cifar-fs": "leo-cifarfs", "mini-imagenet": "leo-miniimagenet", "tiered-imagenet": "leo-tieredimagenet",
-}  # fmt: skip
+_RECIPES = {"cifar-fs": "leo-cifarfs", "mini-imagenet": "leo-miniimagenet", "tiered-imagenet": "leo-tieredimagenet"}
 """LEO's settings for features of each; other data take those of CIFAR-FS, which were found on a network of ours."""
 
 
@@ -163,23 +161,33 @@ def _embed(run: PretrainingRun, options: Embed, out: Path) -> None:
     began = time.perf_counter()
     with _bar(rows) as progress:
         export_features(
-            extractor, images, out, dtype=options.dtype, device=run.device, batch=_BATCH, progress=progress,
+            extractor,
+            images,
+            out,
+            dtype=options.dtype,
+            device=run.device,
+            batch=_BATCH,
+            progress=progress,
             before_writing=lambda digest: extractor.save(beside, features=digest),
-        )  # fmt: skip
+        )
     seconds = time.perf_counter() - began
     by_split = ", ".join(f"{split} {d.classes:,}" for split, d in images.items())
     console.print(
         f"{rows:,} images to {extractor.features} features of {extractor.layer} in {seconds:.1f} s "
         f"({rows / seconds:,.0f} images/s); classes: {by_split}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    console.print(f"features: [bold]{escape(str(out))}[/]; their network: {escape(str(beside))}",
-                  highlight=False, soft_wrap=True)  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"features: [bold]{escape(str(out))}[/]; their network: {escape(str(beside))}", highlight=False, soft_wrap=True
+    )
     if missing := [split for split in ("train", "val", "test") if split not in images]:
-        console.print(f"[yellow]warning:[/] {options.images.title} has no {' and no '.join(missing)} classes, which "
-                      "`fewstep train` needs", highlight=False)  # fmt: skip
-    console.print(f"next: {next_command(out, options.images, images)}", markup=False, highlight=False,
-                  soft_wrap=True)  # fmt: skip
+        console.print(
+            f"[yellow]warning:[/] {options.images.title} has no {' and no '.join(missing)} classes, which "
+            "`fewstep train` needs",
+            highlight=False,
+        )
+    console.print(f"next: {next_command(out, options.images, images)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def next_command(features: Path, data: ImageData, images: Mapping[str, Dataset]) -> str:
@@ -235,9 +243,13 @@ def _bar(images: int) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("embedding"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("embedding", total=images, text="")
 

@@ -44,9 +44,16 @@ def evaluate(
     opened = Run.open(run, console.log)
     with test_bar(console, tasks or opened.config.testing.tasks) as advance:
         evaluation = opened.test(
-            split, tasks=tasks, seed=seed, ways=ways, shots=shots, queries=queries, statistics=statistics,
-            baselines=baselines, progress=advance,
-        )  # fmt: skip
+            split,
+            tasks=tasks,
+            seed=seed,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            statistics=statistics,
+            baselines=baselines,
+            progress=advance,
+        )
     console.print(evaluation.table())
     console.print(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
     if out is not None:

@@ -54,8 +54,12 @@ _GROUPS = {"data": "fewstep.commands.data:COMMANDS", "plot": "fewstep.commands.u
 """Commands of commands."""
 
 _FUNCTIONS: dict[str, Callable[..., None]] = {
-    "evaluate": evaluate, "compare": compare, "predict": predict, "list": list_recipes, "show": show,
-}  # fmt: skip
+    "evaluate": evaluate,
+    "compare": compare,
+    "predict": predict,
+    "list": list_recipes,
+    "show": show,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -39,9 +39,14 @@ def predict(
 
     remarks = Console(stderr=True)  # apart from what is printed to be read by programs
     header, rows = predictions(
-        run, support, query, samples=samples, noise=noise, interval=interval,
+        run,
+        support,
+        query,
+        samples=samples,
+        noise=noise,
+        interval=interval,
         note=lambda line: remarks.print(f"note: {line}", highlight=False, markup=False),
-    )  # fmt: skip
+    )
     text = csv_text([header, *rows])
     if out is None:
         sys.stdout.write(text)

@@ -62,8 +62,9 @@ def pretrain(arguments: Sequence[str]) -> None:
     elif name is None:
         raise ValueError(f"no dataset was given.\n{USAGE}")
     else:
-        parsed = overridden(Pretrain(default_config(name, arguments)), _without(arguments, "--network"),
-                            f"fewstep pretrain {name}")  # fmt: skip
+        parsed = overridden(
+            Pretrain(default_config(name, arguments)), _without(arguments, "--network"), f"fewstep pretrain {name}"
+        )
         network = value_of(arguments, "--network") or "resnet-9"
         title = Path(name).name or "images"
         folder = parsed.out or Path("runs") / f"{network}-{title}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -114,13 +115,14 @@ def _run(run: PretrainingRun) -> None:
         f"{type(trainer.network.backbone).__name__}, {parameters:,} parameters, {trainer.options.precision}; "
         f"{len(trainer.dataset):,} images of {trainer.dataset.classes} base classes; {trainer.total:,} batches",
         highlight=False,
-    )  # fmt: skip
+    )
     if trainer.total < FEW:
         console.print(
             f"[yellow]few batches:[/] a network learns little from scratch in {trainer.total:,}; with so few images "
             "give more --epochs and a smaller --batch, or take features of a network that others have trained",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            soft_wrap=True,
+        )
     began = trainer.state.step, trainer.state.seconds
     try:
         with training_bar(console, trainer.total, "pre-training") as progress:
@@ -139,8 +141,12 @@ def _run(run: PretrainingRun) -> None:
     if any(scores.values()):
         console.print(table(scores))
     console.print(f"report: [bold]{escape(str(run.folder / 'report.md'))}[/]")
-    console.print(f"features: fewstep embed {run.folder} {run.config.images.name} --out features.npz", markup=False,
-                  highlight=False, soft_wrap=True)  # fmt: skip
+    console.print(
+        f"features: fewstep embed {run.folder} {run.config.images.name} --out features.npz",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def table(scores: dict[str, dict[str, dict[int, Interval]]]) -> Table:

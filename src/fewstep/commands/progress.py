@@ -18,9 +18,14 @@ def training_bar(
 ) -> Iterator[Callable[[State, dict[str, float]], None]]:
     """A bar with smoothed loss and score, steps per second, time left, and the best validation so far."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     smooth: dict[str, float] = {}
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(what, total=steps, text="")

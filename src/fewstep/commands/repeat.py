@@ -52,8 +52,12 @@ def repeat(arguments: Sequence[str]) -> None:
     """``fewstep repeat RECIPE [options]``."""
     given = ["repeat", *arguments]
     if given[1:] in ([], ["--help"], ["-h"]):
-        console.print("fewstep repeat RECIPE --seeds 5 [options]; fewstep repeat RECIPE --help shows every option; "
-                      "fewstep list shows the recipes", highlight=False, markup=False)  # fmt: skip
+        console.print(
+            "fewstep repeat RECIPE --seeds 5 [options]; fewstep repeat RECIPE --help shows every option; "
+            "fewstep list shows the recipes",
+            highlight=False,
+            markup=False,
+        )
         return
     name, arguments = split_name(arguments)
     default = named(name)
@@ -81,15 +85,22 @@ def repeat(arguments: Sequence[str]) -> None:
     try:
         with seed_bars(console) as progress:
             result = run(
-                config, seeds=seeds, out=folder, workers=parsed.workers, threads=config.threads or 1,
+                config,
+                seeds=seeds,
+                out=folder,
+                workers=parsed.workers,
+                threads=config.threads or 1,
                 baselines=parsed.baselines,
-                note=lambda line: console.log(line, markup=False), progress=progress,
-            )  # fmt: skip
+                note=lambda line: console.log(line, markup=False),
+                progress=progress,
+            )
     except KeyboardInterrupt:
         console.print(
             f"\nstopped; what has been trained is kept; continue with: fewstep {shlex.join(again)}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -111,9 +122,14 @@ def seed_bars(console: Console) -> Iterator[Callable[[At], None]]:
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         shown: dict[int, tuple[str, TaskID]] = {}
 

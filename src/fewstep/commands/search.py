@@ -55,8 +55,12 @@ class Search:
 def search(arguments: Sequence[str]) -> None:
     """``fewstep search RECIPE --trials N [options]``."""
     if list(arguments) in ([], ["--help"], ["-h"]):
-        console.print("fewstep search RECIPE --trials 40 [options]; fewstep search RECIPE --help shows every option; "
-                      "fewstep list shows the recipes", highlight=False, markup=False)  # fmt: skip
+        console.print(
+            "fewstep search RECIPE --trials 40 [options]; fewstep search RECIPE --help shows every option; "
+            "fewstep list shows the recipes",
+            highlight=False,
+            markup=False,
+        )
         return
     name, rest = split_name(arguments)
     default = named(name)
@@ -79,10 +83,19 @@ def search(arguments: Sequence[str]) -> None:
     try:
         with _sigterm_as_interrupt(), _line(space) as progress:
             found = find(
-                parsed.config, space, trials=parsed.trials, out=folder, storage=parsed.storage, name=parsed.name,
-                seed=parsed.search_seed, workers=parsed.workers, threads=parsed.config.threads or 1,
-                prune=parsed.prune, note=console.log, progress=progress,
-            )  # fmt: skip
+                parsed.config,
+                space,
+                trials=parsed.trials,
+                out=folder,
+                storage=parsed.storage,
+                name=parsed.name,
+                seed=parsed.search_seed,
+                workers=parsed.workers,
+                threads=parsed.config.threads or 1,
+                prune=parsed.prune,
+                note=console.log,
+                progress=progress,
+            )
     except KeyboardInterrupt:
         again = [argument for argument in again if argument != "--detach"]
         console.print(
@@ -123,9 +136,12 @@ def _line(space: Sequence[Range]) -> Iterator[Callable[[Status], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("trials"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+        TextColumn("trials"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
-    )  # fmt: skip
+    )
     said = ""
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         shown = bar.add_task("trials", total=None, text="")

@@ -35,8 +35,7 @@ def uncertainty(
     """
     from fewstep.experiments.uncertainty.procedure import judge
 
-    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous,
-                  note=console.log)  # fmt: skip
+    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=console.log)
     folder = out or Path("uncertainty") / f"{datetime.now():%Y%m%d-%H%M%S}"
     found.write(folder)
     console.print(found.table())

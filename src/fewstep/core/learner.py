@@ -214,12 +214,7 @@ class Learner(nn.Module):
         return reduce_rows(rows, support.weight, self.loss.support)
 
     def predict(
-        self,
-        point: Point,
-        query: Batch,
-        support: Batch | None = None,
-        noise: Noise = None,
-        joined: bool = False,
+        self, point: Point, query: Batch, support: Batch | None = None, noise: Noise = None, joined: bool = False
     ) -> Float[Tensor, "rows outputs"]:
         """The adapted network's predictions for the rows of ``query``; its labels are not read.
 

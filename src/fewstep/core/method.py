@@ -71,9 +71,8 @@ class Method:
         whole = embedding if own.embedding is None else nn.Sequential(embedding, own.embedding)
         stages = [stage for stage in own.stages if isinstance(stage, Descend | Decode)]
         learner = Learner(
-            own.network, own.start, stages, embedding=whole, loss=own.loss, dropout=own.dropout,
-            recompute=own.recompute,
-        )  # fmt: skip
+            own.network, own.start, stages, embedding=whole, loss=own.loss, dropout=own.dropout, recompute=own.recompute
+        )
         return replace(self, learner=learner)
 
     def sites(self, tasks: Task) -> Any:

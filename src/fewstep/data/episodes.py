@@ -49,11 +49,7 @@ class TaskIndices:
 
 
 def assemble(
-    dataset: Dataset,
-    indices: TaskIndices,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    dataset: Dataset, indices: TaskIndices, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Task:
     """Fetch the examples of some tasks.
 
@@ -69,11 +65,7 @@ def assemble(
 
 
 def deferred(
-    dataset: Dataset,
-    indices: TaskIndices,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    dataset: Dataset, indices: TaskIndices, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Deferred:
     """Fetch the supports of some tasks now, and their queries when asked for; layout as in :func:`assemble`."""
     memory: Tensor | None = None

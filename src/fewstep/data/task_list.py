@@ -174,11 +174,7 @@ class TaskList:
                     f"{_brief(there)} there, {_brief(here)} here. Load the dataset that it was drawn from"
                 )
         return cls(
-            dataset=dataset,
-            index=index,
-            tasks=saved_tasks if tasks is None else tasks,
-            dtype=dtype,
-            device=device,
+            dataset=dataset, index=index, tasks=saved_tasks if tasks is None else tasks, dtype=dtype, device=device
         )
 
 

@@ -17,8 +17,16 @@ def at_edge(
     below = value < low
     arrow = ("◃" if below else "▹") if hollow else ("◂" if below else "▸")
     text, side = (f"{arrow} {number}", "left") if below else (f"{number} {arrow}", "right")
-    axis.text(0.012 if below else 0.988, place, text, color=colour, fontsize=8, ha=side, va="center",
-              transform=axis.get_yaxis_transform())  # fmt: skip
+    axis.text(
+        0.012 if below else 0.988,
+        place,
+        text,
+        color=colour,
+        fontsize=8,
+        ha=side,
+        va="center",
+        transform=axis.get_yaxis_transform(),
+    )
 
 
 def near_scores(scores: Mapping[str, Interval]) -> list[str]:

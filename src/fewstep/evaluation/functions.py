@@ -127,10 +127,13 @@ class Functions:
             For each set float64 ``[tasks, functions, rows]``.
         """
         parts = [
-            self._some(Batch(*(tensor[start : start + _CHUNK] for tensor in tasks.support)), start,
-                       [x[start : start + _CHUNK] for x in inputs])
+            self._some(
+                Batch(*(tensor[start : start + _CHUNK] for tensor in tasks.support)),
+                start,
+                [x[start : start + _CHUNK] for x in inputs],
+            )
             for start in range(0, len(tasks.support.x), _CHUNK)
-        ]  # fmt: skip
+        ]
         return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
 
     def _some(self, support: Batch, place: int, inputs: Sequence[Tensor]) -> list[NDArray[np.float64]]:

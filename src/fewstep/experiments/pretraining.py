@@ -223,10 +223,13 @@ class PretrainingRun:
                 self.note(f"features of layer {extractor.layer}, {split}")
                 features = embed(extractor, self.images(split), device=self.device)
                 scores[extractor.layer][split] = nearest_mean_scores(features, shots=SHOTS)
-        _write(self.folder / SCORES, {
-            layer: {split: {str(k): vars(score) for k, score in by.items()} for split, by in of.items()}
-            for layer, of in scores.items()
-        })  # fmt: skip
+        _write(
+            self.folder / SCORES,
+            {
+                layer: {split: {str(k): vars(score) for k, score in by.items()} for split, by in of.items()}
+                for layer, of in scores.items()
+            },
+        )
         report(self.folder)
         return scores
 

@@ -149,9 +149,14 @@ class Run:
         executor = self.config.training.make_executor()
         with self.at_test():
             scores = evaluate(
-                method, source, tasks, unadapted=False, baselines=False, executor=executor,
+                method,
+                source,
+                tasks,
+                unadapted=False,
+                baselines=False,
+                executor=executor,
                 statistics=self.config.testing.statistics,
-            ).scores  # fmt: skip
+            ).scores
         return float(scores[ADAPTED].mean())
 
     def test(

@@ -14,6 +14,18 @@ from fewstep.networks.unit_length import UnitLength
 from fewstep.networks.wide_resnet import WideResNet
 
 __all__ = [
-    "Backbone", "BatchNorm", "Conv4", "ConvNet", "Ensemble", "Forecaster", "Generated", "ResNet9", "ResNet12",
-    "UnitLength", "WideResNet", "conv4", "mlp", "without_norms",
-]  # fmt: skip
+    "Backbone",
+    "BatchNorm",
+    "Conv4",
+    "ConvNet",
+    "Ensemble",
+    "Forecaster",
+    "Generated",
+    "ResNet9",
+    "ResNet12",
+    "UnitLength",
+    "WideResNet",
+    "conv4",
+    "mlp",
+    "without_norms",
+]

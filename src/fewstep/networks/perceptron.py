@@ -10,12 +10,7 @@ from fewstep.networks.norms import BatchNorm
 
 
 def mlp(
-    widths: Sequence[int | None],
-    *,
-    norm: bool = False,
-    scale: bool = True,
-    eps: float = 1e-5,
-    std: float | None = None,
+    widths: Sequence[int | None], *, norm: bool = False, scale: bool = True, eps: float = 1e-5, std: float | None = None
 ) -> nn.Sequential:
     """Linear layers with ReLU between, linear at the end.
 

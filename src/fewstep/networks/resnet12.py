@@ -76,10 +76,12 @@ class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *_convolution(inputs, outputs, 3, norm), nn.LeakyReLU(0.1),
-            *_convolution(outputs, outputs, 3, norm), nn.LeakyReLU(0.1),
+            *_convolution(inputs, outputs, 3, norm),
+            nn.LeakyReLU(0.1),
             *_convolution(outputs, outputs, 3, norm),
-        )  # fmt: skip
+            nn.LeakyReLU(0.1),
+            *_convolution(outputs, outputs, 3, norm),
+        )
         self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, norm))
         self.ends = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2))
 

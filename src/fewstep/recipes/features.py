@@ -60,9 +60,15 @@ _FOUND: dict[tuple[Dataset, int], tuple[float, ...]] = {
 }
 
 _TRAINING = Training(
-    steps=100_000, tasks=12, clip_value=0.1, clip_norm=0.1, nonfinite="decay", validate_every=1000,
-    validation_tasks=2000, patience=10,
-)  # fmt: skip
+    steps=100_000,
+    tasks=12,
+    clip_value=0.1,
+    clip_norm=0.1,
+    nonfinite="decay",
+    validate_every=1000,
+    validation_tasks=2000,
+    patience=10,
+)
 _BRIEF = replace(_TRAINING, validate_every=100, validation_tasks=600, checkpoint_every=100)
 """For the smaller CIFAR-FS, on a CPU."""
 _BRIEF_STEPS = {1: 1500, 5: 700}
@@ -87,9 +93,13 @@ def _base(dataset: Dataset, shots: int) -> Config:
 def _leo(base: Config, values: tuple[float, ...], formulation: Literal["official", "paper"] = "official") -> Config:
     rate, l2, orthogonality, dropout, kl, encoder_penalty = values
     method = Leo(
-        dropout=dropout, kl_weight=kl, encoder_penalty_weight=encoder_penalty, l2_weight=l2,
-        orthogonality_weight=orthogonality, formulation=formulation,
-    )  # fmt: skip
+        dropout=dropout,
+        kl_weight=kl,
+        encoder_penalty_weight=encoder_penalty,
+        l2_weight=l2,
+        orthogonality_weight=orthogonality,
+        formulation=formulation,
+    )
     return replace(base, method=method, training=replace(base.training, rate=rate))
 
 

@@ -22,9 +22,15 @@ _LEO = Leo(dropout=0.1, latent_rate=0.3, kl_weight=1e-2, orthogonality_weight=1.
 
 def _leo_training(validation_tasks: int) -> Training:
     return Training(
-        steps=3000, rate=2e-3, decay="cosine", clip_value=0.1, clip_norm=0.1, nonfinite="decay",
-        validate_every=500, validation_tasks=validation_tasks,
-    )  # fmt: skip
+        steps=3000,
+        rate=2e-3,
+        decay="cosine",
+        clip_value=0.1,
+        clip_norm=0.1,
+        nonfinite="decay",
+        validate_every=500,
+        validation_tasks=validation_tasks,
+    )
 
 
 def leo_omniglot() -> Config:
@@ -71,9 +77,14 @@ def _joint(ways: int, validation_tasks: int) -> Config:
 
 
 _TRAINING = Training(
-    steps=60_000, rate=1e-3, executor="loop", validate_every=1000, validation_tasks=200, log_every=20,
+    steps=60_000,
+    rate=1e-3,
+    executor="loop",
+    validate_every=1000,
+    validation_tasks=200,
+    log_every=20,
     checkpoint_every=100,
-)  # fmt: skip
+)
 _MAML = Network("maml")
 
 
@@ -155,14 +166,19 @@ def reptile(ways: int, shots: int) -> Config:
         recipe="reptile-omniglot",
         data=OmniglotImages(ways=ways, shots=shots, queries=1, train_shots=10),
         method=Reptile(
-            network=Network("reptile"), rate=1e-3 if five else 5e-4, steps=5 if five else 10, batch=10 if five else 20,
-            test_steps=50, test_batch=5 if five else 10, carried=True,
+            network=Network("reptile"),
+            rate=1e-3 if five else 5e-4,
+            steps=5 if five else 10,
+            batch=10 if five else 20,
+            test_steps=50,
+            test_batch=5 if five else 10,
+            carried=True,
         ),
         training=replace(
             _TRAINING, steps=100_000 if five else 200_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"
         ),
         testing=Testing(tasks=10_000, queries=1, statistics="joined"),
-    )  # fmt: skip
+    )
 
 
 def imaml(ways: int, shots: int) -> Config:

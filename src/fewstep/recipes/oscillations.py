@@ -9,9 +9,20 @@ from fewstep.recipes.methods.network import Network
 from fewstep.recipes.problems.functions import OscillationTasks
 from fewstep.training import Training
 
-_TRAINING = Training(steps=3000, tasks=12, rate=2e-3, decay="cosine", clip_norm=1.0, clip_scope="global",
-                     nonfinite="skip", validate_every=500, validation_tasks=300, log_every=100,
-                     checkpoint_every=500, compile="off")  # fmt: skip
+_TRAINING = Training(
+    steps=3000,
+    tasks=12,
+    rate=2e-3,
+    decay="cosine",
+    clip_norm=1.0,
+    clip_scope="global",
+    nonfinite="skip",
+    validate_every=500,
+    validation_tasks=300,
+    log_every=100,
+    checkpoint_every=500,
+    compile="off",
+)
 _TESTING = Testing(tasks=1000)
 _NETWORK = Network("forecaster")
 
@@ -23,13 +34,23 @@ def leo_oscillations() -> Config:
     codes begin near zero: forecasts read their own forecasts, and noise in the weights hides what the others do.
     """
     method = LeoNetwork(
-        network=_NETWORK, hidden=64, latent_rate=0.05, clip=1.0, spread=0.0, average=True, kl_weight=0.016,
-        formulation="official", noise=0.1,
-    )  # fmt: skip
+        network=_NETWORK,
+        hidden=64,
+        latent_rate=0.05,
+        clip=1.0,
+        spread=0.0,
+        average=True,
+        kl_weight=0.016,
+        formulation="official",
+        noise=0.1,
+    )
     return Config(
-        recipe="leo-oscillations", data=OscillationTasks(), method=method, training=replace(_TRAINING, rate=3e-3),
+        recipe="leo-oscillations",
+        data=OscillationTasks(),
+        method=method,
+        training=replace(_TRAINING, rate=3e-3),
         testing=_TESTING,
-    )  # fmt: skip
+    )
 
 
 def maml_oscillations() -> Config:

@@ -19,9 +19,15 @@ from fewstep.training import Training
 Data = Callable[..., CifarImages | ImageNetImages]
 
 _TRAINING = Training(
-    steps=60_000, tasks=4, rate=1e-3, executor="loop", validate_every=1000, validation_tasks=200, log_every=20,
+    steps=60_000,
+    tasks=4,
+    rate=1e-3,
+    executor="loop",
+    validate_every=1000,
+    validation_tasks=200,
+    log_every=20,
     checkpoint_every=100,
-)  # fmt: skip
+)
 
 
 def _as_maml(data: Data, shots: int, method: Algorithm, **training: Any) -> Config:
@@ -85,15 +91,20 @@ def meta_lstm(data: Data, shots: int) -> Config:
         recipe="meta-lstm",
         data=data(shots=shots),
         method=MetaLstm(
-            network=Network("meta-lstm", momentum=0.9 if one else 0.95), steps=12 if one else 8,
+            network=Network("meta-lstm", momentum=0.9 if one else 0.95),
+            steps=12 if one else 8,
             gradient_scale=1 / (5 * shots),
         ),
         training=replace(
-            _TRAINING, steps=75_000 if one else 50_000, tasks=1, clip_norm=0.25, clip_scope="global",
+            _TRAINING,
+            steps=75_000 if one else 50_000,
+            tasks=1,
+            clip_norm=0.25,
+            clip_scope="global",
             validation_tasks=100,
         ),
         testing=Testing(tasks=600, queries=15, statistics="running"),
-    )  # fmt: skip
+    )
 
 
 def reptile(data: Data, shots: int) -> Config:
@@ -106,12 +117,17 @@ def reptile(data: Data, shots: int) -> Config:
         recipe="reptile",
         data=data(shots=shots, queries=1, train_shots=15),
         method=Reptile(
-            network=Network("reptile-mini"), rate=1e-3, steps=8, batch=10, test_steps=50,
-            test_batch=5 if shots == 1 else 15, carried=True,
+            network=Network("reptile-mini"),
+            rate=1e-3,
+            steps=8,
+            batch=10,
+            test_steps=50,
+            test_batch=5 if shots == 1 else 15,
+            carried=True,
         ),
         training=replace(_TRAINING, steps=100_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
         testing=Testing(tasks=10_000, queries=1, statistics="joined"),
-    )  # fmt: skip
+    )
 
 
 def imaml(data: Data, shots: int) -> Config:

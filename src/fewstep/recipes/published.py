@@ -62,7 +62,9 @@ OMNIGLOT: Mapping[str, Row] = {
     "maml": _omniglot(("98.7 ± 0.4", "99.9 ± 0.1", "95.8 ± 0.3", "98.9 ± 0.2"), _FINN),
     "maml_fc": _five_way("89.7 ± 1.1", "97.5 ± 0.6", _FINN, differs=(_RANDOM, _RANDOM)),
     "fomaml": _omniglot(
-        ("98.3 ± 0.5", "99.2 ± 0.2", "89.4 ± 0.5", "97.9 ± 0.1"), _NICHOL, _QUOTED,
+        ("98.3 ± 0.5", "99.2 ± 0.2", "89.4 ± 0.5", "97.9 ± 0.1"),
+        _NICHOL,
+        _QUOTED,
         f"{_RANDOM}; with settings that we do not know",
     ),
     "meta_sgd": _omniglot(("99.53 ± 0.26", "99.93 ± 0.09", "95.93 ± 0.38", "98.97 ± 0.19"), _LI, _QUOTED),
@@ -70,18 +72,23 @@ OMNIGLOT: Mapping[str, Row] = {
         ("99.77 ± 0.17", "99.79 ± 0.10", "97.86 ± 0.26", "99.24 ± 0.07"), "Park and Oliva 2019, poster"
     ),
     "reptile": _omniglot(
-        ("95.39 ± 0.09", "98.90 ± 0.10", "88.14 ± 0.15", "96.65 ± 0.33"), _NICHOL, _QUOTED,
+        ("95.39 ± 0.09", "98.90 ± 0.10", "88.14 ± 0.15", "96.65 ± 0.33"),
+        _NICHOL,
+        _QUOTED,
         f"{_RANDOM}; with transduction 97.68, 99.48, 89.43 and 97.12",
     ),
     "imaml": _omniglot(
-        ("99.16 ± 0.35", "99.67 ± 0.12", "94.46 ± 0.42", "98.69 ± 0.1"), _RAJESWARAN, _QUOTED,
+        ("99.16 ± 0.35", "99.67 ± 0.12", "94.46 ± 0.42", "98.69 ± 0.1"),
+        _RAJESWARAN,
+        _QUOTED,
         f"{_RANDOM}; their program's test characters are mostly among those of training",
     ),
     "protonet": _omniglot(
-        ("98.8", "99.7", "96.0", "98.9"), _SNELL,
+        ("98.8", "99.7", "96.0", "98.9"),
+        _SNELL,
         differs="trained on validation characters too, and queries normalised by running statistics of training",
     ),
-}  # fmt: skip
+}
 """Accuracies in % on Omniglot by recipe function."""
 
 MINI_IMAGENET: Mapping[str, Row] = {
@@ -92,12 +99,15 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "meta_curvature": _five_way("54.08 ± 0.88", "67.99 ± 0.73", "Park and Oliva 2019, MC2", _MEMORY),
     "meta_lstm": _five_way("43.44 ± 0.77", "60.60 ± 0.71", "Ravi and Larochelle 2017"),
     "reptile": _five_way(
-        "47.07 ± 0.26", "62.74 ± 0.37", _NICHOL, _QUOTED,
+        "47.07 ± 0.26",
+        "62.74 ± 0.37",
+        _NICHOL,
+        _QUOTED,
         ("with transduction 49.97 ± 0.32", "with transduction 65.99 ± 0.58"),
     ),
     "imaml": _five_way("48.96 ± 1.84", None, _RAJESWARAN, _MEMORY),
     "protonet": _five_way("49.42 ± 0.78", "68.20 ± 0.66", _SNELL),
-}  # fmt: skip
+}
 """Accuracies in % on miniImageNet by recipe function."""
 
 _OTHER = "four layers of 64 channels and settings of their own"
@@ -119,8 +129,12 @@ LEO_FEATURES: Mapping[str, Mapping[str, Row]] = {
     "miniimagenet": {
         "leo": _five_way("61.89 ± 0.16", "77.65 ± 0.09", _CODE, differs=_OURS),
         "leo_paper": _five_way("61.76 ± 0.08", "77.59 ± 0.12", _RUSU, differs=_OURS),
-        "leo_multiview": _five_way("63.97 ± 0.20", "79.49 ± 0.70", _RUSU, differs=(
-            _NOT_RUN.replace("center-crop", "multi-view"), _NOT_RUN.replace("center-crop", "multi-view"))),
+        "leo_multiview": _five_way(
+            "63.97 ± 0.20",
+            "79.49 ± 0.70",
+            _RUSU,
+            differs=(_NOT_RUN.replace("center-crop", "multi-view"), _NOT_RUN.replace("center-crop", "multi-view")),
+        ),
         "meta_sgd": _five_way("54.24 ± 0.03", "70.86 ± 0.04", _RUSU, differs=_OURS),
         "meta_curvature": _five_way(
             "61.85 ± 0.10", "77.02 ± 0.11", "Park and Oliva 2019, poster", differs=("an MLP of unknown size",) * 2
@@ -135,5 +149,5 @@ LEO_FEATURES: Mapping[str, Mapping[str, Row]] = {
         ),
     },
     "cifarfs": {},
-}  # fmt: skip
+}
 """Accuracies in % on the published embeddings by dataset and recipe function."""

@@ -9,9 +9,19 @@ from fewstep.recipes.methods.network import Network
 from fewstep.recipes.problems.functions import SineOrLineTasks
 from fewstep.training import Training
 
-_TRAINING = Training(steps=10_000, tasks=12, rate=2e-3, decay="cosine", clip_norm=10.0, clip_scope="global",
-                     nonfinite="skip", validate_every=1000, validation_tasks=300, log_every=100,
-                     checkpoint_every=1000)  # fmt: skip
+_TRAINING = Training(
+    steps=10_000,
+    tasks=12,
+    rate=2e-3,
+    decay="cosine",
+    clip_norm=10.0,
+    clip_scope="global",
+    nonfinite="skip",
+    validate_every=1000,
+    validation_tasks=300,
+    log_every=100,
+    checkpoint_every=1000,
+)
 _TESTING = Testing(tasks=1000)
 _LEO = LeoNetwork(latent_rate=1e-3, spread=0.1, average=True)
 """Rates and spread are the largest of a few that were tried (1e-4 to 1e-2; 0.1 and 1) with which inner loops do not
@@ -34,23 +44,31 @@ def leo_bound_sine_line() -> Config:
     share the possible functions between them.
     """
     return Config(
-        recipe="leo-bound-sine-line", data=SineOrLineTasks(), method=replace(_LEO, samples=8, latent_rate=2e-4),
-        training=replace(_TRAINING, rate=1e-3), testing=_TESTING,
-    )  # fmt: skip
+        recipe="leo-bound-sine-line",
+        data=SineOrLineTasks(),
+        method=replace(_LEO, samples=8, latent_rate=2e-4),
+        training=replace(_TRAINING, rate=1e-3),
+        testing=_TESTING,
+    )
 
 
 def maml_sine_line() -> Config:
     """MAML on the same network: one function a task."""
     return Config(
-        recipe="maml-sine-line", data=SineOrLineTasks(),
-        method=Maml(network=Network("mlp", (40, 40)), rate=0.01, steps=5), training=_TRAINING, testing=_TESTING,
-    )  # fmt: skip
+        recipe="maml-sine-line",
+        data=SineOrLineTasks(),
+        method=Maml(network=Network("mlp", (40, 40)), rate=0.01, steps=5),
+        training=_TRAINING,
+        testing=_TESTING,
+    )
 
 
 def maml_ensemble_sine_line() -> Config:
     """Five networks, each meta-trained by MAML from weights of its own on the same tasks: five functions a task."""
     return Config(
-        recipe="maml-ensemble-sine-line", data=SineOrLineTasks(),
-        method=Maml(network=Network("mlp", (40, 40)), rate=0.01, steps=5, members=5), training=_TRAINING,
+        recipe="maml-ensemble-sine-line",
+        data=SineOrLineTasks(),
+        method=Maml(network=Network("mlp", (40, 40)), rate=0.01, steps=5, members=5),
+        training=_TRAINING,
         testing=_TESTING,
-    )  # fmt: skip
+    )

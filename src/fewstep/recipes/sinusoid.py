@@ -9,8 +9,9 @@ from fewstep.recipes.methods.others import Reptile
 from fewstep.recipes.problems.functions import SinusoidTasks
 from fewstep.training import Training
 
-_TRAINING = Training(steps=70_000, tasks=25, rate=1e-3, validate_every=5000, validation_tasks=600, log_every=100,
-                     checkpoint_every=2500)  # fmt: skip
+_TRAINING = Training(
+    steps=70_000, tasks=25, rate=1e-3, validate_every=5000, validation_tasks=600, log_every=100, checkpoint_every=2500
+)
 _NETWORK = Network("mlp", (40, 40), std=0.01)
 _TESTING = Testing(tasks=600, shots=(5, 10), steps=(1, 5, 10))
 
@@ -59,9 +60,12 @@ def meta_curvature_rates_sinusoid() -> Config:
     """A composition without a paper, on the same curves: Meta-SGD's learned rates after learned curvature."""
     method = MetaCurvature(network=_NETWORK, rate=0.001, learned_rates=True)
     return Config(
-        recipe="meta-curvature-rates-sinusoid", data=SinusoidTasks(), method=method, training=_TRAINING,
+        recipe="meta-curvature-rates-sinusoid",
+        data=SinusoidTasks(),
+        method=method,
+        training=_TRAINING,
         testing=_TESTING,
-    )  # fmt: skip
+    )
 
 
 def reptile_sinusoid() -> Config:

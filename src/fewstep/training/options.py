@@ -63,8 +63,15 @@ class Training:
     together with recompute."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every",
-                     "halve_every"):  # fmt: skip
+        for name in (
+            "steps",
+            "tasks",
+            "validate_every",
+            "validation_tasks",
+            "log_every",
+            "checkpoint_every",
+            "halve_every",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
         if self.compile == "on" and self.recompute:

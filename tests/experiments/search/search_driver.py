@@ -21,8 +21,9 @@ SPACE = (Range("training.rate", 1e-4, 1e-1, log=True), Range("method.rate", 0.00
 
 def config(steps: int = 20) -> Config:
     sinusoid = RECIPES["maml-sinusoid"]()
-    training = replace(sinusoid.training, steps=steps, tasks=4, validate_every=5, validation_tasks=10, log_every=5,
-                       checkpoint_every=5)  # fmt: skip
+    training = replace(
+        sinusoid.training, steps=steps, tasks=4, validate_every=5, validation_tasks=10, log_every=5, checkpoint_every=5
+    )
     return replace(sinusoid, training=training)
 
 

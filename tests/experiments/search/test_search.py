@@ -54,8 +54,11 @@ def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:
     assert found.value == min(row.value for row in found.rows if row.value is not None)
     for row in found.rows:  # the value is what the run's log says
         with (tmp_path / "trials" / f"{row.index:03d}" / "metrics.csv").open() as file:
-            scores = {int(line["step"]): float(line["value"]) for line in csv.DictReader(file)
-                      if line["split"] == "validation"}  # fmt: skip
+            scores = {
+                int(line["step"]): float(line["value"])
+                for line in csv.DictReader(file)
+                if line["split"] == "validation"
+            }
         assert scores[row.best_step or 0] == row.value == min(scores.values())
     best = from_json(tmp_path / "best.json")
     assert best == found.config == changed(config(), plan(tmp_path).draw(found.index))
@@ -188,8 +191,9 @@ def test_the_picture(number: int) -> None:
         drawn[3] = replace(drawn[3], state="failed", value=None, reason="killed 3 times")
         drawn[5] = replace(drawn[5], value=1e9)
         drawn[8] = replace(drawn[8], state="pruned")
-    found = Found(config(), 1.0, 0, {"complete": number}, "s", importances(drawn, plan(Path())), drawn, SPACE, {},
-                  "mse", False)  # fmt: skip
+    found = Found(
+        config(), 1.0, 0, {"complete": number}, "s", importances(drawn, plan(Path())), drawn, SPACE, {}, "mse", False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a layout that does not fit
         assert draw(found, "png").startswith(b"\x89PNG")

@@ -9,9 +9,13 @@ from fewstep.data import Augmentation, Dataset
 from fewstep.training.pretraining import Architecture, Pretraining
 
 SMALL = Pretraining(
-    Architecture(widths=(4, 8), pools=1), epochs=3, batch=8, rate=0.02, precision="float32",
+    Architecture(widths=(4, 8), pools=1),
+    epochs=3,
+    batch=8,
+    rate=0.02,
+    precision="float32",
     augmentation=Augmentation(1, True, padding="zeros"),
-)  # fmt: skip
+)
 """Settings of a network that trains in a fraction of a second."""
 
 

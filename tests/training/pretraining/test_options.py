@@ -98,9 +98,12 @@ def test_architectures_build_what_they_name() -> None:
 
 def test_settings_survive_json() -> None:
     options = Pretraining(
-        Architecture("wrn", depth=10, factor=1, strides=(2, 2, 2)), schedule="steps", milestones=(0.25, 0.5),
-        augmentation=Augmentation(flip=True, area=(0.1, 1.0), side=8), optimiser="sgd",
-    )  # fmt: skip
+        Architecture("wrn", depth=10, factor=1, strides=(2, 2, 2)),
+        schedule="steps",
+        milestones=(0.25, 0.5),
+        augmentation=Augmentation(flip=True, area=(0.1, 1.0), side=8),
+        optimiser="sgd",
+    )
     for settings in (options, Pretraining(), options.network):
         again = structure(json.loads(json.dumps(unstructure(settings))), type(settings))
         assert again == settings

@@ -6,5 +6,13 @@ from fewstep.core.start.prototypes import Prototypes
 from fewstep.core.start.shared import Shared
 
 __all__ = [
-    "BOUNDED", "OFFICIAL", "PAPER", "Formulation", "Generator", "NetworkGenerator", "Prototypes", "Relation", "Shared",
-]  # fmt: skip
+    "BOUNDED",
+    "OFFICIAL",
+    "PAPER",
+    "Formulation",
+    "Generator",
+    "NetworkGenerator",
+    "Prototypes",
+    "Relation",
+    "Shared",
+]

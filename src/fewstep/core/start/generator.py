@@ -93,10 +93,7 @@ class Relation(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
 
     def forward(
-        self,
-        h: Float[Tensor, "rows inputs"],
-        by_class: Float[Tensor, "ways rows"],
-        weight: Float[Tensor, " rows"],
+        self, h: Float[Tensor, "rows inputs"], by_class: Float[Tensor, "ways rows"], weight: Float[Tensor, " rows"]
     ) -> Float[Tensor, "ways outputs"]:
         """Relate encoded rows; ``by_class`` averages rows within classes, ``weight`` is 0 for padded rows."""
         first, second, last = (layer.get_parameter("weight") for layer in self.layers)

@@ -125,8 +125,9 @@ def convert(source: str | Path, target: str | Path) -> Path:
     _refuse_shared(parts, source)
     dtype = next(iter(parts.values())).store.dtype
     if dtype == torch.bfloat16 and target.suffix != ".safetensors":
-        raise ValueError(f"{source} holds bfloat16, which NumPy's formats and pickles have no name for: "
-                         "convert it to .safetensors")  # fmt: skip
+        raise ValueError(
+            f"{source} holds bfloat16, which NumPy's formats and pickles have no name for: convert it to .safetensors"
+        )
     write(target, parts, str(source))
     return target
 

@@ -268,8 +268,10 @@ def _splits(values: Any, where: str) -> NDArray[np.character]:
         texts = _text(values, "split", where)
         if np.isin(texts, SPLITS).all():
             return texts
-    raise ValueError(f"{where}: split must hold 0 (train), 1 (val) and 2 (test), or these names; it holds "
-                     f"{np.unique(values)[:5].tolist()}")  # fmt: skip
+    raise ValueError(
+        f"{where}: split must hold 0 (train), 1 (val) and 2 (test), or these names; it holds "
+        f"{np.unique(values)[:5].tolist()}"
+    )
 
 
 def _text(values: Any, what: str, where: str) -> NDArray[np.character]:

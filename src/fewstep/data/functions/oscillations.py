@@ -28,10 +28,7 @@ class Oscillators(NamedTuple):
         return np.stack([decay * np.cos(angle), decay * np.sin(angle)])
 
     def __call__(
-        self,
-        a: Float[np.ndarray, "tasks rows"],
-        b: Float[np.ndarray, "tasks rows"],
-        times: Float[np.ndarray, " times"],
+        self, a: Float[np.ndarray, "tasks rows"], b: Float[np.ndarray, "tasks rows"], times: Float[np.ndarray, " times"]
     ) -> Float[np.ndarray, "tasks rows times"]:
         """``s(t) = e^{−γ t}(a cos ω t + b sin ω t)``, a trajectory for each row."""
         cosine, sine = self.basis(times)[:, :, None]

@@ -140,9 +140,16 @@ class ImageData:
                 load_files = mini_imagenet if self.name == "mini-imagenet" else tiered_imagenet
                 return load_files(part, self.path, size=self._size, cache=self.cache, report=report)
         return photographs(
-            part, self.name, split_file=self.split, size=self._size, grey=self.grey, fit=self.fit or "crop",
-            damaged=self.damaged, cache=self.cache, report=report,
-        )  # fmt: skip
+            part,
+            self.name,
+            split_file=self.split,
+            size=self._size,
+            grey=self.grey,
+            fit=self.fit or "crop",
+            damaged=self.damaged,
+            cache=self.cache,
+            report=report,
+        )
 
     @property
     def _size(self) -> int:

@@ -158,9 +158,14 @@ def bayes_forecast(
 
     real, asked = support.weight > 0, query.weight > 0
     found = exact_forecast(
-        array(support.x, real), array(support.y, real), array(query.x, asked),
-        prior=prior, noise=noise, interval=interval, real=real.cpu().numpy(),
-    )  # fmt: skip
+        array(support.x, real),
+        array(support.y, real),
+        array(query.x, asked),
+        prior=prior,
+        noise=noise,
+        interval=interval,
+        real=real.cpu().numpy(),
+    )
     return torch.from_numpy(found.mean).to(query.x)
 
 

@@ -76,29 +76,69 @@ def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str,
         if not low <= scale * value.mean <= high:
             at_edge(axis, place, scale * value.mean, low, digits, colour, axis is right, hollow=False)
             return False
-        axis.errorbar(scale * value.mean, place, xerr=scale * value.half_width, fmt="o", color=colour, markersize=5,
-                      capsize=2.5, linewidth=1.3, zorder=3)  # fmt: skip
+        axis.errorbar(
+            scale * value.mean,
+            place,
+            xerr=scale * value.half_width,
+            fmt="o",
+            color=colour,
+            markersize=5,
+            capsize=2.5,
+            linewidth=1.3,
+            zorder=3,
+        )
         return True
 
     for mark, place in zip(marks, places, strict=True):
         colour = "0.45" if mark.baseline else "C0"
         if mark.score is None:
             alarm = "C3" if mark.absence == "missing" else "0.5"
-            left.text(0.5, place, mark.absence, color=alarm, fontsize=8.5, ha="center", va="center",
-                      transform=left.get_yaxis_transform())  # fmt: skip
+            left.text(
+                0.5,
+                place,
+                mark.absence,
+                color=alarm,
+                fontsize=8.5,
+                ha="center",
+                va="center",
+                transform=left.get_yaxis_transform(),
+            )
         elif dot(left, place, mark.score, colour):
             ends = [scale * (mark.score.mean + side * mark.sd) for side in (-1, 1)]
             left.plot(ends, [place, place], color=colour, alpha=0.25, linewidth=9, solid_capstyle="butt", zorder=2)
-            left.plot([scale * value for value in mark.seeds], [place + 0.13] * len(mark.seeds), "o", color="C1",
-                      markersize=3, zorder=4)  # fmt: skip
+            left.plot(
+                [scale * value for value in mark.seeds],
+                [place + 0.13] * len(mark.seeds),
+                "o",
+                color="C1",
+                markersize=3,
+                zorder=4,
+            )
         if mark.reference and mark.score is not None:
-            right.text(0.0, place, "LEO itself", color="0.3", fontsize=8, ha="center", va="center",
-                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+            right.text(
+                0.0,
+                place,
+                "LEO itself",
+                color="0.3",
+                fontsize=8,
+                ha="center",
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )
         elif mark.difference is not None:
             dot(right, place, mark.difference, colour)
     if not gains:
-        right.text(0.5, 0.5, "LEO has no test", color="0.5", fontsize=8.5, ha="center", va="center",
-                   transform=right.transAxes, bbox={"facecolor": "white", "edgecolor": "none"})  # fmt: skip
+        right.text(
+            0.5,
+            0.5,
+            "LEO has no test",
+            color="0.5",
+            fontsize=8.5,
+            ha="center",
+            va="center",
+            transform=right.transAxes,
+            bbox={"facecolor": "white", "edgecolor": "none"},
+        )
         right.tick_params(axis="x", colors="white")  # numbers of an axis that means nothing
     left.set_yticks(places, names, fontsize=8.5)
     left.set_ylim(bottom, 0)

@@ -102,9 +102,7 @@ def ablate(
     chosen = _chosen(table_2(config), rows, out)
     final = _final(config, final_steps, train_on)
     _check(config, trials, seeds)
-    budget = Budget(
-        len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks
-    )  # fmt: skip
+    budget = Budget(len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks)
     note(f"budget: {budget}")
     _claim(out, config, final, trials, prune)
     with alone_in(out):
@@ -113,7 +111,7 @@ def ablate(
         note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
         table = Ablated(
             [_blank(row, seeds) for row in chosen], baselines, budget, protocol, score_name, prune, trainval
-        )  # fmt: skip
+        )
         # What is done already comes first, so that a table that is begun again loses no row for long.
         for i, row in enumerate(sorted(chosen, key=lambda row: not _finished(out, row))):
             note(f"row {i + 1} of {len(chosen)}, {row.name}: search")
@@ -121,9 +119,17 @@ def ablate(
             try:
                 with search_bar() as progress:
                     found = search(
-                        row.config, row.space, trials=trials, out=out / "rows" / row.slug / "search", seed=config.seed,
-                        workers=workers, threads=config.threads or 1, prune=prune, note=note, progress=progress,
-                    )  # fmt: skip
+                        row.config,
+                        row.space,
+                        trials=trials,
+                        out=out / "rows" / row.slug / "search",
+                        seed=config.seed,
+                        workers=workers,
+                        threads=config.threads or 1,
+                        prune=prune,
+                        note=note,
+                        progress=progress,
+                    )
                 done = _searched(done, found)
                 note(f"{row.name}: the best of {trials} trials validates at {found.value:.4f}; training it anew")
                 with run_bars() as shown:
@@ -139,17 +145,29 @@ def ablate(
 
 
 def _trained(
-    row: AblatedRow, found: Found, final: Config, protocol: Mapping[str, Any], runs: Path, workers: int | None,
-    note: Callable[[str], None], progress: RunProgress,
-) -> AblatedRow:  # fmt: skip
+    row: AblatedRow,
+    found: Found,
+    final: Config,
+    protocol: Mapping[str, Any],
+    runs: Path,
+    workers: int | None,
+    note: Callable[[str], None],
+    progress: RunProgress,
+) -> AblatedRow:
     """The row with the test of its final runs."""
     steps = replace(found.config.training, steps=final.training.steps)
     best = replace(found.config, data=final.data, training=steps)
     _set_aside(runs, best, note)
     repeated = repeat(
-        best, seeds=row.seeds, out=runs, workers=workers, threads=final.threads or 1, baselines="none", note=note,
+        best,
+        seeds=row.seeds,
+        out=runs,
+        workers=workers,
+        threads=final.threads or 1,
+        baselines="none",
+        note=note,
         progress=progress,
-    )  # fmt: skip
+    )
     _check_tasks(row, repeated, protocol)
     return replace(row, tested=repeated.tests[0], nonfinite=sum(run.nonfinite for run in repeated.trained))
 
@@ -289,10 +307,13 @@ def _blank(row: Ablation, seeds: Sequence[int]) -> AblatedRow:
 def _searched(row: AblatedRow, found: Found) -> AblatedRow:
     best = next(one for one in found.rows if one.index == found.index)
     return replace(
-        row, validation=found.value, found=dict(best.settings), best_step=best.best_step,
+        row,
+        validation=found.value,
+        found=dict(best.settings),
+        best_step=best.best_step,
         trials=dict(found.trials),
         steps=sum(one.steps or 0 for one in found.rows),
-    )  # fmt: skip
+    )
 
 
 def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
@@ -313,6 +334,7 @@ def _check_tasks(row: AblatedRow, repeated: Repeated, protocol: Mapping[str, Any
         ValueError: when their protocol says something else of them.
     """
     stated = _of_tasks(repeated.protocol) | {"tasks": repeated.tests[0].tasks}
-    if apart := [f"{name}: {stated.get(name)}, not {value}" for name, value in protocol.items()
-                 if stated.get(name) != value]:  # fmt: skip
+    if apart := [
+        f"{name}: {stated.get(name)}, not {value}" for name, value in protocol.items() if stated.get(name) != value
+    ]:
         raise ValueError(f"{row.name} was not tested on the tasks of this table ({'; '.join(apart)}).")

@@ -213,13 +213,15 @@ class Ablated:
             sd = 0.0 if row.tested is None else row.tested.sd()
             marks.append(
                 Mark(
-                    row.name, self.interval(row.slug),
+                    row.name,
+                    self.interval(row.slug),
                     () if row.tested is None else [float(value) for value in row.tested.scores[ADAPTED].mean(1)],
                     0.0 if math.isnan(sd) else sd,
                     None if row.slug == REFERENCE else self.difference(row.slug),
-                    "not yet" if row.tested is None and not row.failure else "missing", row.slug == REFERENCE,
+                    "not yet" if row.tested is None and not row.failure else "missing",
+                    row.slug == REFERENCE,
                 )
-            )  # fmt: skip
+            )
         marks += [
             Mark(name, interval(scores), difference=self.difference(name), baseline=True)
             for name, scores in self.baselines.items()
@@ -344,10 +346,25 @@ class Ablated:
         means = {row.slug: float(row.scores.mean()) for row in self.rows if row.scores is not None}
         ranked, _ = order(means)
         yield [
-            "row", "slug", "baseline", self.score_name, "sd_over_seeds", "half_width_over_tasks", "leo_minus_row",
-            "leo_minus_row_half_width", "tasks", *(f"seed {seed}" for seed in seeds), "validation", *names, "trials",
-            "meta_steps_a_trial", "search_meta_steps", "final_meta_steps", "rank", "failure",
-        ]  # fmt: skip
+            "row",
+            "slug",
+            "baseline",
+            self.score_name,
+            "sd_over_seeds",
+            "half_width_over_tasks",
+            "leo_minus_row",
+            "leo_minus_row_half_width",
+            "tasks",
+            *(f"seed {seed}" for seed in seeds),
+            "validation",
+            *names,
+            "trials",
+            "meta_steps_a_trial",
+            "search_meta_steps",
+            "final_meta_steps",
+            "rank",
+            "failure",
+        ]
         for row in self.rows:
             runs: Sequence[Any] = [None] * len(seeds)
             mean = sd = tasks = None
@@ -356,11 +373,24 @@ class Ablated:
                 mean, sd, tasks = row.tested.mean(), row.tested.sd(), row.tested.tasks
             _, half = _pair(self.interval(row.slug))
             yield [
-                row.name, row.slug, False, mean, None if sd is None or math.isnan(sd) else sd, half,
-                *(_pair(None if row.slug == REFERENCE else self.difference(row.slug))), tasks, *runs, row.validation,
-                *(row.found.get(name) for name in names), budget.trials, budget.trial_steps, row.steps,
-                budget.final_steps, ranked.get(row.slug, (None,))[0], row.failure,
-            ]  # fmt: skip
+                row.name,
+                row.slug,
+                False,
+                mean,
+                None if sd is None or math.isnan(sd) else sd,
+                half,
+                *(_pair(None if row.slug == REFERENCE else self.difference(row.slug))),
+                tasks,
+                *runs,
+                row.validation,
+                *(row.found.get(name) for name in names),
+                budget.trials,
+                budget.trial_steps,
+                row.steps,
+                budget.final_steps,
+                ranked.get(row.slug, (None,))[0],
+                row.failure,
+            ]
         for name, scores in self.baselines.items():
             own, gap = _pair(interval(scores)), _pair(self.difference(name))
             empty = [None] * (len(seeds) + 1 + len(names) + 6)

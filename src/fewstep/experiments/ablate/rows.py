@@ -31,15 +31,23 @@ class Ablation:
 
 _LEO_ROWS: tuple[tuple[str, str, Mapping[str, Any], frozenset[str]], ...] = (
     # Without a latent step the encoder begins where adaptation ends, whatever it does.
-    ("conditional generator only", "generator-only", {"latent_steps": 0, "finetuning_steps": 0},
-     frozenset({"encoder_penalty_weight"})),
-    ("conditional generator + fine-tuning", "generator-finetuning", {"latent_steps": 0},
-     frozenset({"encoder_penalty_weight"})),
+    (
+        "conditional generator only",
+        "generator-only",
+        {"latent_steps": 0, "finetuning_steps": 0},
+        frozenset({"encoder_penalty_weight"}),
+    ),
+    (
+        "conditional generator + fine-tuning",
+        "generator-finetuning",
+        {"latent_steps": 0},
+        frozenset({"encoder_penalty_weight"}),
+    ),
     ("LEO (random prior)", "random-prior", {"encoded": False}, frozenset({"encoder_penalty_weight", "kl_weight"})),
     ("LEO (deterministic)", "deterministic", {"stochastic": False}, frozenset({"kl_weight"})),
     ("LEO (no fine-tuning)", "no-finetuning", {"finetuning_steps": 0}, frozenset()),
     ("LEO", "leo", {}, frozenset()),
-)  # fmt: skip
+)
 """Name, slug, changes, and the hyper-parameters that have no effect then."""
 
 

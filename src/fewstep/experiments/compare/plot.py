@@ -78,18 +78,42 @@ def draw(
         for mark, place, value in zip(marks, places, values, strict=True):
             colour = "0.45" if mark.baseline else "C0"
             if value is None:
-                axis.text(0.5, place, "not finite", color="C3", fontsize=8, ha="center", va="center",
-                          transform=axis.get_yaxis_transform())  # fmt: skip
+                axis.text(
+                    0.5,
+                    place,
+                    "not finite",
+                    color="C3",
+                    fontsize=8,
+                    ha="center",
+                    va="center",
+                    transform=axis.get_yaxis_transform(),
+                )
             elif axis is right and mark.label == reference:
-                axis.text(0.0, place, "reference", color="0.3", fontsize=8, ha="center", va="center",
-                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+                axis.text(
+                    0.0,
+                    place,
+                    "reference",
+                    color="0.3",
+                    fontsize=8,
+                    ha="center",
+                    va="center",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                )
             elif not low <= scale * value.mean <= high:
                 at_edge(axis, place, scale * value.mean, low, digits, colour, axis is right, mark.transductive)
             else:
                 axis.errorbar(
-                    scale * value.mean, place, xerr=scale * value.half_width, fmt="o", color=colour, markersize=6,
-                    markerfacecolor="white" if mark.transductive else colour, capsize=2.5, linewidth=1.3, zorder=3,
-                )  # fmt: skip
+                    scale * value.mean,
+                    place,
+                    xerr=scale * value.half_width,
+                    fmt="o",
+                    color=colour,
+                    markersize=6,
+                    markerfacecolor="white" if mark.transductive else colour,
+                    capsize=2.5,
+                    linewidth=1.3,
+                    zorder=3,
+                )
             if axis is left and mark.unadapted is not None and low <= scale * mark.unadapted.mean <= high:
                 axis.plot(scale * mark.unadapted.mean, place, marker="x", color="C1", markersize=5, zorder=2)
         axis.grid(axis="x", alpha=0.3, linewidth=0.6)

@@ -251,9 +251,7 @@ def _checked(
                 )
         run.check_ways(source.ways)
         with _solving(label), run.at_test():
-            evaluate(
-                run.method, source, 1, unadapted=False, baselines=False, statistics=run.config.testing.statistics
-            )  # fmt: skip
+            evaluate(run.method, source, 1, unadapted=False, baselines=False, statistics=run.config.testing.statistics)
         if not regression:
             kind = "features" if run.problem.of_features else "images"
             x = source.batch(0, slice(0, 1)).support.x.detach().float().cpu()
@@ -262,9 +260,11 @@ def _checked(
                 inputs.append((label, kind, x))
     kinds = [kind for _, kind, _ in inputs]
     described = {label: kind if kinds.count(kind) == 1 else f"{kind} of {label}" for label, kind, _ in inputs}
-    return protocol, shown, {
-        label: (f"{NEAREST_MEAN} ({what})", f"{RIDGE} ({what})") for label, what in described.items()
-    }  # fmt: skip
+    return (
+        protocol,
+        shown,
+        {label: (f"{NEAREST_MEAN} ({what})", f"{RIDGE} ({what})") for label, what in described.items()},
+    )
 
 
 def _opened(entry: _Entry, label: str, note: Callable[[str], None]) -> Run:
@@ -306,8 +306,11 @@ def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]
 def _advice(first: Config, second: Config) -> str:
     one, other = flat(first), flat(second)
     names = sorted(name for name in one.keys() | other.keys() if name.startswith("data.") and name not in OF_TRAINING)
-    apart = [f"{n}={setting_text(one[n])} and {setting_text(other[n])}" for n in names if n in one and n in other
-             and one[n] != other[n] and n != "data.kind"]  # fmt: skip
+    apart = [
+        f"{n}={setting_text(one[n])} and {setting_text(other[n])}"
+        for n in names
+        if n in one and n in other and one[n] != other[n] and n != "data.kind"
+    ]
     settings = f"Their settings differ in {', '.join(apart)}. " if apart else ""
     return f"{settings}Train one of them with the data settings of the other (fewstep train --help), and compare those."
 

@@ -169,9 +169,12 @@ class Comparison:
                 numbers = any("±" in line[i] for line in lines)
                 # Names fold; numbers stay in one piece.
                 table.add_column(
-                    name, justify="right" if numbers else "left", no_wrap=i > 0, overflow="fold",
+                    name,
+                    justify="right" if numbers else "left",
+                    no_wrap=i > 0,
+                    overflow="fold",
                     style="" if i else "bold",
-                )  # fmt: skip
+                )
             for line in lines:
                 table.add_row(*line)
             tables.append(table)
@@ -368,23 +371,69 @@ class Comparison:
     def _row_cells(self) -> Iterable[Sequence[Any]]:
         score = self.score_name
         yield [
-            "method", "algorithm", score, "half_width", "tasks", "nonfinite_tasks", "reference", "difference",
-            "difference_half_width", "unadapted", "unadapted_half_width", "gain", "gain_half_width", "inner_steps",
-            "statistics", "transductive", "baseline", "inputs", "trained_on", "meta_steps", "planned_meta_steps",
-            "finished", "tested_meta_step", "tasks_per_meta_step", "training_seconds", "training_threads",
-            "training_machine", "test_seconds_per_task", "test_threads", "test_machine", "notes",
-        ]  # fmt: skip
+            "method",
+            "algorithm",
+            score,
+            "half_width",
+            "tasks",
+            "nonfinite_tasks",
+            "reference",
+            "difference",
+            "difference_half_width",
+            "unadapted",
+            "unadapted_half_width",
+            "gain",
+            "gain_half_width",
+            "inner_steps",
+            "statistics",
+            "transductive",
+            "baseline",
+            "inputs",
+            "trained_on",
+            "meta_steps",
+            "planned_meta_steps",
+            "finished",
+            "tested_meta_step",
+            "tasks_per_meta_step",
+            "training_seconds",
+            "training_threads",
+            "training_machine",
+            "test_seconds_per_task",
+            "test_threads",
+            "test_machine",
+            "notes",
+        ]
         for row in self.rows:
             gain = None if row.unadapted is None else _difference(row.scores, row.unadapted)
             yield [
-                row.label, row.algorithm, *_pair(self.interval(row.label)), self.tasks,
-                int((~np.isfinite(row.scores)).sum()), self.reference, *_pair(self.difference(row.label)),
-                *_pair(None if row.unadapted is None else _interval(row.unadapted)), *_pair(gain),
-                "+".join(map(str, row.inner_steps)) or 0, row.statistics, row.transductive, row.baseline, row.inputs,
-                row.trained_on, row.steps, row.planned, None if row.steps is None else row.finished, row.best_step,
-                row.tasks_per_step, row.training_seconds, row.threads, row.machine, row.test_seconds, self.threads,
-                self.machine, "; ".join(row.notes),
-            ]  # fmt: skip
+                row.label,
+                row.algorithm,
+                *_pair(self.interval(row.label)),
+                self.tasks,
+                int((~np.isfinite(row.scores)).sum()),
+                self.reference,
+                *_pair(self.difference(row.label)),
+                *_pair(None if row.unadapted is None else _interval(row.unadapted)),
+                *_pair(gain),
+                "+".join(map(str, row.inner_steps)) or 0,
+                row.statistics,
+                row.transductive,
+                row.baseline,
+                row.inputs,
+                row.trained_on,
+                row.steps,
+                row.planned,
+                None if row.steps is None else row.finished,
+                row.best_step,
+                row.tasks_per_step,
+                row.training_seconds,
+                row.threads,
+                row.machine,
+                row.test_seconds,
+                self.threads,
+                self.machine,
+                "; ".join(row.notes),
+            ]
 
     def _task_cells(self) -> Iterable[Sequence[Any]]:
         yield ["task", *self.labels]

@@ -27,9 +27,19 @@ TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int],
 
 
 WITHOUT_EFFECT = (
-    "recipe", "device", "threads", "testing.tasks", "testing.seed", "testing.queries", "testing.shots", "testing.steps",
-    "training.log_every", "training.checkpoint_every", "training.compile", "training.recompute",
-)  # fmt: skip
+    "recipe",
+    "device",
+    "threads",
+    "testing.tasks",
+    "testing.seed",
+    "testing.queries",
+    "testing.shots",
+    "testing.steps",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.compile",
+    "training.recompute",
+)
 """Settings that do not tell two methods apart."""
 
 
@@ -52,9 +62,15 @@ def judge_run(
     def scored(plain: bool) -> Any:
         with test_bar(tasks) as progress:
             return evaluate(
-                run.method, source, tasks, unadapted=False, baselines=plain, executor=executor,
-                statistics=config.testing.statistics, progress=progress,
-            )  # fmt: skip
+                run.method,
+                source,
+                tasks,
+                unadapted=False,
+                baselines=plain,
+                executor=executor,
+                statistics=config.testing.statistics,
+                progress=progress,
+            )
 
     unadapted, rivals = None, None
     with run.at_test():

@@ -61,12 +61,29 @@ def draw(panels: Sequence[Panel], seeds: Sequence[int], title: str, form: str) -
         bounds = [mean - sd, mean + sd] if math.isfinite(mean) else []
         for place, run in enumerate(panel.runs):
             if run is None:
-                axis.text(0.5, place, "not finite", color="C3", fontsize=8, ha="center", va="center",
-                          transform=axis.get_yaxis_transform())  # fmt: skip
+                axis.text(
+                    0.5,
+                    place,
+                    "not finite",
+                    color="C3",
+                    fontsize=8,
+                    ha="center",
+                    va="center",
+                    transform=axis.get_yaxis_transform(),
+                )
                 continue
             half = scale * run.half_width
-            axis.errorbar(scale * run.mean, place, xerr=half, fmt="o", color="C0", markersize=5.5, capsize=2.5,
-                          linewidth=1.3, zorder=3)  # fmt: skip
+            axis.errorbar(
+                scale * run.mean,
+                place,
+                xerr=half,
+                fmt="o",
+                color="C0",
+                markersize=5.5,
+                capsize=2.5,
+                linewidth=1.3,
+                zorder=3,
+            )
             bounds += [scale * run.mean - half, scale * run.mean + half]
         handles = [Line2D([], [], marker="o", color="C0", label="a run, 95% interval over tasks")]
         if math.isfinite(mean):

@@ -135,12 +135,17 @@ def repeat(
 
         run_all(
             [
-                Job(f"seed {seed}", _train_and_test,
-                    (replace(config, seed=seed), folder, baselines if seed == scorer else "none"))
+                Job(
+                    f"seed {seed}",
+                    _train_and_test,
+                    (replace(config, seed=seed), folder, baselines if seed == scorer else "none"),
+                )
                 for seed, folder in left
             ],
-            workers=workers, threads=threads, told=told,
-        )  # fmt: skip
+            workers=workers,
+            threads=threads,
+            told=told,
+        )
         result = _collected(config, seeds, folders)
         result.write(out)
         return result

@@ -124,8 +124,11 @@ class Repeated:
         table = Table(
             title=f"{self._title()} · {first.tasks} test tasks\n{first.unit}: {better} is better"
             + (" · transductive" if first.transductive else ""),
-            title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
-        )  # fmt: skip
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         table.add_column("")
         for name in ("mean ± s.d. over runs", "mean ± 95% over tasks", "adapted − this, paired"):
             table.add_column(name, justify="right")
@@ -243,16 +246,28 @@ class Repeated:
         numbers = [(test, score) for test in self.tests for score in test.scores]
         heads = [f"{test.name} {score}" for test, score in numbers]
         yield [
-            "seed", *(f"{head} {what}" for head in heads for what in ("mean", "half_width")), "validation", "best_step",
-            "meta_steps", "seconds", "nonfinite", "folder",
-        ]  # fmt: skip
+            "seed",
+            *(f"{head} {what}" for head in heads for what in ("mean", "half_width")),
+            "validation",
+            "best_step",
+            "meta_steps",
+            "seconds",
+            "nonfinite",
+            "folder",
+        ]
         for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True)):
             found = [test.interval_of_run(i, score) for test, score in numbers]
             cells = [cell for value in found for cell in ((value.mean, value.half_width) if value else (None, None))]
             yield [
-                seed, *cells, run.validation, run.best_step, run.steps, run.seconds, run.nonfinite,
+                seed,
+                *cells,
+                run.validation,
+                run.best_step,
+                run.steps,
+                run.seconds,
+                run.nonfinite,
                 self.folders[i].name,
-            ]  # fmt: skip
+            ]
 
 
 def _text(value: Any) -> str:

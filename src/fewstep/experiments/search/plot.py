@@ -52,10 +52,17 @@ def draw(found: Found, form: str) -> bytes:
             best = row.index == found.index
             colour = "C1" if best else "C0" if row.state == "complete" else "0.5"
             axis.plot(
-                place, min(max(value, low), high), linestyle="", color=colour, zorder=4 if best else 3, clip_on=False,
-                marker="D" if best else "o" if inside else "v" if value < low else "^", markersize=6 if best else 4.5,
-                markerfacecolor=colour if row.state == "complete" else "white", markeredgewidth=0.9,
-            )  # fmt: skip
+                place,
+                min(max(value, low), high),
+                linestyle="",
+                color=colour,
+                zorder=4 if best else 3,
+                clip_on=False,
+                marker="D" if best else "o" if inside else "v" if value < low else "^",
+                markersize=6 if best else 4.5,
+                markerfacecolor=colour if row.state == "complete" else "white",
+                markeredgewidth=0.9,
+            )
         margin = 0.05 * (high - low)
         axis.set_ylim(low - margin, high + margin)
         axis.grid(alpha=0.25, linewidth=0.6)
@@ -65,12 +72,25 @@ def draw(found: Found, form: str) -> bytes:
     scatter(order, [float(row.index) for row in rows])
     indices, so_far = _best_so_far(rows, found.higher_is_better)
     if indices:
-        order.step([*indices, len(found.rows) - 1], [scale * v for v in (*so_far, so_far[-1])], where="post",
-                   color="C1", linewidth=1.2, zorder=2)  # fmt: skip
+        order.step(
+            [*indices, len(found.rows) - 1],
+            [scale * v for v in (*so_far, so_far[-1])],
+            where="post",
+            color="C1",
+            linewidth=1.2,
+            zorder=2,
+        )
     failed = [row.index for row in found.rows if row.state == "failed"]
     if failed:  # an empty line that is not clipped breaks the layout
-        order.plot(failed, [0.0] * len(failed), "x", color="C3", markersize=5, clip_on=False,
-                   transform=order.get_xaxis_transform())  # fmt: skip
+        order.plot(
+            failed,
+            [0.0] * len(failed),
+            "x",
+            color="C3",
+            markersize=5,
+            clip_on=False,
+            transform=order.get_xaxis_transform(),
+        )
     order.xaxis.set_major_locator(MaxNLocator(integer=True))
     order.set_xlabel("configuration", fontsize=9)
     order.set_ylabel(f"{unit}\n({'higher' if found.higher_is_better else 'lower'} is better)", fontsize=9)
@@ -122,8 +142,17 @@ def _bars(axis: Any, found: Found) -> None:
         axis.set_yticks([])
         axis.spines["bottom"].set_visible(False)
         text = found.importance_text()
-        axis.text(0.5, 0.5, textwrap.fill(text, 46), ha="center", va="center", fontsize=9, color="0.35",
-                  transform=axis.transAxes, in_layout=False)  # fmt: skip
+        axis.text(
+            0.5,
+            0.5,
+            textwrap.fill(text, 46),
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="0.35",
+            transform=axis.transAxes,
+            in_layout=False,
+        )
         return
     names = list(found.importances)
     values = [found.importances[name] for name in names]

@@ -115,9 +115,17 @@ def search(
     out = out.resolve()
     storage = storage or f"sqlite:///{out / 'study.db'}"
     plan = Plan(
-        replace(config, threads=threads), tuple(space), seed, storage, name or config.recipe, out, prune, True,
-        shared.HEARTBEAT, shared.GRACE,
-    )  # fmt: skip
+        replace(config, threads=threads),
+        tuple(space),
+        seed,
+        storage,
+        name or config.recipe,
+        out,
+        prune,
+        True,
+        shared.HEARTBEAT,
+        shared.GRACE,
+    )
     before = torch.get_num_threads()
     try:
         problem, score = _opened(plan, note)
@@ -164,10 +172,14 @@ class _Look:
         pruned, failed = states.count("pruned"), states.count("failed")
         self.progress(
             Status(
-                states.count("complete") + pruned + failed, len(rows), pruned, failed, states.count("running"),
+                states.count("complete") + pruned + failed,
+                len(rows),
+                pruned,
+                failed,
+                states.count("running"),
                 best_of(rows, self.plan.higher_is_better),
             )
-        )  # fmt: skip
+        )
         self.last = time.monotonic()
 
 
@@ -194,8 +206,9 @@ def _claim(plan: Plan) -> None:
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept != mark:
-            apart = ", ".join(f"{key} {kept.get(key)} there and {mark[key]} here" for key in mark
-                              if kept.get(key) != mark[key])  # fmt: skip
+            apart = ", ".join(
+                f"{key} {kept.get(key)} there and {mark[key]} here" for key in mark if kept.get(key) != mark[key]
+            )
             raise ValueError(f"{plan.out} is the folder of another search ({apart}): give another --out.")
         return
     if plan.out.exists() and not plan.out.is_dir():

@@ -62,8 +62,12 @@ def markdown(found: Found) -> str:
         f"The best of {len(found.ranked)} validation scores is optimistic: part of what sets it apart is the "
         "chance of its validation tasks. Test the configuration on other tasks before you compare it with "
         "anything: `fewstep train best.json`.",
-        "", "## Importances", "", found.importance_text(), "",
-    ]  # fmt: skip
+        "",
+        "## Importances",
+        "",
+        found.importance_text(),
+        "",
+    ]
     failed = [row for row in found.rows if row.state == "failed"]
     if failed:
         lines += ["## Failed", ""] + [f"- trial {row.index}: {row.reason}" for row in failed] + [""]

@@ -90,9 +90,12 @@ class Found:
 
 
 _STATES = {
-    TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
-}  # fmt: skip
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
 
 
 def rows_of(study: optuna.Study, plan: Plan) -> list[Row]:
@@ -112,8 +115,11 @@ def rows_of(study: optuna.Study, plan: Plan) -> list[Row]:
 
 def best_of(rows: Sequence[Row], higher_is_better: bool) -> Row | None:
     """The best complete configuration, the first of equals."""
-    scored = [(row.value if higher_is_better else -row.value, -row.index, row)
-              for row in rows if row.state == "complete" and row.value is not None]  # fmt: skip
+    scored = [
+        (row.value if higher_is_better else -row.value, -row.index, row)
+        for row in rows
+        if row.state == "complete" and row.value is not None
+    ]
     return max(scored)[2] if scored else None
 
 
@@ -130,10 +136,18 @@ def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score
         raise ValueError(f"none of {len(rows)} configurations reached the end of its training{why}.")
     states = [row.state for row in rows]
     return Found(
-        changed(plan.config, best.settings), best.value, best.index,
-        {state: states.count(state) for state in _STATES.values() if state in states}, plan.name,
-        importances(rows, plan), rows, plan.space, protocol, score, plan.higher_is_better,
-    )  # fmt: skip
+        changed(plan.config, best.settings),
+        best.value,
+        best.index,
+        {state: states.count(state) for state in _STATES.values() if state in states},
+        plan.name,
+        importances(rows, plan),
+        rows,
+        plan.space,
+        protocol,
+        score,
+        plan.higher_is_better,
+    )
 
 
 def importances(rows: Sequence[Row], plan: Plan) -> dict[str, float]:

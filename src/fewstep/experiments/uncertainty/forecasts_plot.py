@@ -109,17 +109,26 @@ def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int 
     oscillators = Oscillators(*(values[chosen] for values in among))
     points = np.linspace(0.0, source.times[-1], _POINTS)
     (x_support, y_support), (x, y) = ((_array(batch.x), _array(batch.y)) for batch in part)
-    exact = exact_forecast(
-        x_support, y_support, x, prior=source.prior, noise=source.noise, interval=source.interval
-    )  # fmt: skip
+    exact = exact_forecast(x_support, y_support, x, prior=source.prior, noise=source.noise, interval=source.interval)
     found = np.stack([_forecast(run, part) for run in opened])
     support_curves, curves = (_curves(oscillators, batch, source.times, points) for batch in clean)
     return Forecasts(
-        oscillators, source.times, points, np.concatenate([x_support, y_support], -1), support_curves,
-        x[:, :rows], y[:, :rows], curves[:, :rows], exact.mean[:, :rows], exact.deviation[:, :rows],
-        ((exact.mean - y) ** 2).mean((1, 2)), _labels(opened), found[:, :, :rows],
-        ((found - y) ** 2).mean((2, 3)), source.queries,
-    )  # fmt: skip
+        oscillators,
+        source.times,
+        points,
+        np.concatenate([x_support, y_support], -1),
+        support_curves,
+        x[:, :rows],
+        y[:, :rows],
+        curves[:, :rows],
+        exact.mean[:, :rows],
+        exact.deviation[:, :rows],
+        ((exact.mean - y) ** 2).mean((1, 2)),
+        _labels(opened),
+        found[:, :, :rows],
+        ((found - y) ** 2).mean((2, 3)),
+        source.queries,
+    )
 
 
 def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed: int = 0) -> list[Path]:
@@ -227,10 +236,15 @@ def _draw(shown: Forecasts) -> Any:
     (columns, rows), lines = shown.seen.shape[:2], 2 + len(shown.labels)
     seen, ahead = np.split(shown.times, [shown.seen.shape[2]])
     styles: list[dict[str, Any]] = [
-        {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 2.6,
-         "linewidth": 1.1, "linestyle": "-" if i < len(_COLOURS) else ":"}
+        {
+            "color": _COLOURS[i % len(_COLOURS)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "markersize": 2.6,
+            "linewidth": 1.1,
+            "linestyle": "-" if i < len(_COLOURS) else ":",
+        }
         for i in range(len(shown.labels))
-    ]  # fmt: skip
+    ]
     exact_name = "exact Bayesian forecast"
     exact_style: dict[str, Any] = {"color": _EXACT, "linewidth": 1.5, "linestyle": (0, (4, 1.5))}
     heights = [1.9] * (1 + rows) + [0.17 * lines]
@@ -248,13 +262,28 @@ def _draw(shown: Forecasts) -> Any:
             axis.axvline((seen[-1] + ahead[0]) / 2, color="0.6", linestyle=(0, (4, 4)), linewidth=0.7)
             axis.fill_between(ahead, mean - width, mean + width, color=_EXACT, alpha=0.18, linewidth=0)
             axis.plot(shown.curve_times, shown.curves[at], color="black", linewidth=1.6)
-            axis.plot(ahead, shown.targets[at], "o", color="0.55", markersize=3.2, markerfacecolor="white",
-                      markeredgewidth=0.7)  # fmt: skip
+            axis.plot(
+                ahead,
+                shown.targets[at],
+                "o",
+                color="0.55",
+                markersize=3.2,
+                markerfacecolor="white",
+                markeredgewidth=0.7,
+            )
             axis.plot(ahead, mean, **exact_style)
             for values, style in zip(shown.found[:, column, row], styles, strict=True):
                 axis.plot(ahead, values, **style)
-            axis.plot(seen, shown.seen[at], "o", color="black", markersize=5, markeredgecolor="white",
-                      markeredgewidth=0.6, zorder=3)  # fmt: skip
+            axis.plot(
+                seen,
+                shown.seen[at],
+                "o",
+                color="black",
+                markersize=5,
+                markeredgecolor="white",
+                markeredgewidth=0.6,
+                zorder=3,
+            )
             # What was to be forecast decides the range: one wild forecast must not flatten all others.
             needed = np.concatenate([shown.curves[at], shown.seen[at], shown.targets[at], mean - width, mean + width])
             room = 0.15 * (needed.max() - needed.min())
@@ -264,12 +293,19 @@ def _draw(shown: Forecasts) -> Any:
         below[-1].tick_params(labelbottom=True)
         below[-1].set_xlabel("time")
         table.axis("off")
-        written = [(f"mean squared error, {shown.queries} queries", None, "0.35"),
-                   (exact_name, shown.exact_error[column], _EXACT),
-                   *zip(shown.labels, shown.errors[:, column], [s["color"] for s in styles], strict=True)]  # fmt: skip
+        written = [
+            (f"mean squared error, {shown.queries} queries", None, "0.35"),
+            (exact_name, shown.exact_error[column], _EXACT),
+            *zip(shown.labels, shown.errors[:, column], [s["color"] for s in styles], strict=True),
+        ]
         for line, (name, error, colour) in enumerate(written):
-            place: dict[str, Any] = {"y": 1 - (line + 0.5) / lines, "color": colour, "fontsize": 9, "va": "center",
-                     "transform": table.transAxes}  # fmt: skip
+            place: dict[str, Any] = {
+                "y": 1 - (line + 0.5) / lines,
+                "color": colour,
+                "fontsize": 9,
+                "va": "center",
+                "transform": table.transAxes,
+            }
             table.text(0.0, s=name, **place)
             if error is not None:
                 table.text(1.0, s=f"{error:.4f}" if np.isfinite(error) else "not finite", ha="right", **place)
@@ -278,15 +314,33 @@ def _draw(shown: Forecasts) -> Any:
         axes[1 + row, 0].set_ylabel(f"query {row + 1}")
     figure.align_ylabels(axes[:-1, 0])
     handles = [
-        Line2D([], [], color="0.55", marker="o", markersize=2.6, markerfacecolor="0.25", markeredgewidth=0,
-               linewidth=0.7, label="trajectories to learn from"),
+        Line2D(
+            [],
+            [],
+            color="0.55",
+            marker="o",
+            markersize=2.6,
+            markerfacecolor="0.25",
+            markeredgewidth=0,
+            linewidth=0.7,
+            label="trajectories to learn from",
+        ),
         Line2D([], [], color="black", linewidth=1.6, label="true trajectory"),
         Line2D([], [], color="black", marker="o", markersize=5, linestyle="", label="values seen"),
-        Line2D([], [], color="0.55", marker="o", markersize=3.2, markerfacecolor="white", markeredgewidth=0.7,
-               linestyle="", label="noisy targets"),
+        Line2D(
+            [],
+            [],
+            color="0.55",
+            marker="o",
+            markersize=3.2,
+            markerfacecolor="white",
+            markeredgewidth=0.7,
+            linestyle="",
+            label="noisy targets",
+        ),
         Line2D([], [], **exact_style, label=exact_name),
         Patch(color=_EXACT, alpha=0.18, linewidth=0, label="its 90% band, noise included"),
         *(Line2D([], [], **style, label=label) for label, style in zip(shown.labels, styles, strict=True)),
-    ]  # fmt: skip
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 2 else 2, frameon=False, fontsize=9)
     return figure

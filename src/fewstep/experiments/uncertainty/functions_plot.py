@@ -118,9 +118,14 @@ def _draw(tasks: Task, true: Any, found: Any, known: Any, line: NDArray[np.float
     handles = [
         Line2D([], [], color="black", linewidth=1.6, label="true function"),
         Line2D([], [], color="C3", marker="o", linestyle="", label="noisy points to learn from"),
-        Line2D([], [], color="C0", linewidth=1, label=f"{found.shape[1]} functions of {name}" if found.shape[1] > 1
-               else f"the function of {name}"),
+        Line2D(
+            [],
+            [],
+            color="C0",
+            linewidth=1,
+            label=f"{found.shape[1]} functions of {name}" if found.shape[1] > 1 else f"the function of {name}",
+        ),
         Line2D([], [], color="C2", linewidth=1, label=f"{known.shape[1]} functions from the exact posterior"),
-    ]  # fmt: skip
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure

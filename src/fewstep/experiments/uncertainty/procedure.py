@@ -100,8 +100,11 @@ class Uncertainty:
         """A row for each method: means over tasks with their 95% intervals, and the paired gap to the posterior."""
         rows = []
         for one in self.judged:
-            row: dict[str, Interval | str] = {"": one.label, "functions": str(one.functions or "all"),
-                                              "noise": f"{one.noise:.3f}"}  # fmt: skip
+            row: dict[str, Interval | str] = {
+                "": one.label,
+                "functions": str(one.functions or "all"),
+                "noise": f"{one.noise:.3f}",
+            }
             for name, title in _SHOWN.items():
                 values = getattr(one.measures, name)
                 row[title] = interval(100 * values if "coverage" in name else values)
@@ -131,21 +134,34 @@ class Uncertainty:
         rows = self.rows()
         titles = list(rows[0])
         lines = [
-            "# Predictive distributions", "", self._title() + ".", "",
-            *markdown_lines([titles, *[[_text(row[title]) for title in titles] for row in rows]]), "",
+            "# Predictive distributions",
+            "",
+            self._title() + ".",
+            "",
+            *markdown_lines([titles, *[[_text(row[title]) for title in titles] for row in rows]]),
+            "",
             "NLL: negative log-likelihood of a noisy held-out target under the predictive mixture; the noise of each "
             "method is fitted on validation tasks. MSE holds the variance of the noise. Mode mass: fraction of lines "
             "among a method's functions, and its mean distance from the exact posterior's on ambiguous tasks, in "
             f"which that gives each kind more than {AMBIGUOUS:.0%}: the first of a larger pool. Differences are paired "
-            "by task. Intervals are of the choice of test tasks; another training seed is not covered by them.", "",
+            "by task. Intervals are of the choice of test tasks; another training seed is not covered by them.",
+            "",
             *markdown_lines([["protocol", ""], *[[k, str(v)] for k, v in self.protocol.items()]]),
-            *[f"\n{one.label}: {one.failed} tasks had functions that are not finite; they count as functions that are "
-              "zero everywhere." for one in self.judged if one.failed],
-        ]  # fmt: skip
+            *[
+                f"\n{one.label}: {one.failed} tasks had functions that are not finite; they count as functions "
+                "that are zero everywhere."
+                for one in self.judged
+                if one.failed
+            ],
+        ]
         write_atomically(folder / "uncertainty.md", "\n".join(lines) + "\n")
-        content = {"protocol": self.protocol, "rows": [
-            {title: value if isinstance(value, str) else vars(value) for title, value in row.items()} for row in rows
-        ]}  # fmt: skip
+        content = {
+            "protocol": self.protocol,
+            "rows": [
+                {title: value if isinstance(value, str) else vars(value) for title, value in row.items()}
+                for row in rows
+            ],
+        }
         write_atomically(folder / "uncertainty.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         measures = {
             f"{one.label}: {field.name}": getattr(one.measures, field.name)
@@ -207,9 +223,14 @@ def judge(
         )
     data = opened[0].config.data
     assert isinstance(data, SineOrLineTasks)
-    test, validation, pool = (_batch(opened[0], split, n, rows, seed) for split, n, rows in
-                              (("test", tasks, queries), ("val", validation_tasks, queries),
-                               ("test", 100 * ambiguous, 1)))  # fmt: skip
+    test, validation, pool = (
+        _batch(opened[0], split, n, rows, seed)
+        for split, n, rows in (
+            ("test", tasks, queries),
+            ("val", validation_tasks, queries),
+            ("test", 100 * ambiguous, 1),
+        )
+    )
     known = posterior_of(pool, data.noise)
     contested = (known.line > AMBIGUOUS) & (known.sine > AMBIGUOUS)
     chosen = np.flatnonzero(contested)[:ambiguous]
@@ -233,11 +254,18 @@ def judge(
     exact: Distribution = posterior_of(test, data.noise).at(_inputs(test.query))
     judged.append(Judged(EXACT, data.noise, None, measure(exact, y), known.line[chosen]))
     protocol = {
-        "dataset": "sine or line", "shots": data.shots, "tasks": tasks, "queries": queries, "noise": data.noise,
-        "task seed": seed, "samples": samples, "validation tasks": validation_tasks, "pool": 100 * ambiguous,
+        "dataset": "sine or line",
+        "shots": data.shots,
+        "tasks": tasks,
+        "queries": queries,
+        "noise": data.noise,
+        "task seed": seed,
+        "samples": samples,
+        "validation tasks": validation_tasks,
+        "pool": 100 * ambiguous,
         "training seeds": [run.config.seed for run in opened],
         "training steps": [run.config.training.steps for run in opened],
-    }  # fmt: skip
+    }
     return Uncertainty(judged, float(contested.mean()), protocol)
 
 

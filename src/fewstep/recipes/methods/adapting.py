@@ -31,8 +31,12 @@ class _Adapting:
         """Arguments that the algorithms share."""
         network = self.network.build(problem)
         adapts = None if self.adapt_norms else without_norms(network)
-        return {"network": network, "adapts": adapts, "steps": self.steps,
-                "loss": loss_of(problem, self.support_reduction)}  # fmt: skip
+        return {
+            "network": network,
+            "adapts": adapts,
+            "steps": self.steps,
+            "loss": loss_of(problem, self.support_reduction),
+        }
 
     def at_test(self) -> dict[str, Any]:
         """Settings of the descents in validation and test, where they differ from training."""
@@ -124,9 +128,12 @@ class MetaCurvature(_Adapting):
     def build(self, problem: Problem) -> Method:
         """Meta-Curvature on the problem's inputs."""
         return algorithms.meta_curvature(
-            **self.parts(problem), rate=self.rate, diagonal=self.diagonal, per_step=self.per_step,
+            **self.parts(problem),
+            rate=self.rate,
+            diagonal=self.diagonal,
+            per_step=self.per_step,
             learned_rates=self.learned_rates,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +174,13 @@ class Imaml(_Adapting):
     def build(self, problem: Problem) -> Method:
         """iMAML on the problem's inputs."""
         return algorithms.imaml(
-            **self.parts(problem), rate=self.rate, prox=self.prox, iterations=self.iterations, damping=self.damping,
+            **self.parts(problem),
+            rate=self.rate,
+            prox=self.prox,
+            iterations=self.iterations,
+            damping=self.damping,
             variant=self.variant,
-        )  # fmt: skip
+        )
 
     def at_test(self) -> dict[str, Any]:
         """Steps of a test, and the authors' test without the pull."""

@@ -130,6 +130,11 @@ class LeoNetwork:
         named = ("network", "samples", "noise", "formulation")
         passed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in named}
         return algorithms.leo_network(
-            self.network.build(problem), math.prod(problem.inputs), problem.outputs, loss=loss_of(problem),
-            meta_gradient=bound, formulation=_FORMULATIONS[self.formulation], **passed,
-        )  # fmt: skip
+            self.network.build(problem),
+            math.prod(problem.inputs),
+            problem.outputs,
+            loss=loss_of(problem),
+            meta_gradient=bound,
+            formulation=_FORMULATIONS[self.formulation],
+            **passed,
+        )

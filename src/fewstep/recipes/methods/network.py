@@ -17,9 +17,18 @@ class Network:
     """A network that meta-learning trains; most methods adapt its weights to a task."""
 
     kind: Literal[
-        "mlp", "maml-fc", "maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "resnet12",
+        "mlp",
+        "maml-fc",
+        "maml",
+        "maml-mini",
+        "reptile",
+        "reptile-mini",
+        "imaml",
+        "protonet",
+        "meta-lstm",
+        "resnet12",
         "forecaster",
-    ]  # fmt: skip
+    ]
     """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
     blocks (fewstep.networks.conv4 has the table); twelve layers with residuals; or a recurrent network that forecasts
     a series."""

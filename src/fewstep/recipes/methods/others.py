@@ -34,9 +34,14 @@ class Reptile:
     def build(self, problem: Problem) -> Method:
         """Reptile on the problem's inputs."""
         return algorithms.reptile(
-            self.network.build(problem), rate=self.rate, steps=self.steps, batch=self.batch, rule=self.rule,
-            carried=self.carried, loss=loss_of(problem),
-        )  # fmt: skip
+            self.network.build(problem),
+            rate=self.rate,
+            steps=self.steps,
+            batch=self.batch,
+            rule=self.rule,
+            carried=self.carried,
+            loss=loss_of(problem),
+        )
 
     def at_test(self) -> dict[str, Any]:
         """Steps and mini-batches of a test."""

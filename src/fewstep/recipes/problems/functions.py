@@ -8,13 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from fewstep.data import (
-    Oscillations,
-    OscillatorPrior,
-    SineOrLine,
-    Sinusoids,
-    TaskSource,
-)
+from fewstep.data import Oscillations, OscillatorPrior, SineOrLine, Sinusoids, TaskSource
 from fewstep.evaluation import autoregression, bayes_forecast
 from fewstep.evaluation.baselines import AUTOREGRESSION, Baseline
 from fewstep.evaluation.exact.oscillations import EXACT_FORECAST
@@ -92,12 +86,7 @@ class SinusoidTasks(Regression):
         return functools.partial(Sinusoids, frequency=self.frequency)
 
     def _protocol(self) -> dict[str, Any]:
-        return {
-            "dataset": "sinusoids",
-            "amplitude": [0.1, 5.0],
-            "phase": [0, "π"],
-            "frequency": list(self.frequency),
-        }
+        return {"dataset": "sinusoids", "amplitude": [0.1, 5.0], "phase": [0, "π"], "frequency": list(self.frequency)}
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fewstep.data import (
-    Dataset,
-)
+from fewstep.data import Dataset
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.training import State

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fewstep.data import (
-    TaskSource,
-)
+from fewstep.data import TaskSource
 from fewstep.evaluation.baselines import Baseline
 from fewstep.training.pretraining import FeatureExtractor
 

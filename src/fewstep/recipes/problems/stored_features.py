@@ -66,8 +66,10 @@ class Embeddings(Classification):
             why = f"{file} belongs to other features than {self._place()}"
         except ValueError as error:
             why = str(error)
-        report(f"warning: {why}; it is ignored, so that this run can classify features and no images. Make both anew "
-               "by `fewstep embed`")  # fmt: skip
+        report(
+            f"warning: {why}; it is ignored, so that this run can classify features and no images. Make both anew "
+            "by `fewstep embed`"
+        )
         return None
 
     def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:

@@ -8,6 +8,13 @@ from fewstep.training.pretraining.standardised import Standardised
 from fewstep.training.pretraining.validation import nearest_mean_scores
 
 __all__ = [
-    "Architecture", "FeatureExtractor", "Pretrainer", "Pretraining", "Standardised", "cached_features", "embed",
-    "nearest_mean_scores", "pretrain",
-]  # fmt: skip
+    "Architecture",
+    "FeatureExtractor",
+    "Pretrainer",
+    "Pretraining",
+    "Standardised",
+    "cached_features",
+    "embed",
+    "nearest_mean_scores",
+    "pretrain",
+]

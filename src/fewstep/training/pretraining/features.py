@@ -134,12 +134,7 @@ def _read(
 
 
 def _key(
-    images: Mapping[_Split, Dataset],
-    config: Pretraining,
-    layer: str,
-    seed: int,
-    normalise: bool,
-    device: torch.device,
+    images: Mapping[_Split, Dataset], config: Pretraining, layer: str, seed: int, normalise: bool, device: torch.device
 ) -> str:
     """Everything that the numbers depend on, as 20 hexadecimal digits."""
     where = f"cpu {torch.get_num_threads()}" if device.type == "cpu" else device.type

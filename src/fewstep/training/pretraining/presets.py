@@ -14,10 +14,7 @@ PHOTOGRAPH_SIZE = 93
 _SMALL = 64  # images of fewer pixels a side are trained on at their own size
 
 
-TABLE_4 = {
-    "mini-imagenet": (270, (0.3, 0.5, 0.7, 0.8, 0.9)),
-    "tiered-imagenet": (114, (0.4, 0.5, 0.6, 0.7, 0.8)),
-}
+TABLE_4 = {"mini-imagenet": (270, (0.3, 0.5, 0.7, 0.8, 0.9)), "tiered-imagenet": (114, (0.4, 0.5, 0.6, 0.7, 0.8))}
 """Epochs, and where the rate falls, in the LEO paper: 10,000 and 50,000 steps of 1024 images."""
 
 
@@ -58,6 +55,14 @@ def preset(network: str, size: int, dataset: str = "") -> Pretraining:
     )
     epochs, milestones = TABLE_4.get(dataset, TABLE_4["mini-imagenet"])
     return Pretraining(
-        wide, epochs=epochs, batch=1024, optimiser="sgd", rate=0.1, schedule="steps", milestones=milestones,
-        weight_decay=5e-4, label_smoothing=0.0, augmentation=augmentation,
-    )  # fmt: skip
+        wide,
+        epochs=epochs,
+        batch=1024,
+        optimiser="sgd",
+        rate=0.1,
+        schedule="steps",
+        milestones=milestones,
+        weight_decay=5e-4,
+        label_smoothing=0.0,
+        augmentation=augmentation,
+    )

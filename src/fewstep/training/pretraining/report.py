@@ -45,8 +45,15 @@ def learning_curves(folder: Path) -> None:
     )
     for i, (name, values) in enumerate(validation.items(), start=1):
         scaled = [100 * value for value in values]
-        lower.plot(epochs, scaled, color=f"C{i}", marker="o", markersize=3.5, linewidth=1.4,
-                   label=f"validation classes, 5-way: {name}")  # fmt: skip
+        lower.plot(
+            epochs,
+            scaled,
+            color=f"C{i}",
+            marker="o",
+            markersize=3.5,
+            linewidth=1.4,
+            label=f"validation classes, 5-way: {name}",
+        )
     lower.set_ylabel("accuracy, %")
     lower.set_title("Accuracy", loc="left", fontsize=10)
     lower.legend(frameon=False, fontsize=8)
@@ -82,18 +89,34 @@ def report(folder: Path) -> Path:
     ]
     learning_curves(folder)
     lines = [
-        f"# Pre-training on {config['images']['name']}", "",
-        f"{network['images']:,} images of {network['classes']} base classes; no other class was trained on.", "",
-        "## Nearest class mean", "",
-        *(markdown_lines([["layer", "classes", "shots", "accuracy, %", "tasks"], *rows]) if rows
-          else ["There are no validation or test classes."]), "",
+        f"# Pre-training on {config['images']['name']}",
+        "",
+        f"{network['images']:,} images of {network['classes']} base classes; no other class was trained on.",
+        "",
+        "## Nearest class mean",
+        "",
+        *(
+            markdown_lines([["layer", "classes", "shots", "accuracy, %", "tasks"], *rows])
+            if rows
+            else ["There are no validation or test classes."]
+        ),
+        "",
         "5-way, 15 queries a class (fewer ways and queries where a split is smaller), task seed 0; features averaged "
         "over space, of length 1; inductive; mean ± half of the 95% interval over tasks. The best epoch was chosen on "
-        "the validation classes.", "",
-        "## Learning curves", "", f"![Loss and accuracy by epoch]({CURVES})", "",
-        "## Configuration", "", *settings_lines(config), "",
-        "## Environment", "", *settings_lines(environment),
-    ]  # fmt: skip
+        "the validation classes.",
+        "",
+        "## Learning curves",
+        "",
+        f"![Loss and accuracy by epoch]({CURVES})",
+        "",
+        "## Configuration",
+        "",
+        *settings_lines(config),
+        "",
+        "## Environment",
+        "",
+        *settings_lines(environment),
+    ]
     write_atomically(folder / REPORT, "\n".join(lines) + "\n")
     return folder / REPORT
 

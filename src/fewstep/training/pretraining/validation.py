@@ -40,9 +40,14 @@ def nearest_mean_scores(
         if features.classes < 2 or smallest < k + 1:
             continue
         sampler = EpisodeSampler(
-            features, ways=min(ways, features.classes), shots=k, queries=min(queries, smallest - k),
-            tasks=TOGETHER, seed=seed, stream="validation of pretraining",
-        )  # fmt: skip
+            features,
+            ways=min(ways, features.classes),
+            shots=k,
+            queries=min(queries, smallest - k),
+            tasks=TOGETHER,
+            seed=seed,
+            stream="validation of pretraining",
+        )
         right = []
         for step in range(-(-tasks // sampler.tasks)):
             support, query = sampler.batch(step)
