@@ -171,7 +171,7 @@ def test_protonet_loss_and_meta_gradient_are_those_of_distances(kind: str) -> No
     torch.testing.assert_close(meta_gradient(method, tasks), expected, **CLOSE)
     losses = torch.stack([prototype_loss(embed, theta, one(tasks, i)) for i in range(3)]).detach()
     torch.testing.assert_close(method.objective(tasks, None).metrics["loss"], losses, **CLOSE)
-    assert {f"network.{name}" for name in theta} == method.learner.start.steers(network)
+    assert {f"network.{name}" for name in theta} == method.learner.start.start_parameters(network)
 
 
 def test_training_may_have_other_ways_and_shots_than_testing() -> None:

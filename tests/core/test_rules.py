@@ -108,7 +108,7 @@ def test_a_chain_keeps_the_state_of_every_rule() -> None:
     state: Any = rule.init(value)
     inner = outer = torch.zeros(3)
     for step, g in enumerate(gradients):
-        moved, state = rule.at(step).update({"w": g}, state, value, torch.zeros(()))
+        moved, state = rule.for_step(step).update({"w": g}, state, value, torch.zeros(()))
         inner = 0.5 * inner + g
         outer = 0.5 * outer + 0.1 * inner
         torch.testing.assert_close(moved["w"], -0.2 * outer)
@@ -121,7 +121,7 @@ def test_the_chain_of_a_step_takes_no_parameters_away() -> None:
     rule = Chain(PerStep([curvature(theta), curvature(theta)]), learned(theta))
     learner = Learner(mlp((6, 5, 3)), Shared(), [Descend(rule, 2)])
     before = [(name, id(p)) for name, p in learner.named_parameters(remove_duplicate=False)]
-    view = rule.at(1)
+    view = rule.for_step(1)
     assert [(name, id(p)) for name, p in learner.named_parameters(remove_duplicate=False)] == before
     assert {id(p) for p in view.parameters()} <= {i for _, i in before}
     save(learner.state_dict())  # refuses tensors that are registered twice
@@ -153,13 +153,13 @@ def test_gradients_that_are_too_long_are_shortened_and_others_are_not() -> None:
 def test_steps_beyond_the_last_rule_use_the_last() -> None:
     rules = [SGD(0.1), SGD(0.2), SGD(0.3)]
     per_step = PerStep(rules)
-    assert [per_step.at(step) for step in range(5)] == [*rules, rules[-1], rules[-1]]
+    assert [per_step.for_step(step) for step in range(5)] == [*rules, rules[-1], rules[-1]]
 
 
 def test_rules_by_step_within_rules_by_step() -> None:
     rules = [SGD(0.1), SGD(0.2)]
     nested = PerStep([PerStep(rules)])
-    assert [nested.at(step) for step in range(3)] == [*rules, rules[-1]]
+    assert [nested.for_step(step) for step in range(3)] == [*rules, rules[-1]]
 
 
 def test_state_passes_from_one_step_s_rule_to_the_next() -> None:

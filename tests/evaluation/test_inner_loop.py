@@ -4,7 +4,7 @@ import pytest
 
 from fewstep.algorithms import imaml, leo, reptile
 from fewstep.core import Learner
-from fewstep.evaluation import descending, inner_steps, settle
+from fewstep.evaluation import inner_steps, set_inner_loop, with_inner_loop
 from fewstep.networks import mlp
 from fewstep.recipes.methods.adapting import Imaml
 from fewstep.recipes.methods.network import Network
@@ -20,7 +20,7 @@ def test_what_was_changed_for_a_while_is_put_back_also_after_an_error() -> None:
     inside = []
 
     def fail() -> None:
-        with descending(learner, steps=9, batch=4, prox=0.0):
+        with with_inner_loop(learner, steps=9, batch=4, prox=0.0):
             inside.extend(settings(learner))
             raise KeyError
 
@@ -40,10 +40,10 @@ def test_every_descent_takes_the_inner_steps() -> None:
 @pytest.mark.parametrize(("wrong", "message"), [({"steps": -1}, "zero or more, got -1"), ({"rate": 1}, "rate")])
 def test_wrong_settings_change_nothing(wrong: dict[str, int], message: str) -> None:
     learner = reptile(mlp((2, 2)), rate=0.1, steps=3).learner
-    with pytest.raises(ValueError, match=message), descending(learner, **wrong):
+    with pytest.raises(ValueError, match=message), with_inner_loop(learner, **wrong):
         pass
     with pytest.raises(ValueError, match=message):
-        settle(learner, **wrong)
+        set_inner_loop(learner, **wrong)
     assert settings(learner) == [(3, None, 0.0)]
     assert not hasattr(learner.stages[0], "rate")
 

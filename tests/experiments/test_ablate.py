@@ -15,15 +15,15 @@ import torch
 from fewstep.commands.ablate import ablate as command
 from fewstep.experiments.ablate import procedure as module
 from fewstep.experiments.ablate.paper import TABLE_2, order
-from fewstep.experiments.ablate.procedure import Ablated, ablate
+from fewstep.experiments.ablate.procedure import AblationResult, ablate
 from fewstep.experiments.ablate.rows import table_2
 from fewstep.experiments.folder import stored_config
-from fewstep.experiments.repeat.procedure import Repeated
-from fewstep.experiments.repeat.tested import Tested as OneTest
+from fewstep.experiments.repeat.procedure import RepeatResult
+from fewstep.experiments.repeat.tested import SeedScores as OneTest
 from fewstep.experiments.run import Run
-from fewstep.experiments.search import Found, Row
+from fewstep.experiments.search import SearchResult, Trial
 from fewstep.experiments.workers import Job
-from fewstep.recipes import RECIPES, Config, Range, changed
+from fewstep.recipes import RECIPES, Config, Range, with_settings
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training.device import Place
 
@@ -39,7 +39,7 @@ def quick(patched: pytest.MonkeyPatch) -> None:
     """Without processes, and without the pictures of searches and repetitions."""
     patched.setattr("fewstep.experiments.repeat.procedure.run_all", in_this_process)
     patched.setattr("fewstep.experiments.search.report.write", lambda *_: None)
-    patched.setattr(Repeated, "picture", lambda *_: b"")
+    patched.setattr(RepeatResult, "picture", lambda *_: b"")
 
 
 def features(folder: Path, seed: int = 0) -> Path:
@@ -88,15 +88,17 @@ class Stubs:
         self.searches: list[tuple[Config, dict[str, Any]]] = []
         self.runs: list[tuple[Config, dict[str, Any]]] = []
 
-    def search(self, config: Config, space: Sequence[Range], **asked: Any) -> Found:
+    def search(self, config: Config, space: Sequence[Range], **asked: Any) -> SearchResult:
         self.searches.append((config, asked))
         if asked["out"].parent.name == self.failing:
             raise ValueError("none of 2 configurations reached the end of its training; trial 0: it diverged.")
         settings = {range.setting: range.at(1 / (1 + asked["trials"])) for range in space}
-        row = Row(0, "complete", 0.5, 10, 10, 1.0, settings, "")
-        return Found(changed(config, settings), 0.5, 0, {"complete": 1}, "", {}, [row], space, {}, "accuracy", True)
+        row = Trial(0, "complete", 0.5, 10, 10, 1.0, settings, "")
+        return SearchResult(
+            with_settings(config, settings), 0.5, 0, {"complete": 1}, "", {}, [row], space, {}, "accuracy", True
+        )
 
-    def repeat(self, config: Config, **asked: Any) -> Repeated:
+    def repeat(self, config: Config, **asked: Any) -> RepeatResult:
         self.runs.append((config, asked))
         for seed in asked["seeds"]:
             (asked["out"] / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ class Stubs:
         scores = np.random.default_rng(len(self.runs)).random((len(asked["seeds"]), config.testing.tasks))
         stated = PROTOCOL | {"features": config.data.open(HERE, lambda _: None).protocol["features"]} | self.protocol
         test = OneTest("test", {"adapted": scores}, {}, "accuracy", True, False, stated)
-        return Repeated(config, tuple(asked["seeds"]), (), (), (test,))
+        return RepeatResult(config, tuple(asked["seeds"]), (), (), (test,))
 
 
 @pytest.fixture
@@ -113,12 +115,12 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> Stubs:
     made = Stubs()
     monkeypatch.setattr(module, "search", made.search)
     monkeypatch.setattr(module, "repeat", made.repeat)
-    monkeypatch.setattr(Ablated, "picture", lambda *_: b"")  # takes a second
+    monkeypatch.setattr(AblationResult, "picture", lambda *_: b"")  # takes a second
     return made
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Ablated]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, AblationResult]:
     """Two rows, really."""
     folder = tmp_path_factory.mktemp("ablation")
     config = tiny(features(folder))
@@ -127,7 +129,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Ablate
         return config, folder / "out", run(config, folder / "out")
 
 
-def run(config: Config, out: Path, **changes: Any) -> Ablated:
+def run(config: Config, out: Path, **changes: Any) -> AblationResult:
     return ablate(
         config,
         **{
@@ -151,7 +153,7 @@ def scores_in(folder: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array(runs)
 
 
-def test_numbers_are_those_of_the_runs(done: tuple[Config, Path, Ablated]) -> None:
+def test_numbers_are_those_of_the_runs(done: tuple[Config, Path, AblationResult]) -> None:
     config, out, table = done
     sgd, leo = (scores_in(out / "rows" / slug / "runs") for slug in ("meta-sgd", "leo"))
     assert sgd.shape == leo.shape == (2, 30)
@@ -177,14 +179,14 @@ def test_numbers_are_those_of_the_runs(done: tuple[Config, Path, Ablated]) -> No
     assert config.testing.tasks == len(lead)
 
 
-def test_all_were_tested_on_the_tasks_of_the_baselines(done: tuple[Config, Path, Ablated]) -> None:
+def test_all_were_tested_on_the_tasks_of_the_baselines(done: tuple[Config, Path, AblationResult]) -> None:
     _, out, table = done
     for slug in ("meta-sgd", "leo"):
         ridge = Run.open(out / "rows" / slug / "runs" / "seed-2").test().scores["ridge"]
         np.testing.assert_allclose(ridge, table.baselines["ridge"], atol=1e-12)
 
 
-def test_it_is_written_for_readers(done: tuple[Config, Path, Ablated]) -> None:
+def test_it_is_written_for_readers(done: tuple[Config, Path, AblationResult]) -> None:
     _, out, _ = done
     lines = (out / "ablation.txt").read_text().splitlines()
     assert max(map(len, lines)) <= 120
@@ -201,7 +203,7 @@ def test_it_is_written_for_readers(done: tuple[Config, Path, Ablated]) -> None:
 
 
 def test_resuming_trains_and_tests_nothing_again(
-    done: tuple[Config, Path, Ablated], monkeypatch: pytest.MonkeyPatch
+    done: tuple[Config, Path, AblationResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out, _ = done
     before = {
@@ -220,7 +222,7 @@ def test_resuming_trains_and_tests_nothing_again(
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
-def test_other_settings_and_fewer_trials_are_refused(done: tuple[Config, Path, Ablated]) -> None:
+def test_other_settings_and_fewer_trials_are_refused(done: tuple[Config, Path, AblationResult]) -> None:
     config, out, _ = done
     with pytest.raises(ValueError, match=r"training\.tasks: 2 there, 3 here"):
         run(replace(config, training=replace(config.training, tasks=3)), out)

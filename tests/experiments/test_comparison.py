@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fewstep.evaluation.figures import near_scores, span
 from fewstep.evaluation.statistics import Interval
-from fewstep.experiments.compare.result import Compared, Comparison
+from fewstep.experiments.compare.result import Comparison, MethodScores
 
 A, B, C = np.array([0.9, 0.8, 1.0, 0.7]), np.array([0.5, 0.6, 0.6, 0.5]), np.array([1 / 3, 0.1 + 0.2, 1e-17, 0.7])
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def comparison(**changes: object) -> Comparison:
     rows = [
-        Compared(
+        MethodScores(
             label="a",
             scores=A,
             unadapted=B,
@@ -35,7 +35,7 @@ def comparison(**changes: object) -> Comparison:
             test_seconds=0.0125,
             inputs="images",
         ),
-        Compared(
+        MethodScores(
             label="b, with a comma",
             scores=B,
             algorithm="Protonet",
@@ -47,7 +47,7 @@ def comparison(**changes: object) -> Comparison:
             machine="here",
             inputs="features",
         ),
-        Compared(label="ridge (images)", scores=C, baseline=True, inputs="images"),
+        MethodScores(label="ridge (images)", scores=C, baseline=True, inputs="images"),
     ]
     given: dict = {"rows": rows, "score_name": "accuracy", "higher_is_better": True, "machine": "here", "threads": 2}
     return Comparison(**given | {"protocol": {"ways": 5, "task seed": 0}} | changes)
@@ -116,7 +116,7 @@ def test_the_page_says_what_the_numbers_do_not() -> None:
         "with 2 threads",
     ):
         assert part in page, part
-    same = [Compared(label=name, scores=scores) for name, scores in (("a", A), ("b", B))]
+    same = [MethodScores(label=name, scores=scores) for name, scores in (("a", A), ("b", B))]
     plain = comparison(rows=same, machine="here").markdown()
     for part in (
         "Transductive",
@@ -131,7 +131,7 @@ def test_the_page_says_what_the_numbers_do_not() -> None:
 
 
 def test_an_early_stop_is_not_an_unfinished_training() -> None:
-    row = Compared(label="a", scores=A, steps=500, planned=600, finished=True, tasks_per_step=4)
+    row = MethodScores(label="a", scores=A, steps=500, planned=600, finished=True, tasks_per_step=4)
     page = comparison(rows=[row]).markdown()
     assert "500 of 600, stopped early × 4" in page
     assert "not finished" not in page
@@ -140,7 +140,11 @@ def test_an_early_stop_is_not_an_unfinished_training() -> None:
 def test_scores_that_are_not_finite_leave_the_others_alone(tmp_path: Path) -> None:
     broken = A.copy()
     broken[[1, 2]] = math.nan, math.inf
-    rows = [Compared(label="a", scores=A), Compared(label="broken", scores=broken), Compared(label="b", scores=B)]
+    rows = [
+        MethodScores(label="a", scores=A),
+        MethodScores(label="broken", scores=broken),
+        MethodScores(label="b", scores=B),
+    ]
     result = comparison(rows=rows, score_name="mse", higher_is_better=False)
     result.write(tmp_path)
     lines = {line["method"]: line for line in read(tmp_path / "comparison.csv")}
@@ -168,9 +172,12 @@ def test_numbers_fit_a_terminal_of_eighty_columns() -> None:
     ("changes", "message"),
     [
         ({"rows": []}, "at least one method"),
-        ({"rows": [Compared(label="a", scores=A)] * 2}, "distinct labels"),
-        ({"rows": [Compared(label="a", scores=A), Compared(label="b", scores=B[:3])]}, r"a has scores of 4 tasks, b"),
-        ({"rows": [Compared(label="a", scores=A[:1])]}, "at least 2 tasks"),
+        ({"rows": [MethodScores(label="a", scores=A)] * 2}, "distinct labels"),
+        (
+            {"rows": [MethodScores(label="a", scores=A), MethodScores(label="b", scores=B[:3])]},
+            r"a has scores of 4 tasks, b",
+        ),
+        ({"rows": [MethodScores(label="a", scores=A[:1])]}, "at least 2 tasks"),
         ({"reference": "leo"}, "no method 'leo'"),
     ],
 )

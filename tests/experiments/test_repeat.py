@@ -20,7 +20,7 @@ import fewstep.experiments.repeat.procedure
 from fewstep.commands.repeat import repeat as command
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
-from fewstep.experiments.repeat.procedure import At, Repeated, repeat
+from fewstep.experiments.repeat.procedure import RepeatResult, RunProgress, repeat
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import Job
 from fewstep.recipes import Config
@@ -69,7 +69,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def repeated(tmp_path_factory: pytest.TempPathFactory) -> Repeated:
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> RepeatResult:
     """Two seeds in two processes; do not change its folder."""
     return repeat(CURVES, seeds=(3, 0), out=tmp_path_factory.mktemp("repeat"), workers=2)
 
@@ -79,7 +79,7 @@ def same_weights(one: Path, two: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_in_a_process_is_an_ordinary_run(repeated: Repeated, tmp_path: Path) -> None:
+def test_a_run_in_a_process_is_an_ordinary_run(repeated: RepeatResult, tmp_path: Path) -> None:
     assert [folder.name for folder in repeated.folders] == ["seed-3", "seed-0"]
     for i, seed in enumerate(repeated.seeds):
         alone = Run.create(replace(CURVES, seed=seed, threads=1), tmp_path / str(seed))
@@ -94,7 +94,7 @@ def test_a_run_in_a_process_is_an_ordinary_run(repeated: Repeated, tmp_path: Pat
     assert not same_weights(*repeated.folders)
 
 
-def test_spread_and_differences_by_hand(repeated: Repeated) -> None:
+def test_spread_and_differences_by_hand(repeated: RepeatResult) -> None:
     assert [test.name for test in repeated.tests] == ["test-5-shot", "test-10-shot"]
     tables = {}
     for seed, folder in zip(repeated.seeds, repeated.folders, strict=True):
@@ -115,7 +115,7 @@ def test_spread_and_differences_by_hand(repeated: Repeated) -> None:
         assert found.half_width == pytest.approx(1.96 * statistics.stdev(values) / 30**0.5, rel=1e-9)
 
 
-def test_files_say_the_same(repeated: Repeated) -> None:
+def test_files_say_the_same(repeated: RepeatResult) -> None:
     out = repeated.folders[0].parent
     summary = json.loads((out / "repeat.json").read_text())
     test = summary["tests"]["test-5-shot"]
@@ -161,7 +161,7 @@ def test_what_has_been_done_is_kept_and_seeds_can_be_added(jobs: list[str], tmp_
 def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     longer = replace(CURVES, training=replace(TINY, steps=60, checkpoint_every=1), testing=AtTest(tasks=5))
 
-    def interrupt(at: At) -> None:
+    def interrupt(at: RunProgress) -> None:
         assert (at.seed, at.doing) == (1, "training")
         raise KeyboardInterrupt
 
@@ -237,7 +237,7 @@ def test_refusals(options: Any, message: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_with_other_settings_is_refused_by_their_names(repeated: Repeated) -> None:
+def test_a_folder_with_other_settings_is_refused_by_their_names(repeated: RepeatResult) -> None:
     other = replace(CURVES, training=replace(TINY, rate=0.5))
     with pytest.raises(ValueError, match=r"seed-0 holds a run .*\(training.rate: 0.001 there, 0.5 here\)"):
         repeat(other, seeds=(7,), out=repeated.folders[0].parent)

@@ -93,7 +93,7 @@ def numbers(tensor: torch.Tensor) -> NDArray[np.float64]:
 def untrained(name: str, **settings: Any) -> Method:
     config = tiny(name, **settings)
     torch.manual_seed(1)
-    method = config.method.build(config.data.open(config.place(), lambda _: None))
+    method = config.method.build(config.data.open(config.prepare_device(), lambda _: None))
     method.learner.double()
     return method
 

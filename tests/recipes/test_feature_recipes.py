@@ -14,7 +14,7 @@ from fewstep.core import Differentiate
 from fewstep.experiments.ablate.rows import table_2
 from fewstep.experiments.repeat.procedure import repeat
 from fewstep.experiments.run import Run
-from fewstep.recipes import RECIPES, Config, Range, changed
+from fewstep.recipes import RECIPES, Config, Range, with_settings
 from fewstep.recipes.methods.adapting import MetaSgd
 from fewstep.recipes.methods.leo import Leo
 from fewstep.recipes.problems.stored_features import Embeddings
@@ -200,7 +200,7 @@ def test_rows_of_the_ablation_take_away_what_they_say(features: Path) -> None:
         drawn = method.learner.sites(problem.source("train", tasks=1, seed=0).batch(0))
         assert ("Normal" in str(drawn)) == (slug not in ("deterministic", "meta-sgd")), slug
         for one in row.space:  # every setting that is searched has an effect there
-            assert changed(row.config, {one.setting: one.at(0.3)}) != row.config
+            assert with_settings(row.config, {one.setting: one.at(0.3)}) != row.config
     sgd = rows["meta-sgd"].config.method
     assert isinstance(sgd, MetaSgd)
     assert sgd.dropout == base.method.dropout  # type: ignore[union-attr]
@@ -218,7 +218,7 @@ def test_what_a_row_does_not_search_has_no_effect_on_it(features: Path) -> None:
     for row in table_2(base)[1:]:
         left_out = full - {one.setting for one in row.space}
         results = []
-        for config in (row.config, changed(row.config, dict.fromkeys(left_out, 0.77))):
+        for config in (row.config, with_settings(row.config, dict.fromkeys(left_out, 0.77))):
             torch.manual_seed(0)
             method = config.method.build(problem)
             draws = method.learner.draws(tasks, torch.Generator().manual_seed(1))
@@ -231,7 +231,7 @@ def test_ranges_draw_and_settings_change() -> None:
     config = RECIPES["meta-sgd-cifarfs-features-1shot"]()
     assert Range("a", 1e-4, 1.0, log=True).at(0.5) == pytest.approx(1e-2)
     assert Range("a", 2.0, 4.0).at(0.25) == 2.5
-    new = changed(config, {"method.rate": 3.0, "training.rate": 0.5})
+    new = with_settings(config, {"method.rate": 3.0, "training.rate": 0.5})
     assert asdict(new.method)["rate"] == (3.0, 3.0)
     assert new.training.rate == 0.5
     for bad, words in (
@@ -240,7 +240,7 @@ def test_ranges_draw_and_settings_change() -> None:
         ("method.per_step", "is not a number"),
     ):
         with pytest.raises(ValueError, match=words):
-            changed(config, {bad: 1.0})
+            with_settings(config, {bad: 1.0})
     for low, high, log in ((1.0, 1.0, False), (0.0, 1.0, True), (0.0, float("inf"), False)):
         with pytest.raises(ValueError, match="range needs"):
             Range("a", low, high, log)

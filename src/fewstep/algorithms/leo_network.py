@@ -48,7 +48,7 @@ def leo_network(
         network: f; changed in place: its generated parameters become slots, the others are meta-learned.
         inputs: entries of an input row, all axes flattened.
         outputs: entries of a label row: targets, or ways.
-        generated: which parameters, see :func:`~fewstep.core.network.slots`; all when omitted.
+        generated: which parameters, see :func:`~fewstep.core.slots`; all when omitted.
         latents: n_z.
         hidden: units of the hidden layers of encoder, relation network and decoder.
         decoder_depth: its layers; 1 is a linear decoder.
@@ -69,27 +69,17 @@ def leo_network(
         meta_gradient: the paper's back-propagation when omitted; ``Mixture`` maximises a predictive likelihood.
     """
     slots = core.slots(network, generated)
-    start = core.NetworkGenerator(
-        slots,
-        inputs,
-        outputs,
-        latents,
-        hidden=hidden,
-        decoder_depth=decoder_depth,
-        spread=spread,
-        kl_weight=kl_weight,
-        encoder_penalty_weight=encoder_penalty_weight,
-        formulation=formulation,
-        average=average,
-    )
+    start = core.NetworkGenerator(slots, inputs, outputs, latents, hidden=hidden, decoder_depth=decoder_depth,
+        spread=spread, kl_weight=kl_weight, encoder_penalty_weight=encoder_penalty_weight,
+        formulation=formulation, average=average)  # fmt: skip
     latent = core.LearnedRates({"code": torch.full((latents,), latent_rate)}, unit=latent_rate)
     rates = core.LearnedRates({n: torch.full(s.shape, finetuning_rate) for n, s in slots.items()}, finetuning_rate)
     latent_rule, rule = core.clipped(latent, clip), core.clipped(rates, clip)
-    stages = core.taken(core.Descend(latent_rule, latent_steps), core.Decode(), core.Descend(rule, finetuning_steps))
+    stages = core.skip_empty(
+        core.Descend(latent_rule, latent_steps), core.Decode(), core.Descend(rule, finetuning_steps)
+    )
     learner = core.Learner(network, start, stages, loss=loss or core.regression())
     l2 = core.L2(l2_weight, [f"start.{name}" for name, _ in start.named_parameters()], half=False)
-    layers = [
-        core.Orthogonality(orthogonality_weight, f"start.{name}", formulation.reduction, f"orthogonality_{i}")
-        for i, name in enumerate(start.decoder_layers)
-    ]
+    layers = [core.Orthogonality(orthogonality_weight, f"start.{name}", formulation.reduction, f"orthogonality_{i}")
+        for i, name in enumerate(start.decoder_layers)]  # fmt: skip
     return core.Method(learner, meta_gradient or core.Backprop(), [l2, *layers])

@@ -19,7 +19,7 @@ from fewstep.commands.arguments import named, overridden, split_name, value_of
 from fewstep.recipes import Config
 
 if TYPE_CHECKING:
-    from fewstep.experiments.repeat.procedure import At
+    from fewstep.experiments.repeat.procedure import RunProgress
 
 console = Console(log_path=False)
 
@@ -109,7 +109,7 @@ def repeat(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def seed_bars(console: Console) -> Iterator[Callable[[At], None]]:
+def seed_bars(console: Console) -> Iterator[Callable[[RunProgress], None]]:
     """A bar for every run that goes on."""
     from rich.progress import (
         BarColumn,
@@ -133,7 +133,7 @@ def seed_bars(console: Console) -> Iterator[Callable[[At], None]]:
     with Progress(*columns, console=console, transient=True) as bars:
         shown: dict[int, tuple[str, TaskID]] = {}
 
-        def advance(at: At) -> None:
+        def advance(at: RunProgress) -> None:
             if at.seed in shown and shown[at.seed][0] != at.doing:
                 bars.remove_task(shown.pop(at.seed)[1])
             best = "" if at.best is None else f"best validation {at.best:.4f}"

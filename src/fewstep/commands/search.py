@@ -18,7 +18,7 @@ from fewstep.commands.arguments import named, overridden, split_name
 from fewstep.recipes import RECIPES, Config, Range
 
 if TYPE_CHECKING:
-    from fewstep.experiments.search import Found, Status
+    from fewstep.experiments.search import SearchResult, Status
 
 console = Console(log_path=False)
 
@@ -167,7 +167,7 @@ def _text(status: Status, space: Sequence[Range]) -> str:
     return ", ".join(parts)
 
 
-def _show(found: Found, folder: Path) -> None:
+def _show(found: SearchResult, folder: Path) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -13,7 +13,7 @@ from fewstep.core.regularisers import L2, Orthogonality, Regulariser
 from fewstep.core.rule import LSTM, SGD, Adam, Chain, Clip, Curvature, LearnedRates, PerStep, clipped
 from fewstep.core.rule.base import Rule
 from fewstep.core.slope import exact, stopped
-from fewstep.core.stages import Decode, Descend, Stage, taken
+from fewstep.core.stages import Decode, Descend, Stage, skip_empty
 from fewstep.core.start import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, NetworkGenerator, Prototypes, Shared
 from fewstep.core.start.base import Start
 from fewstep.core.types import Batch, Estimate, Params, Point, Task
@@ -71,7 +71,7 @@ __all__ = [
     "exact",
     "generator",
     "regression",
+    "skip_empty",
     "slots",
     "stopped",
-    "taken",
 ]

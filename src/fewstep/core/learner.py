@@ -90,7 +90,7 @@ class Learner(nn.Module):
         """Hold every rule against the names that it will move, and against shapes where no task is needed for them."""
         value, decoded = self.start.shared(self.network), False
         # Asked for both, whatever the stages: the start refuses here a network that it cannot begin with.
-        moved = {when: self.start.moved(self.network, when) for when in (False, True)}
+        moved = {when: self.start.adapted_names(self.network, when) for when in (False, True)}
         for stage in self.stages:
             if isinstance(stage, Descend):
                 if (names := moved[decoded]) is not None:
@@ -165,35 +165,35 @@ class Learner(nn.Module):
         support: Batch,
         slope: Slope = exact,
         noise: Noise = None,
-        each: Executor = direct,
+        map_tasks: Executor = direct,
         visit: Visit | None = None,
     ) -> tuple[Point, Penalties]:
         """From a support to adapted network weights.
 
         Args:
-            support: the labelled rows of one task, or of many when ``each`` maps over tasks.
+            support: the labelled rows of one task, or of many when ``map_tasks`` maps over tasks.
             slope: how a loss becomes its gradient.
             noise: from :meth:`noise`; None in evaluation.
-            each: maps every single piece over tasks; the default runs inside one task.
+            map_tasks: maps every single piece over tasks; the default runs inside one task.
             visit: told of every point that the descents pass, see ``Descend``.
 
         Returns:
             The adapted point, decoded; and the penalties of start and stages.
         """
         if self.embedding is not None:
-            support = each(self.embed)(support)
-        begun, penalties = each(self._begin)(support, _entry(noise, "begin"))
+            support = map_tasks(self.embed)(support)
+        begun, penalties = map_tasks(self._begin)(support, _entry(noise, "begin"))
         point, decoded = begun, False
         for i, stage in enumerate(self.stages):
             entry = None if noise is None else noise["stages"][i]
             if isinstance(stage, Decode):
                 if noise is not None:
-                    penalties = penalties | each(self.start.penalise)(begun, point)
-                point, decoded = each(self.start.decode)(point, _entry(entry, "decode")), True
+                    penalties = penalties | map_tasks(self.start.penalise)(begun, point)
+                point, decoded = map_tasks(self.start.decode)(point, _entry(entry, "decode")), True
             else:
-                step = partial(recomputed, each, list(self.parameters())) if self.recompute else each
+                step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
                 keys = None if noise is None or stage.batch is None else noise["shuffles"][i]["keys"]
-                point = stage(point, support, self.inner_loss(decoded), slope, entry, each, step, keys, visit)
+                point = stage(point, support, self.inner_loss(decoded), slope, entry, map_tasks, step, keys, visit)
         return point, penalties
 
     def embed(self, batch: Batch) -> Batch:

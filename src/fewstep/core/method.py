@@ -196,7 +196,7 @@ def unused_rules(learner: Learner) -> set[str]:
         for stage in learner.stages
         if isinstance(stage, Descend)
         for step in range(stage.moves)
-        for parameter in stage.rule.at(step).parameters()
+        for parameter in stage.rule.for_step(step).parameters()
     }
     return {name for name, p in learner.named_parameters() if name.startswith("stages.") and id(p) not in used}
 

@@ -10,22 +10,22 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from fewstep.core.executors import Executor, Function, of_tensors
 
 
-def recomputed(each: Executor, parameters: Sequence[nn.Parameter], function: Function) -> Function:
-    """Map ``function`` by ``each``, keeping its arguments instead of its graph.
+def recomputed(map_tasks: Executor, parameters: Sequence[nn.Parameter], function: Function) -> Function:
+    """Map ``function`` by ``map_tasks``, keeping its arguments instead of its graph.
 
     ``torch.utils.checkpoint`` works neither around nor inside function transforms. Here the transforms are inside the
     function that is run twice, and autograd sees one operation. So this wraps a mapped step, and cannot itself be
     transformed: ``vmap`` has to map tasks step by step. A loop over whole tasks is no transform.
 
     Args:
-        each: the executor.
+        map_tasks: the executor.
         parameters: the meta-parameters that ``function`` reads beside its arguments.
         function: of one task; its arguments and results are pytrees of tensors.
     """
 
     def run(*trees: Any) -> Any:
         call, tensors = of_tensors(function, trees)
-        mapped, forms = each(call), list[TreeSpec]()
+        mapped, forms = map_tasks(call), list[TreeSpec]()
 
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             results, form = tree_flatten(mapped(*tensors))

@@ -81,8 +81,8 @@ class Descend(nn.Module):
         loss: SupportLoss,
         slope: Slope,
         noise: Noise,
-        each: Executor = direct,
-        each_step: Executor | None = None,
+        map_tasks: Executor = direct,
+        map_step: Executor | None = None,
         shuffle: Tensor | None = None,
         visit: Visit | None = None,
     ) -> Point:
@@ -90,31 +90,31 @@ class Descend(nn.Module):
 
         Args:
             point: where to begin.
-            support: of one task, or of many when ``each`` maps over tasks.
+            support: of one task, or of many when ``map_tasks`` maps over tasks.
             loss: the inner loss.
             slope: how a loss becomes its gradient.
             noise: one entry per step, or None.
-            each: maps the pieces over tasks.
-            each_step: maps every step; ``each`` when omitted.
+            map_tasks: maps the pieces over tasks.
+            map_step: maps every step; ``map_tasks`` when omitted.
             shuffle: draws that order the rows for mini-batches, or None.
             visit: told of every point on the way.
         """
-        anchor, each_step = point.value, each_step or each
-        value, state = anchor, each(self.rule.init)(anchor)
+        anchor, map_step = point.value, map_step or map_tasks
+        value, state = anchor, map_tasks(self.rule.init)(anchor)
         rows = support
         if self.batch is not None:
-            rows = each(partial(self._deal, self.steps, self.batch))(support, shuffle)
+            rows = map_tasks(partial(self._deal, self.steps, self.batch))(support, shuffle)
         if visit is not None:
             visit(point)
         every = self.prox > 0 and self.proximal == "every"
         for i in range(self.steps):
-            step = each_step(partial(self._step, self.rule.at(i), None if self.batch is None else i, loss, slope))
+            step = map_step(partial(self._step, self.rule.for_step(i), None if self.batch is None else i, loss, slope))
             entry = None if noise is None else noise[i]
             value, state = step(value, state, anchor if every else None, point.context, rows, entry)
             if visit is not None:
                 visit(Point(value, point.context))
         if self.moves > self.steps:
-            pull = each_step(partial(self._pull, self.rule.at(self.steps), slope))
+            pull = map_step(partial(self._pull, self.rule.for_step(self.steps), slope))
             value, state = pull(value, state, anchor)
             if visit is not None:
                 visit(Point(value, point.context))
@@ -169,6 +169,6 @@ class Decode(nn.Module):
 Stage: TypeAlias = Descend | Decode
 
 
-def taken(*stages: Stage) -> list[Stage]:
+def skip_empty(*stages: Stage) -> list[Stage]:
     """Those of the stages that do something: a descent without steps is left out, for nothing would train its rule."""
     return [stage for stage in stages if isinstance(stage, Decode) or stage.steps]

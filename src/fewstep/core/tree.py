@@ -13,7 +13,7 @@ def zip_map(function: Callable[..., Tensor], first: Params, *rest: Params) -> Pa
     return {name: function(tensor, *(other[name] for other in rest)) for name, tensor in first.items()}
 
 
-def pull(start: Tensor, end: Tensor) -> Tensor:
+def stopped_square(start: Tensor, end: Tensor) -> Tensor:
     """Elementwise ``(start − stop(end))²``: the penalty that moves a start towards where its adaptation went.
 
     Summed or averaged over a latent code it is LEO's encoder penalty (Rusu et al. 2019, Eq. 6); half its sum over

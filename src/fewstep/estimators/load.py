@@ -10,7 +10,7 @@ from fewstep.data import TaskSource
 from fewstep.data.images.files import Reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.regressor import FewShotRegressor
-from fewstep.evaluation import settle
+from fewstep.evaluation import set_inner_loop
 from fewstep.evaluation.scoring import Statistics
 from fewstep.experiments.folder import best_checkpoint, stored_config
 from fewstep.recipes.problems.problem import Problem
@@ -37,10 +37,10 @@ def load(folder: str | Path) -> FewShotClassifier | FewShotRegressor:
     extractor = FeatureExtractor.load(folder / "extractor.safetensors") if shape["features"] else None
     problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor, regression=shape["regression"])
     method = config.method.build(problem)
-    place = config.place()
+    place = config.prepare_device()
     method.learner.to(place.device, place.dtype)
     load_checkpoint(best_checkpoint(folder), method.learner)
-    settle(method.learner, **config.at_test())
+    set_inner_loop(method.learner, **config.at_test())
     # A test may be transductive; a prediction is only where its user says so.
     tested = config.testing.statistics
     statistics: Statistics = tested if tested in ("joined", "running") else "support"

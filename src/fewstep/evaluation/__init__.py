@@ -11,7 +11,7 @@ from fewstep.evaluation.baselines import (
 from fewstep.evaluation.curves import learning_curves
 from fewstep.evaluation.exact.oscillations import bayes_forecast, exact_forecast
 from fewstep.evaluation.exact.sine_or_line import exact_posterior
-from fewstep.evaluation.inner_loop import descending, evaluating, inner_steps, settle
+from fewstep.evaluation.inner_loop import evaluating, inner_steps, set_inner_loop, with_inner_loop
 from fewstep.evaluation.predictive import Predictive, measure
 from fewstep.evaluation.scoring import Evaluation, evaluate
 from fewstep.evaluation.statistics import Interval, interval, paired
@@ -24,7 +24,6 @@ __all__ = [
     "autoregression",
     "bayes_forecast",
     "centred_nearest_mean",
-    "descending",
     "evaluate",
     "evaluating",
     "exact_forecast",
@@ -37,5 +36,6 @@ __all__ = [
     "nearest_mean",
     "paired",
     "ridge",
-    "settle",
+    "set_inner_loop",
+    "with_inner_loop",
 ]

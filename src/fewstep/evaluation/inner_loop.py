@@ -22,7 +22,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def settle(learner: Learner, **settings: Any) -> None:
+def set_inner_loop(learner: Learner, **settings: Any) -> None:
     """Give every ``Descend`` of ``learner`` other settings: ``steps``, ``batch``, ``prox``.
 
     Raises:
@@ -39,10 +39,10 @@ def settle(learner: Learner, **settings: Any) -> None:
 
 
 @contextmanager
-def descending(learner: Learner, **settings: Any) -> Iterator[None]:
-    """As :func:`settle`, for a while: afterwards every stage has what it had before."""
+def with_inner_loop(learner: Learner, **settings: Any) -> Iterator[None]:
+    """As :func:`set_inner_loop`, for a while: afterwards every stage has what it had before."""
     before = [{name: getattr(stage, name, None) for name in settings} for stage in descents(learner)]
-    settle(learner, **settings)
+    set_inner_loop(learner, **settings)
     try:
         yield
     finally:
@@ -57,7 +57,7 @@ def inner_steps(learner: Learner, steps: int) -> AbstractContextManager[None]:
     With zero steps the learner predicts from where adaptation would have begun: MAML's initialisation, LEO's weights
     decoded from the code that the support was encoded into.
     """
-    return descending(learner, steps=steps)
+    return with_inner_loop(learner, steps=steps)
 
 
 def descents(learner: Learner) -> list[Descend]:

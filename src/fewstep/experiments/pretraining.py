@@ -18,7 +18,7 @@ from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation.statistics import Interval
 from fewstep.experiments.environment import environment
 from fewstep.training import load_checkpoint
-from fewstep.training.device import place
+from fewstep.training.device import prepare_device
 from fewstep.training.pretraining import (
     FeatureExtractor,
     Pretrainer,
@@ -76,7 +76,7 @@ class PretrainingRun:
 
     def __init__(self, config: PretrainingConfig, folder: Path, note: Callable[[str], None] = logger.info) -> None:
         self.config, self.folder, self.note = config, folder, note
-        self.device = place(config.device, "float32", config.threads).device
+        self.device = prepare_device(config.device, "float32", config.threads).device
         self._images: dict[str, Dataset] = {}
 
     @classmethod

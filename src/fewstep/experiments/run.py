@@ -17,13 +17,13 @@ from fewstep.core import Method, generator
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.data import Dataset, TaskSource, mean_input
 from fewstep.data.storage.files import write_atomically
-from fewstep.evaluation import Evaluation, all_baselines, descending, evaluate
+from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.scoring import ADAPTED, Statistics
 from fewstep.experiments.environment import environment
 from fewstep.experiments.folder import best_checkpoint, stored_config
 from fewstep.experiments.report import report
-from fewstep.recipes import Config, apart, flat, to_json
+from fewstep.recipes import Config, differences, dotted, to_json
 from fewstep.recipes.problems.problem import Problem, Split
 from fewstep.training import Trainer, load_checkpoint
 from fewstep.training.pretraining import FeatureExtractor
@@ -53,7 +53,7 @@ class Run:
 
     def __init__(self, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> None:
         self.config, self.folder = config, folder
-        self.place = config.place()
+        self.place = config.prepare_device()
         kept = folder / "extractor.safetensors"
         extractor = FeatureExtractor.load(kept) if kept.exists() else None
         self.problem: Problem = config.data.open(self.place, note, extractor)
@@ -97,7 +97,7 @@ class Run:
             ValueError: when the folder holds a run of other settings, which are named, or something else.
         """
         if (folder / "config.json").exists():
-            if told := apart(flat(stored_config(folder)), flat(config)):
+            if told := differences(dotted(stored_config(folder)), dotted(config)):
                 raise ValueError(
                     f"{folder} holds a run with other settings ({told}): give the settings of that run, or another "
                     "folder (--out)."
@@ -239,7 +239,7 @@ class Run:
 
     def at_test(self) -> AbstractContextManager[None]:
         """The method as it is validated and tested, for a while."""
-        return descending(self.method.learner, **self.config.at_test())
+        return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:
         """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fewstep.recipes import features, omniglot, oscillations, photographs, sine_line, sinusoid
-from fewstep.recipes.config import Config, Testing, apart, flat, from_json, to_json
+from fewstep.recipes.config import Config, Testing, differences, dotted, from_json, to_json
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, Published
 from fewstep.recipes.recipe import Recipe
-from fewstep.recipes.space import Range, changed
+from fewstep.recipes.space import Range, with_settings
 
 
 def _single(make: Callable[[], Config]) -> Recipe:
@@ -121,9 +121,9 @@ __all__ = [
     "Range",
     "Recipe",
     "Testing",
-    "apart",
-    "changed",
-    "flat",
+    "differences",
+    "dotted",
     "from_json",
     "to_json",
+    "with_settings",
 ]

@@ -19,7 +19,7 @@ from fewstep.recipes.problems.images import CifarImages, ImageNetImages, Omniglo
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import Training
-from fewstep.training.device import Place, place
+from fewstep.training.device import Place, prepare_device
 
 Data = (
     SinusoidTasks
@@ -90,13 +90,13 @@ class Config:
     threads: int | None = None
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
 
-    def place(self) -> Place:
+    def prepare_device(self) -> Place:
         """Device and dtype; sets the number of threads, and has the allocator keep freed memory.
 
         Raises:
             ValueError: for a device that is not there.
         """
-        return place(self.device, self.dtype, self.threads)
+        return prepare_device(self.device, self.dtype, self.threads)
 
     def at_test(self) -> dict[str, Any]:
         """What the descents do otherwise in validation, in tests and in use than in training."""
@@ -119,7 +119,7 @@ def to_json(config: Config) -> str:
     return json.dumps(_CONVERTER.unstructure(config), indent=2, ensure_ascii=False) + "\n"
 
 
-def flat(config: Config) -> dict[str, Any]:
+def dotted(config: Config) -> dict[str, Any]:
     """The settings by dotted names, ``"training.rate"``, in JSON's types."""
 
     def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -132,8 +132,8 @@ def flat(config: Config) -> dict[str, Any]:
     return dict(walk(json.loads(to_json(config)), ""))
 
 
-def apart(kept: Mapping[str, Any], wanted: Mapping[str, Any], shown: int = 5) -> str:
-    """The settings in which two configurations differ, as :func:`flat` gives them, in words; empty where in none."""
+def differences(kept: Mapping[str, Any], wanted: Mapping[str, Any], shown: int = 5) -> str:
+    """The settings in which two configurations differ, as :func:`dotted` gives them, in words; empty where in none."""
     names = [n for n in {**kept, **wanted} if (n in kept, kept.get(n)) != (n in wanted, wanted.get(n))]
     told = [f"{n}: {kept.get(n, 'absent')} there, {wanted.get(n, 'absent')} here" for n in names[:shown]]
     return "; ".join([*told, *([f"and {len(names) - shown} more"] if len(names) > shown else [])])

@@ -46,7 +46,7 @@ class Range:
         return f"{self.setting} from {self.low:g} to {self.high:g}{', logarithmic' if self.log else ''}"
 
 
-def changed(config: Config, settings: Mapping[str, float]) -> Config:
+def with_settings(config: Config, settings: Mapping[str, float]) -> Config:
     """The configuration with other numbers at dotted places.
 
     Raises:

@@ -23,7 +23,7 @@ class Place:
     dtype: torch.dtype
 
 
-def place(device: str, dtype: Literal["float32", "float64"] = "float32", threads: int | None = None) -> Place:
+def prepare_device(device: str, dtype: Literal["float32", "float64"] = "float32", threads: int | None = None) -> Place:
     """Device and dtype by their names; sets the number of threads, and has the allocator keep freed memory.
 
     Args:

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from fewstep.experiments.search import Found, report, search, study, worker
+from fewstep.experiments.search import SearchResult, report, search, study, worker
 from fewstep.recipes import RECIPES, Config, Range
 
 SPACE = (Range("training.rate", 1e-4, 1e-1, log=True), Range("method.rate", 0.001, 0.1))
@@ -27,7 +27,7 @@ def config(steps: int = 20) -> Config:
     return replace(sinusoid, training=training)
 
 
-def run(out: Path, trials: int, workers: int = 1, **options: object) -> Found:
+def run(out: Path, trials: int, workers: int = 1, **options: object) -> SearchResult:
     return search(config(), SPACE, trials=trials, out=out, workers=workers, prune=False, **options)  # type: ignore[arg-type]
 
 

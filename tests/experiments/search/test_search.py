@@ -16,9 +16,9 @@ from search_driver import SPACE, config, run
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.search import Status, report, search, study
 from fewstep.experiments.search.plot import draw
-from fewstep.experiments.search.result import Found, Row, importances
+from fewstep.experiments.search.result import SearchResult, Trial, importances
 from fewstep.experiments.search.study import Plan
-from fewstep.recipes import Config, Range, changed, from_json
+from fewstep.recipes import Config, Range, from_json, with_settings
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:
             }
         assert scores[row.best_step or 0] == row.value == min(scores.values())
     best = from_json(tmp_path / "best.json")
-    assert best == found.config == changed(config(), plan(tmp_path).draw(found.index))
+    assert best == found.config == with_settings(config(), plan(tmp_path).draw(found.index))
     # The recipe leaves the number of threads to its user; the trial had one.
     assert replace(best, threads=1) == stored_config(tmp_path / "trials" / f"{found.index:03d}")
     assert "is optimistic" in (tmp_path / "search.md").read_text()
@@ -167,11 +167,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
             run(tmp_path / str(i), 1, storage=storage)
 
 
-def rows(number: int) -> list[Row]:
+def rows(number: int) -> list[Trial]:
     """The first setting decides, the second does nothing."""
     drawn = [plan(Path()).draw(index) for index in range(number)]
     return [
-        Row(i, "complete", float(np.log(settings["training.rate"])), 5, 20, 1.0, settings, "")
+        Trial(i, "complete", float(np.log(settings["training.rate"])), 5, 20, 1.0, settings, "")
         for i, settings in enumerate(drawn)
     ]
 
@@ -191,7 +191,7 @@ def test_the_picture(number: int) -> None:
         drawn[3] = replace(drawn[3], state="failed", value=None, reason="killed 3 times")
         drawn[5] = replace(drawn[5], value=1e9)
         drawn[8] = replace(drawn[8], state="pruned")
-    found = Found(
+    found = SearchResult(
         config(), 1.0, 0, {"complete": number}, "s", importances(drawn, plan(Path())), drawn, SPACE, {}, "mse", False
     )
     with warnings.catch_warnings():

@@ -5,7 +5,7 @@ from functools import partial
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
-from fewstep.core.meta_gradient.judge import judge
+from fewstep.core.meta_gradient.outer_loss import query_loss
 from fewstep.core.noise import Noise
 from fewstep.core.slope import Slope, exact
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
@@ -23,17 +23,17 @@ class Backprop(MetaGradient):
     def __init__(self, support_statistics: bool = False) -> None:
         self.support_statistics = support_statistics
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Mean query loss at the adapted point, plus penalties."""
-        point, penalties = learner.adapt(task.support, self.slope, noise, each)
+        point, penalties = learner.adapt(task.support, self.slope, noise, map_tasks)
         query_noise = None if noise is None else noise["query"]
-        judge = each(partial(self._judge, learner))
+        judge = map_tasks(partial(self._judge, learner))
         estimate: Estimate = judge(point, penalties, task.support, task.query, query_noise)
         return estimate
 
     def _judge(
         self, learner: Learner, point: Point, penalties: Penalties, support: Batch, query: Batch, noise: Noise
     ) -> Estimate:
-        loss, metrics = judge(learner, point, query, support if self.support_statistics else None, noise)
+        loss, metrics = query_loss(learner, point, query, support if self.support_statistics else None, noise)
         metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
         return Estimate(loss + sum(penalties.values()), metrics)

@@ -33,5 +33,5 @@ class MetaGradient(ABC):
         return set()
 
     @abstractmethod
-    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
-        """Adapt to ``task`` and judge the result; ``each`` maps the pieces when steps are mapped one by one."""
+    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+        """Adapt to ``task`` and judge the result; ``map_tasks`` maps the pieces when steps are mapped one by one."""

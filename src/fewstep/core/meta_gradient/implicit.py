@@ -13,7 +13,7 @@ from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.descent import only_descent
-from fewstep.core.meta_gradient.judge import judge
+from fewstep.core.meta_gradient.outer_loss import query_loss
 from fewstep.core.noise import Noise
 from fewstep.core.slope import exact, stopped
 from fewstep.core.tree import dot, zip_map
@@ -73,11 +73,13 @@ class Implicit(MetaGradient):
             )
         return {name for name, _ in learner.named_parameters() if name.startswith("stages.")}
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """An objective with the implicit gradient; loss and score are those of φ*."""
         passed: list[Point] = []
-        _, penalties = learner.adapt(task.support, stopped, noise, each, passed.append)
-        estimate: Estimate = each(partial(self._estimate, learner))(passed[0], passed[-1].value, penalties, task, noise)
+        _, penalties = learner.adapt(task.support, stopped, noise, map_tasks, passed.append)
+        estimate: Estimate = map_tasks(partial(self._estimate, learner))(
+            passed[0], passed[-1].value, penalties, task, noise
+        )
         return estimate
 
     def _estimate(
@@ -92,15 +94,15 @@ class Implicit(MetaGradient):
         def support_loss(value: Params, context: Params = context) -> Tensor:
             return of_support(value, context, support, last)
 
-        def query_loss(value: Params) -> tuple[Tensor, dict[str, Tensor]]:
+        def outer_loss(value: Params) -> tuple[Tensor, dict[str, Tensor]]:
             point = Point(value, context)
             if not decoded:
                 entry = None if noise is None else noise["stages"][place + 1]["decode"]
                 point = learner.start.decode(point, entry)
-            return judge(learner, point, task.query, None, None if noise is None else noise["query"])
+            return query_loss(learner, point, task.query, None, None if noise is None else noise["query"])
 
         with torch.no_grad():
-            slope = grad(lambda value: query_loss(value)[0])(end)
+            slope = grad(lambda value: outer_loss(value)[0])(end)
             at_rest = {name: tensor.detach() for name, tensor in context.items()}
             pulled, hessian = vjp(grad(partial(support_loss, context=at_rest)), end)[:2]
             left = zip_map(lambda g, v, a: g + stage.prox * (v - a), pulled, end, begun.value)
@@ -111,7 +113,7 @@ class Implicit(MetaGradient):
                 return zip_map(lambda d, c: (1 + self.damping) * d + c / scale, direction, curved)
 
             solution = conjugate_gradients(system, slope, self.iterations, self.tolerance)
-        loss, metrics = query_loss(end)
+        loss, metrics = outer_loss(end)
         objective = loss + dot(solution.x, begun.value)
         # Nothing but φ enters L_S when φ takes the place of all parameters. That the start is made of them is not
         # enough: prototypes are made of a network whose other parts the losses see as well.

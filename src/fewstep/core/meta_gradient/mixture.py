@@ -50,7 +50,7 @@ class Mixture(MetaGradient):
         self.copies = self.samples = samples
         self.deviation, self.executor = noise, executor or Vmap()
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """The bound and the mean penalties; without noise all samples are equal, and one is taken.
 
         Raises:
@@ -61,13 +61,13 @@ class Mixture(MetaGradient):
         noise, samples = (None, 1) if noise is None else (noise["copies"], self.samples)
 
         def each_sample(function: Function) -> Function:
-            return each(self.executor(function))
+            return map_tasks(self.executor(function))
 
         # The samples of a task are a batch of tasks of their own, inside the task.
-        own = each(partial(_repeated, samples))(task)
+        own = map_tasks(partial(_repeated, samples))(task)
         point, penalties = learner.adapt(own.support, self.slope, noise, each_sample)
         judged = each_sample(partial(self._judge, learner))(point, own.query, None if noise is None else noise["query"])
-        estimate: Estimate = each(partial(_together, learner.loss.score_name))(*judged, penalties, task.query)
+        estimate: Estimate = map_tasks(partial(_together, learner.loss.score_name))(*judged, penalties, task.query)
         return estimate
 
     def _judge(self, learner: Learner, point: Point, query: Batch, noise: Noise) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.descent import only_descent
-from fewstep.core.meta_gradient.judge import judge
+from fewstep.core.meta_gradient.outer_loss import query_loss
 from fewstep.core.noise import Noise
 from fewstep.core.slope import exact
 from fewstep.core.types import Estimate, Point, Task
@@ -52,16 +52,16 @@ class MultiStep(MetaGradient):
             )
         return set()
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, each: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """The weighted losses, plus penalties; logged are loss and score after the last step."""
         passed: list[Point] = []
-        _, penalties = learner.adapt(task.support, exact, noise, each, passed.append)
+        _, penalties = learner.adapt(task.support, exact, noise, map_tasks, passed.append)
         query_noise = None if noise is None else noise["query"]
         _, _, decoded = only_descent(learner, "MultiStep")
         losses = list(penalties.values())  # each of one task, or with a task axis
         for weight, point in zip(self.weights, passed[1:], strict=True):
-            weights = point if decoded else each(learner.start.decode)(point, None)
-            loss, metrics = each(partial(judge, learner))(weights, task.query, None, query_noise)
+            weights = point if decoded else map_tasks(learner.start.decode)(point, None)
+            loss, metrics = map_tasks(partial(query_loss, learner))(weights, task.query, None, query_noise)
             losses.append(weight * loss)
         return Estimate(
             torch.stack(losses).sum(0), metrics | {name: penalty.detach() for name, penalty in penalties.items()}

@@ -28,7 +28,7 @@ class Rule(nn.Module, ABC):
             ValueError: naming both.
         """
 
-    def at(self, step: int) -> Rule:
+    def for_step(self, step: int) -> Rule:
         """The rule of an inner step, counted from 0: itself, unless every step has a rule of its own."""
         return self
 

@@ -39,9 +39,9 @@ class Chain(Rule):
         """The states of the rules."""
         return tuple(rule.init(value) for rule in self.rules)
 
-    def at(self, step: int) -> Rule:
+    def for_step(self, step: int) -> Rule:
         """The chain of what each rule is at that step, a view: parameters stay with the rules of this chain."""
-        return Chain(*(rule.at(step) for rule in self.rules))
+        return Chain(*(rule.for_step(step) for rule in self.rules))
 
     def update(
         self, gradient: Params, state: tuple[Any, ...], value: Params, loss: Tensor

@@ -45,9 +45,9 @@ class PerStep(Rule):
         states = [rule.init(value) for rule in self.rules]
         return states[0]
 
-    def at(self, step: int) -> Rule:
+    def for_step(self, step: int) -> Rule:
         """The rule of that step."""
-        return self.rules[min(step, len(self.rules) - 1)].at(step)
+        return self.rules[min(step, len(self.rules) - 1)].for_step(step)
 
     def update(self, gradient: Params, state: Any, value: Params, loss: Tensor) -> tuple[Params, Any]:
         """Not defined without a step.

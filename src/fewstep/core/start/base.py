@@ -36,7 +36,7 @@ class Start(nn.Module, ABC):
         """
         return None
 
-    def moved(self, network: nn.Module, decoded: bool) -> Collection[str] | None:
+    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str] | None:
         """Names of the values that a stage moves before decoding or after it, or None when it takes a task to know.
 
         They are held against the rules when a learner is made, as is :meth:`shared`.
@@ -51,7 +51,7 @@ class Start(nn.Module, ABC):
         """Penalties of meta-training on how far codes moved, from the start to the point that is decoded."""
         return {}
 
-    def steers(self, network: nn.Module) -> set[str]:
+    def start_parameters(self, network: nn.Module) -> set[str]:
         """Which meta-parameters :meth:`begin` makes the point's *value* of, by their names in the learner.
 
         Estimators that learn from nothing but the starting value (Reptile) leave all others untrained.

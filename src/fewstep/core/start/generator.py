@@ -15,7 +15,7 @@ from fewstep.core.loss import Reduction
 from fewstep.core.network.slots import require_slots
 from fewstep.core.noise import Noise, Normal, Sites
 from fewstep.core.start.base import Start
-from fewstep.core.tree import pull
+from fewstep.core.tree import stopped_square
 from fewstep.core.types import Batch, Params, Penalties, Point
 
 FLOOR = 1e-10
@@ -195,12 +195,12 @@ class Generator(Start):
         share = mix.square().sum(1, keepdim=True).sqrt()
         return Point({f"{self.head}weight": mean / share}, {f"{self.head}share": share})
 
-    def moved(self, network: nn.Module, decoded: bool) -> Collection[str]:
+    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
         """Codes, or the weights of the head; the network must have that head."""
         require_slots(network, {f"{self.head}weight"})
         return {f"{self.head}weight"} if decoded else {"code"}
 
-    def steers(self, network: nn.Module) -> set[str]:
+    def start_parameters(self, network: nn.Module) -> set[str]:
         """Encoder and relation network."""
         return {f"start.{name}" for name, _ in self.named_parameters() if not name.startswith("decoder")}
 
@@ -208,7 +208,7 @@ class Generator(Start):
         """``γ ‖z − stop(z')‖²``: the encoder should begin where adaptation would have ended (Eq. 6)."""
         if not self.encoded:
             return {}
-        distance = pull(begun.value["code"], ended.value["code"])
+        distance = stopped_square(begun.value["code"], ended.value["code"])
         return {"encoder_penalty": self.encoder_penalty_weight * self._reduce(distance, begun)}
 
     def begin_sites(self, support: Batch) -> Sites:

@@ -13,7 +13,7 @@ from fewstep.core.network.slots import Slot, require_slots
 from fewstep.core.noise import Noise, Normal, Sites
 from fewstep.core.start.base import Start
 from fewstep.core.start.generator import PAPER, Formulation, Relation
-from fewstep.core.tree import pull
+from fewstep.core.tree import stopped_square
 from fewstep.core.types import Batch, Penalties, Point
 
 
@@ -107,7 +107,7 @@ class NetworkGenerator(Start):
         """Names of the decoder's matrices: each has an orthogonality constraint of its own (section 2.3.4)."""
         return tuple(f"decoder.{name}" for name, _ in self.decoder.named_parameters())
 
-    def moved(self, network: nn.Module, decoded: bool) -> Collection[str]:
+    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
         """The code, or all slots; the network must have them."""
         require_slots(network, self.shapes)
         return self.shapes if decoded else {"code"}
@@ -141,13 +141,13 @@ class NetworkGenerator(Start):
         parts = (self.centre + self.scale * mean).split(self.sizes)
         return Point({n: part.view(shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}, {})
 
-    def steers(self, network: nn.Module) -> set[str]:
+    def start_parameters(self, network: nn.Module) -> set[str]:
         """Encoder and relation network."""
         return {f"start.{name}" for name, _ in self.named_parameters() if name.startswith(("encoder", "relation"))}
 
     def penalise(self, begun: Point, ended: Point) -> Penalties:
         """``γ ‖z − stop(z')‖²``: the encoder should begin where adaptation would have ended (Eq. 6)."""
-        distance = pull(begun.value["code"], ended.value["code"])
+        distance = stopped_square(begun.value["code"], ended.value["code"])
         return {"encoder_penalty": self.encoder_penalty_weight * _reduced(distance, self.formulation.reduction)}
 
     def begin_sites(self, support: Batch) -> Sites:

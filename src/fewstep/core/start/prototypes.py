@@ -50,7 +50,7 @@ class Prototypes(Start):
         value |= {f"{head}weight": 2 * prototypes, f"{head}bias": -prototypes.square().sum(1)}
         return Point(value, {}), {}
 
-    def moved(self, network: nn.Module, decoded: bool) -> Collection[str]:
+    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
         """The selected parameters, and the head's slots; the network must have a generated head."""
         head = generated_head(network)
         selected = {name for name, _ in network.named_parameters() if self.adapts(name)}
@@ -60,6 +60,6 @@ class Prototypes(Start):
         """The identity: values already are weights."""
         return point
 
-    def steers(self, network: nn.Module) -> set[str]:
+    def start_parameters(self, network: nn.Module) -> set[str]:
         """All parameters of the network: the prototypes depend on the whole embedding."""
         return {f"network.{name}" for name, _ in network.named_parameters()}

@@ -40,7 +40,7 @@ class Shared(Start):
             raise ValueError(f"Shared start: `adapts` selects none of the network's parameters ({names}).")
         return value
 
-    def steers(self, network: nn.Module) -> set[str]:
+    def start_parameters(self, network: nn.Module) -> set[str]:
         """The selected parameters."""
         return {f"network.{name}" for name, _ in network.named_parameters() if self.adapts(name)}
 

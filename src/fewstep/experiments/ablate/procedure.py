@@ -21,19 +21,19 @@ from fewstep.core import Backprop, Learner, Method, Prototypes
 from fewstep.data.storage.files import write_atomically
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.experiments.ablate import Ablated, AblatedRow, Budget
+from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
 from fewstep.experiments.ablate.rows import Ablation, table_2
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.repeat.procedure import Progress as RunProgress
-from fewstep.experiments.repeat.procedure import Repeated, repeat
+from fewstep.experiments.repeat.procedure import RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
 from fewstep.experiments.run import TEST_BATCH, Run
-from fewstep.experiments.search import Found, Status, search
+from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
-from fewstep.recipes import Config, apart, flat, to_json
+from fewstep.recipes import Config, differences, dotted, to_json
 from fewstep.recipes.problems.stored_features import Embeddings
 
-__all__ = ["SEEDS", "Ablated", "Ablation", "ablate"]
+__all__ = ["SEEDS", "Ablation", "AblationResult", "ablate"]
 
 logger = logging.getLogger("fewstep")
 
@@ -68,7 +68,7 @@ def ablate(
     search_bar: SearchBar = lambda: nullcontext(lambda _: None),
     run_bars: RunBars = lambda: nullcontext(lambda _: None),
     test_bar: TestBar = lambda _: nullcontext(),
-) -> Ablated:
+) -> AblationResult:
     """Search, train and test every row of the paper's Table 2 with the same budget, and write the table.
 
     A row is in ``out/rows/SLUG``: ``search``, see :func:`~fewstep.experiments.search.search`, and ``runs``, see
@@ -79,7 +79,7 @@ def ablate(
 
     Args:
         config: LEO on features; its data, outer loop and test are those of all rows, its seed that of the searches.
-        out: folder of all of this, and of the files of :meth:`Ablated.write`.
+        out: folder of all of this, and of the files of :meth:`AblationResult.write`.
         trials: configurations in the search of each row.
         seeds: of the final runs of each row.
         rows: slugs of the rows wanted; all of them when empty.
@@ -109,7 +109,7 @@ def ablate(
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)
         trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
         note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
-        table = Ablated(
+        table = AblationResult(
             [_blank(row, seeds) for row in chosen], baselines, budget, protocol, score_name, prune, trainval
         )
         # What is done already comes first, so that a table that is begun again loses no row for long.
@@ -146,7 +146,7 @@ def ablate(
 
 def _trained(
     row: AblatedRow,
-    found: Found,
+    found: SearchResult,
     final: Config,
     protocol: Mapping[str, Any],
     runs: Path,
@@ -219,7 +219,7 @@ def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -
     Raises:
         ValueError: when it holds another one, or something else.
     """
-    settings = flat(config) | {
+    settings = dotted(config) | {
         "threads": config.threads or 1,
         "--final-steps": final.training.steps,
         "--train-on": getattr(final.data, "train_on", None),
@@ -229,7 +229,7 @@ def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -
     file = out / PLAN
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if told := apart(kept["settings"], settings):
+        if told := differences(kept["settings"], settings):
             raise ValueError(f"{out} holds an ablation with other settings ({told}): give those, or another --out.")
         if trials < kept["trials"]:
             raise ValueError(
@@ -304,7 +304,7 @@ def _blank(row: Ablation, seeds: Sequence[int]) -> AblatedRow:
     return AblatedRow(name=row.name, slug=row.slug, seeds=tuple(seeds), found={}, trials={})
 
 
-def _searched(row: AblatedRow, found: Found) -> AblatedRow:
+def _searched(row: AblatedRow, found: SearchResult) -> AblatedRow:
     best = next(one for one in found.rows if one.index == found.index)
     return replace(
         row,
@@ -327,7 +327,7 @@ def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
         note(f"{runs}: more trials have found a better configuration; runs of the former one are kept in {aside}")
 
 
-def _check_tasks(row: AblatedRow, repeated: Repeated, protocol: Mapping[str, Any]) -> None:
+def _check_tasks(row: AblatedRow, repeated: RepeatResult, protocol: Mapping[str, Any]) -> None:
     """Whether the runs were tested on the tasks of this table.
 
     Raises:

@@ -23,7 +23,7 @@ from fewstep.evaluation.tables import csv_text, markdown_lines
 from fewstep.experiments.ablate.budget import Budget
 from fewstep.experiments.ablate.paper import COLUMNS, order
 from fewstep.experiments.ablate.plot import Mark, draw
-from fewstep.experiments.repeat.tested import Scores, Tested
+from fewstep.experiments.repeat.tested import Scores, SeedScores
 
 REFERENCE = "leo"
 """The slug of the row that differences are taken from."""
@@ -57,7 +57,7 @@ class AblatedRow:
     name: str
     slug: str
     seeds: tuple[int, ...]
-    tested: Tested | None = None
+    tested: SeedScores | None = None
     validation: float | None = None
     found: Mapping[str, float]
     best_step: int | None = None
@@ -77,7 +77,7 @@ class AblatedRow:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Ablated:
+class AblationResult:
     """The table.
 
     Attributes:

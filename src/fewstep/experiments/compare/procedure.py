@@ -23,12 +23,12 @@ from fewstep.data import TaskSource
 from fewstep.evaluation import evaluate
 from fewstep.evaluation.scoring import NEAREST_MEAN, RIDGE
 from fewstep.experiments.compare.result import Comparison
-from fewstep.experiments.compare.same_tasks import told_apart
-from fewstep.experiments.compare.scored import WITHOUT_EFFECT, Judged, TestBar, judge_run, setting_text
+from fewstep.experiments.compare.same_tasks import task_difference
+from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, judge_run, setting_text
 from fewstep.experiments.environment import machine
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.run import TEST_BATCH, Run
-from fewstep.recipes import RECIPES, Config, flat
+from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
 from fewstep.training.checkpoint import read_state
 from fewstep.training.trainer import Progress
@@ -123,11 +123,11 @@ def compare(
         for entry, label in zip(entries, labels, strict=True):
             if entry.trained_here:
                 _train(entry, label, threads, note, training_bar)
-        judgements: list[Judged] = []
+        judgements: list[ScoredMethod] = []
         for entry, label in zip(entries, labels, strict=True):
             plain = kinds.get(label, ())
             kept = folder / "judged" / f"{_key(entry, protocol, plain, threads)}.json"
-            judged = Judged.read(kept)
+            judged = ScoredMethod.read(kept)
             if judged is None:
                 note(f"testing {label}")
                 torch.set_num_threads(threads)
@@ -173,7 +173,7 @@ def _resolve(methods: Sequence[str | Path], out: Path) -> list[_Entry]:
 def _labels(entries: Sequence[_Entry]) -> list[str]:
     """Names of rows: the recipe, and what tells apart runs that share it."""
     labels = []
-    settings = [flat(entry.config) for entry in entries]
+    settings = [dotted(entry.config) for entry in entries]
     for entry, own in zip(entries, settings, strict=True):
         recipe = entry.config.recipe
         kin = [other for other in settings if other["recipe"] == recipe]
@@ -243,7 +243,7 @@ def _checked(
                 )
             with _solving(label):
                 source = protocol.source(run)
-            words = told_apart(first, source, (labels[0], label), split, protocol.last)
+            words = task_difference(first, source, (labels[0], label), split, protocol.last)
             if words is not None:
                 raise ValueError(
                     f"{labels[0]} and {label} do not have the same tasks: {words}. "
@@ -304,7 +304,7 @@ def _stated(run: Run, source: TaskSource, protocol: _Protocol) -> dict[str, Any]
 
 
 def _advice(first: Config, second: Config) -> str:
-    one, other = flat(first), flat(second)
+    one, other = dotted(first), dotted(second)
     names = sorted(name for name in one.keys() | other.keys() if name.startswith("data.") and name not in OF_TRAINING)
     apart = [
         f"{n}={setting_text(one[n])} and {setting_text(other[n])}"

@@ -25,7 +25,7 @@ COSTS = "What they took"
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Compared:
+class MethodScores:
     """What one method scored, and what its reader must know to judge that.
 
     Attributes:
@@ -94,7 +94,7 @@ class Comparison:
             reference that is not there.
     """
 
-    rows: Sequence[Compared]
+    rows: Sequence[MethodScores]
     score_name: str
     higher_is_better: bool
     reference: str = ""
@@ -131,7 +131,7 @@ class Comparison:
         """Number of tasks."""
         return len(self.rows[0].scores)
 
-    def row(self, label: str) -> Compared:
+    def row(self, label: str) -> MethodScores:
         """The row with a label.
 
         Raises:
@@ -458,14 +458,14 @@ def _pair(value: Interval | None) -> tuple[float | None, float | None]:
     return (None, None) if value is None else (value.mean, value.half_width)
 
 
-def _statistics(row: Compared) -> str:
+def _statistics(row: MethodScores) -> str:
     """How a query is normalised."""
     if row.transductive:
         return "transductive"
     return "inductive" if row.statistics is None else f"inductive ({row.statistics})"
 
 
-def _progress(row: Compared) -> str:
+def _progress(row: MethodScores) -> str:
     done = f"{row.steps:,}"
     if row.planned is None or row.steps == row.planned:
         return done

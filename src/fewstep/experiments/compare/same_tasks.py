@@ -8,7 +8,7 @@ import torch
 from fewstep.data import EpisodeSampler, TaskSource
 
 
-def told_apart(a: TaskSource, b: TaskSource, labels: tuple[str, str], split: str, last: int) -> str | None:
+def task_difference(a: TaskSource, b: TaskSource, labels: tuple[str, str], split: str, last: int) -> str | None:
     """What tells the tasks of two sources apart, in words; None where they are the same.
 
     Sources of episodes are the same when their classes, the sizes of these and all counts agree, and the examples that

@@ -17,9 +17,9 @@ from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation import evaluate, inner_steps
 from fewstep.evaluation.inner_loop import descents
 from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE
-from fewstep.experiments.compare.result import Compared
+from fewstep.experiments.compare.result import MethodScores
 from fewstep.experiments.run import Run
-from fewstep.recipes import RECIPES, Config, flat
+from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.training.checkpoint import read_state
 
 TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
@@ -45,7 +45,7 @@ WITHOUT_EFFECT = (
 
 def judge_run(
     run: Run, label: str, source: TaskSource, tasks: int, baselines: Sequence[str], test_bar: TestBar
-) -> Judged:
+) -> ScoredMethod:
     """The row of a method, and those of the baselines on its inputs.
 
     Args:
@@ -85,7 +85,7 @@ def judge_run(
             unadapted = rivals.scores[ADAPTED]
         elif baselines:
             rivals = scored(True)
-    row = Compared(
+    row = MethodScores(
         label=label,
         scores=adapted.scores[ADAPTED],
         unadapted=unadapted,
@@ -102,9 +102,11 @@ def judge_run(
         assert rivals is not None
         kind = name.partition("(")[2].rstrip(")")
         rows.append(
-            Compared(label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind)
+            MethodScores(
+                label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind
+            )
         )
-    return Judged(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
+    return ScoredMethod(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
 
 
 def _training(run: Run) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _changed(config: Config) -> str:
     """Settings in which a run differs from the recipe of its name, as that is in this version; briefly."""
     if config.recipe not in RECIPES:
         return ""
-    own, recipe = flat(config), flat(RECIPES[config.recipe]())
+    own, recipe = dotted(config), dotted(RECIPES[config.recipe]())
     apart = [n for n in own if n not in WITHOUT_EFFECT and n != "seed" and n in recipe and own[n] != recipe[n]]
     shown = [f"{name}={setting_text(own[name])}" for name in apart[:3]]
     return ", ".join([*shown, *([f"and {len(apart) - 3} more"] if len(apart) > 3 else [])])
@@ -160,7 +162,7 @@ def setting_text(value: Any) -> str:
 
 @final
 @dataclass(frozen=True)
-class Judged:
+class ScoredMethod:
     """What was found out about one method, and about the baselines on its inputs.
 
     Attributes:
@@ -170,8 +172,8 @@ class Judged:
         higher_is_better: their direction.
     """
 
-    method: Compared
-    baselines: tuple[Compared, ...]
+    method: MethodScores
+    baselines: tuple[MethodScores, ...]
     score_name: str
     higher_is_better: bool
 
@@ -188,7 +190,7 @@ class Judged:
         write_atomically(path, json.dumps(content, ensure_ascii=False))
 
     @classmethod
-    def read(cls, path: Path) -> Judged | None:
+    def read(cls, path: Path) -> ScoredMethod | None:
         """None where there is nothing."""
         if not path.exists():
             return None
@@ -198,5 +200,5 @@ class Judged:
                 row[name] = None if row[name] is None else np.array(row[name])
             for name in ("inner_steps", "notes", "published"):
                 row[name] = tuple(row[name])
-        rows = tuple(Compared(**row) for row in content["baselines"])
-        return cls(Compared(**content["method"]), rows, content["score_name"], content["higher_is_better"])
+        rows = tuple(MethodScores(**row) for row in content["baselines"])
+        return cls(MethodScores(**content["method"]), rows, content["score_name"], content["higher_is_better"])

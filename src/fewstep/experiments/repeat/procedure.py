@@ -28,14 +28,14 @@ from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.folder import stored_config
-from fewstep.experiments.repeat.result import Repeated, Trained
-from fewstep.experiments.repeat.tested import Tested
+from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
+from fewstep.experiments.repeat.tested import SeedScores
 from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, cores, run_all
-from fewstep.recipes import Config, apart, flat
+from fewstep.recipes import Config, differences, dotted
 from fewstep.training.checkpoint import State, read_state
 
-__all__ = ["At", "Repeated", "repeat"]
+__all__ = ["RepeatResult", "RunProgress", "repeat"]
 
 logger = logging.getLogger("fewstep")
 
@@ -46,7 +46,7 @@ OFTEN = 0.2
 """Seconds between two messages of a run."""
 
 
-class At(NamedTuple):
+class RunProgress(NamedTuple):
     """Where a run is.
 
     Attributes:
@@ -64,7 +64,7 @@ class At(NamedTuple):
     best: float | None = None
 
 
-Progress: TypeAlias = Callable[[At], None]
+Progress: TypeAlias = Callable[[RunProgress], None]
 """Is shown where a run is, several times a second while it goes on."""
 
 
@@ -78,7 +78,7 @@ def repeat(
     baselines: Baselines = "quick",
     note: Callable[[str], None] = logger.info,
     progress: Progress = lambda _: None,
-) -> Repeated:
+) -> RepeatResult:
     """Train a configuration once per seed, test every run on the same tasks, and write the result.
 
     Every run is an ordinary one in ``out/seed-S``, in a process of its own. With the same ``out`` a repetition goes on
@@ -88,7 +88,7 @@ def repeat(
     Args:
         config: what to train; its ``seed`` and ``threads`` are replaced.
         seeds: of the runs, distinct; the test tasks are of ``config.testing.seed``, whatever the seed of a run.
-        out: folder of the runs, and of the files of :meth:`Repeated.write`.
+        out: folder of the runs, and of the files of :meth:`RepeatResult.write`.
         workers: runs at once; when omitted, as many as cores and ``threads`` allow, and one on an accelerator.
         threads: CPU threads of each run.
         baselines: what else is scored on the tasks, once, in the test of one of the runs.
@@ -158,10 +158,10 @@ def _tests(config: Config) -> dict[str, int | None]:
 
 def _check_folder(config: Config, out: Path) -> None:
     """Whether all runs of the folder, those of other seeds included, are of this configuration."""
-    wanted = flat(config)
+    wanted = dotted(config)
     for folder in sorted(out.glob("seed-*")):
         if (folder / "config.json").exists() and (
-            told := apart(flat(stored_config(folder)) | {"seed": config.seed}, wanted)
+            told := differences(dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
         ):
             raise ValueError(
                 f"{folder} holds a run with other settings ({told}): give the settings of that run, or another --out."
@@ -201,19 +201,19 @@ def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Te
 
     def training(state: State, _: dict[str, float]) -> None:
         if due():
-            tell(At(config.seed, "training", state.step, config.training.steps, state.best))
+            tell(RunProgress(config.seed, "training", state.step, config.training.steps, state.best))
 
     def testing(done: int, total: int) -> None:
         if due():
-            tell(At(config.seed, "testing", done, total, best))
+            tell(RunProgress(config.seed, "testing", done, total, best))
 
     best = run.train(training).state.best
     for name, shots in _tests(config).items():
         if _kept(folder, name) < LEVELS.index(baselines):
-            tell(At(config.seed, "testing", 0, config.testing.tasks, best))
+            tell(RunProgress(config.seed, "testing", 0, config.testing.tasks, best))
             run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
             write_atomically(_key_file(folder, name), f"{_key(folder, name)} {baselines}\n")
-    tell(At(config.seed, "finished", 1, 1, best))
+    tell(RunProgress(config.seed, "finished", 1, 1, best))
 
 
 def _kept(folder: Path, name: str) -> int:
@@ -238,7 +238,7 @@ def _key(folder: Path, name: str) -> str:
     return hashlib.sha256(json.dumps([version("fewstep"), *digests]).encode()).hexdigest()[:16]
 
 
-def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> Repeated:
+def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> RepeatResult:
     """What the folders of finished runs hold."""
     tested = []
     for name in _tests(config):
@@ -256,7 +256,7 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
                     f"delete {folder / (name + '.key')}, and repeat to test that run again."
                 )
         tested.append(
-            Tested(
+            SeedScores(
                 name=name,
                 scores={score: np.stack([one.scores[score] for one in found]) for score in own},
                 baselines=plain,
@@ -266,7 +266,7 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
                 protocol=protocol[0],
             )
         )
-    return Repeated(config, tuple(seeds), tuple(folders), tuple(map(_trained, folders)), tuple(tested))
+    return RepeatResult(config, tuple(seeds), tuple(folders), tuple(map(_trained, folders)), tuple(tested))
 
 
 def _read(folder: Path, name: str) -> Evaluation:
@@ -284,6 +284,6 @@ def _read(folder: Path, name: str) -> Evaluation:
     )
 
 
-def _trained(folder: Path) -> Trained:
+def _trained(folder: Path) -> TrainingSummary:
     state = read_state(folder / "last.safetensors")
-    return Trained(state.step, state.best_step, state.best, state.seconds, state.nonfinite)
+    return TrainingSummary(state.step, state.best_step, state.best, state.seconds, state.nonfinite)

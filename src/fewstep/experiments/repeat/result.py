@@ -17,7 +17,7 @@ from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import csv_text, markdown_lines
 from fewstep.experiments.repeat.plot import Panel, draw
-from fewstep.experiments.repeat.tested import Scores, Tested, finite
+from fewstep.experiments.repeat.tested import Scores, SeedScores, finite
 from fewstep.recipes import Config, to_json
 
 READING = (
@@ -30,7 +30,7 @@ READING = (
 
 @final
 @dataclass(frozen=True)
-class Trained:
+class TrainingSummary:
     """What the training of one run came to.
 
     Attributes:
@@ -50,7 +50,7 @@ class Trained:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Repeated:
+class RepeatResult:
     """Runs of one configuration that differ in their seed, tested on the same tasks.
 
     Where the configuration tests several numbers of shots, what is not asked of one of ``tests`` is of the first.
@@ -66,12 +66,12 @@ class Repeated:
     config: Config
     seeds: tuple[int, ...]
     folders: tuple[Path, ...]
-    trained: tuple[Trained, ...]
-    tests: tuple[Tested, ...]
+    trained: tuple[TrainingSummary, ...]
+    tests: tuple[SeedScores, ...]
 
     @property
     def scores(self) -> Mapping[str, Scores]:
-        """``[seeds, tasks]`` by name, see :class:`Tested`."""
+        """``[seeds, tasks]`` by name, see :class:`SeedScores`."""
         return self.tests[0].scores
 
     @property
@@ -110,11 +110,11 @@ class Repeated:
         return self.tests[0].sd()
 
     def interval(self, name: str = ADAPTED) -> Interval | None:
-        """See :meth:`Tested.interval`."""
+        """See :meth:`SeedScores.interval`."""
         return self.tests[0].interval(name)
 
     def difference(self, name: str) -> Interval | None:
-        """See :meth:`Tested.difference`."""
+        """See :meth:`SeedScores.difference`."""
         return self.tests[0].difference(name)
 
     def table(self) -> Table:

@@ -16,7 +16,7 @@ Scores: TypeAlias = NDArray[np.float64]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Tested:
+class SeedScores:
     """One test of all runs, on the same tasks.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fewstep.experiments.search.result import Found, Row
+    from fewstep.experiments.search.result import SearchResult, Trial
 
 ACROSS = 4
 """Settings beside each other, at most."""
@@ -21,7 +21,7 @@ FAR = 3.0
 distance to the best."""
 
 
-def draw(found: Found, form: str) -> bytes:
+def draw(found: SearchResult, form: str) -> bytes:
     """The picture as a file of the format ``form``.
 
     Scores far worse than most are arrowheads at the edge, so that the good ones can be told apart.
@@ -133,7 +133,7 @@ def draw(found: Found, form: str) -> bytes:
     return image.getvalue()
 
 
-def _bars(axis: Any, found: Found) -> None:
+def _bars(axis: Any, found: SearchResult) -> None:
     """Importances, the largest on top, or why there are none."""
     axis.set_title("Share of the score's variance (fANOVA)", loc="left", fontsize=10)
     axis.spines[["top", "right", "left"]].set_visible(False)
@@ -185,7 +185,7 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if value >= 1e-3 else f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
-def _best_so_far(rows: Sequence[Row], higher_is_better: bool) -> tuple[list[int], list[float]]:
+def _best_so_far(rows: Sequence[Trial], higher_is_better: bool) -> tuple[list[int], list[float]]:
     indices: list[int] = []
     values: list[float] = []
     for row in rows:

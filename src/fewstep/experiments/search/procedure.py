@@ -21,11 +21,11 @@ import torch
 from fewstep.data.storage.files import write_atomically
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
-from fewstep.experiments.search.result import Found, Row, best_of, found_in, rows_of
+from fewstep.experiments.search.result import SearchResult, Trial, best_of, found_in, rows_of
 from fewstep.experiments.search.study import Plan, join, quiet, without_password
 from fewstep.experiments.search.worker import process, work
 from fewstep.experiments.workers import cores
-from fewstep.recipes import Config, Range, changed
+from fewstep.recipes import Config, Range, with_settings
 from fewstep.recipes.problems.problem import Problem
 
 logger = logging.getLogger("fewstep")
@@ -58,7 +58,7 @@ class Status:
     pruned: int
     failed: int
     running: int
-    best: Row | None
+    best: Trial | None
 
 
 def search(
@@ -75,7 +75,7 @@ def search(
     prune: bool = True,
     note: Callable[[str], None] = logger.info,
     progress: Callable[[Status], None] = lambda _: None,
-) -> Found:
+) -> SearchResult:
     """Train random configurations and keep the one that validates best.
 
     Configuration i depends on (seed, i) alone. Without pruning, so does its score: however many processes take part
@@ -89,7 +89,7 @@ def search(
         config: what the ranges' settings are changed in. Its ``training.patience`` stops a trial early.
         space: what is drawn.
         trials: how many configurations, with those of earlier calls.
-        out: folder of the search. It gets a run folder for each trial, and the files of :meth:`Found.write`.
+        out: folder of the search. It gets a run folder for each trial, and the files of :meth:`SearchResult.write`.
         storage: Optuna's URL of a database; one in ``out`` when omitted.
         name: of the study in there; the recipe's when omitted.
         seed: of the draws.
@@ -185,10 +185,10 @@ class _Look:
 
 def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
     """The data, for what is wrong with it or with the settings is better said once, and early."""
-    problem = plan.config.data.open(plan.config.place(), note, None)
+    problem = plan.config.data.open(plan.config.prepare_device(), note, None)
     with torch.random.fork_rng(devices=()):
         for index in range(2):
-            method = changed(plan.config, plan.draw(index)).method.build(problem)
+            method = with_settings(plan.config, plan.draw(index)).method.build(problem)
     problem.source("val", tasks=1, seed=plan.config.testing.seed, queries=plan.config.testing.queries)
     return problem, str(method.learner.loss.score_name)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from fewstep.data.storage.files import write_atomically
 from fewstep.experiments.search.plot import draw
-from fewstep.experiments.search.result import Found, Row
+from fewstep.experiments.search.result import SearchResult, Trial
 from fewstep.recipes import Range, to_json
 
 SHOWN = 10
 """Trials in the table of the best."""
 
 
-def write_table(rows: Sequence[Row], space: Sequence[Range], path: Path) -> None:
+def write_table(rows: Sequence[Trial], space: Sequence[Range], path: Path) -> None:
     """Every configuration as a line of a CSV file."""
     names = [range.setting for range in space]
     text = io.StringIO()
@@ -29,7 +29,7 @@ def write_table(rows: Sequence[Row], space: Sequence[Range], path: Path) -> None
     write_atomically(path, text.getvalue())
 
 
-def write(found: Found, folder: Path) -> None:
+def write(found: SearchResult, folder: Path) -> None:
     """Write ``best.json``, which ``fewstep train`` takes, ``trials.csv``, ``search.md``, and the pictures."""
     write_atomically(folder / "best.json", to_json(found.config))
     write_table(found.rows, found.space, folder / "trials.csv")
@@ -38,7 +38,7 @@ def write(found: Found, folder: Path) -> None:
         write_atomically(folder / f"search.{form}", draw(found, form))
 
 
-def markdown(found: Found) -> str:
+def markdown(found: SearchResult) -> str:
     """The report: protocol, the best configurations, importances."""
     names = [range.setting for range in found.space]
     lines = [f"# Search: {found.config.recipe}", ""]

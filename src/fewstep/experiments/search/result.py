@@ -11,14 +11,14 @@ import optuna
 from optuna.trial import TrialState
 
 from fewstep.experiments.search.study import Plan, by_index, deciding, quiet
-from fewstep.recipes import Config, Range, changed
+from fewstep.recipes import Config, Range, with_settings
 
 FEWEST = 10
 """Complete trials from which on importances are estimated."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Trial:
     """What became of one configuration.
 
     Attributes:
@@ -43,14 +43,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The result of a search.
 
     Attributes:
         config: the best configuration.
         value: its best validation score.
         index: its number.
-        trials: how many configurations there are of each state of :class:`Row`.
+        trials: how many configurations there are of each state of :class:`Trial`.
         study: Optuna's name of the study.
         importances: the share of each setting in the variance of the score (fANOVA); empty where too few trials are
             complete, or all score the same.
@@ -67,14 +67,14 @@ class Found:
     trials: Mapping[str, int]
     study: str
     importances: Mapping[str, float]
-    rows: Sequence[Row]
+    rows: Sequence[Trial]
     space: Sequence[Range]
     protocol: Mapping[str, Any]
     score: str
     higher_is_better: bool
 
     @property
-    def ranked(self) -> list[Row]:
+    def ranked(self) -> list[Trial]:
         """Complete trials, best first."""
         complete = [row for row in self.rows if row.state == "complete" and row.value is not None]
         return sorted(complete, key=lambda row: (-1 if self.higher_is_better else 1) * (row.value or 0.0))
@@ -98,7 +98,7 @@ _STATES = {
 }
 
 
-def rows_of(study: optuna.Study, plan: Plan) -> list[Row]:
+def rows_of(study: optuna.Study, plan: Plan) -> list[Trial]:
     """What became of every configuration of a study so far."""
     rows = []
     for index, attempts in by_index(study.get_trials(deepcopy=False)).items():
@@ -109,11 +109,11 @@ def rows_of(study: optuna.Study, plan: Plan) -> list[Row]:
             value = trial.intermediate_values[max(trial.intermediate_values)]
         reason = attributes.get("reason", f"killed {len(attempts)} times") if state == "failed" else ""
         numbers = attributes.get("best_step"), attributes.get("steps"), attributes.get("seconds")
-        rows.append(Row(index, state, value, *numbers, plan.draw(index), reason))
+        rows.append(Trial(index, state, value, *numbers, plan.draw(index), reason))
     return rows
 
 
-def best_of(rows: Sequence[Row], higher_is_better: bool) -> Row | None:
+def best_of(rows: Sequence[Trial], higher_is_better: bool) -> Trial | None:
     """The best complete configuration, the first of equals."""
     scored = [
         (row.value if higher_is_better else -row.value, -row.index, row)
@@ -123,7 +123,7 @@ def best_of(rows: Sequence[Row], higher_is_better: bool) -> Row | None:
     return max(scored)[2] if scored else None
 
 
-def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score: str) -> Found:
+def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score: str) -> SearchResult:
     """The result of a study that has ended.
 
     Raises:
@@ -135,8 +135,8 @@ def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score
         why = next((f"; trial {row.index}: {row.reason}" for row in rows if row.reason), "")
         raise ValueError(f"none of {len(rows)} configurations reached the end of its training{why}.")
     states = [row.state for row in rows]
-    return Found(
-        changed(plan.config, best.settings),
+    return SearchResult(
+        with_settings(plan.config, best.settings),
         best.value,
         best.index,
         {state: states.count(state) for state in _STATES.values() if state in states},
@@ -150,7 +150,7 @@ def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score
     )
 
 
-def importances(rows: Sequence[Row], plan: Plan) -> dict[str, float]:
+def importances(rows: Sequence[Trial], plan: Plan) -> dict[str, float]:
     """fANOVA's shares, largest first; none where they cannot be estimated."""
     complete = [row for row in rows if row.state == "complete" and row.value is not None]
     if len(complete) < FEWEST or math.isclose(*(f(row.value or 0.0 for row in complete) for f in (min, max))):

@@ -20,7 +20,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from fewstep.recipes import Config, Range, flat
+from fewstep.recipes import Config, Range, dotted
 
 HEARTBEAT, GRACE = 10, 30
 """Seconds between signs of life of a running trial, and without one until it counts as killed."""
@@ -83,7 +83,7 @@ class Plan:
         """What all processes of a study must have in common, in JSON's types; what is drawn has no value in it."""
         ranges = {range.setting: str(range).removeprefix(f"{range.setting} ") for range in self.space}
         exact = {range.setting: [range.low, range.high, range.log] for range in self.space}
-        fixed = {n: value for n, value in flat(self.config).items() if n not in ranges}
+        fixed = {n: value for n, value in dotted(self.config).items() if n not in ranges}
         # Threads and device are of it, for a run goes on to the same bits with the same ones alone.
         fixed |= {"--prune": self.prune, "features": self.features}
         return {"config": fixed, "space": ranges, "exact": exact, "seed": self.seed}

@@ -20,14 +20,14 @@ from optuna.trial import TrialState
 
 from fewstep.experiments.run import Run
 from fewstep.experiments.search.study import Plan, by_index, load, quiet, requeue
-from fewstep.recipes import changed
+from fewstep.recipes import with_settings
 from fewstep.training import State
 
 EVERY = 1.0
 """Seconds between looks at the rest of the search."""
 
 
-class Surplus(Exception):
+class NotMyTrial(Exception):
     """A trial that is nobody's: the queue was empty, or another process has the configuration."""
 
 
@@ -103,12 +103,12 @@ def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
     trial.set_user_attr("process", f"{platform.node()}:{os.getpid()}")
     index = trial.user_attrs.get("index")
     if index is None:
-        raise Surplus
+        raise NotMyTrial
     for other in by_index(trial.study.get_trials(deepcopy=False))[index]:
         done = other.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if done or (other.state == TrialState.RUNNING and other.number < trial.number):
             trial.set_user_attr("stopped", True)
-            raise Surplus  # two processes put the configuration into the queue at the same time
+            raise NotMyTrial  # two processes put the configuration into the queue at the same time
     for range in plan.space:
         trial.suggest_float(range.setting, range.low, range.high, log=range.log)
     latest: list[State] = []
@@ -162,7 +162,7 @@ def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]
             raise optuna.TrialPruned(f"{best:g} after {state.step} meta-steps")
 
     settings = plan.draw(index)
-    run = Run.continued(changed(plan.config, settings), plan.folder(index), lambda _: None)
+    run = Run.continued(with_settings(plan.config, settings), plan.folder(index), lambda _: None)
     state = run.train(progress).state
     latest[:] = [state]
     if state.best is None or not math.isfinite(state.best):

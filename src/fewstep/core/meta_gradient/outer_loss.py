@@ -8,7 +8,7 @@ from fewstep.core.noise import Noise
 from fewstep.core.types import Batch, Point
 
 
-def judge(
+def query_loss(
     learner: Learner, point: Point, query: Batch, support: Batch | None = None, noise: Noise = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean query loss, differentiable, and what is logged of it: the loss and the score.
