@@ -80,7 +80,6 @@ def test_detached(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     ((arguments, folder),) = given
     assert arguments == ["search", "tiny", "--trials", "2", "--out", str(folder)]
     assert "kill 7" in capsys.readouterr().out
-    assert search_command.console is not None
 
 
 def test_a_detached_command_has_a_session_and_a_log_of_its_own(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def machine() -> str:
 
 def _commit() -> str | None:
     """The commit of the source tree that the package runs from, with "+" when it has been changed; None elsewhere."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     try:
         ask = ["git", "-C", str(here)]
         commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
