@@ -10,7 +10,6 @@ import pytest
 from fewstep import recipes
 from fewstep.commands import detached
 from fewstep.commands import main as cli
-from fewstep.commands import search as search_command
 from fewstep.recipes import RECIPES, Config, Range, Recipe, from_json
 
 
