@@ -98,7 +98,7 @@ def definition(module: str, name: str) -> str:
     known = modules()
     if f"{module}.{name}" in known:
         return f"{module}.{name}"
-    for node in ast.parse(known[module].read_text()).body:
+    for node in ast.walk(ast.parse(known[module].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module in known:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
@@ -110,7 +110,7 @@ def reached(module: str, package: str) -> list[str]:
     """A module and the modules that define what it imports from ``package``, and so on, by name."""
     found, left = {module}, [module]
     while left:
-        for node in ast.parse(modules()[left.pop()].read_text()).body:
+        for node in ast.walk(ast.parse(modules()[left.pop()].read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
                 new = {definition(node.module, alias.name) for alias in node.names} - found
                 found |= new

@@ -4,31 +4,30 @@ The parts are in :mod:`fewstep.core`, the papers in :mod:`fewstep.algorithms`, t
 ``fewstep.load(run)`` opens a trained run as a classifier or a regressor.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fewstep.algorithms import (
-    anil,
-    fomaml,
-    imaml,
-    leo,
-    leo_network,
-    maml,
-    meta_curvature,
-    meta_lstm,
-    meta_sgd,
-    protomaml,
-    protonet,
-    reptile,
-)
+from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
+    from fewstep.algorithms.anil import anil
+    from fewstep.algorithms.imaml import imaml
+    from fewstep.algorithms.leo import leo
+    from fewstep.algorithms.leo_network import leo_network
+    from fewstep.algorithms.maml import fomaml, maml
+    from fewstep.algorithms.meta_curvature import meta_curvature
+    from fewstep.algorithms.meta_lstm import meta_lstm
+    from fewstep.algorithms.meta_sgd import meta_sgd
+    from fewstep.algorithms.protomaml import protomaml
+    from fewstep.algorithms.protonet import protonet
+    from fewstep.algorithms.reptile import reptile
     from fewstep.estimators.classifier import FewShotClassifier
     from fewstep.estimators.load import load
     from fewstep.estimators.regressor import FewShotRegressor, Prediction
     from fewstep.experiments.run import Run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+__getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "FewShotClassifier",
@@ -49,19 +48,3 @@ __all__ = [
     "protonet",
     "reptile",
 ]
-
-
-_LATER = {
-    "FewShotClassifier": "fewstep.estimators.classifier",
-    "FewShotRegressor": "fewstep.estimators.regressor",
-    "Prediction": "fewstep.estimators.regressor",
-    "Run": "fewstep.experiments.run",
-    "load": "fewstep.estimators.load",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # They bring in recipes, evaluation and files: not needed to compose and train, so imported when asked for.
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'fewstep' has no attribute {name!r}")

@@ -1,15 +1,16 @@
 """What can be set about meta-training."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import nn
+from fewstep import core
 
-from fewstep.core import Executor, Loop, Vmap
-from fewstep.core.loss import Reduction
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Training:
     """Meta-steps to take at most."""
     tasks: int = 12
     """Tasks in a meta-batch."""
-    task_reduction: Reduction = "mean"
+    task_reduction: Literal["mean", "sum"] = "mean"
     """How the tasks' objectives become one. Papers sum, their codes average; it matters to clipping."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Of the outer loop: Adam, or plain gradient descent (Reptile)."""
@@ -95,8 +96,10 @@ class Training:
             case "halving":
                 return self.rate * 0.5 ** (step // self.halve_every)
 
-    def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def make_optimiser(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser that these options name."""
+        import torch
+
         if self.optimiser == "sgd":
             return torch.optim.SGD(parameters, lr=self.rate, fused=True)
         return torch.optim.Adam(parameters, lr=self.rate, eps=self.eps, fused=True)
@@ -106,6 +109,6 @@ class Training:
         pays = not self.recompute and self.steps >= 5000
         return self.compile == "on" or (self.compile == "auto" and pays)
 
-    def make_executor(self) -> Executor:
+    def make_executor(self) -> core.Executor:
         """The executor that these options name."""
-        return Loop() if self.executor == "loop" else Vmap(self.chunk)
+        return core.Loop() if self.executor == "loop" else core.Vmap(self.chunk)

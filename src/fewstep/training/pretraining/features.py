@@ -1,5 +1,6 @@
 """Features of all images, computed once: the second stage never sees an image."""
 
+import ast
 import dataclasses
 import hashlib
 import inspect
@@ -7,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -155,11 +157,16 @@ def sources(module: ModuleType) -> list[ModuleType]:
     """A module and all of fewstep that it takes names from, directly or through others, by name."""
     package, found, left = __name__.partition(".")[0], {module.__name__: module}, [module]
     while left:
-        for value in list(vars(left.pop()).values()):
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            if isinstance(name, str) and name.partition(".")[0] == package and name not in found:
-                found[name] = sys.modules[name]
-                left.append(sys.modules[name])
+        for node in ast.walk(ast.parse(inspect.getsource(left.pop()))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == package:
+                for alias in node.names:
+                    value = getattr(import_module(node.module), alias.name)
+                    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+                    if name.partition(".")[0] != package:  # of a constant: those know no module
+                        name = node.module
+                    if name not in found:
+                        found[name] = import_module(name)
+                        left.append(found[name])
     return [found[name] for name in sorted(found)]
 
 

@@ -1,21 +1,21 @@
 """Settings of stage 1: a network, and how it learns to name the base classes."""
 
+from __future__ import annotations
+
 import math
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import cattrs
-import torch
 from cattrs.v import format_exception
-from torch import nn
 
-from fewstep.data import Augmentation
-from fewstep.networks.backbone import Backbone
-from fewstep.networks.conv_net import ConvNet
-from fewstep.networks.resnet9 import ResNet9
-from fewstep.networks.resnet12 import ResNet12
-from fewstep.networks.wide_resnet import WideResNet
+from fewstep.data.images.augmentation import Augmentation
+
+if TYPE_CHECKING:
+    import torch
+
+    from fewstep.networks.backbone import Backbone
 
 _T = TypeVar("_T")
 
@@ -48,12 +48,16 @@ class Architecture:
         Raises:
             ValueError: for settings that make no network.
         """
+        import torch
+
+        from fewstep.networks import ConvNet, ResNet9, ResNet12, WideResNet
+
         if self.kind == "convnet":
             return ConvNet(classes, self.widths or (32, 64, 128, 256), inputs, self.pools)
         if self.kind == "resnet9":
             return ResNet9(classes, inputs, self.widths or (64, 128, 256, 640))
         if self.kind == "resnet12":
-            return ResNet12(classes, inputs, self.widths or (64, 160, 320, 640), norm=nn.BatchNorm2d)
+            return ResNet12(classes, inputs, self.widths or (64, 160, 320, 640), norm=torch.nn.BatchNorm2d)
         return WideResNet(classes, inputs, self.depth, self.factor, self.dropout, strides=self.strides)
 
 
@@ -106,8 +110,10 @@ class Pretraining:
                 f"got {self.rate}, {self.decay} and {self.weight_decay}."
             )
 
-    def resolved(self, device: torch.device | str = "cpu") -> "Pretraining":
+    def resolved(self, device: torch.device | str = "cpu") -> Pretraining:
         """The same with ``precision`` decided for a device of this machine."""
+        import torch
+
         if self.precision != "auto":
             return self
         return replace(self, precision="bfloat16" if _has_bfloat16(torch.device(device)) else "float32")
@@ -130,8 +136,10 @@ class Pretraining:
             return self.rate * (1 / 25 + (1 - 1 / 25) * _half_cosine(step / rise))
         return self.rate * (1 - _half_cosine((step - rise) / (total - rise)))
 
-    def make_optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def make_optimiser(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """An optimiser whose rate is set before every step."""
+        import torch
+
         if self.optimiser == "adamw":
             return torch.optim.AdamW(parameters, self.rate, weight_decay=self.weight_decay)
         return torch.optim.SGD(parameters, self.rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
@@ -177,6 +185,8 @@ def _half_cosine(share: float) -> float:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not sys.platform.startswith("linux"):
