@@ -9,7 +9,6 @@ from fewstep.data import Augmentation, Dataset
 from fewstep.evaluation import centred_nearest_mean, evaluate
 from fewstep.experiments.run import Run, _dataset
 from fewstep.recipes import RECIPES
-from fewstep.recipes.problems import images as problems
 from fewstep.recipes.problems.images import CifarImages
 
 NAMES = ["nearest class mean", "ridge", "nearest class mean, centred", "logistic regression"]
@@ -28,7 +27,7 @@ def shades(split: str) -> Dataset:
 def test_all_baselines_are_centred_by_the_training_classes(
     augmentation: Augmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(problems, "cifar_fs", lambda split, **_: shades(split))
+    monkeypatch.setattr("fewstep.data.cifar_fs", lambda split, **_: shades(split))
     data = CifarImages(augmentation=augmentation)
     run = Run.create(replace(RECIPES["protonet-cifarfs-5way-1shot"](), data=data), tmp_path / "run")
     scores = run.test(tasks=8, queries=5, baselines="all").scores

@@ -13,7 +13,6 @@ from fewstep.data import Augmentation, Dataset
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config
 from fewstep.recipes.config import from_json, to_json
-from fewstep.recipes.problems import images as problems
 from fewstep.recipes.problems.functions import OscillationTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import Problem
@@ -33,10 +32,10 @@ def noise(split: str, size: int, channels: int) -> Dataset:
 
 @pytest.fixture(autouse=True)
 def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problems, "omniglot", lambda split, **_: noise(split, 28, 1))
+    monkeypatch.setattr("fewstep.data.omniglot", lambda split, **_: noise(split, 28, 1))
     for loader in ("cifar_fs", "fc100"):
-        monkeypatch.setattr(problems, loader, lambda split, **_: noise(split, 32, 3))
-    monkeypatch.setattr(problems, "mini_imagenet", lambda split, path, size, **_: noise(split, size, 3))
+        monkeypatch.setattr(f"fewstep.data.{loader}", lambda split, **_: noise(split, 32, 3))
+    monkeypatch.setattr("fewstep.data.mini_imagenet", lambda split, path, size, **_: noise(split, size, 3))
 
 
 def opened(config: Config) -> Problem:

@@ -21,8 +21,8 @@ def anil(
 
     Args:
         network: its parameters are θ and w₀.
-        rate: α.
-        steps: K.
+        rate: α, the inner rate.
+        steps: K, inner steps.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         head: what the names of w's parameters begin with. When omitted, the module that owns the last parameter:
             ``"head."`` in ``Conv4``, and the last linear layer of ``mlp``.

@@ -16,8 +16,8 @@ def imaml(
     prox: float,
     iterations: int = 5,
     tolerance: float = 1e-10,
-    variant: Literal["paper", "authors"] = "paper",
     damping: float | None = None,
+    variant: Literal["paper", "authors"] = "paper",
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
 ) -> Method:
@@ -29,14 +29,14 @@ def imaml(
     Args:
         network: its parameters are θ.
         rate: of the inner steps.
-        steps: K.
-        prox: λ > 0.
+        steps: K, inner steps.
+        prox: λ > 0, the pull towards the initialisation.
         iterations: of conjugate gradients.
         tolerance: relative squared residual at which they stop (the authors' is absolute, and the same number).
+        damping: δ, added to the system's diagonal; 0 for the paper and 1 for the authors' code when omitted.
         variant: ``"authors"`` is what their released code does instead: K steps on L_S alone and then one on the pull
             alone; ``(1 + δ) I + H/(λ + 10)`` in place of ``I + H/λ``. It tests without the pull. (Told to take one
             iteration, that code takes none: its meta-gradient is ∇L_Q, first order. Here one is one.)
-        damping: δ; 0 for the paper and 1 for the authors' code when omitted.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         adapts: names of the parameters that the inner loop moves; all when omitted. The others are trained too: the
             implicit gradient reaches them through both losses.

@@ -48,19 +48,21 @@ def leo(
         latent_rate: initial α, one meta-learned rate per latent dimension.
         finetuning_rate: initial α', one meta-learned rate per feature.
         dropout: 1 − p_keep, on the embeddings, with a fresh mask at the encoder and every pass.
-        kl_weight: β.
-        encoder_penalty_weight: γ.
-        l2_weight: λ₁.
-        orthogonality_weight: λ₂.
+        kl_weight: β, of the divergence of codes from N(0, I) (Eq. 6).
+        encoder_penalty_weight: γ, of how far codes move in latent space (Eq. 6).
+        l2_weight: λ₁, of the squares of weights (Eq. 7).
+        orthogonality_weight: λ₂, of the correlations of the decoder's rows (Eq. 7).
         formulation: ``"official"``, the authors' code, which made the published numbers, or ``"paper"``, its text.
-            They differ in the fields of :class:`Formulation` and in the next two arguments.
+            They differ in the fields of :class:`Formulation`, in ``half_l2`` and in ``orthogonality_reduction``.
         support_reduction: of the inner loss; both formulations sum over the support (Eq. 5).
         half_l2: the authors' code takes half of the paper's λ₁ term.
         orthogonality_reduction: the authors' code averages over the entries of C − I, the paper sums them.
         curvature: no paper's, Meta-Curvature's idea in latent space: ``z' ← z − α ∘ M ∇_z L_S`` with a meta-learned
             matrix M ``[n_z, n_z]``, at first the identity.
-        stochastic: False is the paper's "deterministic" ablation, see :class:`Generator`; dropout stays.
-        encoded: False is its "random prior", whose codes know nothing of the task before the first latent step.
+        stochastic: sample codes and weights in meta-training. False is the paper's "deterministic" ablation, which has
+            no divergence of codes, see :class:`Generator`; dropout stays.
+        encoded: encode the support into codes. False is the paper's "random prior", whose codes are drawn from N(0, I)
+            and know nothing of the task before the first latent step.
 
     The paper's "conditional generator only" has no steps of either kind, "no fine-tuning" none of the second.
     """

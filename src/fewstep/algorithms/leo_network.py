@@ -49,7 +49,7 @@ def leo_network(
         inputs: entries of an input row, all axes flattened.
         outputs: entries of a label row: targets, or ways.
         generated: which parameters, see :func:`~fewstep.core.slots`; all when omitted.
-        latents: n_z.
+        latents: n_z, width of the code.
         hidden: units of the hidden layers of encoder, relation network and decoder.
         decoder_depth: its layers; 1 is a linear decoder.
         latent_steps: adaptation steps in latent space.
@@ -57,12 +57,13 @@ def leo_network(
         latent_rate: initial α, one meta-learned rate per latent dimension.
         finetuning_rate: initial α', one meta-learned rate per generated number.
         clip: shorten inner gradients to this norm, for networks that make them explode; not the paper's.
-        spread: see :class:`~fewstep.core.NetworkGenerator`.
-        average: see there; not the paper's.
-        kl_weight: β.
-        encoder_penalty_weight: γ.
-        l2_weight: λ₁.
-        orthogonality_weight: λ₂.
+        spread: deviation of sampled parameters for a raw scale of zero, in units of Glorot's; with 0 parameters are not
+            sampled.
+        average: meta-learn an average network, to which what is generated is added. The paper has none.
+        kl_weight: β, of the divergence of codes from N(0, I) (Eq. 6).
+        encoder_penalty_weight: γ, of how far codes move in latent space (Eq. 6).
+        l2_weight: λ₁, of the squares of weights (Eq. 7).
+        orthogonality_weight: λ₂, of the correlations of each layer of the decoder (Eq. 7).
         formulation: of deviations and penalties. The paper does not say how deviations are parameterised; with those of
             its authors' code or with eᵘ the inner loop is easily led into noise that grows without limits.
         loss: of rows; squared error averaged over the support when omitted.
@@ -72,12 +73,10 @@ def leo_network(
     start = core.NetworkGenerator(slots, inputs, outputs, latents, hidden=hidden, decoder_depth=decoder_depth,
         spread=spread, kl_weight=kl_weight, encoder_penalty_weight=encoder_penalty_weight,
         formulation=formulation, average=average)  # fmt: skip
-    latent = core.LearnedRates({"code": torch.full((latents,), latent_rate)}, unit=latent_rate)
-    rates = core.LearnedRates({n: torch.full(s.shape, finetuning_rate) for n, s in slots.items()}, finetuning_rate)
-    latent_rule, rule = core.clipped(latent, clip), core.clipped(rates, clip)
-    stages = core.skip_empty(
-        core.Descend(latent_rule, latent_steps), core.Decode(), core.Descend(rule, finetuning_steps)
-    )
+    latent = core.clipped(core.LearnedRates({"code": torch.full((latents,), latent_rate)}, latent_rate), clip)
+    rates = {n: torch.full(s.shape, finetuning_rate) for n, s in slots.items()}
+    rule = core.clipped(core.LearnedRates(rates, finetuning_rate), clip)
+    stages = core.skip_empty(core.Descend(latent, latent_steps), core.Decode(), core.Descend(rule, finetuning_steps))
     learner = core.Learner(network, start, stages, loss=loss or core.regression())
     l2 = core.L2(l2_weight, [f"start.{name}" for name, _ in start.named_parameters()], half=False)
     layers = [core.Orthogonality(orthogonality_weight, f"start.{name}", formulation.reduction, f"orthogonality_{i}")

@@ -24,8 +24,8 @@ def maml(
 
     Args:
         network: its parameters are θ.
-        rate: α.
-        steps: K.
+        rate: α, the inner rate.
+        steps: K, inner steps.
         loss: of rows; softmax cross-entropy averaged over the support when omitted. The authors' classification code
             divides the *sum* over the N·K support rows by K, so its α is N times that of a mean.
         adapts: names of the parameters that the inner loop moves; all when omitted. The authors leave the

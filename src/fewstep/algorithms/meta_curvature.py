@@ -27,8 +27,8 @@ def meta_curvature(
 
     Args:
         network: its parameters are θ.
-        rate: α, fixed.
-        steps: K.
+        rate: α, the inner rate, which is not learned.
+        steps: K, inner steps.
         diagonal: vectors in place of matrices, one for each mode; not in the paper.
         per_step: every step has matrices of its own, and steps beyond K use the last. The authors' code shares them;
             the paper's runs on embeddings of LEO do not.

@@ -33,7 +33,7 @@ def meta_lstm(
 
     Args:
         network: its parameters are θ₀.
-        steps: T.
+        steps: T, inner steps.
         hidden: units of the first layer.
         feedback: whether f_{t−1} is fed back ``"before"`` its sigmoid, as in the authors' code, or ``"after"`` it.
         gradient_scale: multiplies gradients; the authors' code divides those of the *mean* loss by the number of

@@ -27,8 +27,8 @@ def protomaml(
 
     Args:
         network: its parameters are θ; ends with a :class:`~fewstep.networks.Generated` head, as ``Conv4(None)`` does.
-        rate: α.
-        steps: K.
+        rate: α, the inner rate.
+        steps: K, inner steps.
         loss: of rows; softmax cross-entropy averaged over the support when omitted, as the authors'.
         adapts: names of the parameters of θ that the inner loop moves, besides W and b; all when omitted.
         first_order: drop second derivatives.

@@ -27,7 +27,7 @@ def reptile(
     Args:
         network: its parameters are θ. All of them adapt, those of norms too.
         rate: of the inner steps.
-        steps: K.
+        steps: K, inner steps.
         batch: rows of an inner mini-batch; the whole support when omitted.
         rule: inner Adam with β₁ = 0, as in the paper's experiments, or SGD.
         carried: keep Adam's second moments from task to task in training, as the authors' code does without saying so;

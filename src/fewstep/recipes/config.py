@@ -1,16 +1,17 @@
 """The complete, typed configuration of a run, and its JSON form."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cattrs
 import tyro
 from cattrs.strategies import configure_tagged_union
 
-from fewstep.evaluation.scoring import Statistics
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
@@ -19,7 +20,9 @@ from fewstep.recipes.problems.images import CifarImages, ImageNetImages, Omniglo
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import Training
-from fewstep.training.device import Place, prepare_device
+
+if TYPE_CHECKING:
+    from fewstep.training.device import Place
 
 Data = (
     SinusoidTasks
@@ -61,7 +64,7 @@ class Testing:
     """Support sizes to test at. Empty: that of training."""
     steps: tuple[int, ...] = ()
     """Numbers of inner steps to test at. Empty: that of training."""
-    statistics: Statistics | None = None
+    statistics: Literal["query", "support", "joined", "running"] | None = None
     """What batch normalisation of a query takes its statistics from: the rows of the whole "query" (transductive), the
     "support" alone, the support "joined" by that one query, or the support's "running" statistics along adaptation.
     None: as in training."""
@@ -96,12 +99,13 @@ class Config:
         Raises:
             ValueError: for a device that is not there.
         """
+        from fewstep.training.device import prepare_device
+
         return prepare_device(self.device, self.dtype, self.threads)
 
     def at_test(self) -> dict[str, Any]:
         """What the descents do otherwise in validation, in tests and in use than in training."""
-        settings: dict[str, Any] = getattr(self.method, "at_test", dict)()
-        return settings
+        return self.method.at_test()
 
 
 def _converter() -> cattrs.Converter:

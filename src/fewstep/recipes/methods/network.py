@@ -1,15 +1,16 @@
 """Settings of the network that meta-learning trains."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
-
-from fewstep.core import Loss, classification, regression
-from fewstep.core.loss import Reduction
-from fewstep.networks import Forecaster, ResNet12, conv4, mlp
+from fewstep import core, networks
 from fewstep.recipes.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Network:
         if self.kind == "mlp":
             if len(shape) != 1:
                 raise ValueError(f"mlp is a network for vectors; the data gives inputs of shape {list(shape)}.")
-            return mlp((*shape, *((40, 40) if self.hidden is None else self.hidden), outputs), std=self.std)
+            return networks.mlp((*shape, *((40, 40) if self.hidden is None else self.hidden), outputs), std=self.std)
         if self.kind == "forecaster":
             if len(shape) != 1 or not problem.regression or outputs is None:
                 raise ValueError(
@@ -58,22 +59,26 @@ class Network:
                 )
             if self.hidden is not None and len(self.hidden) != 1:
                 raise ValueError(f"forecaster has one hidden layer: give the number of its units, not {self.hidden}.")
-            return Forecaster(outputs, *(self.hidden or ()))
+            return networks.Forecaster(outputs, *(self.hidden or ()))
         if self.kind == "maml-fc":
+            from torch import nn
+
             widths = (math.prod(shape), *(self.hidden or (256, 128, 64, 64)), outputs)
-            return nn.Sequential(nn.Flatten(), *mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01))
+            return nn.Sequential(
+                nn.Flatten(), *networks.mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01)
+            )
         if len(shape) != 3 or shape[1] != shape[2]:
             raise ValueError(
                 f"{self.kind} is a network for square images; the data gives inputs of shape {list(shape)}."
             )
         if self.kind == "resnet12":
             own: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
-            return ResNet12(outputs, shape[0], **own)
+            return networks.ResNet12(outputs, shape[0], **own)
         given = {"channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
         changes = {name: value for name, value in given.items() if value is not None}
-        return conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
+        return networks.conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
 
 
-def loss_of(problem: Problem, reduction: Reduction = "mean") -> Loss:
+def loss_of(problem: Problem, reduction: core.Reduction = "mean") -> core.Loss:
     """Cross-entropy, or the squared error of a regression."""
-    return (regression if problem.regression else classification)(reduction)
+    return (core.regression if problem.regression else core.classification)(reduction)

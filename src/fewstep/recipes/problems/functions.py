@@ -6,15 +6,15 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fewstep.data import Oscillations, OscillatorPrior, SineOrLine, Sinusoids, TaskSource
-from fewstep.evaluation import autoregression, bayes_forecast
-from fewstep.evaluation.baselines import AUTOREGRESSION, Baseline
-from fewstep.evaluation.exact.oscillations import EXACT_FORECAST
+from fewstep import data
 from fewstep.recipes.problems.problem import Problem, Split
-from fewstep.training.device import Place
-from fewstep.training.pretraining import FeatureExtractor
+
+if TYPE_CHECKING:
+    from fewstep.evaluation.baselines import Baseline
+    from fewstep.training.device import Place
+    from fewstep.training.pretraining import FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Regression(ABC):
 
         def source(
             split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
-        ) -> TaskSource:
+        ) -> data.TaskSource:
             return sampler(
                 shots=shots or self.shots,
                 queries=self.queries if split == "train" else queries or 100,
@@ -52,7 +52,7 @@ class Regression(ABC):
         )
 
     @abstractmethod
-    def _sampler(self) -> Callable[..., TaskSource]:
+    def _sampler(self) -> Callable[..., data.TaskSource]:
         """Makes a source: what these tasks add to the arguments that all have."""
 
     @abstractmethod
@@ -82,8 +82,8 @@ class SinusoidTasks(Regression):
     frequency: tuple[float, float] = (1.0, 1.0)
     """Range of ω; MAML's curves all have ω = 1."""
 
-    def _sampler(self) -> Callable[..., TaskSource]:
-        return functools.partial(Sinusoids, frequency=self.frequency)
+    def _sampler(self) -> Callable[..., data.TaskSource]:
+        return functools.partial(data.Sinusoids, frequency=self.frequency)
 
     def _protocol(self) -> dict[str, Any]:
         return {"dataset": "sinusoids", "amplitude": [0.1, 5.0], "phase": [0, "π"], "frequency": list(self.frequency)}
@@ -98,8 +98,8 @@ class SineOrLineTasks(Regression):
     noise: float = 0.3
     """Standard deviation of the noise of all targets."""
 
-    def _sampler(self) -> Callable[..., TaskSource]:
-        return functools.partial(SineOrLine, noise=self.noise)
+    def _sampler(self) -> Callable[..., data.TaskSource]:
+        return functools.partial(data.SineOrLine, noise=self.noise)
 
     def _protocol(self) -> dict[str, Any]:
         return {"dataset": "sine or line", "noise": self.noise}
@@ -123,20 +123,24 @@ class OscillationTasks(Regression):
     ahead: int = 20
     """Values to forecast, which follow them."""
 
-    def _sampler(self) -> Callable[..., TaskSource]:
-        return functools.partial(Oscillations, noise=self.noise, seen=self.seen, ahead=self.ahead)
+    def _sampler(self) -> Callable[..., data.TaskSource]:
+        return functools.partial(data.Oscillations, noise=self.noise, seen=self.seen, ahead=self.ahead)
 
     def _protocol(self) -> dict[str, Any]:
         stated = {"dataset": "oscillations", "noise": self.noise, "seen": self.seen, "ahead": self.ahead}
-        prior = {name: list(bounds) for name, bounds in asdict(OscillatorPrior()).items()}
-        return stated | prior | {"interval": Oscillations.interval}
+        prior = {name: list(bounds) for name, bounds in asdict(data.OscillatorPrior()).items()}
+        return stated | prior | {"interval": data.Oscillations.interval}
 
     def _widths(self) -> tuple[int, int]:
         return self.seen, self.ahead
 
     def _rivals(self) -> tuple[dict[str, Baseline], dict[str, Baseline]]:
+        from fewstep.evaluation import autoregression, bayes_forecast
+        from fewstep.evaluation.baselines import AUTOREGRESSION
+        from fewstep.evaluation.exact.oscillations import EXACT_FORECAST
+
         best = functools.partial(
-            bayes_forecast, prior=OscillatorPrior(), noise=self.noise, interval=Oscillations.interval
+            bayes_forecast, prior=data.OscillatorPrior(), noise=self.noise, interval=data.Oscillations.interval
         )
         # Of a single value no trend is to be seen, and without noise the posterior is a point.
         quick: dict[str, Baseline] = {AUTOREGRESSION: autoregression} if self.seen > 1 else {}

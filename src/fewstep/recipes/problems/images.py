@@ -5,23 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fewstep.data import (
-    Augmentation,
-    Augmented,
-    Dataset,
-    EpisodeSampler,
-    TaskSource,
-    cifar_fs,
-    fc100,
-    mini_imagenet,
-    omniglot,
-    tiered_imagenet,
-)
+from fewstep import data
+from fewstep.data import Augmentation
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
-from fewstep.training.device import Place
-from fewstep.training.pretraining import FeatureExtractor
+
+if TYPE_CHECKING:
+    from fewstep.data import Dataset, EpisodeSampler, TaskSource
+    from fewstep.training.device import Place
+    from fewstep.training.pretraining import FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Classification(ABC):
             shots: int | None = None,
             queries: int | None = None,
         ) -> TaskSource:
-            sampler = EpisodeSampler(
+            sampler = data.EpisodeSampler(
                 dataset(split),
                 ways=ways or ((self.train_ways or self.ways) if split == "train" else self.ways),
                 shots=shots or ((self.train_shots or self.shots) if split == "train" else self.shots),
@@ -102,7 +95,7 @@ class OmniglotImages(Classification):
 
     def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split, ink = 1."""
-        return omniglot(
+        return data.omniglot(
             split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
         )
 
@@ -120,7 +113,7 @@ class Photographs(Classification):
 
     def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
         changes = self.augmentation != Augmentation()
-        return Augmented(sampler, self.augmentation, sampler.seed) if changes else sampler
+        return data.Augmented(sampler, self.augmentation, sampler.seed) if changes else sampler
 
     def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
         shown = {"augmentation": asdict(self.augmentation)} if self.augmentation != Augmentation() else {}
@@ -143,7 +136,7 @@ class CifarImages(Photographs):
 
     def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
         """The images of a split."""
-        load = cifar_fs if self.dataset == "cifar-fs" else fc100
+        load = data.cifar_fs if self.dataset == "cifar-fs" else data.fc100
         return load(split, path=self.path, report=report)
 
     def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
@@ -177,7 +170,7 @@ class ImageNetImages(Photographs):
                 f"{self.dataset} cannot be downloaded freely: give the folder of its images by --data.path, with a "
                 "folder per class named by its WordNet number, or Ravi's images/ and train.csv, val.csv, test.csv."
             )
-        load = mini_imagenet if self.dataset == "miniImageNet" else tiered_imagenet
+        load = data.mini_imagenet if self.dataset == "miniImageNet" else data.tiered_imagenet
         return load(split, self.path, size=self.size, report=report)
 
     def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:

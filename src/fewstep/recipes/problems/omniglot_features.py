@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from fewstep.data import Dataset
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
-from fewstep.training import State
-from fewstep.training.device import Place
-from fewstep.training.pretraining import FeatureExtractor, Pretraining, cached_features, embed
+from fewstep.training.pretraining import Pretraining
+
+if TYPE_CHECKING:
+    from fewstep.data import Dataset
+    from fewstep.training import State
+    from fewstep.training.device import Place
+    from fewstep.training.pretraining import FeatureExtractor
 
 SECONDS_BETWEEN_REPORTS = 10.0
 """Of what takes time before meta-training begins."""
@@ -35,6 +39,8 @@ class OmniglotFeatures(OmniglotImages):
         With the ``extractor`` that a run has kept, its features, computed for a split when that is first asked for:
         they are what the run was trained on, whatever this machine would compute.
         """
+        from fewstep.training.pretraining import cached_features, embed
+
         images = {split: self.examples(split, report) for split in SPLITS}
         if extractor is None:
             told = 0.0

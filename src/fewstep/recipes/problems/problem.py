@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fewstep.data import TaskSource
-from fewstep.evaluation.baselines import Baseline
-from fewstep.training.pretraining import FeatureExtractor
+if TYPE_CHECKING:
+    from fewstep.data import TaskSource
+    from fewstep.evaluation.baselines import Baseline
+    from fewstep.training.pretraining import FeatureExtractor
 
 Split = Literal["train", "val", "test"]
 

@@ -6,18 +6,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
-from fewstep.data import Dataset, embeddings
-from fewstep.data.features.export import extractor_beside, features_digest
-from fewstep.data.storage.cache import cache_folder
+from fewstep import data
 from fewstep.recipes.problems.images import Classification
 from fewstep.recipes.problems.problem import Problem, Split
-from fewstep.training.device import Place
-from fewstep.training.pretraining import FeatureExtractor
-from fewstep.training.pretraining.extractor import features_of
+
+if TYPE_CHECKING:
+    from fewstep.data import Dataset
+    from fewstep.training.device import Place
+    from fewstep.training.pretraining import FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,15 @@ class Embeddings(Classification):
         return replace(problem, extractor=kept.to(place.device))
 
     def _extractor(self, report: Callable[[str], None]) -> FeatureExtractor | None:
+        from fewstep.data.features.export import extractor_beside, features_digest
+        from fewstep.training.pretraining import FeatureExtractor
+        from fewstep.training.pretraining.extractor import features_of
+
         file = extractor_beside(self._place())
         if not file.is_file():
             return None
         try:
-            belongs = features_of(file) == features_digest(embeddings(self._place(), "all", normalise=False))
+            belongs = features_of(file) == features_digest(data.embeddings(self._place(), "all", normalise=False))
             if belongs:
                 return FeatureExtractor.load(file)
             why = f"{file} belongs to other features than {self._place()}"
@@ -80,9 +82,11 @@ class Embeddings(Classification):
             ValueError: as :func:`fewstep.data.embeddings` says.
         """
         part = self.train_on if split == "train" else split
-        return embeddings(self._place(), part, normalise=self.normalise, report=report).in_memory()
+        return data.embeddings(self._place(), part, normalise=self.normalise, report=report).in_memory()
 
     def _place(self) -> Path:
+        from fewstep.data.storage.cache import cache_folder
+
         if self.path is not None:
             return Path(self.path)
         if self.dataset not in ("miniImageNet", "tieredImageNet"):
@@ -102,7 +106,9 @@ class Embeddings(Classification):
 
     def _digest(self) -> str:
         """Tells features from others at the same place: of a row of every test class, as it is stored."""
-        stored = embeddings(self._place(), "test", normalise=False)
+        stored = data.embeddings(self._place(), "test", normalise=False)
+        import torch
+
         rows = stored.gather(stored.offsets[:-1], dtype=torch.float64)
         return hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:8]
 
