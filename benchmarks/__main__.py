@@ -5,7 +5,9 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +41,32 @@ def main(options: Options) -> None:
     if options.out.exists():
         results = json.loads(options.out.read_text())["cases"]
     chosen = [n for n in (QUICK if options.quick else CASES) if not options.only or n.startswith(options.only)]
-    for name in chosen:
-        console.print(f"[dim]{name} …[/]")
-        result = _process(options, name)
-        for contender in result["contenders"]:
-            if result["memory"] and not options.quick:
-                contender["peak_mb"] = _process(options, name, contender["name"])["peak_mb"]
-        results[name] = result
-        options.out.write_text(json.dumps({"machine": machine(options), "cases": results}, indent=1) + "\n")
+    # Where no time is judged, all cores work; else one case at a time has the machine for itself.
+    with ThreadPoolExecutor(os.cpu_count() if options.quick else 1) as pool:
+        for name, result in zip(chosen, pool.map(partial(_case, options), chosen), strict=True):
+            console.print(f"[dim]{name}[/]")
+            results[name] = result
+            options.out.write_text(json.dumps({"machine": machine(options), "cases": results}, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(markdown(results))
     for name in chosen:
         console.print(table(results[name]))
+
+
+def _case(options: Options, name: str) -> dict[str, Any]:
+    """A case's times, and the memory of each contender."""
+    result = _process(options, name)
+    for contender in result["contenders"]:
+        if result["memory"] and not options.quick:
+            contender["peak_mb"] = _process(options, name, contender["name"])["peak_mb"]
+    return result
 
 
 def _process(options: Options, case: str, memory_of: str | None = None) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.one", case]
     command += ["--quick"] if options.quick else []
     command += ["--memory-of", memory_of] if memory_of else []
-    command += ["--threads", str(options.threads)] if options.threads else []
+    threads = options.threads or (1 if options.quick else None)
+    command += ["--threads", str(threads)] if threads else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed with status {done.returncode}; its error is above.")
