@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
-from fewstep.commands.arguments import named, overridden, split_name
+from fewstep.commands.arguments import chosen, options_of
+from fewstep.commands.console import console, note, point_to, say
+from fewstep.commands.long_running import LongRunning, new_folder, stoppable
 from fewstep.recipes import Config
-
-if TYPE_CHECKING:
-    from fewstep.experiments.search import Status
-
-console = Console(log_path=False)
 
 
 @dataclass(frozen=True)
@@ -58,90 +49,32 @@ class Ablate:
 
 def ablate(arguments: Sequence[str]) -> None:
     """``fewstep ablate RECIPE [options]``; status 1 when a row is missing at the end."""
-    if list(arguments) in ([], ["--help"], ["-h"]):
-        console.print(
-            "fewstep ablate RECIPE --trials 16 --seeds 3 [options]; fewstep ablate RECIPE --help shows every "
-            "option; fewstep list shows the recipes",
-            highlight=False,
-            markup=False,
-        )
+    asked = chosen("ablate", Ablate, arguments, "--trials 16 --seeds 3")
+    if asked is None:
         return
-    given = tuple(arguments)
-    name, options = split_name(given)
-    parsed = overridden(Ablate(named(name)), options, f"fewstep ablate {name}")
-    if parsed.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {parsed.seeds}.")
-    config = parsed.config
-    folder = parsed.out or Path("ablations") / f"{config.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    again = [argument for argument in ("ablate", *given) if argument not in ("--detach", "--no-detach")]
-    again += [] if parsed.out else ["--out", str(folder)]
-    console.print(f"folder: {folder}", highlight=False, markup=False, soft_wrap=True)
-    if parsed.detach:
-        from fewstep.commands.detached import detach
-
-        console.print(detach(again, folder).advice, highlight=False, markup=False, soft_wrap=True)
-        return
-    from fewstep.commands.progress import test_bar
-    from fewstep.commands.repeat import seed_bars
+    if asked.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {asked.seeds}.")
+    job = LongRunning("ablate", arguments, asked.out, new_folder("ablations", asked.config.recipe))
+    if asked.detach:
+        return job.detach()
+    from fewstep.commands.progress import search_bar, seed_bars, test_bar
     from fewstep.experiments.ablate.procedure import ablate as run
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill PID` stops it as Ctrl-C does
-    try:
+    with stoppable(*job.words):
         table = run(
-            config,
-            out=folder,
-            trials=parsed.trials,
-            rows=parsed.rows,
-            seeds=range(parsed.first_seed, parsed.first_seed + parsed.seeds),
-            final_steps=parsed.final_steps,
-            train_on=parsed.train_on,
-            prune=parsed.prune,
-            workers=parsed.workers,
-            note=lambda line: console.log(line, markup=False, highlight=False),
-            search_bar=partial(search_bar, console),
-            run_bars=partial(seed_bars, console),
-            test_bar=partial(test_bar, console),
+            asked.config,
+            out=job.folder,
+            seeds=range(asked.first_seed, asked.first_seed + asked.seeds),
+            note=note,
+            search_bar=search_bar,
+            run_bars=seed_bars,
+            test_bar=test_bar,
+            **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),
         )
-    except KeyboardInterrupt:
-        command = shlex.join(["fewstep", *again])
-        console.print(
-            f"\nstopped; what has been done is kept. Continue with: {command}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
     for shown in table.tables():
         console.print(shown)
     for line in table.notes():
-        console.print(f"- {line}", highlight=False, markup=False)
-    console.print(f"report: {folder / 'ablation.md'}", highlight=False, markup=False, soft_wrap=True)
+        say(f"- {line}")
+    point_to("report", job.folder / "ablation.md")
     if not table.complete:
         raise SystemExit(1)
-
-
-@contextmanager
-def search_bar(console: Console) -> Iterator[Callable[[Status], None]]:
-    """A bar over the trials of a search that leaves nothing behind."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("trials"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task("trials", total=None, text="")
-
-        def advance(status: Status) -> None:
-            shown = [f"{status.running} running"] if status.running else []
-            shown += [f"{status.pruned} pruned"] if status.pruned else []
-            shown += [f"{status.failed} failed"] if status.failed else []
-            shown += [f"best {status.best.value:.4f}"] if status.best and status.best.value is not None else []
-            bars.update(bar, completed=status.finished, total=status.total, text=", ".join(shown))
-
-        yield advance

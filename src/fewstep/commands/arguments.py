@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
+from fewstep.commands.console import say
 from fewstep.recipes import RECIPES, Config, from_json
 
 Command = TypeVar("Command")
+
+
+def explained(arguments: Sequence[str], usage: str) -> bool:
+    """Whether the user asks for nothing, or for help alone; then the usage is printed."""
+    asks = list(arguments) in ([], ["--help"], ["-h"])
+    if asks:
+        say(usage)
+    return asks
+
+
+def chosen(command: str, make: Callable[[Config], Command], arguments: Sequence[str], example: str) -> Command | None:
+    """A command on a recipe, as the user wants it; None where only its usage was asked for, which is printed."""
+    usage = f"fewstep {command} RECIPE {example} [options]; fewstep {command} RECIPE --help shows every option"
+    if explained(arguments, f"{usage}; fewstep list shows the recipes"):
+        return None
+    name, options = split_name(arguments)
+    return overridden(make(named(name)), options, f"fewstep {command} {name}")
+
+
+def options_of(command: Any, *without: str) -> dict[str, Any]:
+    """The fields of a command's dataclass by name, but for some."""
+    return {field.name: getattr(command, field.name) for field in fields(command) if field.name not in without}
 
 
 def split_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -2,70 +2,55 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from fewstep.commands.console import console
+from fewstep.commands.arguments import options_of
+from fewstep.commands.console import console, note, point_to, say
+from fewstep.commands.long_running import LongRunning, new_folder, stoppable
 
 
-def compare(
-    methods: tyro.conf.Positional[tuple[str, ...]],
-    split: Literal["test", "val", "train"] = "test",
-    tasks: int | None = None,
-    seed: int | None = None,
-    ways: int | None = None,
-    shots: int | None = None,
-    queries: int | None = None,
-    reference: str | None = None,
-    out: Path | None = None,
-) -> None:
-    """Judge runs, and recipes that are trained first, on the same tasks: table, paired differences and a picture.
+@dataclass(frozen=True)
+class Compare:
+    """Score runs, and recipes that are trained first, on the same tasks: table, paired differences and a picture."""
 
-    Args:
-        methods: folders of runs, or names of recipes; a recipe is trained in OUT/runs, or continued there.
-        split: classes to draw tasks from.
-        tasks: number of tasks; what is omitted, here and below, is as in the first method's test.
-        seed: of the tasks.
-        ways: N, classes in a task.
-        shots: K, support examples of each class.
-        queries: query examples of each class.
-        reference: the method whose difference to each is shown; the first one when omitted.
-        out: folder for comparison.md, .csv, .png and .svg, tasks.csv and differences.csv; a new one under comparisons/
-            when omitted.
-    """
-    import shlex
-    from functools import partial
+    methods: tyro.conf.Positional[tuple[str, ...]]
+    """Folders of runs, or names of recipes; a recipe is trained in OUT/runs, or continued there."""
+    split: Literal["test", "val", "train"] = "test"
+    """Classes to draw tasks from."""
+    tasks: int | None = None
+    """Number of tasks; what is omitted, here and below, is as in the first method's test."""
+    seed: int | None = None
+    """Of the tasks."""
+    ways: int | None = None
+    """N, classes in a task."""
+    shots: int | None = None
+    """K, support examples of each class."""
+    queries: int | None = None
+    """Query examples of each class."""
+    reference: str | None = None
+    """The method whose difference to each is shown; the first one when omitted."""
+    out: Path | None = None
+    """Folder for comparison.md, .csv, .png and .svg, tasks.csv and differences.csv; a new one under comparisons/ when
+    omitted."""
 
+
+def compare(arguments: Sequence[str]) -> None:
+    """``fewstep compare RUN RECIPE … [options]``."""
+    asked = tyro.cli(Compare, args=arguments, prog="fewstep compare")
+    job = LongRunning("compare", arguments, asked.out, new_folder("comparisons"))
     from fewstep.commands.progress import test_bar, training_bar
-    from fewstep.experiments.compare.procedure import compare as judge
+    from fewstep.experiments.compare.procedure import compare as run
 
-    folder = out or Path("comparisons") / f"{datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        comparison = judge(
-            methods,
-            out=folder,
-            split=split,
-            tasks=tasks,
-            seed=seed,
-            ways=ways,
-            shots=shots,
-            queries=queries,
-            reference=reference,
-            note=console.log,
-            training_bar=partial(training_bar, console),
-            test_bar=partial(test_bar, console),
-        )
-    except KeyboardInterrupt:
-        console.print(
-            f"\nstopped; continue with the same command and --out {shlex.quote(str(folder))}: "
-            "what has been trained is kept"
-        )
-        raise SystemExit(130) from None
+    with stoppable(*job.words):
+        options = options_of(asked, "out")
+        comparison = run(**options, out=job.folder, note=note, training_bar=training_bar, test_bar=test_bar)
     for table in comparison.tables():
         console.print(table)
     for caveat in comparison.caveats():
-        console.print(f"- {caveat}", highlight=False, markup=False)
-    console.print(f"comparison: [bold]{folder / 'comparison.md'}[/]")
+        say(f"- {caveat}")
+    point_to("comparison", job.folder / "comparison.md")

@@ -1,14 +1,12 @@
 """The commands of ``fewstep data``: embeddings fetched, converted and inspected."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-console = Console(log_path=False)
+from fewstep.commands.console import console, point_to, say, warn
 
 
 def leo_embeddings(out: Path | None = None, path: Path | None = None) -> None:
@@ -20,20 +18,13 @@ def leo_embeddings(out: Path | None = None, path: Path | None = None) -> None:
         out: folder to lay them out in; leo-embeddings in the cache folder when omitted.
         path: a copy of your own instead of a download: embeddings.zip, or the folder that it was unpacked to.
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
+    from fewstep.commands.progress import download_bar
     from fewstep.data.features.published import leo_embeddings as fetch
 
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        shown = bar.add_task("fetching", visible=False)
-
-        def progress(here: int, total: int | None) -> None:
-            bar.update(shown, completed=here, total=total, visible=here != total)
-
-        folders = fetch(out, path=path, report=_say, progress=progress)
+    with download_bar() as progress:
+        folders = fetch(out, path=path, report=say, progress=progress)
     for folder in folders:
-        console.print(f"ready: [bold]{escape(str(folder))}[/]", soft_wrap=True, highlight=False)
+        point_to("ready", folder)
 
 
 def convert(source: tyro.conf.Positional[Path], target: tyro.conf.Positional[Path]) -> None:
@@ -46,7 +37,7 @@ def convert(source: tyro.conf.Positional[Path], target: tyro.conf.Positional[Pat
     """
     from fewstep.data.features.datasets import convert as turn
 
-    console.print(f"written: [bold]{escape(str(turn(source, target)))}[/]", soft_wrap=True, highlight=False)
+    point_to("written", turn(source, target))
 
 
 def inspect(path: tyro.conf.Positional[Path]) -> None:
@@ -74,17 +65,10 @@ def inspect(path: tyro.conf.Positional[Path]) -> None:
         table.add_row(of.split or "(none)", f"{of.classes:,}", f"{of.rows:,}", sizes, *norms)
     console.print(table)
     for warning in report.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+        warn("warning", warning)
     for refusal in report.refusals:
-        console.print(f"[red]refused:[/] {escape(refusal)}", highlight=False)
+        warn("refused", refusal, "red")
     if report.refusals:
         raise SystemExit(1)
     if not report.warnings:
         console.print("no problems found")
-
-
-def _say(text: str) -> None:
-    console.print(escape(text), soft_wrap=True, highlight=False)
-
-
-COMMANDS: dict[str, Callable[..., None]] = {"leo-embeddings": leo_embeddings, "convert": convert, "inspect": inspect}

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 
-from fewstep.commands.arguments import overridden, split_name, value_of
+from fewstep.commands.arguments import explained, overridden, split_name, value_of
+from fewstep.commands.console import note, point_to, say, warn
 from fewstep.data import Dataset
 from fewstep.data.features.datasets import writer_for
 from fewstep.data.features.export import StoredAs, export_features, extractor_beside
@@ -22,8 +20,6 @@ from fewstep.data.features.formats import SUFFIXES
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.images.files import Reading
 from fewstep.experiments.pretraining import PretrainingRun, Views
-
-console = Console(log_path=False)
 
 USAGE = """\
 fewstep embed RUN [DATASET] --out FEATURES [options]
@@ -72,14 +68,13 @@ class Embed:
 
 def embed(arguments: Sequence[str]) -> None:
     """``fewstep embed RUN [DATASET] --out FEATURES [options]``."""
-    if not arguments or list(arguments) in (["--help"], ["-h"]):
-        console.print(USAGE, highlight=False, markup=False)
+    if explained(arguments, USAGE):
         return
     name, arguments = split_name(arguments)
     if name is None:
         raise ValueError(f"no pre-training was given.\n{USAGE}")
     dataset, arguments = split_name(arguments)
-    run = PretrainingRun.open(Path(name), console.log, value_of(arguments, "--device"))
+    run = PretrainingRun.open(Path(name), note, value_of(arguments, "--device"))
     options = overridden(Embed(default_images(run, dataset)), arguments, f"fewstep embed {name}")
     if options.out is None:
         raise ValueError("no file for the features was given: say --out features.npz.")
@@ -143,23 +138,25 @@ def trained_on(run: PretrainingRun, images: Mapping[str, Dataset]) -> dict[str, 
 
 
 def _embed(run: PretrainingRun, options: Embed, out: Path) -> None:
+    from fewstep.commands.progress import counting_bar
+
     writer_for(out)  # what can be known to fail fails before any image is read
     beside = extractor_beside(out)
     _check_beside(out, beside)
     extractor = run.extractor(options.layer, options.views)
     check_images(run, options.images)
     extractor.reading = reading_of(options.images)
-    images = {split: options.images.examples(split, console.log) for split in options.images.splits()}
+    images = {split: options.images.examples(split, note) for split in options.images.splits()}
     for split, names in trained_on(run, images).items():
-        console.print(
-            f"[yellow]warning:[/] the network was trained on {len(names)} of the {images[split].classes} {split} "
-            f"classes ({escape(', '.join(names[:3]))}{', ...' if len(names) > 3 else ''}): results on them would be "
-            "too good, and are none of few-shot learning. Embed the dataset with the split that it was trained on.",
-            highlight=False,
+        warn(
+            "warning",
+            f"the network was trained on {len(names)} of the {images[split].classes} {split} classes "
+            f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): results on them would be too good, and are "
+            "none of few-shot learning. Embed the dataset with the split that it was trained on.",
         )
     rows = sum(map(len, images.values()))
     began = time.perf_counter()
-    with _bar(rows) as progress:
+    with counting_bar("embedding", rows, "images") as progress:
         export_features(
             extractor,
             images,
@@ -172,22 +169,16 @@ def _embed(run: PretrainingRun, options: Embed, out: Path) -> None:
         )
     seconds = time.perf_counter() - began
     by_split = ", ".join(f"{split} {d.classes:,}" for split, d in images.items())
-    console.print(
+    say(
         f"{rows:,} images to {extractor.features} features of {extractor.layer} in {seconds:.1f} s "
-        f"({rows / seconds:,.0f} images/s); classes: {by_split}",
-        highlight=False,
-        soft_wrap=True,
+        f"({rows / seconds:,.0f} images/s); classes: {by_split}"
     )
-    console.print(
-        f"features: [bold]{escape(str(out))}[/]; their network: {escape(str(beside))}", highlight=False, soft_wrap=True
-    )
+    point_to("features", out)
+    point_to("their network", beside)
     if missing := [split for split in ("train", "val", "test") if split not in images]:
-        console.print(
-            f"[yellow]warning:[/] {options.images.title} has no {' and no '.join(missing)} classes, which "
-            "`fewstep train` needs",
-            highlight=False,
-        )
-    console.print(f"next: {next_command(out, options.images, images)}", markup=False, highlight=False, soft_wrap=True)
+        no = " and no ".join(missing)
+        warn("warning", f"{options.images.title} has no {no} classes, which `fewstep train` needs")
+    say(f"next: {next_command(out, options.images, images)}")
 
 
 def next_command(features: Path, data: ImageData, images: Mapping[str, Dataset]) -> str:
@@ -235,26 +226,3 @@ def _check_beside(out: Path, beside: Path) -> None:
             f"{beside} is the network of {there[0]}, and would be replaced by that of {out}: choose another name, or "
             "turn those features into this format by `fewstep data convert`"
         )
-
-
-@contextmanager
-def _bar(images: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar over images, with their number a second, that leaves nothing behind."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("embedding"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("embedding", total=images, text="")
-
-        def advance(done: int, total: int) -> None:
-            speed = progress.tasks[bar].speed
-            progress.update(bar, completed=done, text=f"{speed:,.0f} images/s" if speed else "")
-
-        yield advance

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from fewstep.commands.console import console
+from fewstep.commands.console import console, note, say
 
 
 def evaluate(
@@ -41,8 +41,8 @@ def evaluate(
     from fewstep.commands.progress import test_bar
     from fewstep.experiments.run import Run
 
-    opened = Run.open(run, console.log)
-    with test_bar(console, tasks or opened.config.testing.tasks) as advance:
+    opened = Run.open(run, note)
+    with test_bar(tasks or opened.config.testing.tasks) as advance:
         evaluation = opened.test(
             split,
             tasks=tasks,
@@ -55,6 +55,6 @@ def evaluate(
             progress=advance,
         )
     console.print(evaluation.table())
-    console.print(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
+    say(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
     if out is not None:
         opened.record(evaluation, out)

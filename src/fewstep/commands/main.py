@@ -1,103 +1,116 @@
-"""The command line: a thin face over recipes and runs."""
+"""The command line: a table of commands, each imported when it is given."""
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import NamedTuple
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
-from fewstep.commands.compare import compare
-from fewstep.commands.console import console
-from fewstep.commands.evaluate import evaluate
-from fewstep.commands.predict import predict
-from fewstep.commands.recipes import list_recipes, show
-from fewstep.commands.train import train
-
-USAGE = """\
-[bold]fewstep[/]: learning to adapt in a few steps from a few examples
-
-  [bold]fewstep pretrain[/] DATASET \\[…]      train a network on images, for its features
-  [bold]fewstep embed[/] RUN DATASET \\[…]     features of images, by such a network
-  [bold]fewstep train[/] RECIPE \\[options]    meta-train and test; --resume RUN goes on
-  [bold]fewstep evaluate[/] RUN \\[options]    test a trained run beside baselines
-  [bold]fewstep compare[/] RUN RECIPE …      several methods on the same tasks
-  [bold]fewstep search[/] RECIPE --trials N  random search over a recipe's settings
-  [bold]fewstep repeat[/] RECIPE --seeds N   several seeds at once: mean and deviation
-  [bold]fewstep ablate[/] RECIPE --trials N  LEO taken apart, each part searched
-  [bold]fewstep uncertainty[/] RUN …         regressions beside the exact posterior
-  [bold]fewstep plot[/] sine-line RUN        functions that such a run samples
-  [bold]fewstep plot[/] oscillations RUN …   forecasts of runs, and the best possible
-  [bold]fewstep predict[/] RUN \\[options]     for your own images, features, numbers
-  [bold]fewstep data[/] COMMAND              fetch, convert and inspect embeddings
-  [bold]fewstep list[/]                      the methods and the recipes
-  [bold]fewstep show[/] RECIPE               a recipe, whole, and what is published
-
-Each command explains itself with [bold]--help[/].
-"""
+from fewstep.commands.console import console, say
 
 
-_OF_ARGUMENTS = {
-    "pretrain": "fewstep.commands.pretrain:pretrain",
-    "embed": "fewstep.commands.embed:embed",
-    "search": "fewstep.commands.search:search",
-    "repeat": "fewstep.commands.repeat:repeat",
-    "ablate": "fewstep.commands.ablate:ablate",
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        function: where it is. One of ``arguments`` reads them by itself, as its options depend on the first of them; of
+            any other tyro makes a command.
+        words: what it needs, for the list of commands.
+        about: what it does.
+    """
+
+    function: str
+    words: str
+    about: str
+
+    def load(self) -> Callable[..., None]:
+        """The function."""
+        module, _, name = self.function.partition(":")
+        found: Callable[..., None] = getattr(import_module(module), name)
+        return found
+
+
+COMMANDS: Mapping[str, Command] = {
+    name: Command(*row)
+    for name, *row in (
+        (
+            "pretrain",
+            "fewstep.commands.pretrain:pretrain",
+            "DATASET […]",
+            "train a network on images, for its features",
+        ),
+        ("embed", "fewstep.commands.embed:embed", "RUN DATASET […]", "features of images, by such a network"),
+        ("train", "fewstep.commands.train:train", "RECIPE [options]", "meta-train and test; --resume RUN goes on"),
+        ("evaluate", "fewstep.commands.evaluate:evaluate", "RUN [options]", "test a trained run beside baselines"),
+        ("compare", "fewstep.commands.compare:compare", "RUN RECIPE …", "several methods on the same tasks"),
+        ("search", "fewstep.commands.search:search", "RECIPE --trials N", "random search over a recipe's settings"),
+        ("repeat", "fewstep.commands.repeat:repeat", "RECIPE --seeds N", "several seeds at once: mean and deviation"),
+        ("ablate", "fewstep.commands.ablate:ablate", "RECIPE --trials N", "LEO taken apart, each part searched"),
+        ("uncertainty", "fewstep.commands.uncertainty:uncertainty", "RUN …", "regressions beside the exact posterior"),
+        ("plot sine-line", "fewstep.commands.uncertainty:sine_line", "RUN", "functions that such a run samples"),
+        ("plot oscillations", "fewstep.commands.uncertainty:oscillations", "RUN …", "forecasts, and the best possible"),
+        ("predict", "fewstep.commands.predict:predict", "RUN [options]", "for your own images, features, numbers"),
+        ("data leo-embeddings", "fewstep.commands.data:leo_embeddings", "", "fetch the published embeddings"),
+        ("data convert", "fewstep.commands.data:convert", "FILE FILE", "features of one format into another"),
+        ("data inspect", "fewstep.commands.data:inspect", "FILE", "what a file of features holds"),
+        ("list", "fewstep.commands.recipes:list_recipes", "", "the methods and the recipes"),
+        ("show", "fewstep.commands.recipes:show", "RECIPE", "a recipe, whole, and what is published"),
+    )
 }
-"""Commands whose options depend on their first argument, as those of train do; each is imported when it is given."""
-
-_GROUPS = {"data": "fewstep.commands.data:COMMANDS", "plot": "fewstep.commands.uncertainty:PLOTS"}
-"""Commands of commands."""
-
-_FUNCTIONS: dict[str, Callable[..., None]] = {
-    "evaluate": evaluate,
-    "compare": compare,
-    "predict": predict,
-    "list": list_recipes,
-    "show": show,
-}
+"""Every command by its name; those of two words are in groups."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command; a user's mistake ends in one line and status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
-    )
-    if not arguments or arguments[0] in ("-h", "--help"):
-        console.print(USAGE, highlight=False)
-        return
-    command, *rest = arguments
+    handler = RichHandler(console=console, show_path=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        if command == "train" and rest[:1] in ([], ["--help"], ["-h"]):
-            console.print(
-                "fewstep train RECIPE [options]; fewstep train RECIPE --help shows every option", highlight=False
-            )
-            list_recipes()
-        elif command == "train":
-            train(rest)
-        elif command in _OF_ARGUMENTS:
-            module, _, function = _OF_ARGUMENTS[command].partition(":")
-            getattr(importlib.import_module(module), function)(rest)
-        elif command in _GROUPS:
-            module, _, commands = _GROUPS[command].partition(":")
-            known = getattr(importlib.import_module(module), commands)
-            tyro.extras.subcommand_cli_from_dict(known, args=rest, prog=f"fewstep {command}")
-        elif command == "uncertainty":
-            from fewstep.commands.uncertainty import uncertainty
-
-            tyro.cli(uncertainty, args=rest, prog="fewstep uncertainty")
-        elif command in _FUNCTIONS:
-            tyro.cli(_FUNCTIONS[command], args=rest, prog=f"fewstep {command}")
-        else:
-            raise ValueError(
-                f"there is no command {command!r}; the commands are train, "
-                f"{', '.join([*_OF_ARGUMENTS, *_GROUPS, 'uncertainty', *_FUNCTIONS])}."
-            )
+        _run(*(arguments or ["--help"]))
     except (ValueError, OSError, FloatingPointError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
         raise SystemExit(2) from error
+
+
+def _run(command: str, *rest: str) -> None:
+    group = [name for name in COMMANDS if name.startswith(f"{command} ")]
+    if command in ("-h", "--help"):
+        _explain()
+    elif command == "--version":
+        say(f"fewstep {version('fewstep')}")
+    elif command.startswith("--tyro-"):
+        from fewstep.commands.completion import complete
+
+        functions = {name: known.load() for name, known in COMMANDS.items()}
+        complete([command, *rest], {name: of for name, of in functions.items() if not _reads_arguments(of)})
+    elif group:
+        functions = {name.removeprefix(f"{command} "): COMMANDS[name].load() for name in group}
+        tyro.extras.subcommand_cli_from_dict(functions, args=rest, prog=f"fewstep {command}")
+    elif command not in COMMANDS:
+        names = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
+        raise ValueError(f"there is no command {command!r}; the commands are {', '.join(names)}.")
+    elif _reads_arguments(function := COMMANDS[command].load()):
+        function(rest)
+    else:
+        tyro.cli(function, args=rest, prog=f"fewstep {command}")
+
+
+def _reads_arguments(function: Callable[..., None]) -> bool:
+    return "arguments" in inspect.signature(function).parameters
+
+
+def _explain() -> None:
+    console.print("[bold]fewstep[/]: learning to adapt in a few steps from a few examples\n", highlight=False)
+    for name, command in COMMANDS.items():
+        space = " " * max(1, 26 - len(f"{name} {command.words}"))
+        console.print(f"  [bold]fewstep {name}[/] {escape(command.words)}{space}{command.about}", highlight=False)
+    console.print("\nEach command explains itself with [bold]--help[/].", highlight=False)

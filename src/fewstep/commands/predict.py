@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from fewstep.commands.console import console
+from fewstep.commands.console import point_to
 
 
 def predict(
@@ -52,4 +52,4 @@ def predict(
         sys.stdout.write(text)
     else:
         write_atomically(out, text)
-        console.print(f"{len(rows)} predictions: [bold]{out}[/]")
+        point_to(f"{len(rows)} predictions", out)

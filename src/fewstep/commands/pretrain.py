@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from fewstep.commands.arguments import overridden, split_name, value_of
+from fewstep.commands.arguments import explained, overridden, split_name, value_of
+from fewstep.commands.console import console, note, point_to, say, warn
+from fewstep.commands.long_running import new_folder, stoppable
 from fewstep.data.images.by_name import ImageData
 from fewstep.evaluation.statistics import Interval
 from fewstep.experiments.pretraining import PretrainingConfig, PretrainingRun
 from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, preset
-
-console = Console(log_path=False)
 
 FEW = 1000
 """Batches below which a user is told so."""
@@ -51,14 +48,13 @@ class Pretrain:
 
 def pretrain(arguments: Sequence[str]) -> None:
     """``fewstep pretrain DATASET [options]``, or ``fewstep pretrain --resume RUN``."""
-    if not arguments or list(arguments) in (["--help"], ["-h"]):
-        console.print(USAGE, highlight=False, markup=False)
+    if explained(arguments, USAGE):
         return
     name, arguments = split_name(arguments)
     if (resumed := value_of(arguments, "--resume")) is not None:
         if name is not None or len(arguments) > 2:
             raise ValueError(f"a resumed pre-training keeps its configuration; give only --resume {resumed}.")
-        run = PretrainingRun.open(Path(resumed), console.log)
+        run = PretrainingRun.open(Path(resumed), note)
     elif name is None:
         raise ValueError(f"no dataset was given.\n{USAGE}")
     else:
@@ -66,9 +62,8 @@ def pretrain(arguments: Sequence[str]) -> None:
             Pretrain(default_config(name, arguments)), _without(arguments, "--network"), f"fewstep pretrain {name}"
         )
         network = value_of(arguments, "--network") or "resnet-9"
-        title = Path(name).name or "images"
-        folder = parsed.out or Path("runs") / f"{network}-{title}-{datetime.now():%Y%m%d-%H%M%S}"
-        run = PretrainingRun.create(parsed.config, folder, console.log)
+        folder = parsed.out or new_folder("runs", f"{network}-{Path(name).name or 'images'}")
+        run = PretrainingRun.create(parsed.config, folder, note)
     _run(run)
 
 
@@ -108,45 +103,32 @@ def _without(arguments: Sequence[str], flag: str) -> list[str]:
 def _run(run: PretrainingRun) -> None:
     from fewstep.commands.progress import training_bar
 
-    console.print(f"run folder: [bold]{escape(str(run.folder))}[/]")
+    point_to("run folder", run.folder)
     trainer = run.trainer
     parameters = sum(p.numel() for p in trainer.parameters)
-    console.print(
+    say(
         f"{type(trainer.network.backbone).__name__}, {parameters:,} parameters, {trainer.options.precision}; "
-        f"{len(trainer.dataset):,} images of {trainer.dataset.classes} base classes; {trainer.total:,} batches",
-        highlight=False,
+        f"{len(trainer.dataset):,} images of {trainer.dataset.classes} base classes; {trainer.total:,} batches"
     )
     if trainer.total < FEW:
-        console.print(
-            f"[yellow]few batches:[/] a network learns little from scratch in {trainer.total:,}; with so few images "
-            "give more --epochs and a smaller --batch, or take features of a network that others have trained",
-            highlight=False,
-            soft_wrap=True,
+        warn(
+            "few batches",
+            f"a network learns little from scratch in {trainer.total:,}; with so few images give more --epochs and a "
+            "smaller --batch, or take features of a network that others have trained",
         )
     began = trainer.state.step, trainer.state.seconds
-    try:
-        with training_bar(console, trainer.total, "pre-training") as progress:
-            trainer.run(progress)
-    except KeyboardInterrupt:
-        console.print(f"\nstopped; continue with: fewstep pretrain --resume {run.folder}", markup=False)
-        raise SystemExit(130) from None
+    resume = stoppable("pretrain", "--resume", str(run.folder))
+    with resume, training_bar(trainer.total, "pre-training") as progress:
+        trainer.run(progress)
     steps, seconds = trainer.state.step - began[0], trainer.state.seconds - began[1]
     if steps:
-        speed = steps * trainer.batches.batch / seconds
-        console.print(
-            f"{speed:.0f} images/s; the network waited for images {trainer.waited / seconds:.1%} of the time",
-            highlight=False,
-        )
+        speed, waited = steps * trainer.batches.batch / seconds, trainer.waited / seconds
+        say(f"{speed:.0f} images/s; the network waited for images {waited:.1%} of the time")
     scores = run.score()
     if any(scores.values()):
         console.print(table(scores))
-    console.print(f"report: [bold]{escape(str(run.folder / 'report.md'))}[/]")
-    console.print(
-        f"features: fewstep embed {run.folder} {run.config.images.name} --out features.npz",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    point_to("report", run.folder / "report.md")
+    say(f"features: fewstep embed {run.folder} {run.config.images.name} --out features.npz")
 
 
 def table(scores: dict[str, dict[str, dict[int, Interval]]]) -> Table:

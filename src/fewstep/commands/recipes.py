@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import get_args
 
 import tyro
 from rich.markup import escape
+from rich.table import Table
 
 from fewstep.commands.arguments import named
-from fewstep.commands.console import console
-from fewstep.recipes import RECIPES, Recipe, to_json
+from fewstep.commands.console import console, say
+from fewstep.recipes import RECIPES, to_json
+from fewstep.recipes.config import Algorithm
 
 
 def list_recipes() -> None:
     """The methods, with their papers, and the recipes, with their first line."""
-    from typing import get_args
-
-    from rich.table import Table
-
-    from fewstep.recipes.config import Algorithm
-
     methods = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     methods.add_column("method", style="bold", no_wrap=True)
     methods.add_column("what it is")
     for kind in get_args(Algorithm):
         methods.add_row(re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), _first_line(inspect.getdoc(kind)))
-    families: dict[str, Recipe] = {}
-    for recipe in RECIPES.values():
-        families.setdefault(recipe.family, recipe)
+    first_of = {recipe.family: recipe for recipe in reversed(list(RECIPES.values()))}
     console.print(methods)
     console.print("\n[bold]recipe[/]: what it is")
-    for family, first in families.items():
-        console.print(f"[bold]{escape(family)}[/]: {escape(_first_line(first.about))}", highlight=False)
+    for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):
+        console.print(f"[bold]{escape(family)}[/]: {escape(_first_line(first_of[family].about))}", highlight=False)
 
 
 def _first_line(text: str | None) -> str:
@@ -48,7 +43,7 @@ def show(recipe: tyro.conf.Positional[str]) -> None:
     config = named(recipe)
     known = RECIPES.get(recipe)
     if known is not None:
-        console.print(f"{known.about}\n", highlight=False, markup=False)
+        say(f"{known.about}\n")
     console.print(f"[bold]data[/]       {config.data.needs}", highlight=False)
     if known is not None:
         published = "; ".join(map(str, known.published)) or "nothing that we know of"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 
-console = Console(log_path=False)
+from fewstep.commands.console import console, note, point_to
+from fewstep.commands.long_running import new_folder
 
 
 def uncertainty(
@@ -22,7 +19,7 @@ def uncertainty(
     ambiguous: int = 200,
     out: Path | None = None,
 ) -> None:
-    """Judge runs on sines and lines by their predictive distributions, beside the exact Bayesian posterior.
+    """Score runs on sines and lines by their predictive distributions, beside the exact Bayesian posterior.
 
     Args:
         runs: folders of runs, such as of leo-sine-line and maml-ensemble-sine-line, on tasks of the same noise.
@@ -35,11 +32,11 @@ def uncertainty(
     """
     from fewstep.experiments.uncertainty.procedure import judge
 
-    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=console.log)
-    folder = out or Path("uncertainty") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note)
+    folder = out or new_folder("uncertainty")
     found.write(folder)
     console.print(found.table())
-    console.print(f"report: [bold]{escape(str(folder / 'uncertainty.md'))}[/]", highlight=False)
+    point_to("report", folder / "uncertainty.md")
 
 
 def sine_line(
@@ -57,7 +54,7 @@ def sine_line(
     from fewstep.experiments.uncertainty.functions_plot import plot
 
     for file in plot(run, out or run / "sine-line", columns=columns, samples=samples, seed=seed):
-        console.print(f"picture: [bold]{escape(str(file))}[/]", highlight=False, soft_wrap=True)
+        point_to("picture", file)
 
 
 def oscillations(
@@ -74,7 +71,4 @@ def oscillations(
     from fewstep.experiments.uncertainty.forecasts_plot import plot
 
     for file in plot(runs, out or Path(*runs[:1]), tasks=tasks, seed=seed):
-        console.print(f"picture: [bold]{escape(str(file))}[/]", highlight=False, soft_wrap=True)
-
-
-PLOTS: dict[str, Callable[..., None]] = {"sine-line": sine_line, "oscillations": oscillations}
+        point_to("picture", file)
