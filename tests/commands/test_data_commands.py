@@ -378,4 +378,4 @@ def test_a_command_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None
     assert run("inspcet", "x") == 2
     assert "inspect" in capsys.readouterr().err
     main([])
-    assert "fewstep data COMMAND" in capsys.readouterr().out
+    assert "fewstep data inspect FILE" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from fewstep.commands.ablate import Ablate
 from fewstep.commands.compare import Compare
 from fewstep.commands.console import say
 from fewstep.commands.embed import Embed
+from fewstep.commands.evaluate import Evaluate
 from fewstep.commands.pretrain import Pretrain, default_config
 from fewstep.commands.repeat import Repeat
 from fewstep.commands.search import Search
@@ -46,7 +47,7 @@ def script(shell: str, functions: Mapping[str, Any]) -> str:
     }
     commands = [Annotated[type(d), tyro.conf.subcommand(name, default=d)] for name, d in typical.items()]
     groups: dict[str, list[Any]] = {}
-    for name, function in {"compare": Compare, **functions}.items():
+    for name, function in {"compare": Compare, "evaluate": Evaluate, **functions}.items():
         group, _, own = name.rpartition(" ")
         siblings = groups.setdefault(group, []) if group else commands
         siblings.append(Annotated[function, tyro.conf.subcommand(own, prefix_name=False)])

@@ -7,17 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich import progress as rich
 
 from fewstep.commands.console import console, note
 
@@ -30,20 +20,12 @@ SMOOTHING = 0.98
 """Weight of the past in the displayed averages; the log holds plain means."""
 
 
-def bars(*, transient: bool = True, disable: bool = False) -> Progress:
+def bars(*, transient: bool = True, disable: bool = False) -> rich.Progress:
     """Bars with a name, a count, a text, the time that has passed and the time that is left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=transient,
-        disable=disable,
-    )
+    counted = rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn()
+    timed = rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn()
+    columns = *counted, rich.TextColumn("{task.fields[text]}"), *timed
+    return rich.Progress(*columns, console=console, transient=transient, disable=disable)
 
 
 @contextmanager
@@ -89,7 +71,7 @@ def training_bar(steps: int, what: str = "meta-training") -> Iterator[Callable[[
 def seed_bars() -> Iterator[Callable[[RunProgress], None]]:
     """A bar for every run that goes on."""
     with bars() as shown:
-        of: dict[int, tuple[str, TaskID]] = {}
+        of: dict[int, tuple[str, rich.TaskID]] = {}
 
         def advance(at: RunProgress) -> None:
             if at.seed in of and of[at.seed][0] != at.doing:
@@ -131,7 +113,7 @@ def search_bar(*, spoken: bool = False) -> Iterator[Callable[[Status], None]]:
 @contextmanager
 def download_bar() -> Iterator[Callable[[int, int | None], None]]:
     """A bar over bytes, while there are some to come."""
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as shown:
+    columns = rich.BarColumn(), rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn()
+    with rich.Progress(*columns, console=console, transient=True) as shown:
         bar = shown.add_task("fetching", visible=False)
         yield lambda here, total: shown.update(bar, completed=here, total=total, visible=here != total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,30 +24,10 @@ from fewstep.training import Training
 if TYPE_CHECKING:
     from fewstep.training.device import Place
 
-Data = (
-    SinusoidTasks
-    | SineOrLineTasks
-    | OscillationTasks
-    | OmniglotImages
-    | OmniglotFeatures
-    | CifarImages
-    | ImageNetImages
-    | Embeddings
-)
-Algorithm = (
-    Leo
-    | JointLeo
-    | LeoNetwork
-    | Maml
-    | Anil
-    | MetaSgd
-    | MetaCurvature
-    | MetaLstm
-    | Reptile
-    | Imaml
-    | Protonet
-    | Protomaml
-)
+Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
+Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
+Adapted = Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml
+Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Protonet | Protomaml
 
 
 @dataclass(frozen=True)
@@ -108,14 +88,14 @@ class Config:
         return self.method.at_test()
 
 
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    configure_tagged_union(Data, converter, tag_name="kind")
-    configure_tagged_union(Algorithm, converter, tag_name="kind")
-    return converter
+def unnamed(data: Data, method: Algorithm, training: Training, testing: Testing = Testing()) -> Config:
+    """A configuration to which its recipe will give a name."""
+    return Config("", data, method, training, testing)
 
 
-_CONVERTER = _converter()
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+for _union in (Data, Algorithm):
+    configure_tagged_union(_union, _CONVERTER, tag_name="kind")
 
 
 def to_json(config: Config) -> str:
@@ -126,14 +106,13 @@ def to_json(config: Config) -> str:
 def dotted(config: Config) -> dict[str, Any]:
     """The settings by dotted names, ``"training.rate"``, in JSON's types."""
 
-    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for name, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
+            found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        return found
 
-    return dict(walk(json.loads(to_json(config)), ""))
+    return flat(json.loads(to_json(config)))
 
 
 def differences(kept: Mapping[str, Any], wanted: Mapping[str, Any], shown: int = 5) -> str:
@@ -150,10 +129,7 @@ def from_json(path: Path) -> Config:
         ValueError: when the file is not a configuration; the message lists what is wrong.
     """
     try:
-        loaded: Any = json.loads(path.read_text(encoding="utf-8"))
-        return _CONVERTER.structure(loaded, Config)
+        return _CONVERTER.structure(json.loads(path.read_text(encoding="utf-8")), Config)
     except (cattrs.BaseValidationError, KeyError, json.JSONDecodeError) as error:
-        what = (
-            "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else repr(error)
-        )
-        raise ValueError(f"{path} is not a configuration of this version of fewstep: {what}") from error
+        wrong = cattrs.transform_error(error) if isinstance(error, cattrs.BaseValidationError) else [repr(error)]
+        raise ValueError(f"{path} is not a configuration of this version of fewstep: {'; '.join(wrong)}") from error

@@ -8,7 +8,7 @@ RECIPE --seeds 5 --data.train-on trainval``.
 from dataclasses import replace
 from typing import Literal
 
-from fewstep.recipes.config import Config, Testing
+from fewstep.recipes.config import Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import MetaCurvature, MetaSgd
 from fewstep.recipes.methods.leo import Leo
 from fewstep.recipes.methods.network import Network
@@ -60,14 +60,7 @@ _FOUND: dict[tuple[Dataset, int], tuple[float, ...]] = {
 }
 
 _TRAINING = Training(
-    steps=100_000,
-    tasks=12,
-    clip_value=0.1,
-    clip_norm=0.1,
-    nonfinite="decay",
-    validate_every=1000,
-    validation_tasks=2000,
-    patience=10,
+    steps=100_000, tasks=12, clip_value=0.1, clip_norm=0.1, nonfinite="decay", validation_tasks=2000, patience=10
 )
 _BRIEF = replace(_TRAINING, validate_every=100, validation_tasks=600, checkpoint_every=100)
 """For the smaller CIFAR-FS, on a CPU."""
@@ -81,25 +74,18 @@ def _base(dataset: Dataset, shots: int) -> Config:
     Where ten validations bring no new best, training stops: the paper stops early and does not say when.
     """
     brief = dataset == "CIFAR-FS"
-    return Config(
-        recipe="features",
-        data=Embeddings(dataset=dataset, shots=shots),
-        method=Leo(),
-        training=replace(_BRIEF, steps=_BRIEF_STEPS[shots]) if brief else _TRAINING,
-        testing=Testing(tasks=10_000 if brief else 50_000),
+    return unnamed(
+        Embeddings(dataset=dataset, shots=shots),
+        Leo(),
+        replace(_BRIEF, steps=_BRIEF_STEPS[shots]) if brief else _TRAINING,
+        Testing(tasks=10_000 if brief else 50_000),
     )
 
 
 def _leo(base: Config, values: tuple[float, ...], formulation: Literal["official", "paper"] = "official") -> Config:
-    rate, l2, orthogonality, dropout, kl, encoder_penalty = values
-    method = Leo(
-        dropout=dropout,
-        kl_weight=kl,
-        encoder_penalty_weight=encoder_penalty,
-        l2_weight=l2,
-        orthogonality_weight=orthogonality,
-        formulation=formulation,
-    )
+    rate, *weights = values
+    names = ("l2_weight", "orthogonality_weight", "dropout", "kl_weight", "encoder_penalty_weight")
+    method = Leo(**dict(zip(names, weights, strict=True)), formulation=formulation)
     return replace(base, method=method, training=replace(base.training, rate=rate))
 
 

@@ -5,10 +5,10 @@ training and in tests, and queries are normalised by their own batch, as in MAML
 turn every class of a task at random, and cut the characters at random into 1100, 100 and 423.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from fewstep.recipes.config import Algorithm, Config, Testing
+from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
@@ -18,19 +18,9 @@ from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
 
 _LEO = Leo(dropout=0.1, latent_rate=0.3, kl_weight=1e-2, orthogonality_weight=1.0)
-
-
-def _leo_training(validation_tasks: int) -> Training:
-    return Training(
-        steps=3000,
-        rate=2e-3,
-        decay="cosine",
-        clip_value=0.1,
-        clip_norm=0.1,
-        nonfinite="decay",
-        validate_every=500,
-        validation_tasks=validation_tasks,
-    )
+_LEO_TRAINING = Training(
+    steps=3000, rate=2e-3, decay="cosine", clip_value=0.1, clip_norm=0.1, nonfinite="decay", validate_every=500
+)
 
 
 def leo_omniglot() -> Config:
@@ -38,7 +28,7 @@ def leo_omniglot() -> Config:
 
     The paper reports no Omniglot; these settings were chosen on validation characters for a few minutes on a CPU.
     """
-    return Config(recipe="leo-omniglot", data=OmniglotFeatures(ways=20), method=_LEO, training=_leo_training(200))
+    return unnamed(OmniglotFeatures(ways=20), _LEO, replace(_LEO_TRAINING, validation_tasks=200))
 
 
 def leo_omniglot_5way() -> Config:
@@ -46,8 +36,7 @@ def leo_omniglot_5way() -> Config:
 
     Training tasks have 20 ways, which is harder and teaches more; LEO takes any number at test time.
     """
-    data = OmniglotFeatures(ways=5, train_ways=20)
-    return Config(recipe="leo-omniglot-5way", data=data, method=_LEO, training=_leo_training(600))
+    return unnamed(OmniglotFeatures(ways=5, train_ways=20), _LEO, _LEO_TRAINING)
 
 
 def leo_joint_omniglot() -> Config:
@@ -61,29 +50,17 @@ def leo_joint_omniglot() -> Config:
 
 def leo_joint_omniglot_5way() -> Config:
     """The same, 5-way 1-shot, trained on 20-way tasks: ``leo-omniglot-5way`` on raw images."""
-    return replace(_joint(ways=5, validation_tasks=600), recipe="leo-joint-omniglot-5way")
+    return _joint(ways=5)
 
 
-def _joint(ways: int, validation_tasks: int) -> Config:
-    return Config(
-        recipe="leo-joint-omniglot",
-        data=OmniglotImages(ways=ways, train_ways=20, queries=5),
-        method=JointLeo(
-            network=Network("reptile"), dropout=0.1, latent_rate=1.0, kl_weight=1e-2, orthogonality_weight=1.0
-        ),
-        training=replace(_leo_training(validation_tasks), tasks=4, rate=3e-3),
-        testing=Testing(tasks=2000),
-    )
+def _joint(ways: int, **training: Any) -> Config:
+    data = OmniglotImages(ways=ways, train_ways=20, queries=5)
+    method = JointLeo(**asdict(replace(_LEO, latent_rate=1.0)), network=Network("reptile"))
+    return unnamed(data, method, replace(_LEO_TRAINING, tasks=4, rate=3e-3, **training))
 
 
 _TRAINING = Training(
-    steps=60_000,
-    rate=1e-3,
-    executor="loop",
-    validate_every=1000,
-    validation_tasks=200,
-    log_every=20,
-    checkpoint_every=100,
+    steps=60_000, executor="loop", validate_every=1000, validation_tasks=200, log_every=20, checkpoint_every=100
 )
 _MAML = Network("maml")
 
@@ -95,18 +72,13 @@ def _images(ways: int, shots: int) -> OmniglotImages:
 
 def _as_maml(ways: int, shots: int, method: Algorithm, **training: Any) -> Config:
     """The tasks, the outer loop and the test of MAML's authors."""
-    return Config(
-        recipe="as-maml",
-        data=_images(ways, shots),
-        method=method,
-        training=replace(_TRAINING, **{"tasks": 32 if ways == 5 else 16, **training}),
-        testing=Testing(tasks=600, queries=shots),
-    )
+    options = replace(_TRAINING, **{"tasks": 32 if ways == 5 else 16, **training})
+    return unnamed(_images(ways, shots), method, options, Testing(tasks=600, queries=shots))
 
 
-def _steps(ways: int) -> tuple[int, int]:
-    """Inner steps of MAML's authors, in training and at test."""
-    return (1, 3) if ways == 5 else (5, 5)
+def _inner(ways: int) -> dict[str, Any]:
+    """The inner loop of MAML's authors, in training and at test."""
+    return {"rate": 2.0, "steps": 1 if ways == 5 else 5, "test_steps": 3 if ways == 5 else 5}
 
 
 def maml(ways: int, shots: int) -> Config:
@@ -115,28 +87,22 @@ def maml(ways: int, shots: int) -> Config:
     Their loss sums over the N·K support rows and divides by K, so their α = 0.4 (5-way) and 0.1 (20-way) are 2.0 for a
     mean.
     """
-    steps, test_steps = _steps(ways)
-    return _as_maml(ways, shots, Maml(network=_MAML, rate=2.0, steps=steps, test_steps=test_steps))
+    return _as_maml(ways, shots, Maml(network=_MAML, **_inner(ways)))
 
 
 def maml_fc(ways: int, shots: int) -> Config:
     """MAML with its fully connected network, otherwise as with the convolutional one."""
-    steps, test_steps = _steps(ways)
-    method = Maml(network=Network("maml-fc"), rate=2.0, steps=steps, test_steps=test_steps)
-    return _as_maml(ways, shots, method, executor="vmap")
+    return _as_maml(ways, shots, Maml(network=Network("maml-fc"), **_inner(ways)), executor="vmap")
 
 
 def fomaml(ways: int, shots: int) -> Config:
     """First-order MAML with the settings of MAML."""
-    steps, test_steps = _steps(ways)
-    method = Maml(network=_MAML, rate=2.0, steps=steps, test_steps=test_steps, first_order=True)
-    return _as_maml(ways, shots, method)
+    return _as_maml(ways, shots, Maml(network=_MAML, first_order=True, **_inner(ways)))
 
 
 def anil(ways: int, shots: int) -> Config:
     """ANIL with the settings of MAML (nothing tuned, nothing published on this split)."""
-    steps, test_steps = _steps(ways)
-    return _as_maml(ways, shots, Anil(network=_MAML, rate=2.0, steps=steps, test_steps=test_steps))
+    return _as_maml(ways, shots, Anil(network=_MAML, **_inner(ways)))
 
 
 def meta_sgd(ways: int, shots: int) -> Config:
@@ -161,23 +127,16 @@ def reptile(ways: int, shots: int) -> Config:
     Adam's second moments live on from task to task in training. Test characters are not turned. A query is normalised
     with the support and without the other queries; ``--testing.statistics query`` is their transductive result.
     """
-    five = ways == 5
-    return Config(
-        recipe="reptile-omniglot",
-        data=OmniglotImages(ways=ways, shots=shots, queries=1, train_shots=10),
-        method=Reptile(
-            network=Network("reptile"),
-            rate=1e-3 if five else 5e-4,
-            steps=5 if five else 10,
-            batch=10 if five else 20,
-            test_steps=50,
-            test_batch=5 if five else 10,
-            carried=True,
-        ),
-        training=replace(
-            _TRAINING, steps=100_000 if five else 200_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"
-        ),
-        testing=Testing(tasks=10_000, queries=1, statistics="joined"),
+    inner = (
+        {"rate": 1e-3, "steps": 5, "batch": 10, "test_batch": 5}
+        if ways == 5
+        else {"rate": 5e-4, "steps": 10, "batch": 20, "test_batch": 10}
+    )
+    return unnamed(
+        OmniglotImages(ways=ways, shots=shots, queries=1, train_shots=10),
+        Reptile(network=Network("reptile"), test_steps=50, carried=True, **inner),
+        replace(_TRAINING, tasks=5, optimiser="sgd", rate=1.0, decay="linear", steps=100_000 if ways == 5 else 200_000),
+        Testing(tasks=10_000, queries=1, statistics="joined"),
     )
 
 
@@ -187,9 +146,8 @@ def imaml(ways: int, shots: int) -> Config:
     That is: a plain descent, one step along the pull at its end, and a damped system with λ + 10 (see
     :func:`fewstep.imaml`); ``--method.variant paper`` is the algorithm of the paper. Images are not inverted there.
     """
-    method = Imaml(
-        network=Network("imaml"), rate=0.1, steps=16 if ways == 5 else 25, prox=2.0, iterations=5, variant="authors"
-    )
+    steps = 16 if ways == 5 else 25
+    method = Imaml(network=Network("imaml"), rate=0.1, steps=steps, prox=2.0, variant="authors")
     return _as_maml(ways, shots, method, steps=20_000, tasks=32, eps=1e-3)
 
 
@@ -198,23 +156,21 @@ def protonet(ways: int, shots: int) -> Config:
 
     They stop by the validation loss, and normalise queries by running statistics of training.
     """
-    return Config(
-        recipe="protonet-omniglot",
-        data=OmniglotImages(ways=ways, shots=shots, queries=5, train_ways=60, test_rotations=True),
-        method=Protonet(network=Network("protonet")),
-        training=replace(_TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
-        testing=Testing(tasks=1000, queries=5),
+    return unnamed(
+        OmniglotImages(ways=ways, shots=shots, queries=5, train_ways=60, test_rotations=True),
+        Protonet(network=Network("protonet")),
+        replace(_TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
+        Testing(tasks=1000, queries=5),
     )
 
 
 def protomaml(ways: int, shots: int) -> Config:
     """Proto-MAML, trained on 20-way tasks (nothing tuned, nothing published on Omniglot alone)."""
-    return Config(
-        recipe="protomaml-omniglot",
-        data=OmniglotImages(ways=ways, shots=shots, queries=5, train_ways=20, test_rotations=True),
-        method=Protomaml(network=Network("maml", scale=True), rate=0.1, steps=1, test_steps=3),
-        training=replace(_TRAINING, steps=10_000, tasks=4, decay="cosine", compile="off"),
-        testing=Testing(tasks=1000, queries=5),
+    return unnamed(
+        OmniglotImages(ways=ways, shots=shots, queries=5, train_ways=20, test_rotations=True),
+        Protomaml(network=Network("maml", scale=True), rate=0.1, steps=1, test_steps=3),
+        replace(_TRAINING, steps=10_000, tasks=4, decay="cosine", compile="off"),
+        Testing(tasks=1000, queries=5),
     )
 
 
@@ -223,10 +179,9 @@ def meta_lstm(ways: int, shots: int) -> Config:
 
     The inner loop moves the normalisation's parameters too, and tests normalise by the support's running statistics.
     """
-    return Config(
-        recipe="meta-lstm-omniglot",
-        data=_images(ways, shots),
-        method=MetaLstm(network=Network("meta-lstm"), steps=12, gradient_scale=1 / (ways * shots)),
-        training=replace(_TRAINING, tasks=1, clip_norm=0.25, clip_scope="global"),
-        testing=Testing(tasks=600, queries=shots, statistics="running"),
+    return unnamed(
+        _images(ways, shots),
+        MetaLstm(network=Network("meta-lstm"), steps=12, gradient_scale=1 / (ways * shots)),
+        replace(_TRAINING, tasks=1, clip_norm=0.25, clip_scope="global"),
+        Testing(tasks=600, queries=shots, statistics="running"),
     )

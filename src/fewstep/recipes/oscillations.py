@@ -2,27 +2,14 @@
 
 from dataclasses import replace
 
-from fewstep.recipes.config import Config, Testing
+from fewstep.recipes.config import Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Maml
 from fewstep.recipes.methods.leo import LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.problems.functions import OscillationTasks
-from fewstep.training import Training
+from fewstep.recipes.sine_line import TRAINING
 
-_TRAINING = Training(
-    steps=3000,
-    tasks=12,
-    rate=2e-3,
-    decay="cosine",
-    clip_norm=1.0,
-    clip_scope="global",
-    nonfinite="skip",
-    validate_every=500,
-    validation_tasks=300,
-    log_every=100,
-    checkpoint_every=500,
-    compile="off",
-)
+_TRAINING = replace(TRAINING, steps=3000, clip_norm=1.0, validate_every=500, checkpoint_every=500, compile="off")
 _TESTING = Testing(tasks=1000)
 _NETWORK = Network("forecaster")
 
@@ -44,18 +31,10 @@ def leo_oscillations() -> Config:
         formulation="official",
         noise=0.1,
     )
-    return Config(
-        recipe="leo-oscillations",
-        data=OscillationTasks(),
-        method=method,
-        training=replace(_TRAINING, rate=3e-3),
-        testing=_TESTING,
-    )
+    return unnamed(OscillationTasks(), method, replace(_TRAINING, rate=3e-3), _TESTING)
 
 
 def maml_oscillations() -> Config:
     """MAML on the same network."""
     method = Maml(network=_NETWORK, rate=0.03, steps=5, clip=1.0)
-    return Config(
-        recipe="maml-oscillations", data=OscillationTasks(), method=method, training=_TRAINING, testing=_TESTING
-    )
+    return unnamed(OscillationTasks(), method, _TRAINING, _TESTING)

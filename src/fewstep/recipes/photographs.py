@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fewstep.recipes.config import Algorithm, Config, Testing
+from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
@@ -19,26 +19,14 @@ from fewstep.training import Training
 Data = Callable[..., CifarImages | ImageNetImages]
 
 _TRAINING = Training(
-    steps=60_000,
-    tasks=4,
-    rate=1e-3,
-    executor="loop",
-    validate_every=1000,
-    validation_tasks=200,
-    log_every=20,
-    checkpoint_every=100,
+    steps=60_000, executor="loop", validate_every=1000, validation_tasks=200, log_every=20, checkpoint_every=100
 )
 
 
 def _as_maml(data: Data, shots: int, method: Algorithm, **training: Any) -> Config:
     """The tasks, the outer loop and the test of MAML's authors: as many queries as support examples in a test."""
-    return Config(
-        recipe="as-maml",
-        data=data(shots=shots),
-        method=method,
-        training=replace(_TRAINING, **{"tasks": 4 if shots == 1 else 2, "clip_value": 10.0, **training}),
-        testing=Testing(tasks=600, queries=shots),
-    )
+    options = replace(_TRAINING, **{"tasks": 4 if shots == 1 else 2, "clip_value": 10.0, **training})
+    return unnamed(data(shots=shots), method, options, Testing(tasks=600, queries=shots))
 
 
 _MAML = Network("maml-mini")
@@ -86,24 +74,13 @@ def meta_lstm(data: Data, shots: int) -> Config:
     The inner loop moves the normalisation's parameters too; tests normalise by the support's running statistics, so
     they are not transductive.
     """
-    one = shots == 1
-    return Config(
-        recipe="meta-lstm",
-        data=data(shots=shots),
-        method=MetaLstm(
-            network=Network("meta-lstm", momentum=0.9 if one else 0.95),
-            steps=12 if one else 8,
-            gradient_scale=1 / (5 * shots),
-        ),
-        training=replace(
-            _TRAINING,
-            steps=75_000 if one else 50_000,
-            tasks=1,
-            clip_norm=0.25,
-            clip_scope="global",
-            validation_tasks=100,
-        ),
-        testing=Testing(tasks=600, queries=15, statistics="running"),
+    momentum, inner, outer = (0.9, 12, 75_000) if shots == 1 else (0.95, 8, 50_000)
+    network = Network("meta-lstm", momentum=momentum)
+    return unnamed(
+        data(shots=shots),
+        MetaLstm(network=network, steps=inner, gradient_scale=1 / (5 * shots)),
+        replace(_TRAINING, steps=outer, tasks=1, clip_norm=0.25, clip_scope="global", validation_tasks=100),
+        Testing(tasks=600, queries=15, statistics="running"),
     )
 
 
@@ -113,20 +90,12 @@ def reptile(data: Data, shots: int) -> Config:
     Adam's second moments live on from task to task in training. A query is normalised with the support and without the
     other queries; ``--testing.statistics query`` is their transductive result.
     """
-    return Config(
-        recipe="reptile",
-        data=data(shots=shots, queries=1, train_shots=15),
-        method=Reptile(
-            network=Network("reptile-mini"),
-            rate=1e-3,
-            steps=8,
-            batch=10,
-            test_steps=50,
-            test_batch=5 if shots == 1 else 15,
-            carried=True,
-        ),
-        training=replace(_TRAINING, steps=100_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
-        testing=Testing(tasks=10_000, queries=1, statistics="joined"),
+    test = {"test_steps": 50, "test_batch": 5 if shots == 1 else 15}
+    return unnamed(
+        data(shots=shots, queries=1, train_shots=15),
+        Reptile(network=Network("reptile-mini"), rate=1e-3, steps=8, batch=10, carried=True, **test),
+        replace(_TRAINING, steps=100_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
+        Testing(tasks=10_000, queries=1, statistics="joined"),
     )
 
 
@@ -145,10 +114,9 @@ def protonet(data: Data, shots: int) -> Config:
 
     They stop by the validation loss, and normalise queries by running statistics of training.
     """
-    return Config(
-        recipe="protonet",
-        data=data(shots=shots, train_ways=30 if shots == 1 else 20),
-        method=Protonet(network=Network("protonet")),
-        training=replace(_TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
-        testing=Testing(tasks=600, queries=15),
+    return unnamed(
+        data(shots=shots, train_ways=30 if shots == 1 else 20),
+        Protonet(network=Network("protonet")),
+        replace(_TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
+        Testing(tasks=600, queries=15),
     )

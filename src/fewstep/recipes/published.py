@@ -34,6 +34,7 @@ _NICHOL = "Nichol et al. 2018"
 _LI = "Li et al. 2017"
 _RAJESWARAN = "Rajeswaran et al. 2019, gradient descent"
 _SNELL = "Snell et al. 2017"
+_PARK = "Park and Oliva 2019, poster"
 _BERTINETTO = "Bertinetto et al. 2019"
 
 
@@ -49,10 +50,11 @@ def _omniglot(
 
 
 def _five_way(
-    one: str, five: str | None, source: str, seen: Seen = "read in the source", differs: tuple[str, str] = ("", "")
+    one: str, five: str | None, source: str, seen: Seen = "read in the source", differs: str | tuple[str, str] = ""
 ) -> Row:
-    given = {(5, 1): (one, differs[0]), (5, 5): (five, differs[1])}
-    return {key: Published(score, source, seen, note) for key, (score, note) in given.items() if score is not None}
+    notes = (differs, differs) if isinstance(differs, str) else differs
+    given = zip((1, 5), (one, five), notes, strict=True)
+    return {(5, k): Published(score, source, seen, note) for k, score, note in given if score is not None}
 
 
 _QUOTED: Seen = "quoted by another source"
@@ -60,7 +62,7 @@ _MEMORY: Seen = "from memory, unchecked"
 
 OMNIGLOT: Mapping[str, Row] = {
     "maml": _omniglot(("98.7 ± 0.4", "99.9 ± 0.1", "95.8 ± 0.3", "98.9 ± 0.2"), _FINN),
-    "maml_fc": _five_way("89.7 ± 1.1", "97.5 ± 0.6", _FINN, differs=(_RANDOM, _RANDOM)),
+    "maml_fc": _five_way("89.7 ± 1.1", "97.5 ± 0.6", _FINN, differs=_RANDOM),
     "fomaml": _omniglot(
         ("98.3 ± 0.5", "99.2 ± 0.2", "89.4 ± 0.5", "97.9 ± 0.1"),
         _NICHOL,
@@ -68,9 +70,7 @@ OMNIGLOT: Mapping[str, Row] = {
         f"{_RANDOM}; with settings that we do not know",
     ),
     "meta_sgd": _omniglot(("99.53 ± 0.26", "99.93 ± 0.09", "95.93 ± 0.38", "98.97 ± 0.19"), _LI, _QUOTED),
-    "meta_curvature": _omniglot(
-        ("99.77 ± 0.17", "99.79 ± 0.10", "97.86 ± 0.26", "99.24 ± 0.07"), "Park and Oliva 2019, poster"
-    ),
+    "meta_curvature": _omniglot(("99.77 ± 0.17", "99.79 ± 0.10", "97.86 ± 0.26", "99.24 ± 0.07"), _PARK),
     "reptile": _omniglot(
         ("95.39 ± 0.09", "98.90 ± 0.10", "88.14 ± 0.15", "96.65 ± 0.33"),
         _NICHOL,
@@ -113,8 +113,8 @@ MINI_IMAGENET: Mapping[str, Row] = {
 _OTHER = "four layers of 64 channels and settings of their own"
 
 CIFAR_FS: Mapping[str, Row] = {
-    "maml": _five_way("58.9 ± 1.9", "71.5 ± 1.0", _BERTINETTO, _QUOTED, (_OTHER, _OTHER)),
-    "protonet": _five_way("55.5 ± 0.7", "72.0 ± 0.6", _BERTINETTO, _QUOTED, (_OTHER, _OTHER)),
+    "maml": _five_way("58.9 ± 1.9", "71.5 ± 1.0", _BERTINETTO, _QUOTED, _OTHER),
+    "protonet": _five_way("55.5 ± 0.7", "72.0 ± 0.6", _BERTINETTO, _QUOTED, _OTHER),
 }
 """Accuracies in % on CIFAR-FS by recipe function."""
 
@@ -123,30 +123,22 @@ _CODE = "the authors' code, its README"
 _WIDE = "center-crop embeddings of a WRN-28-10; ± is the standard deviation over five runs, trained on train and val"
 _NOT_RUN = f"{_WIDE}; not run by us, for the embeddings cannot be fetched here"
 
-_OURS = (_NOT_RUN, _NOT_RUN)
+_MULTIVIEW = _NOT_RUN.replace("center-crop", "multi-view")
+_SIZE = "an MLP of unknown size"
 
 LEO_FEATURES: Mapping[str, Mapping[str, Row]] = {
     "miniimagenet": {
-        "leo": _five_way("61.89 ± 0.16", "77.65 ± 0.09", _CODE, differs=_OURS),
-        "leo_paper": _five_way("61.76 ± 0.08", "77.59 ± 0.12", _RUSU, differs=_OURS),
-        "leo_multiview": _five_way(
-            "63.97 ± 0.20",
-            "79.49 ± 0.70",
-            _RUSU,
-            differs=(_NOT_RUN.replace("center-crop", "multi-view"), _NOT_RUN.replace("center-crop", "multi-view")),
-        ),
-        "meta_sgd": _five_way("54.24 ± 0.03", "70.86 ± 0.04", _RUSU, differs=_OURS),
-        "meta_curvature": _five_way(
-            "61.85 ± 0.10", "77.02 ± 0.11", "Park and Oliva 2019, poster", differs=("an MLP of unknown size",) * 2
-        ),
+        "leo": _five_way("61.89 ± 0.16", "77.65 ± 0.09", _CODE, differs=_NOT_RUN),
+        "leo_paper": _five_way("61.76 ± 0.08", "77.59 ± 0.12", _RUSU, differs=_NOT_RUN),
+        "leo_multiview": _five_way("63.97 ± 0.20", "79.49 ± 0.70", _RUSU, differs=_MULTIVIEW),
+        "meta_sgd": _five_way("54.24 ± 0.03", "70.86 ± 0.04", _RUSU, differs=_NOT_RUN),
+        "meta_curvature": _five_way("61.85 ± 0.10", "77.02 ± 0.11", _PARK, differs=_SIZE),
     },
     "tieredimagenet": {
-        "leo": _five_way("66.25 ± 0.14", "81.77 ± 0.09", _CODE, differs=_OURS),
-        "leo_paper": _five_way("66.33 ± 0.05", "81.44 ± 0.09", _RUSU, differs=_OURS),
-        "meta_sgd": _five_way("62.95 ± 0.03", "79.34 ± 0.06", _RUSU, differs=_OURS),
-        "meta_curvature": _five_way(
-            "67.21 ± 0.10", "82.61 ± 0.08", "Park and Oliva 2019, poster", differs=("an MLP of unknown size",) * 2
-        ),
+        "leo": _five_way("66.25 ± 0.14", "81.77 ± 0.09", _CODE, differs=_NOT_RUN),
+        "leo_paper": _five_way("66.33 ± 0.05", "81.44 ± 0.09", _RUSU, differs=_NOT_RUN),
+        "meta_sgd": _five_way("62.95 ± 0.03", "79.34 ± 0.06", _RUSU, differs=_NOT_RUN),
+        "meta_curvature": _five_way("67.21 ± 0.10", "82.61 ± 0.08", _PARK, differs=_SIZE),
     },
     "cifarfs": {},
 }

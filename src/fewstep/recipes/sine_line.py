@@ -2,22 +2,20 @@
 
 from dataclasses import replace
 
-from fewstep.recipes.config import Config, Testing
+from fewstep.recipes.config import Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Maml
 from fewstep.recipes.methods.leo import LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.problems.functions import SineOrLineTasks
 from fewstep.training import Training
 
-_TRAINING = Training(
+_NETWORK = Network("mlp", (40, 40))
+TRAINING = Training(
     steps=10_000,
-    tasks=12,
     rate=2e-3,
     decay="cosine",
     clip_norm=10.0,
     clip_scope="global",
-    nonfinite="skip",
-    validate_every=1000,
     validation_tasks=300,
     log_every=100,
     checkpoint_every=1000,
@@ -34,7 +32,7 @@ def leo_sine_line() -> Config:
     Of its settings the paper gives the architecture and 12 tasks a step. The others are ours, and so is the average
     network that what is generated is added to: docs/results.md has what it is worth.
     """
-    return Config(recipe="leo-sine-line", data=SineOrLineTasks(), method=_LEO, training=_TRAINING, testing=_TESTING)
+    return unnamed(SineOrLineTasks(), _LEO, TRAINING, _TESTING)
 
 
 def leo_bound_sine_line() -> Config:
@@ -43,32 +41,16 @@ def leo_bound_sine_line() -> Config:
     Eight codes a task are adapted, and the query is judged by the mixture of their likelihoods, so that samples may
     share the possible functions between them.
     """
-    return Config(
-        recipe="leo-bound-sine-line",
-        data=SineOrLineTasks(),
-        method=replace(_LEO, samples=8, latent_rate=2e-4),
-        training=replace(_TRAINING, rate=1e-3),
-        testing=_TESTING,
+    return unnamed(
+        SineOrLineTasks(), replace(_LEO, samples=8, latent_rate=2e-4), replace(TRAINING, rate=1e-3), _TESTING
     )
 
 
 def maml_sine_line() -> Config:
     """MAML on the same network: one function a task."""
-    return Config(
-        recipe="maml-sine-line",
-        data=SineOrLineTasks(),
-        method=Maml(network=Network("mlp", (40, 40)), rate=0.01, steps=5),
-        training=_TRAINING,
-        testing=_TESTING,
-    )
+    return unnamed(SineOrLineTasks(), Maml(network=_NETWORK, rate=0.01, steps=5), TRAINING, _TESTING)
 
 
 def maml_ensemble_sine_line() -> Config:
     """Five networks, each meta-trained by MAML from weights of its own on the same tasks: five functions a task."""
-    return Config(
-        recipe="maml-ensemble-sine-line",
-        data=SineOrLineTasks(),
-        method=Maml(network=Network("mlp", (40, 40)), rate=0.01, steps=5, members=5),
-        training=_TRAINING,
-        testing=_TESTING,
-    )
+    return unnamed(SineOrLineTasks(), Maml(network=_NETWORK, rate=0.01, steps=5, members=5), TRAINING, _TESTING)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from fewstep.recipes.config import Config, Testing
+from fewstep.recipes.config import Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Reptile
@@ -22,50 +22,30 @@ def maml_sinusoid() -> Config:
     The inner rate is that of the authors' documented command, 0.001, which reproduces the published errors after 1, 5
     and 10 steps; the 0.01 that the paper prints gives lower ones after one step (docs/results.md).
     """
-    return Config(
-        recipe="maml-sinusoid",
-        data=SinusoidTasks(),
-        method=Maml(network=_NETWORK, rate=0.001),
-        training=_TRAINING,
-        testing=_TESTING,
-    )
+    return unnamed(SinusoidTasks(), Maml(network=_NETWORK, rate=0.001), _TRAINING, _TESTING)
 
 
 def meta_sgd_sinusoid() -> Config:
     """Meta-SGD on the same curves (published by Meta-Curvature's authors: 0.48 5-shot, 0.26 10-shot)."""
-    return Config(
-        recipe="meta-sgd-sinusoid",
-        data=SinusoidTasks(),
-        method=MetaSgd(network=_NETWORK),
-        training=_TRAINING,
-        testing=_TESTING,
-    )
+    return unnamed(SinusoidTasks(), MetaSgd(network=_NETWORK), _TRAINING, _TESTING)
 
 
 def fomaml_sinusoid() -> Config:
     """First-order MAML on the same curves, otherwise as ``maml-sinusoid``."""
     method = Maml(network=_NETWORK, rate=0.001, first_order=True)
-    return Config(recipe="fomaml-sinusoid", data=SinusoidTasks(), method=method, training=_TRAINING, testing=_TESTING)
+    return unnamed(SinusoidTasks(), method, _TRAINING, _TESTING)
 
 
 def meta_curvature_sinusoid() -> Config:
     """Meta-Curvature on the same curves (published: 0.41 5-shot, 0.20 10-shot)."""
     method = MetaCurvature(network=_NETWORK, rate=0.001)
-    return Config(
-        recipe="meta-curvature-sinusoid", data=SinusoidTasks(), method=method, training=_TRAINING, testing=_TESTING
-    )
+    return unnamed(SinusoidTasks(), method, _TRAINING, _TESTING)
 
 
 def meta_curvature_rates_sinusoid() -> Config:
     """A composition without a paper, on the same curves: Meta-SGD's learned rates after learned curvature."""
     method = MetaCurvature(network=_NETWORK, rate=0.001, learned_rates=True)
-    return Config(
-        recipe="meta-curvature-rates-sinusoid",
-        data=SinusoidTasks(),
-        method=method,
-        training=_TRAINING,
-        testing=_TESTING,
-    )
+    return unnamed(SinusoidTasks(), method, _TRAINING, _TESTING)
 
 
 def reptile_sinusoid() -> Config:
@@ -74,12 +54,11 @@ def reptile_sinusoid() -> Config:
     It has no query to learn from, so a training task has 50 points, and an inner mini-batch 10 of them; tests have 5
     and 10 points as for all methods. The outer rate falls from 1 to 0.
     """
-    return Config(
-        recipe="reptile-sinusoid",
-        data=SinusoidTasks(shots=50),
-        method=Reptile(network=_NETWORK, rate=0.02, steps=32, batch=10, rule="sgd"),
-        training=replace(_TRAINING, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
-        testing=replace(_TESTING, steps=(1, 10, 32)),
+    return unnamed(
+        SinusoidTasks(shots=50),
+        Reptile(network=_NETWORK, rate=0.02, steps=32, batch=10, rule="sgd"),
+        replace(_TRAINING, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
+        replace(_TESTING, steps=(1, 10, 32)),
     )
 
 
@@ -89,12 +68,11 @@ def imaml_sinusoid() -> Config:
     These losses are far from convex where λ is small enough to adapt: directions of negative curvature are met, and
     few, damped iterations of conjugate gradients learn what an exact solution does not (docs/results.md).
     """
-    return Config(
-        recipe="imaml-sinusoid",
-        data=SinusoidTasks(),
-        method=Imaml(network=_NETWORK, rate=0.005, steps=16, prox=0.5, iterations=2, damping=1.0),
-        training=replace(_TRAINING, decay="cosine"),
-        testing=replace(_TESTING, steps=(1, 5, 16)),
+    return unnamed(
+        SinusoidTasks(),
+        Imaml(network=_NETWORK, rate=0.005, steps=16, prox=0.5, iterations=2, damping=1.0),
+        replace(_TRAINING, decay="cosine"),
+        replace(_TESTING, steps=(1, 5, 16)),
     )
 
 
@@ -103,10 +81,9 @@ def meta_lstm_sinusoid() -> Config:
 
     One task a meta-step and the clipped global norm are the authors' settings for images.
     """
-    return Config(
-        recipe="meta-lstm-sinusoid",
-        data=SinusoidTasks(),
-        method=MetaLstm(network=_NETWORK, steps=5),
-        training=replace(_TRAINING, tasks=1, clip_norm=0.25, clip_scope="global"),
-        testing=replace(_TESTING, steps=(1, 5)),
+    return unnamed(
+        SinusoidTasks(),
+        MetaLstm(network=_NETWORK, steps=5),
+        replace(_TRAINING, tasks=1, clip_norm=0.25, clip_scope="global"),
+        replace(_TESTING, steps=(1, 5)),
     )

@@ -42,8 +42,7 @@ class Regression(ABC):
                 tasks=tasks,
                 seed=seed,
                 stream=f"{protocol['dataset']}/{split}",
-                dtype=place.dtype,
-                device=place.device,
+                **asdict(place),
             )
 
         baselines, yardsticks = self._rivals()

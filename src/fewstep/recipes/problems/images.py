@@ -65,8 +65,7 @@ class Classification(ABC):
                 tasks=tasks,
                 seed=seed,
                 stream=f"episodes/{split}",
-                dtype=place.dtype,
-                device=place.device,
+                **asdict(place),
             )
             return self._augmented(sampler) if split == "train" else sampler
 
