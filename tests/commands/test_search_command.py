@@ -1,9 +1,7 @@
 """``fewstep search``, as users give it."""
 
 import os
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,33 +50,6 @@ def test_mistakes_end_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
             cli.main(["search", *arguments])
         assert end.value.code == 2
         assert what in capsys.readouterr().err
-
-
-def test_a_stopped_search_says_how_to_go_on(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import signal
-
-    import fewstep.experiments.search
-
-    def stopped(*_: Any, **__: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)  # which stops in order, like Ctrl-C
-        time.sleep(5)
-
-    monkeypatch.setattr(fewstep.experiments.search, "search", stopped)
-    with pytest.raises(SystemExit) as end:
-        cli.main(["search", "tiny", "--trials", "2", "--out", "a folder"])
-    assert end.value.code == 130
-    assert "continue with: fewstep search tiny --trials 2 --out 'a folder'" in capsys.readouterr().out
-
-
-def test_detached(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(detached, "detach", lambda *a: given.append(a) or detached.Detached(7, tmp_path / "log.txt"))
-    cli.main(["search", "tiny", "--trials", "2", "--detach"])
-    ((arguments, folder),) = given
-    assert arguments == ["search", "tiny", "--trials", "2", "--out", str(folder)]
-    assert "kill 7" in capsys.readouterr().out
 
 
 def test_a_detached_command_has_a_session_and_a_log_of_its_own(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Commands that take hours: stopped by Ctrl-C or ``kill``, continued by the command that they name, and detached."""
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+import fewstep.experiments.ablate.procedure
+import fewstep.experiments.compare.procedure
+import fewstep.experiments.repeat.procedure
+import fewstep.experiments.run
+import fewstep.experiments.search
+from fewstep.commands import detached
+from fewstep.commands.long_running import stoppable
+from fewstep.commands.main import main
+
+PROCEDURES = {
+    "repeat": (fewstep.experiments.repeat.procedure, ["maml-sinusoid"], "repeats"),
+    "search": (fewstep.experiments.search, ["leo-features-1shot", "--trials", "2"], "searches"),
+    "ablate": (fewstep.experiments.ablate.procedure, ["leo-features-1shot"], "ablations"),
+    "compare": (fewstep.experiments.compare.procedure, ["maml-sinusoid", "meta-sgd-sinusoid"], "comparisons"),
+}
+
+
+def killed(*_: Any, **__: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    raise AssertionError("SIGTERM is Ctrl-C")
+
+
+@pytest.mark.parametrize("name", PROCEDURES)
+def test_a_stopped_command_names_the_one_that_continues_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    module, arguments, parent = PROCEDURES[name]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, name, killed)
+    before = signal.getsignal(signal.SIGTERM)
+    for given in (arguments, None):
+        with pytest.raises(SystemExit) as end:
+            main([name, *(given or continued)])
+        assert end.value.code == 130
+        assert signal.getsignal(signal.SIGTERM) is before
+        said = capsys.readouterr().out
+        (line,) = [line for line in said.splitlines() if line.startswith("stopped; ")]
+        program, command, *continued = shlex.split(line.partition("continue with: ")[2])
+        assert (program, command) == ("fewstep", name)
+        assert continued[: len(arguments)] == arguments
+        assert continued[-2] == "--out"
+        assert f"folder: {continued[-1]}\n" in said
+        assert Path(continued[-1]).parts[0] == parent
+        assert continued.count("--out") == 1
+
+
+@pytest.mark.parametrize("name", ["repeat", "search", "ablate"])
+@pytest.mark.parametrize("out", [[], ["--out", "a folder"]], ids=["new", "named"])
+def test_a_detached_command_is_given_again_without_detach(
+    name: str, out: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(detached, "detach", lambda *a: given.append(a) or detached.Detached(7, tmp_path / "log.txt"))
+    _, arguments, _ = PROCEDURES[name]
+    main([name, *arguments, "--detach", *out])
+    ((words, folder),) = given
+    assert words == [name, *arguments, *(out or ["--out", str(folder)])]
+    assert "kill 7" in capsys.readouterr().out
+
+
+def test_a_stopped_training_is_resumed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fewstep.experiments.run.Run, "train", killed)
+    with pytest.raises(SystemExit) as end:
+        main(["train", "maml-sinusoid", "--out", str(tmp_path / "a run")])
+    assert end.value.code == 130
+    assert f"continue with: fewstep train --resume '{tmp_path / 'a run'}'" in capsys.readouterr().out
+
+
+def test_what_ends_by_itself_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with stoppable("train"):
+        pass
+    with pytest.raises(ValueError, match="broken"), stoppable("train"):
+        raise ValueError("broken")
+    assert capsys.readouterr().out == ""
