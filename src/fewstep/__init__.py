@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from fewstep.estimators.load import load
     from fewstep.estimators.regressor import FewShotRegressor, Prediction
     from fewstep.experiments.run import Run
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __version__ = "0.2.0"
-
-__getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "FewShotClassifier",

@@ -105,7 +105,7 @@ def test_rates_halve() -> None:
     assert [options.rate_at(step) for step in (0, 1999, 2000, 9999)] == [2.0, 2.0, 1.0, 0.125]
 
 
-def test_forecasts_are_judged_beside_autoregression_and_the_exact_answer(tmp_path: Path) -> None:
+def test_forecasts_are_scored_beside_autoregression_and_the_exact_answer(tmp_path: Path) -> None:
     """Yardsticks cost more, and are scored where all baselines are asked for."""
     config = replace(RECIPES["maml-oscillations"](), data=OscillationTasks(queries=2))
     run = Run.create(config, tmp_path / "run")

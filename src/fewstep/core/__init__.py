@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     )
     from fewstep.core.start.base import Start
     from fewstep.core.types import Batch, Estimate, Params, Point, Task
-
-__getattr__, __dir__ = lazily(__name__)
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "BOUNDED",

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fewstep.data.source import Deferred, Deferring, TaskSource
     from fewstep.data.storage.unpickling import unpickle
     from fewstep.data.task_list import TaskList
-
-__getattr__, __dir__ = lazily(__name__)
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "Augmentation",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fewstep.networks.resnet12 import ResNet12
     from fewstep.networks.unit_length import UnitLength
     from fewstep.networks.wide_resnet import WideResNet
-
-__getattr__, __dir__ = lazily(__name__)
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "Backbone",

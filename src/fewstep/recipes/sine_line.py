@@ -38,7 +38,7 @@ def leo_sine_line() -> Config:
 def leo_bound_sine_line() -> Config:
     """The same, trained on a lower bound of the log predictive likelihood: a variant of ours.
 
-    Eight codes a task are adapted, and the query is judged by the mixture of their likelihoods, so that samples may
+    Eight codes a task are adapted, and the query is scored by the mixture of their likelihoods, so that samples may
     share the possible functions between them.
     """
     return unnamed(

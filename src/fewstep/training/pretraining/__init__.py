@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from fewstep.training.pretraining.pretrainer import Pretrainer, pretrain
     from fewstep.training.pretraining.standardised import Standardised
     from fewstep.training.pretraining.validation import nearest_mean_scores
-
-__getattr__, __dir__ = lazily(__name__)
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "Architecture",
