@@ -21,6 +21,9 @@ from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, pres
 FEW = 1000
 """Batches below which a user is told so."""
 
+_SIZES = {"cifar-fs": 32, "fc100": 32, "omniglot": 28}
+"""Pixels a side of datasets that come in one size."""
+
 USAGE = f"""\
 fewstep pretrain DATASET --network NETWORK [options]
   DATASET  cifar-fs, fc100, omniglot, mini-imagenet, tiered-imagenet,
@@ -74,7 +77,7 @@ def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
         ValueError: for an unknown network, or a size that is no number.
     """
     images = ImageData(dataset)
-    size = _known_size(dataset)
+    size = _SIZES.get(dataset)
     if size is None:
         given = value_of(arguments, "--size") or str(PHOTOGRAPH_SIZE)
         if not given.isdecimal():
@@ -82,11 +85,6 @@ def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
         size = int(given)
         images = replace(images, size=size)
     return PretrainingConfig(images, preset(value_of(arguments, "--network") or "resnet-9", size, dataset))
-
-
-def _known_size(dataset: str) -> int | None:
-    """Pixels a side of datasets that come in one size."""
-    return {"cifar-fs": 32, "fc100": 32, "omniglot": 28}.get(dataset)
 
 
 def _without(arguments: Sequence[str], flag: str) -> list[str]:
