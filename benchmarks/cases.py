@@ -7,6 +7,7 @@ from benchmarks.measure import Case
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
 STEPS = (1, 5, 20, 50)
+SMALL = (8, 8)  # channels; quick cases spend their time on the compiler, and half of the layers are half of it
 
 CASES: dict[str, Callable[[], Case]] = {
     "leo-1shot": lambda: leo.step(12, 5, 1, rounds=25),
@@ -50,8 +51,8 @@ QUICK: dict[str, Callable[[], Case]] = {
     "leo-1shot": lambda: leo.step(12, 5, 1, rounds=1),
     "leo-evaluation-1shot": lambda: leo.evaluation(1, 10),
     "maml-sinusoid-1": lambda: maml.sinusoid(1, rounds=1),
-    "maml-omniglot-second": lambda: maml.omniglot(False, tasks=2, rounds=1),
-    "maml-84-first": lambda: maml.mini(True, tasks=1, rounds=1),
+    "maml-omniglot-second": lambda: maml.omniglot(False, tasks=2, rounds=1, channels=SMALL),
+    "maml-84-first": lambda: maml.mini(True, tasks=1, rounds=1, channels=SMALL),
     "memory-conv4-loop": lambda: memory.conv4("loop", (1, 2), tasks=1, rounds=1),
     "memory-leo-1shot": lambda: memory.of_leo("vmap", 1, (1, 2), tasks=2, rounds=1),
     "sampler-indices": lambda: sampler.indices(SIZES[:2]),
@@ -59,6 +60,6 @@ QUICK: dict[str, Callable[[], Case]] = {
     "startup": lambda: startup.startup(rounds=1),
     "pretraining-resnet-9-32": lambda: pretraining.step("resnet-9", 32, 4, rounds=1),
     "methods-imaml": lambda: methods.imaml(tasks=2, steps=2, rounds=1),
-    "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1),
+    "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1, channels=SMALL),
     "leo-iteration-1shot": lambda: leo.iteration(1),  # last: it takes its compiled code from leo-1shot
 }

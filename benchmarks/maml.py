@@ -1,5 +1,7 @@
 """MAML: the meta-gradient on three networks, beside a hand-written loop and the libraries that are installed."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,10 +86,10 @@ def sinusoid(steps: int, first_order: bool = False, rounds: int = 25) -> Case:
     )
 
 
-def omniglot(first_order: bool, tasks: int = 32, rounds: int = 9) -> Case:
+def omniglot(first_order: bool, tasks: int = 32, rounds: int = 9, channels: Sequence[int] = (64,) * 4) -> Case:
     """MAML's Omniglot network: 28×28, four strided blocks of 64 channels, one inner step."""
     torch.manual_seed(0)
-    network = Conv4(5, scale=True)
+    network = Conv4(5, channels=channels, scale=True)
     order = "first" if first_order else "second"
     return _case(
         f"maml-omniglot-{order}",
@@ -102,10 +104,10 @@ def omniglot(first_order: bool, tasks: int = 32, rounds: int = 9) -> Case:
     )
 
 
-def mini(first_order: bool, tasks: int = 4, rounds: int = 5) -> Case:
+def mini(first_order: bool, tasks: int = 4, rounds: int = 5, channels: Sequence[int] = (32,) * 4) -> Case:
     """miniImageNet's size: 84×84, four pooled blocks of 32 channels, five inner steps."""
     torch.manual_seed(0)
-    network = Conv4(5, 3, (32,) * 4, "pool", scale=True)
+    network = Conv4(5, 3, channels, "pool", scale=True)
     order = "first" if first_order else "second"
     return _case(
         f"maml-84-{order}",

@@ -1,6 +1,6 @@
 """The other methods: the meta-gradient of each beside a hand-written loop, and learn2learn where it has the method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -144,10 +144,10 @@ def _omniglot(name: str, title: str, details: str, method: Method, tasks: int, r
     return _case(f"omniglot-{name}", what, method, batch, batches, rivals, ours, 5e-2, rounds)
 
 
-def _embeddings() -> tuple[nn.Module, nn.Module]:
+def _embeddings(channels: Sequence[int] = (64,) * 4) -> tuple[nn.Module, nn.Module]:
     """The network without a last layer, ours and from torch's own modules."""
     torch.manual_seed(0)
-    whole, network = Conv4(5, scale=True), Conv4(None, scale=True)
+    whole, network = Conv4(5, channels=channels, scale=True), Conv4(None, channels=channels, scale=True)
     network.blocks.load_state_dict(whole.blocks.state_dict())
     plain = plain_conv4(whole, pool=False)
     assert isinstance(plain, nn.Sequential)
@@ -161,8 +161,8 @@ def protonet(tasks: int = 8, rounds: int = 15) -> Case:
     return _omniglot("protonet", "Prototypical networks", "", method, tasks, rivals, rounds)
 
 
-def protomaml(tasks: int = 8, rounds: int = 15) -> Case:
-    network, plain = _embeddings()
+def protomaml(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = (64,) * 4) -> Case:
+    network, plain = _embeddings(channels)
     method = fewstep.protomaml(network, rate=RATE)
     rivals: Rivals = {"loop": lambda: method_loops.protomaml(plain, 5, RATE, 1)}
     return _omniglot("protomaml", "Proto-MAML", ", 1 step", method, tasks, rivals, rounds)
