@@ -122,10 +122,10 @@ def _resident(key: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {key}: peak memory is measured on Linux only")
 
 
-def matrix_rate(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
+def matrix_rate(size: int) -> float:
     """Floating-point operations a second of a large square product: what the floor is measured against."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(size, size, dtype=dtype, device=device)
+    a = torch.randn(size, size, device=device)
     out = torch.empty_like(a)
     best = min(seconds(lambda: torch.mm(a, a, out=out)) for _ in range(8))  # type: ignore[func-returns-value]
     return 2 * size**3 / best

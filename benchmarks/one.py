@@ -44,7 +44,7 @@ def _times(case: Case, quick: bool) -> dict[str, Any]:
         result["contenders"].append({"name": name, "seconds": quartiles(taken), "rounds": len(taken)})
     if case.flops is not None:
         result["flops"] = operations(works[case.flops])
-        result["flops_a_second"] = matrix_rate()
+        result["flops_a_second"] = matrix_rate(size=256 if quick else 2048)
     return result
 
 
