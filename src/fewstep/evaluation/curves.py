@@ -1,7 +1,6 @@
 """Learning curves of a run, from its metrics."""
 
 import csv
-import io
 import math
 import os
 from collections import defaultdict
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.figures import image, new_figure, style_curve
+from fewstep.evaluation.statistics import Score
 
 Series: TypeAlias = list[tuple[int, float]]
 
@@ -35,30 +36,25 @@ def learning_curves(metrics_csv: str | os.PathLike[str], out_png: str | os.PathL
     if not loss and not scores:
         raise ValueError(f"{metrics_csv} has neither a training loss nor a validation score yet: train a little longer")
 
-    # Here, for importing matplotlib takes longer than most of the library. A Figure of its own leaves the backend of
-    # the user's pyplot alone; without pyplot it draws by Agg.
-    from matplotlib.figure import Figure
+    panels = (1 if loss else 0) + len(scores)
+    figure = new_figure(7.0, 0.7 + 2.6 * panels)
     from matplotlib.ticker import MaxNLocator
 
-    panels = (1 if loss else 0) + len(scores)
-    figure = Figure(figsize=(7, 0.7 + 2.6 * panels), layout="constrained", dpi=150)
     axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
     for axis in axes:
-        axis.grid(alpha=0.3, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
+        style_curve(axis)
     axes[-1].set_xlabel("meta-step")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
     if loss:
         axis, (steps, values) = axes[0], zip(*loss, strict=True)
         axis.plot(steps, values, color="C0", linewidth=1.2, marker="." if len(steps) < 30 else None)
-        axis.set_ylabel(
-            ("query loss, nats" if "accuracy" in scores else "query loss") + _from_zero_or_log(axis, values)
-        )
+        unit = "query loss, nats" if "accuracy" in scores else "query loss"
+        axis.set_ylabel(unit + _from_zero_or_log(axis, values))
         axis.set_title("Training tasks, averaged between logged steps", loc="left", fontsize=10)
 
-    for axis, name in zip(axes[-len(scores) :] if scores else [], scores, strict=True):
-        scale, unit = (100, ", %") if name == "accuracy" else (1, "")
+    for axis, name in zip(axes[panels - len(scores) :], scores, strict=True):
+        score = Score(name)
         drawn: list[float] = []
         for split, style in (
             ("train", {"color": "0.6", "linewidth": 1.0, "label": "training tasks, averaged between logged steps"}),
@@ -66,16 +62,14 @@ def learning_curves(metrics_csv: str | os.PathLike[str], out_png: str | os.PathL
         ):
             if points := series.get((split, name)):
                 steps, values = zip(*points, strict=True)
-                axis.plot(steps, [scale * value for value in values], **style)
+                axis.plot(steps, [score.scale * value for value in values], **style)
                 drawn += values
-        axis.set_ylabel(f"{name}{unit}" + ("" if name == "accuracy" else _from_zero_or_log(axis, drawn)))
+        axis.set_ylabel(score.unit + ("" if score.percent else _from_zero_or_log(axis, drawn)))
         axis.set_title("Score", loc="left", fontsize=10)
         axis.legend(frameon=False, fontsize=8)
 
     axes[-1].set_xlim(left=0)
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    write_atomically(out_png, image.getvalue())
+    write_atomically(out_png, image(figure, "png"))
 
 
 def _from_zero_or_log(axis: Any, values: Iterable[float]) -> str:

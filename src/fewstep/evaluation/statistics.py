@@ -1,9 +1,9 @@
-"""Means over tasks and their 95% intervals, as the few-shot literature prints them."""
+"""Means over tasks and their 95% intervals, and how they are shown: as the few-shot literature prints them."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,52 @@ class Interval:
     def __str__(self) -> str:
         return self.text()
 
+    def to_json(self) -> dict[str, float]:
+        """Mean and half width, by name."""
+        return {"mean": self.mean, "half_width": self.half_width}
+
+
+@final
+@dataclass(frozen=True)
+class Score:
+    """What the scores of a result are, and how they are shown: an accuracy in percent, an error as it is.
+
+    Attributes:
+        name: ``"accuracy"``, a fraction in [0, 1], or that of an error.
+        higher_is_better: the direction.
+    """
+
+    name: str
+    higher_is_better: bool = True
+
+    @property
+    def percent(self) -> bool:
+        """Whether it is shown in percent."""
+        return self.name == "accuracy"
+
+    @property
+    def scale(self) -> float:
+        """What a score is multiplied by to be shown."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def unit(self) -> str:
+        """Of the shown numbers."""
+        return "accuracy, %" if self.percent else self.name
+
+    @property
+    def better(self) -> str:
+        """The direction in words."""
+        return f"{'higher' if self.higher_is_better else 'lower'} is better"
+
+    def number(self, value: float | None) -> str:
+        """One number, ``89.96`` or ``0.0424``; a dash for None."""
+        return "–" if value is None else f"{self.scale * value:.{2 if self.percent else 4}f}"
+
+    def text(self, value: Interval | None, *, sign: bool = False) -> str:
+        """An interval, see :meth:`Interval.text`; ``n/a`` for None."""
+        return "n/a" if value is None else value.text(percent=self.percent, sign=sign)
+
 
 def interval(values: Values) -> Interval:
     """The mean over tasks with ``1.96 s/√n``, s the standard deviation with divisor n − 1.
@@ -62,6 +108,11 @@ def interval(values: Values) -> Interval:
     numbers = _per_task(values, "interval")
     tasks = len(numbers)
     return Interval(float(numbers.mean()), 1.96 * float(numbers.std(ddof=1)) / math.sqrt(tasks), tasks)
+
+
+def finite_interval(values: NDArray[np.float64]) -> Interval | None:
+    """As :func:`interval`; None for fewer than two tasks, or where a score is not finite."""
+    return interval(values) if len(values) > 1 and np.isfinite(values).all() else None
 
 
 def paired(a: Values, b: Values) -> Interval:

@@ -9,8 +9,8 @@ from typing import Any
 from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation.curves import learning_curves
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.statistics import Interval
-from fewstep.evaluation.tables import markdown_lines, setting_text, settings_lines
+from fewstep.evaluation.statistics import Interval, Score
+from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
 
 CURVES, REPORT = "learning_curves.png", "report.md"
 
@@ -50,7 +50,7 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
 
 def _result(name: str, test: Mapping[str, Any]) -> list[str]:
     """One evaluation: its protocol, its scores and what they mean."""
-    percent, tasks = test["score"] == "accuracy", int(test["tasks"])
+    shown, tasks = Score(test["score"], test["higher_is_better"]), int(test["tasks"])
     statistics = (
         "**transductive**: queries were normalised by statistics of all query rows of their task"
         if test["transductive"]
@@ -59,12 +59,8 @@ def _result(name: str, test: Mapping[str, Any]) -> list[str]:
     protocol = {**test.get("protocol", {}), "tasks": tasks, "statistics": statistics}
 
     def cell(summary: Mapping[str, float] | None, sign: bool = False) -> str:
-        if summary is None:
-            return "n/a"
-        return Interval(summary["mean"], summary["half_width"], tasks).text(percent=percent, sign=sign)
+        return shown.text(None if summary is None else Interval(**summary, tasks=tasks), sign=sign)
 
-    unit = f"{test['score']}, %" if percent else test["score"]
-    better = "higher" if test["higher_is_better"] else "lower"
     rows = [
         (
             f"**{ADAPTED}**" if score == ADAPTED else score,
@@ -77,9 +73,9 @@ def _result(name: str, test: Mapping[str, Any]) -> list[str]:
     return [
         f"### {name}",
         "",
-        *markdown_lines([("protocol", ""), *((key, setting_text(value)) for key, value in protocol.items())]),
+        *protocol_lines(protocol),
         "",
-        *markdown_lines([("", f"{unit} ({better} is better)", f"{ADAPTED} − this"), *rows]),
+        *markdown_lines([("", f"{shown.unit} ({shown.better})", f"{ADAPTED} − this"), *rows]),
         "",
         f"Mean ± half of the 95% interval over the {tasks} tasks, 1.96·s/√n. Differences are paired by task. Intervals "
         "are of the choice of test tasks; another training seed is not covered by them.",

@@ -1,12 +1,11 @@
 """The picture of an ablation: what every row scores, seed by seed, and what LEO is ahead of it."""
 
-import io
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from fewstep.evaluation.figures import at_edge, near_scores, span
-from fewstep.evaluation.statistics import Interval
+from fewstep.evaluation.figures import Rows, image, key, legend_below, write_in_row
+from fewstep.evaluation.statistics import Interval, Score
 
 
 class Mark(NamedTuple):
@@ -33,135 +32,49 @@ class Mark(NamedTuple):
     baseline: bool = False
 
 
-def draw(marks: Sequence[Mark], unit: str, percent: bool, title: str, note: str, form: str) -> bytes:
-    """The picture as a file of the format ``form``, in the order given.
-
-    Axes span what most rows need: one that is far from the others is an arrow at the edge with its number instead of
-    squeezing them together.
-    """
-    # Here, for importing matplotlib takes longer than most of the library; without pyplot it leaves the user's
-    # backend alone.
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    names = [textwrap.fill(mark.label, 36) for mark in marks]
-    heights = [0.38 + 0.13 * name.count("\n") for name in names]
+def draw(marks: Sequence[Mark], score: Score, title: str, note: str, form: str) -> bytes:
+    """The picture as a file of the format ``form``, in the order given."""
     gaps = [0.2 if mark.baseline and i and not marks[i - 1].baseline else 0.0 for i, mark in enumerate(marks)]
-    places = [sum(heights[:i]) + sum(gaps[: i + 1]) + heights[i] / 2 for i in range(len(marks))]
-    bottom = sum(heights) + sum(gaps)
-    figure = Figure(figsize=(10.5, 1.9 + bottom), layout="constrained", dpi=150)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
-    scale, digits = (100.0, 2) if percent else (1.0, 3)
-
+    rows = Rows([mark.label for mark in marks], score, 36, (0.38, 0.13), gaps)
+    left, right, scale = rows.left, rows.right, score.scale
     # As far as a row reaches: its interval, its standard deviation, and its seeds.
     reach = {mark.label: _reach(mark, mark.score) for mark in marks if mark.score is not None}
-    near = near_scores(reach)
     gains = {mark.label: mark.difference for mark in marks if mark.difference is not None}
-    around = [gains[label] for label in near if label in gains]
-    ranges = (
-        span([reach[label] for label in near], len(near) < len(reach), scale),
-        span([*around, Interval(0.0, 0.0, 0)], len(around) < len(gains), scale, reach=0.08),
-    )
-    for axis, (low, high) in zip((left, right), ranges, strict=True):
-        axis.set_xlim(low, high)
-        axis.grid(axis="x", alpha=0.3, linewidth=0.6)
-        axis.grid(axis="y", alpha=0.2, linewidth=0.5, linestyle=":")
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    right.axvline(0, color="0.2", linewidth=0.9, zorder=1)
-
-    def dot(axis: Any, place: float, value: Interval, colour: str) -> bool:
-        low, high = axis.get_xlim()
-        if not low <= scale * value.mean <= high:
-            at_edge(axis, place, scale * value.mean, low, digits, colour, axis is right, hollow=False)
-            return False
-        axis.errorbar(
-            scale * value.mean,
-            place,
-            xerr=scale * value.half_width,
-            fmt="o",
-            color=colour,
-            markersize=5,
-            capsize=2.5,
-            linewidth=1.3,
-            zorder=3,
-        )
-        return True
-
-    for mark, place in zip(marks, places, strict=True):
+    rows.set_ranges(reach, gains, next((mark.label for mark in marks if mark.reference), ""))
+    for mark, place in zip(marks, rows.places, strict=True):
         colour = "0.45" if mark.baseline else "C0"
         if mark.score is None:
-            alarm = "C3" if mark.absence == "missing" else "0.5"
-            left.text(
-                0.5,
-                place,
-                mark.absence,
-                color=alarm,
-                fontsize=8.5,
-                ha="center",
-                va="center",
-                transform=left.get_yaxis_transform(),
-            )
-        elif dot(left, place, mark.score, colour):
+            write_in_row(left, place, mark.absence, "C3" if mark.absence == "missing" else "0.5", 8.5)
+        elif rows.dot(left, place, mark.score, colour, 5.0):
             ends = [scale * (mark.score.mean + side * mark.sd) for side in (-1, 1)]
             left.plot(ends, [place, place], color=colour, alpha=0.25, linewidth=9, solid_capstyle="butt", zorder=2)
-            left.plot(
-                [scale * value for value in mark.seeds],
-                [place + 0.13] * len(mark.seeds),
-                "o",
-                color="C1",
-                markersize=3,
-                zorder=4,
-            )
+            seeds = [scale * value for value in mark.seeds]
+            left.plot(seeds, [place + 0.13] * len(seeds), "o", color="C1", markersize=3, zorder=4)
         if mark.reference and mark.score is not None:
-            right.text(
-                0.0,
-                place,
-                "LEO itself",
-                color="0.3",
-                fontsize=8,
-                ha="center",
-                va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-            )
+            rows.write_at_zero(place, "LEO itself")
         elif mark.difference is not None:
-            dot(right, place, mark.difference, colour)
+            rows.dot(right, place, mark.difference, colour, 5.0)
     if not gains:
-        right.text(
-            0.5,
-            0.5,
-            "LEO has no test",
-            color="0.5",
-            fontsize=8.5,
-            ha="center",
-            va="center",
-            transform=right.transAxes,
-            bbox={"facecolor": "white", "edgecolor": "none"},
-        )
+        middle = {"ha": "center", "va": "center", "transform": right.transAxes}
+        box = {"facecolor": "white", "edgecolor": "none"}
+        right.text(0.5, 0.5, "LEO has no test", color="0.5", fontsize=8.5, bbox=box, **middle)
         right.tick_params(axis="x", colors="white")  # numbers of an axis that means nothing
-    left.set_yticks(places, names, fontsize=8.5)
-    left.set_ylim(bottom, 0)
-    left.set_xlabel(f"{unit} (higher is better)")
-    right.set_xlabel("LEO − row, " + ("percentage points" if percent else unit))
+    right.set_xlabel("LEO − row, " + ("percentage points" if score.percent else score.unit))
     left.set_title("Test score, mean over seeds", loc="left", fontsize=10)
     right.set_title("Lead of LEO, paired, 95% interval over tasks", loc="left", fontsize=10)
 
-    keys: list[Any] = [
-        Line2D([], [], color="C0", marker="o", markersize=5, linewidth=1.3, label="mean, 95% over tasks"),
-        Line2D([], [], color="C0", alpha=0.25, linewidth=9, label="± s.d. over seeds"),
-        Line2D([], [], color="C1", marker="o", linestyle="", markersize=3, label="a seed"),
+    dot = {"marker": "o", "markersize": 5, "linewidth": 1.3}
+    keys = [
+        key("mean, 95% over tasks", color="C0", **dot),
+        key("± s.d. over seeds", color="C0", alpha=0.25, linewidth=9),
+        key("a seed", color="C1", marker="o", linestyle="", markersize=3),
     ]
     if any(mark.baseline for mark in marks):
-        keys.append(Line2D([], [], color="0.45", marker="o", markersize=5, linewidth=1.3, label="no meta-learning"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
+        keys.append(key("no meta-learning", color="0.45", **dot))
+    legend_below(rows.figure, keys)
     heading = "\n".join([textwrap.fill(title, 140), note])
-    figure.suptitle(heading, x=0.01, ha="left", fontsize=8.5, color="0.35")
-
-    image = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same table gives the same file
-        figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
-    return image.getvalue()
+    rows.figure.suptitle(heading, x=0.01, ha="left", fontsize=8.5, color="0.35")
+    return image(rows.figure, form)
 
 
 def _reach(mark: Mark, score: Interval) -> Interval:

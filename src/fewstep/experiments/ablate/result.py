@@ -6,24 +6,31 @@ import io
 import math
 import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.figures import images
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.statistics import Interval, interval
-from fewstep.evaluation.tables import csv_text, markdown_lines
+from fewstep.evaluation.statistics import Interval, Score, interval
+from fewstep.evaluation.tables import (
+    interval_cells,
+    markdown_lines,
+    plain_text,
+    protocol_lines,
+    record_rows,
+    task_rows,
+    terminal_table,
+    write_files,
+)
 from fewstep.experiments.ablate.budget import Budget
 from fewstep.experiments.ablate.paper import COLUMNS, order
 from fewstep.experiments.ablate.plot import Mark, draw
-from fewstep.experiments.repeat.tested import Scores, SeedScores
+from fewstep.experiments.repeat.tested import Scores, SeedScores, finite
 
 REFERENCE = "leo"
 """The slug of the row that differences are taken from."""
@@ -130,37 +137,20 @@ class AblationResult:
 
     def tables(self) -> list[Table]:
         """For ``rich.print``: the result, what the searches found, and the order of the rows."""
-        tables = []
-        for title, cells in (
-            (f"{self.title()}\n{self.unit}: higher is better", self._results()),
-            (FOUND, self._found()),
-            (ORDER, self._order()),
-        ):
-            table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-            head, *lines = cells
-            for i, name in enumerate(head):
-                right = i > 0 and not name.startswith("settings")
-                # Names fold; numbers stay in one piece.
-                table.add_column(
-                    name,
-                    justify="right" if right else "left",
-                    no_wrap=right,
-                    overflow="fold",
-                    style="" if i else "bold",
-                )
-            for line in lines:
-                table.add_row(*line)
-            tables.append(table)
-        return tables
+        return [
+            terminal_table(f"{self.title()}\n{self.score.unit}: {self.score.better}", self._results(), "fr"),
+            terminal_table(FOUND, self._found(), "frrf"),
+            terminal_table(ORDER, self._order(), "fr"),
+        ]
 
     @property
-    def unit(self) -> str:
-        """What the shown numbers are."""
-        return "accuracy, %" if self._percent else self.score_name
+    def score(self) -> Score:
+        """What the scores are."""
+        return Score(self.score_name)
 
     def title(self) -> str:
         """The test in a line."""
-        return " · ".join(f"{name}: {_plain(value)}" for name, value in self.protocol.items())
+        return " · ".join(f"{name}: {plain_text(value)}" for name, value in self.protocol.items())
 
     def notes(self) -> list[str]:
         """What the numbers do not say by themselves, in sentences."""
@@ -182,8 +172,8 @@ class AblationResult:
     def markdown(self) -> str:
         """The whole result as a page."""
         lines = ["# Table 2 of the LEO paper, on these features", ""]
-        lines += markdown_lines([["protocol", ""], *([name, _plain(value)] for name, value in self.protocol.items())])
-        lines += ["", *markdown_lines(self._results()), "", f"{self.unit}: higher is better.", ""]
+        lines += protocol_lines(self.protocol)
+        lines += ["", *markdown_lines(self._results()), "", f"{self.score.unit}: {self.score.better}.", ""]
         lines += ["![Test scores, and paired differences](ablation.png)", "", "## To be read with it", ""]
         lines += [f"- {note}" for note in self.notes()]
         lines += ["", f"## {FOUND}", "", *markdown_lines(self._found())]
@@ -198,13 +188,15 @@ class AblationResult:
         Raises:
             OSError: if a file cannot be written.
         """
-        target = Path(folder)
-        write_atomically(target / "tasks.csv", csv_text(self._task_cells()))
-        write_atomically(target / "ablation.csv", csv_text(self._row_cells()))
-        for form in ("png", "svg"):
-            write_atomically(target / f"ablation.{form}", self.picture(form))
-        write_atomically(target / "ablation.txt", self.text())
-        write_atomically(target / "ablation.md", self.markdown())  # last: it points to the picture
+        tasks = {row.name: row.tested.scores[ADAPTED].mean(0) for row in self.rows if row.tested is not None}
+        files = {
+            "tasks.csv": task_rows(tasks | dict(self.baselines)),
+            "ablation.csv": record_rows(self._records()),
+            **images("ablation", self.picture),
+            "ablation.txt": self.text(),
+            "ablation.md": self.markdown(),  # last: it points to the picture
+        }
+        write_files(folder, files)
 
     def picture(self, form: str = "png") -> bytes:
         """Scores with their seeds, and LEO's lead over each row and each baseline, in the order of the table."""
@@ -228,37 +220,25 @@ class AblationResult:
         ]
         seeds = ", ".join(map(str, self.rows[0].seeds))
         note = f"each row: {self.budget.trials} trials, then training seeds {seeds}; intervals are given these seeds"
-        return draw(marks, self.unit, self._percent, self.title(), note, form)
-
-    @property
-    def _percent(self) -> bool:
-        return self.score_name == "accuracy"
-
-    def _cell(self, value: Interval | None, sign: bool = False) -> str:
-        return "n/a" if value is None else value.text(percent=self._percent, sign=sign)
+        return draw(marks, self.score, self.title(), note, form)
 
     def _half(self, value: Interval | None) -> str:
-        return "n/a" if value is None else "± " + self._cell(value).partition(" ± ")[2]
+        return "n/a" if value is None else "± " + self.score.text(value).partition(" ± ")[2]
 
     def _results(self) -> list[list[str]]:
         """Cells of the first table, its head included."""
         cells = [["row", "test\n± s.d. over seeds", "95%\nover tasks", "LEO − row\npaired", "validation"]]
         for row in self.rows:
-            validation = "n/a" if row.validation is None else self._number(row.validation)
+            validation = "n/a" if row.validation is None else self.score.number(row.validation)
             if row.tested is None:
                 cells.append([row.name, "missing" if row.failure else "not yet", "", "", validation])
                 continue
-            gain = "" if row.slug == REFERENCE else self._cell(self.difference(row.slug), sign=True)
+            gain = "" if row.slug == REFERENCE else self.score.text(self.difference(row.slug), sign=True)
             cells.append([row.name, row.tested.spread(), self._half(self.interval(row.slug)), gain, validation])
         for name, scores in self.baselines.items():
-            own = interval(scores)
-            cells.append(
-                [name, self._number(own.mean), self._half(own), self._cell(self.difference(name), sign=True), ""]
-            )
+            own, gain = interval(scores), self.score.text(self.difference(name), sign=True)
+            cells.append([name, self.score.number(own.mean), self._half(own), gain, ""])
         return cells
-
-    def _number(self, value: float) -> str:
-        return f"{100 * value:.2f}" if self._percent else f"{value:.4f}"
 
     def _found(self) -> list[list[str]]:
         cells = [["row", "trials", "meta-steps", "settings of the best trial"]]
@@ -271,15 +251,14 @@ class AblationResult:
 
     def _order(self) -> list[list[str]]:
         """Ranks here and in the paper; only rows that have been tested count in either."""
-        means = {row.slug: float(row.scores.mean()) for row in self.rows if row.scores is not None}
-        ranked, pairs = order(means)
+        ranked, pairs = order(self._means())
         cells = [["row", "here", *(f"paper:\n{name}\n{shots}" for name, shots in map(str.split, COLUMNS))]]
         cells += [[row.name, *map(str, ranked[row.slug])] for row in self.rows if row.slug in ranked]
-        if len(means) > 1:
+        if len(ranked) > 1:
             cells.append(["pairs in the same order as here", "", *(f"{same} of {of}" for same, of in pairs)])
         return cells
 
-    def _notes(self) -> Iterable[str]:
+    def _notes(self) -> Iterator[str]:
         yield f"Budget, the same for every row: {self.budget}."
         searched = ", ".join(f"{row.name} {len(row.found)}" for row in self.rows if row.found)
         yield (
@@ -333,75 +312,43 @@ class AblationResult:
                     "final runs had a loss or a gradient that was not finite, and taught it nothing."
                 )
 
-    def _task_cells(self) -> Iterable[Sequence[Any]]:
-        columns = {row.name: row.tested.scores[ADAPTED].mean(0) for row in self.rows if row.tested is not None}
-        columns |= self.baselines
-        yield ["task", *columns]
-        for task, values in enumerate(zip(*columns.values(), strict=True)):
-            yield [task, *map(float, values)]
-
-    def _row_cells(self) -> Iterable[Sequence[Any]]:
-        seeds, budget = self.rows[0].seeds, self.budget
-        names = list(dict.fromkeys(name for row in self.rows for name in row.found))
-        means = {row.slug: float(row.scores.mean()) for row in self.rows if row.scores is not None}
-        ranked, _ = order(means)
-        yield [
-            "row",
-            "slug",
-            "baseline",
-            self.score_name,
-            "sd_over_seeds",
-            "half_width_over_tasks",
-            "leo_minus_row",
-            "leo_minus_row_half_width",
-            "tasks",
-            *(f"seed {seed}" for seed in seeds),
-            "validation",
-            *names,
-            "trials",
-            "meta_steps_a_trial",
-            "search_meta_steps",
-            "final_meta_steps",
-            "rank",
-            "failure",
-        ]
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """The lines of ``ablation.csv``."""
+        seeds, names = self.rows[0].seeds, dict.fromkeys(name for row in self.rows for name in row.found)
+        ranked, _ = order(self._means())
         for row in self.rows:
-            runs: Sequence[Any] = [None] * len(seeds)
-            mean = sd = tasks = None
-            if row.tested is not None:
-                runs = [float(value) for value in row.tested.scores[ADAPTED].mean(1)]
-                mean, sd, tasks = row.tested.mean(), row.tested.sd(), row.tested.tasks
-            _, half = _pair(self.interval(row.slug))
-            yield [
-                row.name,
-                row.slug,
-                False,
-                mean,
-                None if sd is None or math.isnan(sd) else sd,
-                half,
-                *(_pair(None if row.slug == REFERENCE else self.difference(row.slug))),
-                tasks,
-                *runs,
-                row.validation,
-                *(row.found.get(name) for name in names),
-                budget.trials,
-                budget.trial_steps,
-                row.steps,
-                budget.final_steps,
-                ranked.get(row.slug, (None,))[0],
-                row.failure,
-            ]
+            test = row.tested
+            runs = [None] * len(seeds) if test is None else test.scores[ADAPTED].mean(1)
+            own = interval_cells(self.interval(row.slug), self.score_name, "half_width_over_tasks")
+            gap = None if row.slug == REFERENCE else self.difference(row.slug)
+            yield {
+                "row": row.name,
+                "slug": row.slug,
+                "baseline": False,
+                self.score_name: None if test is None else test.mean(),
+                "sd_over_seeds": None if test is None else finite(test.sd()),
+                "half_width_over_tasks": own["half_width_over_tasks"],
+                **interval_cells(gap, "leo_minus_row"),
+                "tasks": None if test is None else test.tasks,
+                **{f"seed {seed}": value for seed, value in zip(seeds, runs, strict=True)},
+                "validation": row.validation,
+                **{name: row.found.get(name) for name in names},
+                "trials": self.budget.trials,
+                "meta_steps_a_trial": self.budget.trial_steps,
+                "search_meta_steps": row.steps,
+                "final_meta_steps": self.budget.final_steps,
+                "rank": ranked.get(row.slug, (None,))[0],
+                "failure": row.failure,
+            }
         for name, scores in self.baselines.items():
-            own, gap = _pair(interval(scores)), _pair(self.difference(name))
-            empty = [None] * (len(seeds) + 1 + len(names) + 6)
-            yield [name, None, True, own[0], None, own[1], *gap, len(scores), *empty]
+            yield {
+                "row": name,
+                "baseline": True,
+                **interval_cells(interval(scores), self.score_name, "half_width_over_tasks"),
+                **interval_cells(self.difference(name), "leo_minus_row"),
+                "tasks": len(scores),
+            }
 
-
-def _pair(value: Interval | None) -> tuple[float | None, float | None]:
-    return (None, None) if value is None else (value.mean, value.half_width)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
-    return "–" if value is None else str(value)
+    def _means(self) -> dict[str, float]:
+        """The mean scores of the rows that have been tested, by slug."""
+        return {row.slug: float(row.scores.mean()) for row in self.rows if row.scores is not None}

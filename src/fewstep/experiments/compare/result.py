@@ -1,20 +1,28 @@
-"""Several methods judged on the same tasks: means, paired differences, and the files that say so."""
+"""Several methods on the same tasks: means, paired differences, and the files that say so."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fewstep.data.storage.files import write_atomically
-from fewstep.evaluation.statistics import Interval, interval, paired
-from fewstep.evaluation.tables import csv_text, markdown_lines
+from fewstep.evaluation.figures import images
+from fewstep.evaluation.statistics import Interval, Score, finite_interval
+from fewstep.evaluation.tables import (
+    counted,
+    interval_cells,
+    markdown_lines,
+    plain_text,
+    protocol_lines,
+    record_rows,
+    task_rows,
+    terminal_table,
+    write_files,
+)
 from fewstep.experiments.compare.plot import Mark, draw
 
 Scores = NDArray[np.float64]
@@ -26,7 +34,7 @@ COSTS = "What they took"
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MethodScores:
-    """What one method scored, and what its reader must know to judge that.
+    """What one method scored, and what a reader of the scores must know.
 
     Attributes:
         label: the name of its row, distinct from the others.
@@ -131,6 +139,11 @@ class Comparison:
         """Number of tasks."""
         return len(self.rows[0].scores)
 
+    @property
+    def score(self) -> Score:
+        """What the scores are."""
+        return Score(self.score_name, self.higher_is_better)
+
     def row(self, label: str) -> MethodScores:
         """The row with a label.
 
@@ -144,7 +157,7 @@ class Comparison:
 
     def interval(self, label: str) -> Interval | None:
         """The mean of a method with its 95% interval; None when not all of its scores are finite."""
-        return _interval(self.row(label).scores)
+        return finite_interval(self.row(label).scores)
 
     def difference(self, label: str, other: str | None = None) -> Interval | None:
         """``label − other``, paired by task, ``other`` being the reference when omitted; None as for :meth:`interval`.
@@ -155,35 +168,17 @@ class Comparison:
 
     def tables(self) -> list[Table]:
         """For ``rich.print``: what the methods scored, what their adaptation adds, and what they cost."""
-        better = "higher" if self.higher_is_better else "lower"
-        heading = f"{self.title}\n{_unit(self.score_name)}: {better} is better; differences to {self.reference}, paired"
-        tables = []
-        for title, cells in (
-            (heading, self._results()),
-            ("What adapts", self._adaptation(False)),
-            (COSTS, self._costs()),
-        ):
-            table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-            head, *lines = cells
-            for i, name in enumerate(head):
-                numbers = any("±" in line[i] for line in lines)
-                # Names fold; numbers stay in one piece.
-                table.add_column(
-                    name,
-                    justify="right" if numbers else "left",
-                    no_wrap=i > 0,
-                    overflow="fold",
-                    style="" if i else "bold",
-                )
-            for line in lines:
-                table.add_row(*line)
-            tables.append(table)
-        return tables
+        direction = f"{self.score.unit}: {self.score.better}; differences to {self.reference}, paired"
+        return [
+            terminal_table(f"{self.title}\n{direction}", self._results(), "frrl"),
+            terminal_table("What adapts", self._adaptation(baselines=False), "fllr"),
+            terminal_table(COSTS, self._costs(), "fl"),
+        ]
 
     @property
     def title(self) -> str:
         """The protocol in a line."""
-        return " · ".join(f"{name}: {_plain(value)}" for name, value in self.protocol.items())
+        return " · ".join(f"{name}: {plain_text(value)}" for name, value in self.protocol.items())
 
     def caveats(self) -> list[str]:
         """What the numbers do not say by themselves, in sentences."""
@@ -191,20 +186,18 @@ class Comparison:
 
     def markdown(self) -> str:
         """The whole comparison as a page: protocol, tables, every pair, and caveats."""
-        names = [row.label for row in self.rows]
-        unit = _unit(self.score_name)
         pairs = [
-            [name, *("" if name == other else self._cell(self.difference(name, other), sign=True) for other in names)]
-            for name in names
+            [a, *("" if a == b else self.score.text(self.difference(a, b), sign=True) for b in self.labels)]
+            for a in self.labels
         ]
         lines = [
             f"# {len(self.rows)} methods on the same {self.tasks} tasks",
             "",
-            *markdown_lines([["protocol", ""], *([name, _plain(value)] for name, value in self.protocol.items())]),
+            *protocol_lines(self.protocol),
             "",
             *markdown_lines([[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]),
             "",
-            f"{unit}: {'higher' if self.higher_is_better else 'lower'} is better. Differences are to {self.reference}. "
+            f"{self.score.unit}: {self.score.better}. Differences are to {self.reference}. "
             "Mean ± half of the 95% interval over tasks, 1.96·s/√n; differences are paired by task. "
             "Unadapted is the same method with zero inner steps.",
             "",
@@ -216,9 +209,9 @@ class Comparison:
             "",
             "## Every pair",
             "",
-            f"{unit}, the row's method minus the column's, paired by task.",
+            f"{self.score.unit}, the row's method minus the column's, paired by task.",
             "",
-            *markdown_lines([["", *names], *pairs]),
+            *markdown_lines([["", *self.labels], *pairs]),
             "",
             *self._published(),
             "## To be read with it",
@@ -235,13 +228,18 @@ class Comparison:
         Raises:
             OSError: if a file cannot be written.
         """
-        target = Path(folder)
-        write_atomically(target / "tasks.csv", csv_text(self._task_cells()))
-        write_atomically(target / "differences.csv", csv_text(self._pair_cells()))
-        write_atomically(target / "comparison.csv", csv_text(self._row_cells()))
-        for form in ("png", "svg"):
-            write_atomically(target / f"comparison.{form}", self.picture(form))
-        write_atomically(target / "comparison.md", self.markdown())  # last: it points to the picture
+        pairs = [
+            [a, b, *interval_cells(self.difference(a, b), "mean").values(), self.tasks]
+            for a, b in combinations(self.labels, 2)
+        ]
+        files = {
+            "tasks.csv": task_rows({row.label: row.scores for row in self.rows}),
+            "differences.csv": [["method", "other", "mean", "half_width", "tasks"], *pairs],
+            "comparison.csv": record_rows(map(self._record, self.rows)),
+            **images("comparison", self.picture),
+            "comparison.md": self.markdown(),  # last: it points to the picture
+        }
+        write_files(folder, files)
 
     def picture(self, form: str = "png") -> bytes:
         """Scores with their intervals, and paired differences to the reference, best method first."""
@@ -250,29 +248,25 @@ class Comparison:
                 row.label,
                 self.interval(row.label),
                 self.difference(row.label),
-                _interval(row.unadapted) if row.unadapted is not None else None,
+                None if row.unadapted is None else finite_interval(row.unadapted),
                 row.transductive,
                 row.baseline,
             )
             for row in self.rows
         ]
-        percent = self.score_name == "accuracy"
-        return draw(marks, self.reference, _unit(self.score_name), percent, self.higher_is_better, self.tasks, form)
-
-    def _cell(self, value: Interval | None, sign: bool = False) -> str:
-        return "n/a" if value is None else value.text(percent=self.score_name == "accuracy", sign=sign)
+        return draw(marks, self.reference, self.score, self.tasks, form)
 
     def _results(self, bold: bool = False) -> list[list[str]]:
         """Cells of the first table, its head included."""
-        cells = [["method", _unit(self.score_name), "difference", "queries"]]
+        cells = [["method", self.score.unit, "difference", "queries"]]
         for row in self.rows:
-            name = f"**{row.label}**" if bold and row.label == self.reference else row.label
+            own = row.label == self.reference
             bad = int((~np.isfinite(row.scores)).sum())
             cells.append(
                 [
-                    name,
-                    f"not finite in {bad} tasks" if bad else self._cell(self.interval(row.label)),
-                    "reference" if row.label == self.reference else self._cell(self.difference(row.label), sign=True),
+                    f"**{row.label}**" if bold and own else row.label,
+                    f"not finite in {bad} tasks" if bad else self.score.text(self.interval(row.label)),
+                    "reference" if own else self.score.text(self.difference(row.label), sign=True),
                     _statistics(row),
                 ]
             )
@@ -282,19 +276,16 @@ class Comparison:
         """Cells of the second table, its head included."""
         cells = [["method", "algorithm", "inner steps", "unadapted"]]
         for row in self.rows:
-            if row.baseline and not baselines:
-                continue
-            start = "–" if row.unadapted is None else self._cell(_interval(row.unadapted))
-            cells.append([row.label, row.algorithm, " + ".join(map(str, row.inner_steps)) or "none", start])
+            if baselines or not row.baseline:
+                start = "–" if row.unadapted is None else self.score.text(finite_interval(row.unadapted))
+                cells.append([row.label, row.algorithm, " + ".join(map(str, row.inner_steps)) or "none", start])
         return cells
 
     def _costs(self) -> list[list[str]]:
         """Cells of the third table, its head included."""
         cells = [["method", "trained on", "meta-steps × tasks", "training", "test, a task"]]
-        for row in self.rows:
-            if row.baseline:
-                continue
-            place = "" if row.threads is None else f", {row.threads} thread{'s' if row.threads != 1 else ''}"
+        for row in (row for row in self.rows if not row.baseline):
+            place = "" if row.threads is None else f", {counted(row.threads, 'thread')}"
             cells.append(
                 [
                     row.label,
@@ -316,7 +307,7 @@ class Comparison:
         )
         return ["## Published", "", told, "", *given, ""]
 
-    def _caveats(self) -> Iterable[str]:
+    def _caveats(self) -> Iterator[str]:
         yield (
             "Intervals are over the choice of test tasks. Another seed of training is not covered by them, and may "
             "move a method by more."
@@ -352,7 +343,7 @@ class Comparison:
             )
         yield (
             f"Tested on {self.machine or 'an unknown machine'}"
-            + (f" with {self.threads} thread{'s' if self.threads != 1 else ''}" if self.threads is not None else "")
+            + ("" if self.threads is None else f" with {counted(self.threads, 'thread')}")
             + ". The time of a test task is wall time, fetching the task and predicting all of its queries included; "
             "training time is what the run has counted itself, validations included."
         )
@@ -368,94 +359,44 @@ class Comparison:
         if absent := [row.label for row in self.rows if not np.isfinite(row.scores).all()]:
             yield f"n/a: {', '.join(absent)} had scores that are not finite; the inner loop diverged on some task."
 
-    def _row_cells(self) -> Iterable[Sequence[Any]]:
-        score = self.score_name
-        yield [
-            "method",
-            "algorithm",
-            score,
-            "half_width",
-            "tasks",
-            "nonfinite_tasks",
-            "reference",
-            "difference",
-            "difference_half_width",
-            "unadapted",
-            "unadapted_half_width",
-            "gain",
-            "gain_half_width",
-            "inner_steps",
-            "statistics",
-            "transductive",
-            "baseline",
-            "inputs",
-            "trained_on",
-            "meta_steps",
-            "planned_meta_steps",
-            "finished",
-            "tested_meta_step",
-            "tasks_per_meta_step",
-            "training_seconds",
-            "training_threads",
-            "training_machine",
-            "test_seconds_per_task",
-            "test_threads",
-            "test_machine",
-            "notes",
-        ]
-        for row in self.rows:
-            gain = None if row.unadapted is None else _difference(row.scores, row.unadapted)
-            yield [
-                row.label,
-                row.algorithm,
-                *_pair(self.interval(row.label)),
-                self.tasks,
-                int((~np.isfinite(row.scores)).sum()),
-                self.reference,
-                *_pair(self.difference(row.label)),
-                *_pair(None if row.unadapted is None else _interval(row.unadapted)),
-                *_pair(gain),
-                "+".join(map(str, row.inner_steps)) or 0,
-                row.statistics,
-                row.transductive,
-                row.baseline,
-                row.inputs,
-                row.trained_on,
-                row.steps,
-                row.planned,
-                None if row.steps is None else row.finished,
-                row.best_step,
-                row.tasks_per_step,
-                row.training_seconds,
-                row.threads,
-                row.machine,
-                row.test_seconds,
-                self.threads,
-                self.machine,
-                "; ".join(row.notes),
-            ]
-
-    def _task_cells(self) -> Iterable[Sequence[Any]]:
-        yield ["task", *self.labels]
-        for task, values in enumerate(zip(*(row.scores for row in self.rows), strict=True)):
-            yield [task, *map(float, values)]
-
-    def _pair_cells(self) -> Iterable[Sequence[Any]]:
-        yield ["method", "other", "mean", "half_width", "tasks"]
-        for a, b in combinations(self.labels, 2):
-            yield [a, b, *_pair(self.difference(a, b)), self.tasks]
-
-
-def _interval(values: Scores) -> Interval | None:
-    return interval(values) if np.isfinite(values).all() else None
+    def _record(self, row: MethodScores) -> dict[str, Any]:
+        """A line of ``comparison.csv``."""
+        unadapted, gain = None, None
+        if row.unadapted is not None:
+            unadapted, gain = finite_interval(row.unadapted), _difference(row.scores, row.unadapted)
+        return {
+            "method": row.label,
+            "algorithm": row.algorithm,
+            **interval_cells(self.interval(row.label), self.score_name, "half_width"),
+            "tasks": self.tasks,
+            "nonfinite_tasks": int((~np.isfinite(row.scores)).sum()),
+            "reference": self.reference,
+            **interval_cells(self.difference(row.label), "difference"),
+            **interval_cells(unadapted, "unadapted"),
+            **interval_cells(gain, "gain"),
+            "inner_steps": "+".join(map(str, row.inner_steps)) or 0,
+            "statistics": row.statistics,
+            "transductive": row.transductive,
+            "baseline": row.baseline,
+            "inputs": row.inputs,
+            "trained_on": row.trained_on,
+            "meta_steps": row.steps,
+            "planned_meta_steps": row.planned,
+            "finished": None if row.steps is None else row.finished,
+            "tested_meta_step": row.best_step,
+            "tasks_per_meta_step": row.tasks_per_step,
+            "training_seconds": row.training_seconds,
+            "training_threads": row.threads,
+            "training_machine": row.machine,
+            "test_seconds_per_task": row.test_seconds,
+            "test_threads": self.threads,
+            "test_machine": self.machine,
+            "notes": "; ".join(row.notes),
+        }
 
 
 def _difference(a: Scores, b: Scores) -> Interval | None:
-    return paired(a, b) if np.isfinite(a).all() and np.isfinite(b).all() else None
-
-
-def _pair(value: Interval | None) -> tuple[float | None, float | None]:
-    return (None, None) if value is None else (value.mean, value.half_width)
+    return finite_interval(a - b) if np.isfinite(a).all() and np.isfinite(b).all() else None
 
 
 def _statistics(row: MethodScores) -> str:
@@ -472,18 +413,8 @@ def _progress(row: MethodScores) -> str:
     return f"{done} of {row.planned:,}" + (", stopped early" if row.finished else "")
 
 
-def _unit(score_name: str) -> str:
-    return "accuracy, %" if score_name == "accuracy" else score_name
-
-
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else "–" if value is None else str(value)

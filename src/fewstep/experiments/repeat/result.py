@@ -1,21 +1,28 @@
-"""What several runs of one configuration scored, told apart from what their test tasks were."""
+"""Results of several seeds: the spread between the runs, and that between their test tasks."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.figures import images
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval
-from fewstep.evaluation.tables import csv_text, markdown_lines
+from fewstep.evaluation.tables import (
+    empty_table,
+    interval_cells,
+    markdown_lines,
+    protocol_lines,
+    record_rows,
+    task_rows,
+    write_files,
+)
 from fewstep.experiments.repeat.plot import Panel, draw
 from fewstep.experiments.repeat.tested import Scores, SeedScores, finite
 from fewstep.recipes import Config, to_json
@@ -120,15 +127,8 @@ class RepeatResult:
     def table(self) -> Table:
         """The result for ``rich.print``: every score over runs and over tasks, and every run."""
         first = self.tests[0]
-        better = "higher" if first.higher_is_better else "lower"
-        table = Table(
-            title=f"{self._title()} · {first.tasks} test tasks\n{first.unit}: {better} is better"
-            + (" · transductive" if first.transductive else ""),
-            title_justify="left",
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
+        about = f"{first.score.unit}: {first.score.better}" + (" · transductive" if first.transductive else "")
+        table = empty_table(f"{self._title()} · {first.tasks} test tasks\n{about}")
         table.add_column("")
         for name in ("mean ± s.d. over runs", "mean ± 95% over tasks", "adapted − this, paired"):
             table.add_column(name, justify="right")
@@ -136,9 +136,9 @@ class RepeatResult:
             if len(self.tests) > 1:
                 table.add_row(f"[bold]{test.name}[/]")
             for row in test.rows():
-                table.add_row(*row, end_section=False)
+                table.add_row(*row)
             for i, seed in enumerate(self.seeds):
-                table.add_row(f"  seed {seed}", "", test.cell(test.interval_of_run(i)), "", style="dim")
+                table.add_row(f"  seed {seed}", "", test.score.text(test.interval_of_run(i)), "", style="dim")
             table.add_section()
         return table
 
@@ -146,10 +146,13 @@ class RepeatResult:
         """The whole result as a page."""
         lines = [f"# {self._title()}", ""]
         for test in self.tests:
-            better = "higher" if test.higher_is_better else "lower"
             lines += [f"## {test.name}", ""] if len(self.tests) > 1 else []
-            lines += markdown_lines([["protocol", ""], *([k, _text(v)] for k, v in test.protocol.items())])
-            head = [f"{test.unit} ({better} is better)", "mean ± s.d. over runs", "mean ± 95% interval over tasks"]
+            lines += protocol_lines(test.protocol)
+            head = [
+                f"{test.score.unit} ({test.score.better})",
+                "mean ± s.d. over runs",
+                "mean ± 95% interval over tasks",
+            ]
             rows = [[f"**{name}**" if name == ADAPTED else name, *rest] for name, *rest in test.rows()]
             lines += ["", *markdown_lines([[*head, f"{ADAPTED} − this"], *rows]), ""]
             if test.transductive:
@@ -159,8 +162,8 @@ class RepeatResult:
         rows = [
             [
                 str(seed),
-                *(test.cell(test.interval_of_run(i)) for test in self.tests),
-                self._score(run.validation),
+                *(test.score.text(test.interval_of_run(i)) for test in self.tests),
+                self.tests[0].score.number(run.validation),
                 f"{run.best_step:,}",
                 f"{run.steps:,}" + (f" ({run.nonfinite:,} not finite)" if run.nonfinite else ""),
                 f"{run.seconds:,.0f} s",
@@ -199,33 +202,29 @@ class RepeatResult:
         Raises:
             OSError: if a file cannot be written.
         """
-        target = Path(folder)
+        files: dict[str, Any] = {}
         for test in self.tests:
-            columns = [*(f"seed {seed}" for seed in self.seeds), *test.baselines]
-            values = [*test.scores[ADAPTED], *test.baselines.values()]
-            cells = [[task, *map(float, row)] for task, row in enumerate(zip(*values, strict=True))]
-            write_atomically(
-                target / f"tasks{test.name.removeprefix('test')}.csv", csv_text([["task", *columns], *cells])
-            )
-        write_atomically(target / "repeat.csv", csv_text(self._run_cells()))
-        write_atomically(target / "repeat.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
-        for form in ("png", "svg"):
-            write_atomically(target / f"repeat.{form}", self.picture(form))
-        write_atomically(target / "repeat.md", self.markdown())  # last: it points to the picture
+            runs = dict(zip((f"seed {seed}" for seed in self.seeds), test.scores[ADAPTED], strict=True))
+            files[f"tasks{test.name.removeprefix('test')}.csv"] = task_rows(runs | dict(test.baselines))
+        files |= {
+            "repeat.csv": record_rows(map(self._record, range(len(self.seeds)))),
+            "repeat.json": self.to_json(),
+            **images("repeat", self.picture),
+            "repeat.md": self.markdown(),  # last: it points to the picture
+        }
+        write_files(folder, files)
 
     def picture(self, form: str = "png") -> bytes:
         """Each run's mean with its interval, the band of mean ± s.d., and the baselines."""
         panels = [
             Panel(
                 test.name if len(self.tests) > 1 else "",
-                test.unit,
+                test.score,
                 [test.interval_of_run(i) for i in range(len(self.seeds))],
                 test.mean(),
                 test.sd(),
                 {name: test.mean(name) for name in test.scores if name != ADAPTED},
                 {name: float(scores.mean()) for name, scores in test.baselines.items()},
-                test.score_name == "accuracy",
-                test.higher_is_better,
                 test.tasks,
             )
             for test in self.tests
@@ -236,39 +235,21 @@ class RepeatResult:
         count = len(self.seeds)
         return f"{self.config.recipe}, {count} training seed{'s' if count > 1 else ''}"
 
-    def _score(self, value: float | None) -> str:
-        if value is None:
-            return "–"
-        return f"{100 * value:.2f}" if self.tests[0].score_name == "accuracy" else f"{value:.4f}"
-
-    def _run_cells(self) -> Iterable[Sequence[Any]]:
-        """One row a seed."""
-        numbers = [(test, score) for test in self.tests for score in test.scores]
-        heads = [f"{test.name} {score}" for test, score in numbers]
-        yield [
-            "seed",
-            *(f"{head} {what}" for head in heads for what in ("mean", "half_width")),
-            "validation",
-            "best_step",
-            "meta_steps",
-            "seconds",
-            "nonfinite",
-            "folder",
-        ]
-        for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True)):
-            found = [test.interval_of_run(i, score) for test, score in numbers]
-            cells = [cell for value in found for cell in ((value.mean, value.half_width) if value else (None, None))]
-            yield [
-                seed,
-                *cells,
-                run.validation,
-                run.best_step,
-                run.steps,
-                run.seconds,
-                run.nonfinite,
-                self.folders[i].name,
-            ]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "–" if value is None else json.dumps(value, ensure_ascii=False)
+    def _record(self, place: int) -> dict[str, Any]:
+        """The line of a run in ``repeat.csv``."""
+        run = self.trained[place]
+        cells: dict[str, float | None] = {}
+        for test in self.tests:
+            for name in test.scores:
+                head = f"{test.name} {name}"
+                cells |= interval_cells(test.interval_of_run(place, name), f"{head} mean", f"{head} half_width")
+        return {
+            "seed": self.seeds[place],
+            **cells,
+            "validation": run.validation,
+            "best_step": run.best_step,
+            "meta_steps": run.steps,
+            "seconds": run.seconds,
+            "nonfinite": run.nonfinite,
+            "folder": self.folders[place].name,
+        }

@@ -1,7 +1,7 @@
 """One test of several runs of a configuration: their spread, and that of the tasks."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.statistics import Interval, interval
+from fewstep.evaluation.statistics import Interval, Score, finite_interval
 
 Scores: TypeAlias = NDArray[np.float64]
 
@@ -44,9 +44,9 @@ class SeedScores:
         return int(self.scores[ADAPTED].shape[1])
 
     @property
-    def unit(self) -> str:
-        """What the shown numbers are."""
-        return "accuracy, %" if self.score_name == "accuracy" else self.score_name
+    def score(self) -> Score:
+        """What the scores are."""
+        return Score(self.score_name, self.higher_is_better)
 
     def mean(self, name: str = ADAPTED) -> float:
         """Over runs, of their means over tasks."""
@@ -59,15 +59,15 @@ class SeedScores:
 
     def interval(self, name: str = ADAPTED) -> Interval | None:
         """The 95% interval over tasks of a score averaged over these seeds; None when a score is not finite."""
-        return _interval(self._tasks(name))
+        return finite_interval(self._tasks(name))
 
     def interval_of_run(self, run: int, name: str = ADAPTED) -> Interval | None:
         """The 95% interval over tasks of one run, counted from 0; None when a score is not finite."""
-        return _interval(self.scores[name][run])
+        return finite_interval(self.scores[name][run])
 
     def difference(self, name: str) -> Interval | None:
         """``adapted − name``, both averaged over the seeds, paired by task; None when a score is not finite."""
-        return _interval(self._tasks(ADAPTED) - self._tasks(name))
+        return finite_interval(self._tasks(ADAPTED) - self._tasks(name))
 
     def _runs(self, name: str) -> Scores:
         """``[seeds]``."""
@@ -93,18 +93,14 @@ class SeedScores:
         mean, sd = self.mean(name), self.sd(name)
         if not math.isfinite(mean):
             return "not finite"
-        text = Interval(mean, 0.0 if math.isnan(sd) else sd, self.tasks).text(percent=self.score_name == "accuracy")
+        text = self.score.text(Interval(mean, 0.0 if math.isnan(sd) else sd, self.tasks))
         return text.partition(" ± ")[0] + " ± n/a" if math.isnan(sd) else text
 
-    def cell(self, value: Interval | None, sign: bool = False) -> str:
-        """An interval, for reading."""
-        return "n/a" if value is None else value.text(percent=self.score_name == "accuracy", sign=sign)
-
-    def rows(self) -> Iterable[list[str]]:
+    def rows(self) -> Iterator[list[str]]:
         """Of every score: its name, mean ± s.d. over runs, mean with interval over tasks, and difference."""
         for name in [*self.scores, *self.baselines]:
-            gain = "" if name == ADAPTED else self.cell(self.difference(name), sign=True)
-            yield [name, self.spread(name), self.cell(self.interval(name)), gain]
+            gain = "" if name == ADAPTED else self.score.text(self.difference(name), sign=True)
+            yield [name, self.spread(name), self.score.text(self.interval(name)), gain]
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values."""
@@ -119,9 +115,9 @@ class SeedScores:
                     "mean": finite(self.mean(name)),
                     "sd_over_runs": finite(self.sd(name)),
                     "over_tasks": _plain(self.interval(name)),
-                    "runs": [_plain(self.interval_of_run(i, name)) for i in range(len(self.scores[name]))],
+                    "runs": [_plain(self.interval_of_run(i, name)) for i in range(len(values))],
                 }
-                for name in self.scores
+                for name, values in self.scores.items()
             },
             "baselines": {name: _plain(self.interval(name)) for name in self.baselines},
             "differences": {
@@ -130,12 +126,8 @@ class SeedScores:
         }
 
 
-def _interval(values: Scores) -> Interval | None:
-    return interval(values) if len(values) > 1 and np.isfinite(values).all() else None
-
-
 def _plain(value: Interval | None) -> dict[str, float] | None:
-    return {"mean": value.mean, "half_width": value.half_width} if value else None
+    return None if value is None else value.to_json()
 
 
 def finite(value: float) -> float | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from fewstep.experiments.search.result import SearchResult, Trial
+from fewstep.evaluation.figures import image, key, legend_below, new_figure, style_curve
+from fewstep.evaluation.statistics import Score
+from fewstep.experiments.search.result import SearchResult, Trial
 
 ACROSS = 4
 """Settings beside each other, at most."""
@@ -26,23 +27,17 @@ def draw(found: SearchResult, form: str) -> bytes:
 
     Scores far worse than most are arrowheads at the edge, so that the good ones can be told apart.
     """
-    # Here, for importing matplotlib takes longer than most of the library; without pyplot it leaves the user's
-    # backend alone.
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator  # here, for importing it takes longer than most of the library
 
-    scale = 100.0 if found.score == "accuracy" else 1.0
-    unit = "validation accuracy, %" if found.score == "accuracy" else f"validation {found.score}"
+    score = Score(found.score, found.higher_is_better)
+    unit, scale = f"validation {score.unit}", score.scale
     rows = [row for row in found.rows if row.value is not None and math.isfinite(row.value)]
     low, high = _range([scale * (row.value or 0.0) for row in rows], found.higher_is_better)
 
     below = -(-len(found.space) // ACROSS)
     across = -(-len(found.space) // below)
-    figure = Figure(figsize=(11, 4.0 + 2.5 * below), layout="constrained", dpi=150)
-    parts: Any = figure.subfigures(2, 1, height_ratios=(3.3, 2.5 * below))
-    top, bottom = parts
+    figure = new_figure(11.0, 4.0 + 2.5 * below)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3.3, 2.5 * below))
     order, shares = top.subplots(1, 2, width_ratios=(1.3, 1))
 
     def scatter(axis: Any, places: Sequence[float]) -> None:
@@ -65,35 +60,21 @@ def draw(found: SearchResult, form: str) -> bytes:
             )
         margin = 0.05 * (high - low)
         axis.set_ylim(low - margin, high + margin)
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
+        style_curve(axis, alpha=0.25)
         axis.tick_params(labelsize=8)
 
     scatter(order, [float(row.index) for row in rows])
     indices, so_far = _best_so_far(rows, found.higher_is_better)
     if indices:
-        order.step(
-            [*indices, len(found.rows) - 1],
-            [scale * v for v in (*so_far, so_far[-1])],
-            where="post",
-            color="C1",
-            linewidth=1.2,
-            zorder=2,
-        )
+        ends = [*indices, len(found.rows) - 1], [scale * value for value in (*so_far, so_far[-1])]
+        order.step(*ends, where="post", color="C1", linewidth=1.2, zorder=2)
     failed = [row.index for row in found.rows if row.state == "failed"]
     if failed:  # an empty line that is not clipped breaks the layout
-        order.plot(
-            failed,
-            [0.0] * len(failed),
-            "x",
-            color="C3",
-            markersize=5,
-            clip_on=False,
-            transform=order.get_xaxis_transform(),
-        )
+        where = order.get_xaxis_transform()
+        order.plot(failed, [0.0] * len(failed), "x", color="C3", markersize=5, clip_on=False, transform=where)
     order.xaxis.set_major_locator(MaxNLocator(integer=True))
     order.set_xlabel("configuration", fontsize=9)
-    order.set_ylabel(f"{unit}\n({'higher' if found.higher_is_better else 'lower'} is better)", fontsize=9)
+    order.set_ylabel(f"{unit}\n({score.better})", fontsize=9)
     order.set_title("In order, and the best so far", loc="left", fontsize=10)
 
     _bars(shares, found)
@@ -102,35 +83,32 @@ def draw(found: SearchResult, form: str) -> bytes:
         axis = bottom.add_subplot(below, across, i + 1, sharey=first)
         first = first or axis
         scatter(axis, [row.settings[range.setting] for row in rows])
+        axis.set_xscale("log" if range.log else "linear")
+        axis.set_xlim(range.low, range.high)
         if range.log:
-            axis.set_xscale("log")
-            axis.set_xlim(range.low, range.high)
             _log_ticks(axis, range.low, range.high)
         else:
-            axis.set_xlim(range.low, range.high)
             axis.locator_params(axis="x", nbins=4)
         axis.set_xlabel(range.setting, fontsize=9)
         axis.tick_params(axis="y", labelleft=i % across == 0)
         if i % across == 0:
             axis.set_ylabel(unit, fontsize=9)
 
-    def key(label: str, colour: str, face: str, marker: str) -> Any:
-        return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=face, label=label)
+    def dot(label: str, colour: str, marker: str, hollow: bool = False) -> Any:
+        face = "white" if hollow else colour
+        return key(label, linestyle="", marker=marker, color=colour, markerfacecolor=face)
 
-    keys = [key("the best", "C1", "C1", "D"), key("complete", "C0", "C0", "o")]
+    keys = [dot("the best", "C1", "D"), dot("complete", "C0", "o")]
     if any(row.state == "pruned" for row in rows):
-        keys.append(key("pruned, at its best so far", "0.5", "white", "o"))
+        keys.append(dot("pruned, at its best so far", "0.5", "o", hollow=True))
     if any(not low <= scale * (row.value or 0.0) <= high for row in rows):
-        keys.append(key("off the scale", "0.3", "white", "v" if found.higher_is_better else "^"))
+        keys.append(dot("off the scale", "0.3", "v" if found.higher_is_better else "^", hollow=True))
     if failed:
-        keys.append(key("failed", "C3", "C3", "x"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8.5)
+        keys.append(dot("failed", "C3", "x"))
+    legend_below(figure, keys, 8.5)
     figure.suptitle(f"{found.config.recipe}: {len(found.rows)} random configurations", x=0.01, ha="left", fontsize=11)
 
-    image = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same search gives the same file
-        figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
-    return image.getvalue()
+    return image(figure, form)
 
 
 def _bars(axis: Any, found: SearchResult) -> None:
@@ -141,18 +119,8 @@ def _bars(axis: Any, found: SearchResult) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines["bottom"].set_visible(False)
-        text = found.importance_text()
-        axis.text(
-            0.5,
-            0.5,
-            textwrap.fill(text, 46),
-            ha="center",
-            va="center",
-            fontsize=9,
-            color="0.35",
-            transform=axis.transAxes,
-            in_layout=False,
-        )
+        text, middle = textwrap.fill(found.importance_text(), 46), {"ha": "center", "va": "center"}
+        axis.text(0.5, 0.5, text, fontsize=9, color="0.35", transform=axis.transAxes, in_layout=False, **middle)
         return
     names = list(found.importances)
     values = [found.importances[name] for name in names]
@@ -173,10 +141,7 @@ def _log_ticks(axis: Any, low: float, high: float) -> None:
     powers = [10.0**k for k in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
     powers = powers[:: max(1, -(-len(powers) // 5))]
     axis.xaxis.set_minor_formatter(NullFormatter())
-    if len(powers) < 2:
-        axis.xaxis.set_major_locator(FixedLocator([low, high]))
-    else:
-        axis.xaxis.set_major_locator(FixedLocator(powers))
+    axis.xaxis.set_major_locator(FixedLocator([low, high] if len(powers) < 2 else powers))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
 
 
@@ -186,15 +151,12 @@ def _short(value: float) -> str:
 
 
 def _best_so_far(rows: Sequence[Trial], higher_is_better: bool) -> tuple[list[int], list[float]]:
-    indices: list[int] = []
-    values: list[float] = []
-    for row in rows:
-        if row.state != "complete" or row.value is None:
-            continue
-        if not values or (row.value > values[-1] if higher_is_better else row.value < values[-1]):
-            indices.append(row.index)
-            values.append(row.value)
-    return indices, values
+    """Where the best complete score changes, and what it is from there on."""
+    better = max if higher_is_better else min
+    complete = [(row.index, row.value) for row in rows if row.state == "complete" and row.value is not None]
+    best = list(accumulate((value for _, value in complete), better))
+    new = [i for i in range(len(best)) if not i or best[i] != best[i - 1]]
+    return [complete[i][0] for i in new], [best[i] for i in new]
 
 
 def _range(values: Sequence[float], higher_is_better: bool) -> tuple[float, float]:

@@ -1,13 +1,15 @@
-"""A search's report: its table, page and files."""
+"""The report of a search: its table, page and files."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.figures import images
+from fewstep.evaluation.tables import csv_text, markdown_lines, write_files
 from fewstep.experiments.search.plot import draw
 from fewstep.experiments.search.result import SearchResult, Trial
 from fewstep.recipes import Range, to_json
@@ -17,47 +19,41 @@ SHOWN = 10
 
 
 def write_table(rows: Sequence[Trial], space: Sequence[Range], path: Path) -> None:
-    """Every configuration as a line of a CSV file."""
-    names = [range.setting for range in space]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "value", "best_step", "steps", "seconds", *names, "reason"])
-    for row in rows:
-        numbers = (row.value, row.best_step, row.steps, row.seconds)
-        shown = ["" if number is None else repr(number) for number in numbers]
-        writer.writerow([row.index, row.state, *shown, *(repr(row.settings[name]) for name in names), row.reason])
-    write_atomically(path, text.getvalue())
+    """Write every configuration as a line of a CSV file."""
+    write_atomically(path, csv_text(_cells(rows, space)))
 
 
 def write(found: SearchResult, folder: Path) -> None:
     """Write ``best.json``, which ``fewstep train`` takes, ``trials.csv``, ``search.md``, and the pictures."""
-    write_atomically(folder / "best.json", to_json(found.config))
-    write_table(found.rows, found.space, folder / "trials.csv")
-    write_atomically(folder / "search.md", markdown(found))
-    for form in ("png", "svg"):
-        write_atomically(folder / f"search.{form}", draw(found, form))
+    files = {
+        "best.json": to_json(found.config),
+        "trials.csv": _cells(found.rows, found.space),
+        **images("search", partial(draw, found)),
+        "search.md": markdown(found),  # last: it points to the picture
+    }
+    write_files(folder, files)
 
 
 def markdown(found: SearchResult) -> str:
     """The report: protocol, the best configurations, importances."""
     names = [range.setting for range in found.space]
-    lines = [f"# Search: {found.config.recipe}", ""]
-    lines += [f"- {name}: {value}" for name, value in found.protocol.items()]
-    lines += [f"- configurations: {', '.join(f'{n} {state}' for state, n in found.trials.items())}", ""]
-    lines += [f"Drawn: {range}  " for range in found.space]
-    lines += [
+    best = [
+        [str(row.index), f"{row.value:.4f}", str(row.best_step), *(f"{row.settings[name]:.4g}" for name in names)]
+        for row in found.ranked[:SHOWN]
+    ]
+    lines = [
+        f"# Search: {found.config.recipe}",
+        "",
+        *(f"- {name}: {value}" for name, value in found.protocol.items()),
+        f"- configurations: {', '.join(f'{n} {state}' for state, n in found.trials.items())}",
+        "",
+        *(f"Drawn: {range}  " for range in found.space),
         "",
         "![search](search.svg)",
         "",
         "## The best",
         "",
-        f"| trial | {found.score} | at meta-step | {' | '.join(names)} |",
-    ]
-    lines += ["|" + "---|" * (3 + len(names))]
-    for row in found.ranked[:SHOWN]:
-        settings = " | ".join(f"{row.settings[name]:.4g}" for name in names)
-        lines.append(f"| {row.index} | {row.value:.4f} | {row.best_step} | {settings} |")
-    lines += [
+        *markdown_lines([["trial", found.score, "at meta-step", *names], *best]),
         "",
         f"The best of {len(found.ranked)} validation scores is optimistic: part of what sets it apart is the "
         "chance of its validation tasks. Test the configuration on other tasks before you compare it with "
@@ -68,7 +64,15 @@ def markdown(found: SearchResult) -> str:
         found.importance_text(),
         "",
     ]
-    failed = [row for row in found.rows if row.state == "failed"]
-    if failed:
-        lines += ["## Failed", ""] + [f"- trial {row.index}: {row.reason}" for row in failed] + [""]
-    return "\n".join(lines)
+    failed = [f"- trial {row.index}: {row.reason}" for row in found.rows if row.state == "failed"]
+    return "\n".join([*lines, *(["## Failed", "", *failed, ""] if failed else [])])
+
+
+def _cells(rows: Sequence[Trial], space: Sequence[Range]) -> list[list[Any]]:
+    """Every configuration as a row of a CSV file, below their head."""
+    names = [range.setting for range in space]
+    cells: list[list[Any]] = [["trial", "state", "value", "best_step", "steps", "seconds", *names, "reason"]]
+    for row in rows:
+        numbers = row.value, row.best_step, row.steps, row.seconds
+        cells.append([row.index, row.state, *numbers, *(row.settings[name] for name in names), row.reason])
+    return cells
