@@ -10,7 +10,6 @@ from torch.utils._pytree import tree_map
 
 from fewstep import algorithms
 from fewstep.core import Differentiate, Executor, Loop, Method, Task, Vmap, generator
-from fewstep.evaluation.inner_loop import batch_normalised
 
 contract = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

@@ -84,7 +84,7 @@ STARTS: dict[str, Callable[[MakeDescend], Learner]] = {
 ESTIMATORS: dict[str, Callable[[], MetaGradient]] = {
     "backprop": Backprop,
     "first order": FirstOrder,
-    "support statistics": lambda: Backprop(support_statistics=True),
+    "support statistics": lambda: Backprop("support"),
     "difference": Difference,
     "implicit": Implicit,
     "multi-step": lambda: MultiStep([0.4, 0.6]),
@@ -137,7 +137,7 @@ ALL: Shapes = {**BODY, **HEAD}
 
 
 @pytest.mark.parametrize(
-    ("rule", "named"), [("rates", "_rates.0:weight"), ("curvature", "_factors.0:weight:out"), ("lstm", "gates.weight")]
+    ("rule", "named"), [("rates", "rates.0.weight"), ("curvature", "factors.0.weight.out"), ("lstm", "gates.weight")]
 )
 @pytest.mark.parametrize("estimator", ["difference", "implicit"])
 def test_estimators_that_do_not_differentiate_steps_name_the_parameters_of_rules(
@@ -233,7 +233,7 @@ def test_rules_are_held_against_large_networks_without_memory() -> None:
 
 def test_rules_that_no_step_uses_are_named() -> None:
     said = message(lambda: Method(learner_of(rates(ALL), 0), Backprop()))
-    assert "no inner step uses stages.0.rule._rates.0:bias" in said
+    assert "no inner step uses stages.0.rule.rates.0.bias" in said
     assert "leave the stage out" in said
     said = message(lambda: Method(learner_of(PerStep([rates(ALL), rates(ALL), rates(ALL)]), 2), Backprop()))
     assert "stages.0.rule.rules.2." in said
@@ -327,3 +327,13 @@ def test_a_network_without_the_place_that_a_start_fills_is_refused_before_any_ta
     assert "which is no slot of the network" in message(lambda: generating(head="2."))
     plain = nn.Linear(6, 3)
     assert "must end with one Generated head" in message(lambda: Learner(plain, Prototypes(), []))
+
+
+def test_another_kind_of_stage_is_refused() -> None:
+    """Once ``Method.on`` dropped it without a word."""
+
+    class Twice(nn.Module):
+        pass
+
+    with pytest.raises(ValueError, match="a stage is a Descend or a Decode, got Twice"):
+        unwrap(Learner.__init__)(Learner.__new__(Learner), network(), Shared(), [Descend(SGD(0.1), 1), Twice()])

@@ -34,7 +34,7 @@ def by_matrix(matrix: Tensor, gradient: Tensor) -> Tensor:
 
 def factors_of(parameters: Params, rule: str, name: str) -> list[Tensor]:
     """The factors of a weight as a checkpoint holds them, in the order of its modes."""
-    paths = [f"{rule}._factors.{name.replace('.', ':')}:{mode}" for mode in ("out", "in", "kernel", "vector")]
+    paths = [f"{rule}.factors.{name}.{mode}" for mode in ("out", "in", "kernel", "vector")]
     return [parameters[path] for path in paths if path in parameters]
 
 
@@ -146,13 +146,13 @@ def test_gradients_of_initialisation_and_matrices(kind: str, diagonal: bool, per
 def test_only_what_is_adapted_has_factors_and_they_are_named_by_weight_and_mode() -> None:
     names = [name for name, _ in meta_curvature(conv(), rate=0.1, adapts=is_weight).learner.stages.named_parameters()]
     assert names == [
-        "0.rule._factors.blocks:0:weight:out",
-        "0.rule._factors.blocks:0:weight:in",
-        "0.rule._factors.blocks:0:weight:kernel",
-        "0.rule._factors.blocks:0:bias:vector",
-        "0.rule._factors.head:weight:out",
-        "0.rule._factors.head:weight:in",
-        "0.rule._factors.head:bias:vector",
+        "0.rule.factors.blocks.0.weight.out",
+        "0.rule.factors.blocks.0.weight.in",
+        "0.rule.factors.blocks.0.weight.kernel",
+        "0.rule.factors.blocks.0.bias.vector",
+        "0.rule.factors.head.weight.out",
+        "0.rule.factors.head.weight.in",
+        "0.rule.factors.head.bias.vector",
     ]
 
 

@@ -27,7 +27,6 @@ from fewstep.core import (
     Vmap,
     generator,
 )
-from fewstep.evaluation.inner_loop import batch_normalised
 from fewstep.networks import Conv4, mlp
 
 
@@ -40,9 +39,7 @@ def split(network: Conv4) -> tuple[nn.Module, nn.Linear]:
     return body, head
 
 
-@pytest.mark.parametrize(
-    "estimator", [Backprop, FirstOrder, lambda: Implicit(6), lambda: Backprop(support_statistics=True)]
-)
+@pytest.mark.parametrize("estimator", [Backprop, FirstOrder, lambda: Implicit(6), lambda: Backprop("support")])
 def test_an_embedding_is_the_part_of_a_network_that_is_not_adapted(estimator: Callable[[], MetaGradient]) -> None:
     """ANIL as one network whose head alone is moved, and as an embedding before a head: the same numbers."""
     torch.manual_seed(0)
@@ -69,12 +66,12 @@ def test_queries_are_normalised_alike_by_an_embedding_and_by_a_network(manner: s
     stage = [Descend(SGD(0.2), 3)]
     one = Method(Learner(whole, Shared(lambda name: "head" in name), stage), Backprop())
     two = Method(Learner(head, Shared(), stage, embedding=body), Backprop())
-    assert batch_normalised(two.learner)
+    assert two.learner.batch_normalised
     predictions = []
     for method in (one, two):
         point = method.adapt(tasks.support)
         support = None if manner == "query" else tasks.support
-        predictions.append(method.predict(point, tasks.query, support, joined=manner == "joined"))
+        predictions.append(method.predict(point, tasks.query, support, statistics=manner))
     torch.testing.assert_close(*predictions, rtol=1e-10, atol=1e-12)
 
 
@@ -170,7 +167,7 @@ def test_what_an_embedding_cannot_have_is_refused() -> None:
         method.learner.sites(classification_tasks(6))
     method.learner.double()
     with pytest.raises(ValueError, match="embedding normalises by batch statistics"):
-        method.adapt(images().support, running=True)
+        method.adapt(images().support, statistics="running")
 
 
 def test_running_statistics_of_a_network_behind_an_embedding() -> None:
@@ -181,7 +178,7 @@ def test_running_statistics_of_a_network_behind_an_embedding() -> None:
     method.learner.double()
     tasks = classification_tasks(6)
     bare = replace(method, learner=Learner(network, Shared(), [Descend(SGD(0.2), 3)]))
-    point = method.adapt(tasks.support, running=True)
+    point = method.adapt(tasks.support, statistics="running")
     support = tasks.support._replace(x=flat(tasks.support.x).detach())
-    wanted = bare.adapt(support, running=True)
+    wanted = bare.adapt(support, statistics="running")
     torch.testing.assert_close(point.context, wanted.context)

@@ -26,8 +26,8 @@ NAMES = {
     "leo/encoder/linear/w:0": "start.encoder.weight",
     "leo/decoder/linear/w:0": "start.decoder.weight",
     **{f"leo/relation_network/mlp/linear_{i}/w:0": f"start.relation.layers.{i}.weight" for i in range(3)},
-    "leo/leo_inner/lr:0": "stages.0.rule._rates.code",
-    "leo/finetuning/lr:0": "stages.2.rule._rates.weight",
+    "leo/leo_inner/lr:0": "stages.0.rule.rates.code",
+    "leo/finetuning/lr:0": "stages.2.rule.rates.weight",
 }
 
 

@@ -86,7 +86,7 @@ def by_hand(method: Method, task: Task, noise: Any, paper: bool = False) -> tupl
     """
     p = {name: tensor for name, tensor in method.learner.named_parameters()}
     encoder, decoder = p["start.encoder.weight"], p["start.decoder.weight"]
-    alpha, alpha_ft = p["stages.0.rule._rates.code"], p["stages.2.rule._rates.weight"]
+    alpha, alpha_ft = p["stages.0.rule.rates.code"], p["stages.2.rule.rates.weight"]
     ways = task.support.y.shape[1]
     labels, query_labels = task.support.y.argmax(1), task.query.y.argmax(1)
     glorot = (2 / (ways + FEATURES)) ** 0.5

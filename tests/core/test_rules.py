@@ -92,7 +92,7 @@ def test_gradients_through_rates_along_curvature(kind: str, per_step: bool) -> N
 
     def transform(step: int, name: str, gradient: Tensor) -> Tensor:
         rule = "stages.0.rule.rules.0" + (f".rules.{min(step, STEPS - 2)}" if per_step else "")
-        rates = meta_parameters[f"stages.0.rule.rules.1._rates.{name.replace('.', ':')}"]
+        rates = meta_parameters[f"stages.0.rule.rules.1.rates.{name}"]
         return rates * by_matrix(kronecker(factors_of(meta_parameters, rule, name)), gradient)
 
     by_hand = averaged(
@@ -207,7 +207,7 @@ def test_gradients_of_rates_of_each_step(kind: str) -> None:
 
     def transform(step: int, name: str, gradient: Tensor) -> Tensor:
         last = min(step, STEPS - 1)
-        return meta_parameters[f"stages.0.rule.rules.{last}._rates.{name.replace('.', ':')}"] * gradient
+        return meta_parameters[f"stages.0.rule.rules.{last}.rates.{name}"] * gradient
 
     by_hand = averaged(
         lambda task: slope(unrolled(forward, theta, transform, task, 1.0, STEPS + 1), meta_parameters), tasks

@@ -143,9 +143,9 @@ def test_predictions_of_adapted_points(kind: str, option: str, executor: Vmap | 
     set_momentum(network, 0.7)
     tasks.support.x[0, -1] = 9.0  # of weight zero
     method = maml(network, rate=0.3, steps=3)
-    point = method.adapt(tasks.support, executor, running=option == "running")
+    point = method.adapt(tasks.support, executor, statistics=option)
     support = tasks.support if option in ("support", "joined") else None
-    found = method.predict(point, tasks.query, support, executor, joined=option == "joined")
+    found = method.predict(point, tasks.query, support, executor, statistics=option)
     for i in range(len(found)):
         rows = real(tasks.support, i)
         path = path_by_hand(kind, theta, rows, 0.3, 3, crossed)
@@ -158,9 +158,9 @@ def test_the_four_differ_and_one_query_row_sees_the_others_in_one_of_them_only()
     method = maml(network, rate=0.3, steps=2)
 
     def predict(option: str, query: Batch) -> Tensor:
-        point = method.adapt(tasks.support, running=option == "running")
+        point = method.adapt(tasks.support, statistics=option)
         support = tasks.support if option in ("support", "joined") else None
-        return method.predict(point, query, support, joined=option == "joined")
+        return method.predict(point, query, support, statistics=option)
 
     found = {option: predict(option, tasks.query) for option in OPTIONS}
     changed = tasks.query.x.clone()
@@ -179,14 +179,28 @@ def test_weights_of_rows_weigh_in_the_running_statistics() -> None:
     twice = Batch(*(torch.cat([t, t[:, :1]], 1) for t in one.support))
     heavy = one.support._replace(weight=one.support.weight.clone())
     heavy.weight[0, 0] = 2
-    a, b = (method.adapt(s, running=True) for s in (twice, heavy))
+    a, b = (method.adapt(s, statistics="running") for s in (twice, heavy))
     torch.testing.assert_close(a, b, **CLOSE)
-    for joined in (False, True):
+    for option in OPTIONS:
         torch.testing.assert_close(
-            method.predict(a, one.query, twice, joined=joined),
-            method.predict(b, one.query, heavy, joined=joined),
+            method.predict(a, one.query, twice, statistics=option),
+            method.predict(b, one.query, heavy, statistics=option),
             **CLOSE,
         )
+
+
+def test_a_prediction_has_the_statistics_that_it_asks_for() -> None:
+    """Also at a point that was adapted with running ones; and what they cannot be made of is refused."""
+    network, _, _, tasks = build("mlp")
+    method = maml(network, rate=0.3, steps=2)
+    plain, running = (method.adapt(tasks.support, statistics=option) for option in ("query", "running"))
+    for option in ("query", "support", "joined"):
+        found = (method.predict(point, tasks.query, tasks.support, statistics=option) for point in (plain, running))
+        torch.testing.assert_close(*found, rtol=0, atol=0)
+    with pytest.raises(ValueError, match='adapt with statistics="running" too'):
+        method.predict(plain, tasks.query, statistics="running")
+    with pytest.raises(ValueError, match="'joined' statistics are made of the support; give its rows too"):
+        method.predict(plain, tasks.query, statistics="joined")
 
 
 class Source:
@@ -217,7 +231,7 @@ def test_evaluation_scores_what_was_predicted_by_hand(option: str) -> None:
 
 def test_evaluation_normalises_as_in_meta_training_when_not_told() -> None:
     network, _, _, tasks = build("mlp")
-    by_support = Method(maml(network, rate=0.1, loss=regression()).learner, Backprop(support_statistics=True))
+    by_support = Method(maml(network, rate=0.1, loss=regression()).learner, Backprop("support"))
     for method, option in ((maml(network, rate=0.1, loss=regression()), "query"), (by_support, "support")):
         silent, told = (evaluate(method, Source(tasks, None), 4, statistics=s) for s in (None, option))
         assert silent.scores["adapted"].tolist() == told.scores["adapted"].tolist()
@@ -246,10 +260,11 @@ def test_without_batch_normalisation_all_options_agree_and_none_is_transductive(
         assert not result.transductive
     point = method.adapt(tasks.support)
     expected = method.predict(point, tasks.query)
-    for support, joined in ((tasks.support, False), (tasks.support, True)):
-        torch.testing.assert_close(method.predict(point, tasks.query, support, joined=joined), expected, **CLOSE)
+    for option in OPTIONS:
+        found = method.predict(point, tasks.query, tasks.support, statistics=option)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
     torch.testing.assert_close(
-        method.predict(method.adapt(tasks.support, running=True), tasks.query), expected, **CLOSE
+        method.predict(method.adapt(tasks.support, statistics="running"), tasks.query), expected, **CLOSE
     )
 
 
@@ -258,9 +273,9 @@ def test_a_method_without_inner_steps_has_running_statistics_too() -> None:
     method = protonet(mlp((6, 5, 4, None), norm=True))
     method.learner.double()
     tasks = classification_tasks(6)
-    point = method.adapt(tasks.support, running=True)
+    point = method.adapt(tasks.support, statistics="running")
     p = {name: tensor.detach() for name, tensor in method.learner.network.named_parameters()}
-    found = method.predict(point, tasks.query)
+    found = method.predict(point, tasks.query, statistics="running")
     for i in range(4):
         support = real(tasks.support, i)
         head = {"6.weight": torch.eye(4, dtype=torch.float64), "6.bias": torch.zeros(4, dtype=torch.float64)}
@@ -277,7 +292,7 @@ def test_running_statistics_where_codes_are_decoded() -> None:
     stages = [Descend(SGD(0.1), 2), Decode(), Descend(SGD(0.1), 2)]
     learner = Learner(body, Generator(6, 3, head="2."), stages).double()
     tasks = classification_tasks(6)
-    point = Method(learner, Backprop()).adapt(tasks.support, running=True)
+    point = Method(learner, Backprop()).adapt(tasks.support, statistics="running")
     for i in range(4):
         x = body[0](real(tasks.support, i).x)
         expected = x.mean(0), x.var(0, unbiased=False)
@@ -287,5 +302,5 @@ def test_running_statistics_where_codes_are_decoded() -> None:
 def test_a_query_is_joined_to_a_support_or_not_at_all() -> None:
     network, _, _, tasks = build("mlp")
     method = maml(network, rate=0.1, loss=regression())
-    with pytest.raises(ValueError, match="give the support"):
-        method.predict(method.adapt(tasks.support), tasks.query, joined=True)
+    with pytest.raises(ValueError, match="give its rows too"):
+        method.predict(method.adapt(tasks.support), tasks.query, statistics="joined")

@@ -105,9 +105,9 @@ def test_queries_are_normalised_as_in_an_evaluation() -> None:
     asked = Batch(query[None], torch.zeros(1, 4, 3).double(), torch.ones(1, 4).double())
     seen = []
     for option in ("query", "support", "joined", "running"):
-        points = method.adapt(support, running=option == "running")
+        points = method.adapt(support, statistics=option)
         among = support if option in ("support", "joined") else None
-        logits = method.predict(points, asked, among, joined=option == "joined")[0]
+        logits = method.predict(points, asked, among, statistics=option)[0]
         model = FewShotClassifier(method, statistics=option).fit(images[:5], [0, 0, 1, 2, 2])
         np.testing.assert_allclose(model.predict_proba(images[5:]), logits.softmax(-1), atol=1e-12)
         seen.append(model.predict_proba(images[5:]))

@@ -280,7 +280,7 @@ def failing(runs: Path, folder: Path) -> Path:
     """The ensemble, whose second member is lost."""
     shutil.copytree(runs / ENSEMBLE, folder)
     state = load_file(folder / "best.safetensors")
-    (name,) = [name for name in state if name.endswith("network.0:weight")]
+    (name,) = [name for name in state if name.endswith("network.0.weight")]
     state[name][1] = math.nan
     with (folder / "best.safetensors").open("rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))

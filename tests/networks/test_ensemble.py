@@ -40,7 +40,7 @@ def ensemble(*widths: int, members: int = M) -> tuple[Ensemble, list[nn.Sequenti
 
 def member(weights: dict[str, Tensor], m: int, prefix: str = "") -> dict[str, Tensor]:
     """Of stacked weights those of one member, under the names of an mlp."""
-    return {name.removeprefix(prefix).replace(":", "."): tensor[m] for name, tensor in weights.items()}
+    return {name.removeprefix(prefix): tensor[m] for name, tensor in weights.items()}
 
 
 def side_by_side(each: list[Tensor]) -> Tensor:
@@ -114,7 +114,7 @@ def test_maml_of_an_ensemble_is_a_maml_of_each_member(settings: dict[str, Any]) 
     for m, point in enumerate(adapted):
         assert point.value.keys() == member(together.value, 0).keys()
         for name, tensor in point.value.items():
-            torch.testing.assert_close(together.value[name.replace(".", ":")][:, m], tensor, **CLOSE)
+            torch.testing.assert_close(together.value[name][:, m], tensor, **CLOSE)
             moved = tensor - dict(alone[m].learner.network.named_parameters())[name]
             assert moved.abs().max() > 1e-4, "adaptation goes somewhere"
     predictions = [one.predict(point, tasks.query) for one, point in zip(alone, adapted, strict=True)]
@@ -155,10 +155,10 @@ def test_weights_are_kept_copied_and_moved() -> None:
     (one, _), (other, _) = ensemble(2, 4, 1), ensemble(2, 4, 1)
     x = torch.randn(5, 2, dtype=torch.float64)
     assert {name: p.shape for name, p in one.named_parameters()} == {
-        "0:weight": (M, 4, 2),
-        "0:bias": (M, 4),
-        "2:weight": (M, 1, 4),
-        "2:bias": (M, 1),
+        "0.weight": (M, 4, 2),
+        "0.bias": (M, 4),
+        "2.weight": (M, 1, 4),
+        "2.bias": (M, 1),
     }
     assert one.state_dict().keys() == dict(one.named_parameters()).keys(), "the shape's own weights are nobody's"
     assert not torch.equal(one(x), other(x))

@@ -145,7 +145,7 @@ def test_query_normalised_by_the_support_at_every_layer() -> None:
     seen: dict[str, Tensor] = {}
     for name, layer in method.learner.network.named_modules():
         layer.register_forward_hook(lambda module, given, made, name=name: seen.update({name: made.detach()}))
-    prediction = method.learner.predict(point, task.query, task.support)
+    prediction = method.learner.predict(point, task.query, task.support, statistics="support")
 
     support, query = task.support.x[:-1], task.query.x
 
@@ -165,6 +165,7 @@ def test_query_normalised_by_the_support_at_every_layer() -> None:
     torch.testing.assert_close(prediction, by_hand, **CLOSE)
 
     alone = Batch(*(t[:1] for t in task.query))  # so a row's prediction depends on no other query row
-    torch.testing.assert_close(method.learner.predict(point, alone, task.support), prediction[:1], **CLOSE)
+    first = method.learner.predict(point, alone, task.support, statistics="support")
+    torch.testing.assert_close(first, prediction[:1], **CLOSE)
     transductive = method.learner.predict(point, task.query)
     assert (transductive - prediction).abs().max() > 1e-3

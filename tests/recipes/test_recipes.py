@@ -130,7 +130,7 @@ def test_leo_on_images_has_features_of_length_one_and_inductive_training() -> No
     assert method.learner.embedding is not None
     torch.testing.assert_close(method.learner.embedding(torch.rand(5, 1, 28, 28)).norm(dim=1), torch.ones(5))
     assert isinstance(method.meta_gradient, Backprop)
-    assert method.meta_gradient.support_statistics
+    assert method.meta_gradient.statistics == "support"
 
 
 @pytest.mark.parametrize("recipe", ["leo-oscillations", "maml-oscillations"])

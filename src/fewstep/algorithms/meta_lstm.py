@@ -28,7 +28,7 @@ def meta_lstm(
     The authors (twitter/meta-learning-lstm) meta-train with Adam at 1e-3, the global norm of the gradient clipped at
     0.25, one task a step, 12 steps for 1 shot, and for 5 shots 8 in the code. The inner loop moves the
     normalisation's γ and β like all else. Their code normalises queries by their own batch in meta-training, and by
-    the support's running statistics in meta-testing (``predict`` at a point from ``adapt(running=True)``; here of
+    the support's running statistics in meta-testing (``predict`` at a point from ``adapt(statistics="running")``; here of
     variances over n, where Lua's batch normalisation keeps n/(n − 1) of them).
 
     Args:

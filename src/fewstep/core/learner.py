@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -14,14 +14,19 @@ from torch.func import functional_call
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
 from fewstep.core.mini_batches import shuffle_site
-from fewstep.core.network.row_weights import batch_statistics, row_weights, running
+from fewstep.core.network.row_weights import RowWeights, batch_statistics, row_weights, running
 from fewstep.core.network.shapes import output_shape
 from fewstep.core.noise import Draws, Mask, Noise, dropout, fill
 from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Descend, Stage, SupportLoss, Visit
 from fewstep.core.start.base import Start
-from fewstep.core.types import Batch, Params, Penalties, Point, Task
+from fewstep.core.types import Batch, Params, Penalties, Point, Statistics, Task
+
+_NONE_RUN = (
+    "the embedding normalises by batch statistics and is not adapted, so none of it run along an adaptation; normalise "
+    "queries by the query, the support, or the joined support."
+)
 
 
 class _InnerLoss(SupportLoss):
@@ -55,7 +60,7 @@ class Learner(nn.Module):
             meta-gradient. The gradients are the same; memory hardly grows with the number of steps.
 
     Raises:
-        ValueError: for a dropout rate out of range, more than one ``Decode``, a network that the start cannot begin
+        ValueError: for a dropout rate out of range, another kind of stage, more than one ``Decode``, a network that the start cannot begin
             with, or a rule whose meta-parameters belong to other values.
     """
 
@@ -72,6 +77,10 @@ class Learner(nn.Module):
     ) -> None:
         super().__init__()
         stages = list(stages)
+        if unknown := [type(stage).__name__ for stage in stages if not isinstance(stage, Descend | Decode)]:
+            raise ValueError(
+                f"Learner: a stage is a Descend or a Decode, got {unknown[0]}: descend by a Rule of your own."
+            )
         decodes = sum(isinstance(stage, Decode) for stage in stages)
         if decodes > 1:
             raise ValueError(f"Learner: codes can be decoded once, but {decodes} Decode stages were given.")
@@ -82,7 +91,8 @@ class Learner(nn.Module):
             raise ValueError("Learner: the embedding has parameters of the network or of the start; copy them.")
         self.network, self.start, self.embedding = network, start, embedding
         self._shapes: dict[torch.Size, torch.Size] = {}
-        self.stages = nn.ModuleList(stages if decodes else [*stages, Decode()])
+        # torch types entries of a list as modules
+        self.stages: Sequence[Stage] = nn.ModuleList(stages if decodes else [*stages, Decode()])  # type: ignore[assignment]
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
         self._check_rules()
 
@@ -214,25 +224,36 @@ class Learner(nn.Module):
         return reduce_rows(rows, support.weight, self.loss.support)
 
     def predict(
-        self, point: Point, query: Batch, support: Batch | None = None, noise: Noise = None, joined: bool = False
+        self,
+        point: Point,
+        query: Batch,
+        support: Batch | None = None,
+        noise: Noise = None,
+        statistics: Statistics = "query",
     ) -> Float[Tensor, "rows outputs"]:
         """The adapted network's predictions for the rows of ``query``; its labels are not read.
 
-        Batch-normalising layers take their statistics from the query rows themselves (*transductive*); or, when
-        ``support`` is given, from the support rows alone; or, for a query that is ``joined``, from the support rows
-        and that one query row (Reptile's inductive evaluation). All are exact at every layer, because statistics are
-        weighted by row: the support passes through the network beside the query. A point with statistics of its own
-        (:meth:`running`) needs none of them.
+        All :data:`~fewstep.core.types.Statistics` are exact at every layer, because they are weighted by row: the
+        support passes through the network beside the query. They make no difference where nothing normalises by them.
+
+        Args:
+            point: decoded, from :meth:`adapt`.
+            query: rows to predict.
+            support: the rows of the task's support, for the statistics that are made of them.
+            noise: the query's, from :meth:`noise`; None in evaluation.
+            statistics: what batch-normalising layers normalise the query by.
 
         Raises:
-            ValueError: for a joined query without a support.
+            ValueError: for statistics that there are not, or without what they are made of.
         """
-        if support is None:
-            if joined:
-                raise ValueError("Learner.predict: a query can only be joined to a support; give the support rows too.")
+        statistics = self._checked(statistics, point, query, support)
+        if statistics != "running":  # which a point may carry nevertheless
+            left_out = self._running_slots(query)
+            point = point._replace(context={name: t for name, t in point.context.items() if name not in left_out})
+        if statistics in ("query", "running") or support is None:
             query = self._dropped(self.embed(query), noise)
             return self._forward(point, query.x, query.weight)
-        if joined:
+        if statistics == "joined":
 
             def alone(x: Tensor) -> Tensor:
                 weight = torch.cat([support.weight, support.weight.new_ones(1)])
@@ -245,6 +266,33 @@ class Learner(nn.Module):
         query = self._dropped(query._replace(x=x[len(support.x) :]), noise)
         return self._forward(point, torch.cat([x[: len(support.x)], query.x]), weight)[len(support.x) :]
 
+    @property
+    def batch_normalised(self) -> bool:
+        """Whether the network, or what embeds its inputs, normalises by statistics of the rows it is given."""
+        return any(isinstance(module, RowWeights) for module in self.modules())
+
+    def _running_slots(self, batch: Batch) -> set[str]:
+        """The names of running statistics in the context of a point that has them."""
+        parts = (slot.rpartition(".")[0] for slot in row_weights(self.network, batch.weight))
+        return {f"{part}.{kind}" for part in parts for kind in ("mean", "variance")}
+
+    def _checked(self, statistics: Statistics, point: Point, query: Batch, support: Batch | None) -> Statistics:
+        """The statistics to use: those of the query where nothing is made of any."""
+        if statistics not in get_args(Statistics):
+            known = ", ".join(map(repr, get_args(Statistics)))
+            raise ValueError(f"Learner.predict: statistics is one of {known}, got {statistics!r}.")
+        if statistics in ("support", "joined") and support is None:
+            raise ValueError(f"Learner.predict: {statistics!r} statistics are made of the support; give its rows too.")
+        if not self.batch_normalised:
+            return "query"
+        if statistics == "running" and self.embedding is not None and row_weights(self.embedding, query.weight):
+            raise ValueError(f"Learner.predict: {_NONE_RUN}")
+        if statistics == "running" and not self._running_slots(query) <= point.context.keys():
+            raise ValueError(
+                'Learner.predict: the point has no running statistics; adapt with statistics="running" too.'
+            )
+        return statistics
+
     def running(self, points: Iterable[Point], support: Batch) -> Params:
         """Running statistics of the support along an adaptation, as slots for a point's context.
 
@@ -255,10 +303,7 @@ class Learner(nn.Module):
             ValueError: for an embedding that normalises: there are no adapted weights of it for statistics to follow.
         """
         if self.embedding is not None and row_weights(self.embedding, support.weight):
-            raise ValueError(
-                "Learner.running: the embedding normalises by batch statistics and is not adapted, so none of it run "
-                "along an adaptation; normalise queries by the query, the support, or the joined support."
-            )
+            raise ValueError(f"Learner.running: {_NONE_RUN}")
         support = self.embed(support)
         statistics: Params = {}
         for point in points:

@@ -16,8 +16,8 @@ from fewstep.core.loss import Reduction
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.noise import Draws, Noise, copied, fill
 from fewstep.core.regularisers import Regulariser
-from fewstep.core.stages import Decode, Descend
-from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
+from fewstep.core.stages import Descend
+from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,14 @@ class Method:
         """
         own = self.learner
         whole = embedding if own.embedding is None else nn.Sequential(embedding, own.embedding)
-        stages = [stage for stage in own.stages if isinstance(stage, Descend | Decode)]
         learner = Learner(
-            own.network, own.start, stages, embedding=whole, loss=own.loss, dropout=own.dropout, recompute=own.recompute
+            own.network,
+            own.start,
+            own.stages,
+            embedding=whole,
+            loss=own.loss,
+            dropout=own.dropout,
+            recompute=own.recompute,
         )
         return replace(self, learner=learner)
 
@@ -138,7 +143,7 @@ class Method:
         return {regulariser.name: regulariser(self.learner) for regulariser in self.regularisers}
 
     def adapt(
-        self, support: Batch, executor: Executor | None = None, running: bool = False, noise: Noise = None
+        self, support: Batch, executor: Executor | None = None, statistics: Statistics = "query", noise: Noise = None
     ) -> Point:
         """Adapt to a batch of supports as in evaluation: means, no dropout. The result carries no graph.
 
@@ -154,13 +159,15 @@ class Method:
             support: a task axis leads every tensor.
             executor: how tasks are run; :class:`Vmap` when omitted.
             noise: of the learner, one entry a task; None for means.
-            running: give the points running batch statistics of their supports, see ``Learner.running``: of the
-                weights that the inner steps began with, as they pass by in Meta-LSTM's meta-testing.
+            statistics: of the predictions to come. ``"running"`` gives the points running batch statistics of their
+                supports, see ``Learner.running``: of the weights that the inner steps began with, as they pass by in
+                Meta-LSTM's meta-testing. The others are made when predicting.
         """
         # The exact slope costs nothing here: under no_grad nothing is recorded outside the inner loop's own gradient.
         # Which inference mode would take for zero, and tensors made in it cannot be differentiated.
         with torch.inference_mode(False), torch.no_grad():
             support, noise = tree_map(_differentiable, (support, noise))
+            running = statistics == "running" and self.learner.batch_normalised
             point: Point = (executor or Vmap())(partial(self._adapt, running))(support, noise)
         return point
 
@@ -180,11 +187,11 @@ class Method:
         query: Batch,
         support: Batch | None = None,
         executor: Executor | None = None,
-        joined: bool = False,
+        statistics: Statistics = "query",
     ) -> Float[Tensor, "tasks rows outputs"]:
         """Predictions of adapted points for a batch of queries, see ``Learner.predict``."""
         with torch.no_grad():
-            mapped = (executor or Vmap())(partial(self.learner.predict, joined=joined))
+            mapped = (executor or Vmap())(partial(self.learner.predict, statistics=statistics))
             prediction: Tensor = mapped(point, query, support)
         return prediction
 

@@ -5,7 +5,7 @@ closure could not leave the map, a tensor can. The functions of ``core`` see one
 tuple with a leading task axis on every tensor.
 """
 
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,12 @@ Params: TypeAlias = dict[str, Tensor]
 
 Penalties: TypeAlias = dict[str, Tensor]
 """Named scalars, each already multiplied by its weight, that an estimator adds to the query loss."""
+
+
+Statistics: TypeAlias = Literal["query", "support", "joined", "running"]
+"""What batch normalisation of a query takes its statistics from: all rows of the ``"query"`` (*transductive*), the
+``"support"`` alone, the support ``"joined"`` by that one query row (Reptile's inductive evaluation), or ``"running"``
+statistics of the support along adaptation (Meta-LSTM's)."""
 
 
 class Batch(NamedTuple):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Loop, Method, Point
+from fewstep.core.types import Statistics
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.images.files import Reading
-from fewstep.evaluation.inner_loop import batch_normalised, evaluating, inner_steps
-from fewstep.evaluation.scoring import Statistics
+from fewstep.evaluation.inner_loop import evaluating, inner_steps
 
 Inputs: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 Labels: TypeAlias = Sequence[Any] | NDArray[Any] | Tensor | None  # None so that its refusal can be explained
@@ -122,10 +122,8 @@ class FewShotClassifier:
                 f"FewShotClassifier.predict: rows have the shape {_shape(rows)}, but fit was given {_shape(support.x)}"
             )
         query = Batch(rows, rows.new_zeros(len(rows), len(self.classes_)), rows.new_ones(len(rows)))
-        learner, joined = self.method.learner, self.statistics == "joined"
-        by_support = self.statistics in ("support", "joined") and batch_normalised(learner)
-        with _inference(learner):
-            return learner.predict(point, query, support if by_support else None, joined=joined and by_support)
+        with _inference(self.method.learner):
+            return self.method.learner.predict(point, query, support, statistics=self.statistics)
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
@@ -190,8 +188,7 @@ class FewShotClassifier:
 
     def _adapt(self, support: Batch) -> Point:
         one: Batch = tree_map(lambda tensor: tensor[None], support)
-        running = self.statistics == "running" and batch_normalised(self.method.learner)
-        point: Point = tree_map(lambda tensor: tensor[0], self.method.adapt(one, Loop(), running))
+        point: Point = tree_map(lambda tensor: tensor[0], self.method.adapt(one, Loop(), self.statistics))
         return point
 
 

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fewstep.core.types import Statistics
 from fewstep.data import TaskSource
 from fewstep.data.images.files import Reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.regressor import FewShotRegressor
 from fewstep.evaluation import set_inner_loop
-from fewstep.evaluation.scoring import Statistics
 from fewstep.experiments.folder import best_checkpoint, stored_config
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training import load_checkpoint

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fewstep.core import Batch, Loop, Method
 from fewstep.core.loss import cross_entropy
+from fewstep.core.types import Statistics
 from fewstep.evaluation.functions import Adapted, Functions
 from fewstep.evaluation.inner_loop import evaluating, inner_steps
 from fewstep.evaluation.predictive import Predictive
-from fewstep.evaluation.scoring import Statistics
 
 Numbers: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 

@@ -14,8 +14,7 @@ from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Point, Task, generator
 from fewstep.core.noise import Noise
-from fewstep.evaluation.inner_loop import batch_normalised
-from fewstep.evaluation.scoring import Statistics
+from fewstep.core.types import Statistics
 from fewstep.networks import Ensemble
 
 _CHUNK = 25
@@ -32,8 +31,8 @@ class Adapted:
         points: their weights; copies of a task follow one another on the leading axis.
         copies: of each task.
         members: functions that one copy's network holds side by side.
-        support: rows that queries are batch-normalised by; None for the query rows, or for the points' own statistics.
-        joined: whether each query is joined to them.
+        support: the rows that they were adapted to.
+        statistics: what queries are batch-normalised by.
         executor: how copies are run.
     """
 
@@ -41,8 +40,8 @@ class Adapted:
     points: Point
     copies: int
     members: int
-    support: Batch | None = None
-    joined: bool = False
+    support: Batch
+    statistics: Statistics = "query"
     executor: Executor | None = None
 
     def __call__(self, x: Float[Tensor, "tasks rows *features"]) -> Float[np.ndarray, "tasks functions rows outputs"]:
@@ -50,7 +49,7 @@ class Adapted:
         many = x.repeat_interleave(self.copies, 0)
         # Labels of queries are not read.
         query = Batch(many, many.new_zeros(*many.shape[:2], 1), many.new_ones(many.shape[:2]))
-        found = self.method.predict(self.points, query, self.support, self.executor, self.joined)
+        found = self.method.predict(self.points, query, self.support, self.executor, self.statistics)
         each = found.unflatten(-1, (self.members, -1)).unflatten(0, (-1, self.copies)).movedim(3, 2)
         values: NDArray[np.float64] = each.flatten(1, 2).double().cpu().numpy()
         return values
@@ -110,11 +109,8 @@ class Functions:
         if self._draws(support):
             drawn = learner.noise(Task(many, many), generator(self.seed, place, f"functions/{self.stream}"))
             noise = tree_map(lambda tensor: tensor.to(many.x.device), _undropped(drawn))
-        normalised = batch_normalised(learner)
-        points = self.method.adapt(many, executor, running=normalised and self.statistics == "running", noise=noise)
-        among = many if normalised and self.statistics in ("support", "joined") else None
-        joined = among is not None and self.statistics == "joined"
-        return Adapted(self.method, points, copies, self.members, among, joined, executor)
+        points = self.method.adapt(many, executor, self.statistics, noise)
+        return Adapted(self.method, points, copies, self.members, many, self.statistics, executor)
 
     def __call__(self, tasks: Task, *inputs: Float[Tensor, "tasks _"]) -> list[NDArray[np.float64]]:
         """Their values at some inputs, for the support of each task, where inputs and outputs are single numbers.

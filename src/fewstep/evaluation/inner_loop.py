@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from fewstep.core import Descend, Learner
-from fewstep.core.network.row_weights import RowWeights
 
 
 @contextmanager
@@ -63,8 +62,3 @@ def inner_steps(learner: Learner, steps: int) -> AbstractContextManager[None]:
 def descents(learner: Learner) -> list[Descend]:
     """The stages that take inner steps."""
     return [stage for stage in learner.stages if isinstance(stage, Descend)]
-
-
-def batch_normalised(learner: Learner) -> bool:
-    """Whether the network, or what embeds its inputs, normalises by statistics of the rows it is given."""
-    return any(isinstance(module, RowWeights) for module in learner.modules())

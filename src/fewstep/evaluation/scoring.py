@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeVar, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -18,17 +18,16 @@ from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
 from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.types import Statistics
 from fewstep.data.source import Deferred, Pools, TaskSource, deferred
 from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
-from fewstep.evaluation.inner_loop import batch_normalised, descents, evaluating, inner_steps
+from fewstep.evaluation.inner_loop import descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, interval, paired
 
 ADAPTED, UNADAPTED = "adapted", "unadapted"
 """Names of scores; those of the baselines are beside them in ``baselines.py``."""
 
-Statistics = Literal["query", "support", "joined", "running"]
-"""What batch normalisation of a query takes its statistics from, see :func:`evaluate`."""
 Tree = TypeVar("Tree")
 
 QUERY_BYTES = 2**24
@@ -188,8 +187,8 @@ def evaluate(
             f"{len(stages)}: leave `steps` out, or set the stages' `steps` and evaluate again"
         )
     if statistics is None:
-        statistics = "support" if getattr(method.meta_gradient, "support_statistics", False) else "query"
-    normalised = batch_normalised(method.learner)
+        statistics = method.meta_gradient.statistics
+    normalised = method.learner.batch_normalised
     if not normalised:
         statistics = "query"  # of which nothing is made
     classifies, each = source.ways is not None, executor or Vmap()
@@ -240,27 +239,25 @@ def evaluate(
 def _adapted(method: Method, steps: int | None, statistics: Statistics, executor: Executor, supports: Batch) -> Point:
     """Adapt by a number of inner steps, the method's own when None."""
     with nullcontext() if steps is None else inner_steps(method.learner, steps):
-        return method.adapt(supports, executor, running=statistics == "running")
+        return method.adapt(supports, executor, statistics)
 
 
 def _predicted(
     method: Method, points: Sequence[Point], task: Task, statistics: Statistics, executor: Executor
 ) -> list[Tensor]:
     """What each of the points predicts for the queries of the same tasks."""
-    support = task.support if statistics in ("support", "joined") else None
-    joined = statistics == "joined"
     if len(points) == 1 or not isinstance(method.learner.network, GeneratedHead):
-        return [method.predict(point, task.query, support, executor, joined) for point in points]
+        return [method.predict(point, task.query, task.support, executor, statistics) for point in points]
 
     # A head alone: its outputs at all the points are one product, which reads the queries once. (Convolutions of the
     # same images by several weights take longer together.)
-    def of_all(points: Point, query: Batch, support: Batch | None) -> Tensor:
-        predict = partial(method.learner.predict, joined=joined)
+    def of_all(points: Point, query: Batch, support: Batch) -> Tensor:
+        predict = partial(method.learner.predict, statistics=statistics)
         prediction: Tensor = torch.vmap(predict, in_dims=(0, None, None))(points, query, support)
         return prediction
 
     together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
-    return list(executor(of_all)(together, task.query, support).unbind(1))
+    return list(executor(of_all)(together, task.query, task.support).unbind(1))
 
 
 def _linear(method: Method) -> bool:

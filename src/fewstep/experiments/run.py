@@ -15,11 +15,12 @@ from torch import Tensor
 
 from fewstep.core import Method, generator
 from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.types import Statistics
 from fewstep.data import Dataset, TaskSource, mean_input
 from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import Baseline
-from fewstep.evaluation.scoring import ADAPTED, Statistics
+from fewstep.evaluation.scoring import ADAPTED
 from fewstep.experiments.environment import environment
 from fewstep.experiments.folder import best_checkpoint, stored_config
 from fewstep.experiments.report import report

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from fewstep.core.network import dotted
+
 
 @final
 class Ensemble(nn.Module):
@@ -36,18 +38,13 @@ class Ensemble(nn.Module):
         # In a list, so that it is not registered: its weights belong to nobody.
         self._shape = [networks[0].to("meta")]
         self._names = list(parameters)
-        for name, tensor in parameters.items():
-            self.register_parameter(_flat(name), nn.Parameter(tensor.detach().clone()))
+        dotted.register(self, {name: tensor.detach().clone() for name, tensor in parameters.items()})
 
     def forward(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "rows members_outputs"]:
         """Predictions of every member."""
-        weights = {name: getattr(self, _flat(name)) for name in self._names}
+        weights = {name: dotted.parameter(self, name) for name in self._names}
         each: Tensor = vmap(lambda one: functional_call(self._shape[0], one, (x,)), out_dims=1)(weights)
         return each.flatten(1)
-
-
-def _flat(name: str) -> str:
-    return name.replace(".", ":")  # torch allows no dot, and nobody names a parameter with a colon
 
 
 def squared_error_of_each(

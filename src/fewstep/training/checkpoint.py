@@ -65,8 +65,9 @@ def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optim
         ValueError: when the file is not a checkpoint, or is one of another learner; the message names the difference.
     """
     state, tensors = _read(path)
-    weights = {key.removeprefix("learner/"): t for key, t in tensors.items() if key.startswith("learner/")}
     expected = learner.state_dict()
+    tensors = {key if key.split("/")[1] in expected else _since_0_2(key): tensor for key, tensor in tensors.items()}
+    weights = {key.removeprefix("learner/"): t for key, t in tensors.items() if key.startswith("learner/")}
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     if shapes != wanted:
@@ -95,6 +96,11 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[State, dict[str, Tensor]
             return state, {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a checkpoint of fewstep ({error}).") from error
+
+
+def _since_0_2(key: str) -> str:
+    """The name of a tensor that fewstep 0.1 called otherwise: ``rule._rates.0:bias`` is ``rule.rates.0.bias``."""
+    return key.replace("._rates.", ".rates.").replace("._factors.", ".factors.").replace(":", ".")
 
 
 def _restore(optimiser: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.noise import Noise
-from fewstep.core.types import Estimate, Task
+from fewstep.core.types import Estimate, Statistics, Task
 
 if TYPE_CHECKING:
     from fewstep.core.learner import Learner
@@ -19,6 +19,9 @@ class MetaGradient(ABC):
     The one rule: the objective of the returned estimate is a scalar whose ordinary autograd gradient is the
     meta-gradient estimate. Trainer and optimiser never know which estimator ran.
     """
+
+    statistics: Statistics = "query"
+    """What it batch-normalises queries by in meta-training, and evaluation unless told otherwise."""
 
     copies: int | None = None
     """How many independent adaptations of a task it compares: the noise that ``Method`` draws for it is then

@@ -5,17 +5,22 @@ from torch import Tensor
 from fewstep.core.learner import Learner
 from fewstep.core.loss import reduce_rows
 from fewstep.core.noise import Noise
-from fewstep.core.types import Batch, Point
+from fewstep.core.types import Batch, Point, Statistics
 
 
 def query_loss(
-    learner: Learner, point: Point, query: Batch, support: Batch | None = None, noise: Noise = None
+    learner: Learner,
+    point: Point,
+    query: Batch,
+    support: Batch | None = None,
+    noise: Noise = None,
+    statistics: Statistics = "query",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean query loss, differentiable, and what is logged of it: the loss and the score.
 
-    With a ``support``, the query is normalised by its batch statistics, see ``Learner.predict``.
+    ``statistics`` are those that ``Learner.predict`` normalises the query by.
     """
-    prediction = learner.predict(point, query, support, noise)
+    prediction = learner.predict(point, query, support, noise, statistics)
     loss = reduce_rows(learner.loss.rows(prediction, query.y), query.weight, "mean")
     score = reduce_rows(learner.loss.score(prediction.detach(), query.y), query.weight, "mean")
     return loss, {"loss": loss.detach(), learner.loss.score_name: score}

@@ -6,8 +6,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from fewstep.core.network import dotted
 from fewstep.core.rule.base import Rule
-from fewstep.core.rule.learned_rates import key, require_names
+from fewstep.core.rule.learned_rates import require_names
 from fewstep.core.types import Params
 
 Shape = Sequence[int | None]
@@ -44,17 +45,17 @@ class Curvature(Rule):
         self.rate, self.diagonal = rate, diagonal
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._modes = {name: _modes(shape) for name, shape in self._shapes.items()}
-        self._factors = nn.ParameterDict()
+        self.factors = nn.Module()
         for name, modes in self._modes.items():
             for mode, size in modes.items():
                 if size is not None:
                     factor = torch.ones(size) if diagonal or len(modes) == 1 else torch.eye(size)
-                    self._factors[f"{key(name)}:{mode}"] = nn.Parameter(factor)
+                    dotted.register(self.factors, {f"{name}.{mode}": factor})
 
     def __getitem__(self, name: str) -> Params:
         """The factors of one value, by mode: matrices ``[size, size]``, or vectors ``[size]``."""
         learned = [mode for mode, size in self._modes[name].items() if size is not None]
-        return {mode: self._factors[f"{key(name)}:{mode}"] for mode in learned}
+        return {mode: dotted.parameter(self.factors, f"{name}.{mode}") for mode in learned}
 
     def check(self, names: Collection[str]) -> None:
         """Every value needs factors, and all factors a value."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
+from fewstep.core.network import dotted
 from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
@@ -29,17 +30,18 @@ class LearnedRates(Rule):
         if not unit > 0:
             raise ValueError(f"LearnedRates: unit is a rate that others are multiples of, above 0; got {unit}.")
         self.unit = unit
-        self._keys = {name: key(name) for name in rates}
-        self._rates = nn.ParameterDict({self._keys[n]: nn.Parameter(rate.detach() / unit) for n, rate in rates.items()})
+        self.names = tuple(rates)
+        self.rates = nn.Module()
+        dotted.register(self.rates, {name: rate.detach() / unit for name, rate in rates.items()})
 
     def __getitem__(self, name: str) -> Tensor:
         """The rates of one value."""
-        rate: Tensor = self._rates[self._keys[name]]
+        rate = dotted.parameter(self.rates, name)
         return rate if self.unit == 1.0 else self.unit * rate
 
     def check(self, names: Collection[str]) -> None:
         """Every value needs rates, and all rates a value."""
-        require_names(names, self._keys, "LearnedRates", "rates", "make one set of rates for each adapted value")
+        require_names(names, self.names, "LearnedRates", "rates", "make one set of rates for each adapted value")
 
     def init(self, value: Params) -> tuple[()]:
         """No state.
@@ -53,11 +55,6 @@ class LearnedRates(Rule):
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
         """``−α ∘ g``."""
         return {name: -self[name] * g for name, g in gradient.items()}, state
-
-
-def key(name: str) -> str:
-    """The name of a value as part of a parameter's name, where torch allows no dot."""
-    return name.replace(".", ":")
 
 
 def require_names(adapted: Collection[str], given: Collection[str], rule: str, what: str, remedy: str) -> None:
