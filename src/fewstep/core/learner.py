@@ -60,8 +60,8 @@ class Learner(nn.Module):
             meta-gradient. The gradients are the same; memory hardly grows with the number of steps.
 
     Raises:
-        ValueError: for a dropout rate out of range, another kind of stage, more than one ``Decode``, a network that the start cannot begin
-            with, or a rule whose meta-parameters belong to other values.
+        ValueError: for a dropout rate out of range, another kind of stage, more than one ``Decode``, a network that the
+            start cannot begin with, or a rule whose meta-parameters belong to other values.
     """
 
     def __init__(
