@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-LOG = "log.txt"
+from fewstep.data.storage.lock import LOG
 
 
 class Detached(NamedTuple):

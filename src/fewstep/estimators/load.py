@@ -12,7 +12,7 @@ from fewstep.data.images.files import Reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.regressor import FewShotRegressor
 from fewstep.evaluation import set_inner_loop
-from fewstep.experiments.folder import best_checkpoint, stored_config
+from fewstep.experiments.folder import EXTRACTOR, PROBLEM, best_checkpoint, stored_config
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training import load_checkpoint
 from fewstep.training.pretraining import FeatureExtractor
@@ -30,11 +30,18 @@ def load(folder: str | Path) -> FewShotClassifier | FewShotRegressor:
 
     Raises:
         ValueError: when the folder is no trained run.
+
+    Example:
+        >>> config = RECIPES["maml-sinusoid"]()
+        >>> short = replace(config.training, steps=2, validate_every=2, validation_tasks=4, compile="off")
+        >>> trained = Run.create(replace(config, training=short), Path("run")).train()
+        >>> load("run").fit([0.0, 1.0, 2.0], [0.0, 0.8, 0.9]).predict([1.5, 2.5]).mean.shape
+        (2,)
     """
     folder = Path(folder)
     config = stored_config(folder)
-    shape = json.loads((folder / "problem.json").read_text())
-    extractor = FeatureExtractor.load(folder / "extractor.safetensors") if shape["features"] else None
+    shape = json.loads((folder / PROBLEM).read_text())
+    extractor = FeatureExtractor.load(folder / EXTRACTOR) if shape["features"] else None
     problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor, regression=shape["regression"])
     method = config.method.build(problem)
     place = config.prepare_device()

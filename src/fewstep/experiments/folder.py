@@ -1,22 +1,27 @@
-"""The folder of an experiment: what is in it, and how it is found again."""
+"""The folder of an experiment: what is in it, whose it is, and how it is begun, found again and told from others."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.lock import LOCK, LOG
+from fewstep.evaluation.tables import json_text
 from fewstep.recipes import Config, from_json
+from fewstep.training.checkpoint import BEST, LAST
+
+CONFIG, PROBLEM, ENVIRONMENT, EXTRACTOR = "config.json", "problem.json", "environment.json", "extractor.safetensors"
+"""Files of a run besides its checkpoints."""
 
 
-def best_checkpoint(folder: Path) -> Path:
-    """The file of the best meta-parameters.
-
-    Raises:
-        ValueError: when there is none yet.
-    """
-    best = folder / "best.safetensors"
-    if not best.exists():
-        raise ValueError(f"{folder} has no best.safetensors: training has not reached its first validation yet.")
-    return best
+def is_run(folder: Path) -> bool:
+    """Whether there is a run, begun at least: its configuration is what is written last of a beginning."""
+    return (folder / CONFIG).exists()
 
 
 def stored_config(folder: Path) -> Config:
@@ -25,8 +30,85 @@ def stored_config(folder: Path) -> Config:
     Raises:
         ValueError: when the folder is not a run.
     """
-    if not (folder / "config.json").exists():
+    if not is_run(folder):
+        raise ValueError(f"{folder} is not a run of fewstep: it has no {CONFIG}. Give the folder that `train` printed.")
+    return from_json(folder / CONFIG)
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The file of a run's best meta-parameters.
+
+    Raises:
+        ValueError: when there is none yet.
+    """
+    best = folder / BEST
+    if not best.exists():
+        raise ValueError(f"{folder} has no {BEST}: training has not reached its first validation yet.")
+    return best
+
+
+def begin(folder: Path, files: Mapping[str, str | Callable[[Path], None]]) -> None:
+    """Write the files of a beginning, in their order: a folder with the last one is a complete beginning.
+
+    Args:
+        folder: it is made.
+        files: contents by name, or what writes the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if isinstance(content, str):
+            write_atomically(folder / name, content)
+        else:
+            content(folder / name)
+
+
+def require_empty(folder: Path, what: str) -> None:
+    """Refuse a folder that holds anything.
+
+    Raises:
+        ValueError: with how to continue ``what`` is in there.
+    """
+    if folder.exists() and any(folder.iterdir()):
         raise ValueError(
-            f"{folder} is not a run of fewstep: it has no config.json. Give the folder that `train` printed."
+            f"{folder} is not empty: continue that {what} with --resume {folder}, or choose another folder."
         )
-    return from_json(folder / "config.json")
+
+
+def clear(folder: Path, names: Sequence[str] = ()) -> None:
+    """Delete what a kill has left: half-written files, and files of these names."""
+    for left_over in (*folder.glob(".*.part"), *(folder / name for name in names)):
+        left_over.unlink(missing_ok=True)
+
+
+def claim(folder: Path, name: str, mark: Mapping[str, Any], what: str) -> Mapping[str, Any] | None:
+    """Make a folder that of an experiment, by a file that says which; of one that was made so, what its file says.
+
+    Args:
+        folder: empty, new, or claimed before.
+        name: of the file.
+        mark: what it says.
+        what: kind of experiment, for the message.
+
+    Raises:
+        ValueError: when the folder is a file, or holds something else.
+    """
+    if (folder / name).is_file():
+        kept: Mapping[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        return kept
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder to --out.")
+    # Two processes that begin at once may both come to this line.
+    if folder.exists() and any(p.name not in (LOG, LOCK) and name not in p.name for p in folder.iterdir()):
+        raise ValueError(f"{folder} holds something else than {what}: give an empty or a new folder to --out.")
+    write_atomically(folder / name, json_text(mark))
+    return None
+
+
+def fingerprint(folder: Path, *facts: Any, files: Sequence[str] = ()) -> str:
+    """What an evaluation of a run depends on, in sixteen digits: facts, this version, and the bytes of its files.
+
+    A run that is trained on changes it, and so does an edit of one of ``files``.
+    """
+    paths = [folder / name for name in (CONFIG, BEST, LAST, *files)]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "" for path in paths]
+    return hashlib.sha256(json.dumps([version("fewstep"), *facts, *digests]).encode()).hexdigest()[:16]

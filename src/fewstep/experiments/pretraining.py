@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +16,10 @@ from fewstep.data import Dataset
 from fewstep.data.images.by_name import ImageData
 from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation.statistics import Interval
+from fewstep.evaluation.tables import json_text
 from fewstep.experiments.environment import environment
-from fewstep.training import load_checkpoint
+from fewstep.experiments.folder import ENVIRONMENT, begin, clear, require_empty
+from fewstep.training.checkpoint import BEST, load_checkpoint
 from fewstep.training.device import prepare_device
 from fewstep.training.pretraining import (
     FeatureExtractor,
@@ -65,8 +67,8 @@ class PretrainingConfig:
 class PretrainingRun:
     """A folder with the configuration, log, checkpoints, scores and report of one pre-training.
 
-    ``pretraining.json`` · ``network.json`` · ``environment.json`` · ``metrics.csv`` · ``last.safetensors`` ·
-    ``best.safetensors`` · ``scores.json`` · ``report.md`` · ``learning_curves.png``
+    ``pretraining.json`` · ``network.json`` · ``environment.json`` · ``metrics.csv`` · the checkpoints ``last`` and
+    ``best`` · ``scores.json`` · ``report.md`` · ``learning_curves.png``
 
     Args:
         config: what was, or will be, trained.
@@ -88,18 +90,17 @@ class PretrainingRun:
         Raises:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise ValueError(
-                f"{folder} is not empty: continue that pre-training with --resume {folder}, or choose another folder."
-            )
+        require_empty(folder, "pre-training")
         run = cls(config, folder, note)
         base = run.images("train")
-        facts = {"classes": base.classes, "inputs": base.feature_shape[0], "size": base.feature_shape[1]}
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "environment.json", environment(config.device, "float32"))
-        _write(folder / NETWORK, {**facts, "images": len(base), "class_names": list(base.class_names)})
-        # Last: a folder with it is a complete beginning.
-        _write(folder / CONFIG, unstructure(config))
+        facts: dict[str, Any] = {
+            "classes": base.classes,
+            "inputs": base.feature_shape[0],
+            "size": base.feature_shape[1],
+        }
+        facts |= {"images": len(base), "class_names": list(base.class_names)}
+        contents = {ENVIRONMENT: environment(config.device, "float32"), NETWORK: facts, CONFIG: unstructure(config)}
+        begin(folder, {name: json_text(content) for name, content in contents.items()})
         return run
 
     @classmethod
@@ -117,8 +118,7 @@ class PretrainingRun:
         path = folder / CONFIG
         if not path.exists():
             raise ValueError(f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`.")
-        for left_over in folder.glob(".*.part"):  # of a write that a kill interrupted
-            left_over.unlink(missing_ok=True)
+        clear(folder)
         try:
             config = structure(json.loads(path.read_text(encoding="utf-8")), PretrainingConfig)
         except ValueError as error:
@@ -198,7 +198,7 @@ class PretrainingRun:
         Raises:
             ValueError: when nothing has been trained yet, or there is no such layer.
         """
-        best = self.folder / "best.safetensors"
+        best = self.folder / BEST
         if not best.exists():
             raise ValueError(
                 f"{self.folder} has no trained network yet: continue it with fewstep pretrain --resume {self.folder}."
@@ -223,16 +223,10 @@ class PretrainingRun:
                 self.note(f"features of layer {extractor.layer}, {split}")
                 features = embed(extractor, self.images(split), device=self.device)
                 scores[extractor.layer][split] = nearest_mean_scores(features, shots=SHOTS)
-        _write(
-            self.folder / SCORES,
-            {
-                layer: {split: {str(k): vars(score) for k, score in by.items()} for split, by in of.items()}
-                for layer, of in scores.items()
-            },
-        )
+        plain = {
+            layer: {split: {str(k): vars(score) for k, score in by.items()} for split, by in of.items()}
+            for layer, of in scores.items()
+        }
+        write_atomically(self.folder / SCORES, json_text(plain))
         report(self.folder)
         return scores
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -11,6 +11,7 @@ from fewstep.evaluation.curves import learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
+from fewstep.experiments.folder import CONFIG, ENVIRONMENT
 
 CURVES, REPORT = "learning_curves.png", "report.md"
 
@@ -32,7 +33,7 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     folder = Path(run_dir)
     if not folder.is_dir():
         raise ValueError(f"report: {folder} is not a folder; give the folder of a run")
-    config, environment = _load(folder / "config.json"), _load(folder / "environment.json")
+    config, environment = _load(folder / CONFIG), _load(folder / ENVIRONMENT)
     others = sorted(path for path in folder.glob("*.json") if path.name != "test.json")
     loaded = {path.stem: _load(path) for path in [folder / "test.json", *others]}
     tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}

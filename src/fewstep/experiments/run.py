@@ -21,8 +21,20 @@ from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.tables import json_text
 from fewstep.experiments.environment import environment
-from fewstep.experiments.folder import best_checkpoint, stored_config
+from fewstep.experiments.folder import (
+    CONFIG,
+    ENVIRONMENT,
+    EXTRACTOR,
+    PROBLEM,
+    begin,
+    best_checkpoint,
+    clear,
+    is_run,
+    require_empty,
+    stored_config,
+)
 from fewstep.experiments.report import report
 from fewstep.recipes import Config, differences, dotted, to_json
 from fewstep.recipes.problems.problem import Problem, Split
@@ -42,20 +54,28 @@ TEST_BATCH = 100
 class Run:
     """A folder with the configuration, log, checkpoints, test result and report of one meta-training.
 
-    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · ``last.safetensors`` ·
-    ``best.safetensors`` · ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
+    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · checkpoints ``last`` and ``best`` ·
+    ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
     ``report.md`` · ``learning_curves.png``
 
     Args:
         config: what to run.
         folder: where.
         note: told, in a line, what takes time before training starts.
+
+    Example:
+        >>> config = RECIPES["maml-sinusoid"]()
+        >>> short = replace(config.training, steps=2, validate_every=2, validation_tasks=4, compile="off")
+        >>> run = Run.create(replace(config, training=short), Path("run"))
+        >>> trained = run.train()
+        >>> sorted(path.name for path in Path("run").glob("*.safetensors"))
+        ['best.safetensors', 'last.safetensors']
     """
 
     def __init__(self, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> None:
         self.config, self.folder = config, folder
         self.place = config.prepare_device()
-        kept = folder / "extractor.safetensors"
+        kept = folder / EXTRACTOR
         extractor = FeatureExtractor.load(kept) if kept.exists() else None
         self.problem: Problem = config.data.open(self.place, note, extractor)
         # The global generator initialises the meta-parameters, and nothing else draws from it.
@@ -71,23 +91,13 @@ class Run:
         Raises:
             ValueError: when the folder already holds files.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise ValueError(
-                f"{folder} is not empty: continue that run with --resume {folder}, or choose another folder."
-            )
+        require_empty(folder, "run")
         run = cls(config, folder, note)
-        folder.mkdir(parents=True, exist_ok=True)
-        facts = environment(config.device, config.dtype)
-        write_atomically(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
-        problem = run.problem
+        problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
-        shape["normalise"] = problem.normalise
-        write_atomically(
-            folder / "problem.json", json.dumps({**shape, "features": problem.extractor is not None}) + "\n"
-        )
-        if problem.extractor is not None:
-            problem.extractor.save(folder / "extractor.safetensors")
-        write_atomically(folder / "config.json", to_json(config))  # last: a folder with it is a complete beginning
+        shape |= {"normalise": problem.normalise, "features": extractor is not None}
+        files = {ENVIRONMENT: json_text(environment(config.device, config.dtype)), PROBLEM: json.dumps(shape) + "\n"}
+        begin(folder, files | ({} if extractor is None else {EXTRACTOR: extractor.save}) | {CONFIG: to_json(config)})
         return run
 
     @classmethod
@@ -97,7 +107,7 @@ class Run:
         Raises:
             ValueError: when the folder holds a run of other settings, which are named, or something else.
         """
-        if (folder / "config.json").exists():
+        if is_run(folder):
             if told := differences(dotted(stored_config(folder)), dotted(config)):
                 raise ValueError(
                     f"{folder} holds a run with other settings ({told}): give the settings of that run, or another "
@@ -105,17 +115,13 @@ class Run:
                 )
             return cls.resume(folder, note)
         # Of a beginning that was killed there may be all but the configuration, which is written last.
-        for name in ("environment.json", "problem.json", "extractor.safetensors"):
-            (folder / name).unlink(missing_ok=True)
-        for left_over in folder.glob(".*.part"):
-            left_over.unlink(missing_ok=True)
+        clear(folder, (ENVIRONMENT, PROBLEM, EXTRACTOR))
         return cls.create(config, folder, note)
 
     @classmethod
     def resume(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
         """Continue a run, to the same bits as if it had not been stopped."""
-        for left_over in folder.glob(".*.part"):  # of a write that a kill interrupted
-            left_over.unlink(missing_ok=True)
+        clear(folder)
         return cls(stored_config(folder), folder, note)
 
     @classmethod
@@ -244,9 +250,7 @@ class Run:
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:
         """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""
-        write_atomically(
-            self.folder / f"{name}.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"
-        )
+        write_atomically(self.folder / f"{name}.json", json_text(evaluation.to_json()))
         evaluation.write_csv(self.folder / f"{name}_tasks.csv")
         report(self.folder)
 

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from fewstep.data.storage.files import write_atomically
 
+BEST, LAST = "best.safetensors", "last.safetensors"
+"""Names of the two in a folder."""
+
 
 @dataclass
 class State:

@@ -10,7 +10,7 @@ import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
 from fewstep.data import TaskSource
-from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
@@ -36,7 +36,7 @@ class Trainer:
         options: see :class:`Training`.
         validate: scores the method as it stands, on tasks that do not change.
         higher_is_better: accuracy rather than error.
-        folder: gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``, and is resumed from if they are
+        folder: gets the checkpoints ``best`` and ``last``, and ``metrics.csv``, and is resumed from if they are
             there.
         seed: of the noise.
     """
@@ -61,8 +61,8 @@ class Trainer:
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = State()
-        if (folder / "last.safetensors").exists():
-            self.state = load_checkpoint(folder / "last.safetensors", method.learner, self.optimiser)
+        if (folder / LAST).exists():
+            self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser)
         self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard")
 
     def run(self, progress: Progress | None = None) -> State:
@@ -78,7 +78,7 @@ class Trainer:
             metrics = self.advance()
             if progress is not None:
                 progress(state, metrics)
-        load_checkpoint(self.folder / "best.safetensors", self.method.learner)
+        load_checkpoint(self.folder / BEST, self.method.learner)
         return state
 
     def advance(self) -> dict[str, float]:
@@ -101,7 +101,7 @@ class Trainer:
         state.seconds += time.perf_counter() - began
         if state.step % options.checkpoint_every == 0 or state.step % options.validate_every == 0 or ended:
             self.metrics.save()
-            save_checkpoint(self.folder / "last.safetensors", self.method.learner, state, self.optimiser)
+            save_checkpoint(self.folder / LAST, self.method.learner, state, self.optimiser)
         return metrics
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
@@ -148,6 +148,6 @@ class Trainer:
         better = state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0
         if better:
             state.best, state.best_step, state.stale = score, state.step, 0
-            save_checkpoint(self.folder / "best.safetensors", self.method.learner, state)
+            save_checkpoint(self.folder / BEST, self.method.learner, state)
         else:
             state.stale += 1

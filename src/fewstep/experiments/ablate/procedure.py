@@ -21,9 +21,10 @@ from fewstep.core import Backprop, Learner, Method, Prototypes
 from fewstep.data.storage.files import write_atomically
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.tables import json_text
 from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
 from fewstep.experiments.ablate.rows import Ablation, table_2
-from fewstep.experiments.folder import stored_config
+from fewstep.experiments.folder import CONFIG, claim, stored_config
 from fewstep.experiments.repeat.procedure import Progress as RunProgress
 from fewstep.experiments.repeat.procedure import RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
@@ -225,22 +226,18 @@ def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -
         "--train-on": getattr(final.data, "train_on", None),
         "--prune": prune,
     }
-    settings = json.loads(json.dumps(settings))
-    file = out / PLAN
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if told := differences(kept["settings"], settings):
+    plan = {"trials": trials, "settings": json.loads(json.dumps(settings))}
+    kept = claim(out, PLAN, plan, "an ablation")
+    if kept is not None:
+        if told := differences(kept["settings"], plan["settings"]):
             raise ValueError(f"{out} holds an ablation with other settings ({told}): give those, or another --out.")
         if trials < kept["trials"]:
             raise ValueError(
                 f"{out} holds searches of {kept['trials']} trials, {trials} were asked for: every row must have had "
                 f"as many, so give --trials {kept['trials']} or more, or another --out."
             )
-        if trials == kept["trials"]:
-            return
-    elif out.exists() and (not out.is_dir() or any(path.name != "log.txt" for path in out.iterdir())):
-        raise ValueError(f"{out} holds something else than an ablation: give an empty or a new folder to --out.")
-    write_atomically(file, json.dumps({"trials": trials, "settings": settings}, indent=2, ensure_ascii=False) + "\n")
+        if trials > kept["trials"]:
+            write_atomically(out / PLAN, json_text(plan))
 
 
 def _baselines(
@@ -318,7 +315,7 @@ def _searched(row: AblatedRow, found: SearchResult) -> AblatedRow:
 
 def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
     """Move runs of settings that were the best of fewer trials out of the way; the plan has made sure of the rest."""
-    kept = [stored_config(file.parent) for file in sorted(runs.glob("seed-*/config.json"))]
+    kept = [stored_config(file.parent) for file in sorted(runs.glob(f"seed-*/{CONFIG}"))]
     if any(to_json(replace(one, seed=0, threads=None)) != to_json(replace(best, seed=0, threads=None)) for one in kept):
         number = 1
         while (aside := runs.with_name(f"runs-before-{number}")).exists():

@@ -6,13 +6,10 @@ are held against each other before anything is trained or tested.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,11 +23,11 @@ from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, judge_run, setting_text
 from fewstep.experiments.environment import machine
-from fewstep.experiments.folder import stored_config
+from fewstep.experiments.folder import fingerprint, is_run, stored_config
 from fewstep.experiments.run import TEST_BATCH, Run
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
-from fewstep.training.checkpoint import read_state
+from fewstep.training.checkpoint import LAST, read_state
 from fewstep.training.trainer import Progress
 
 logger = logging.getLogger("fewstep")
@@ -87,7 +84,7 @@ def compare(
 ) -> Comparison:
     """Judge several methods on the same tasks, and write the comparison.
 
-    What was judged is kept in ``out/judged``: a comparison that is stopped, or given more methods, judges none twice.
+    Scores are kept in ``out/judged``: a comparison that is stopped, or given more methods, tests none twice.
 
     Counts that are omitted are those of the first method's test, for all: its ``testing`` settings, the first of its
     ``shots`` if it has several. Tests run one after another on this machine, with one number of threads.
@@ -126,7 +123,8 @@ def compare(
         judgements: list[ScoredMethod] = []
         for entry, label in zip(entries, labels, strict=True):
             plain = kinds.get(label, ())
-            kept = folder / "judged" / f"{_key(entry, protocol, plain, threads)}.json"
+            key = fingerprint(entry.folder, asdict(protocol), list(plain), threads)
+            kept = folder / "judged" / f"{key}.json"
             judged = ScoredMethod.read(kept)
             if judged is None:
                 note(f"testing {label}")
@@ -153,7 +151,7 @@ def _resolve(methods: Sequence[str | Path], out: Path) -> list[_Entry]:
     entries = []
     for argument in map(str, methods):
         path = Path(argument)
-        if (path / "config.json").exists():
+        if is_run(path):
             entries.append(_Entry(argument, stored_config(path), path, False))
         elif argument in RECIPES:
             config = replace(RECIPES[argument](), seed=0)
@@ -329,7 +327,7 @@ def _reference(wanted: str | None, entries: Sequence[_Entry], labels: Sequence[s
 
 def _train(entry: _Entry, label: str, threads: int, note: Callable[[str], None], training_bar: TrainingBar) -> None:
     """Train a recipe from where its folder stands."""
-    last = entry.folder / "last.safetensors"
+    last = entry.folder / LAST
     if last.exists() and read_state(last).finished:
         note(f"{label}: trained already, in {entry.folder}")
         return
@@ -338,11 +336,3 @@ def _train(entry: _Entry, label: str, threads: int, note: Callable[[str], None],
     run = Run.resume(entry.folder, note)
     with training_bar(entry.config.training.steps) as progress:
         run.train(progress)
-
-
-def _key(entry: _Entry, protocol: _Protocol, baselines: Sequence[str], threads: int) -> str:
-    """What a judgement depends on, in sixteen digits."""
-    files = [(entry.folder / name) for name in ("config.json", "best.safetensors", "last.safetensors")]
-    digests = [hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "" for file in files]
-    facts = [version("fewstep"), asdict(protocol), list(baselines), threads, *digests]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

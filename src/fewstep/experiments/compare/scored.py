@@ -18,9 +18,10 @@ from fewstep.evaluation import evaluate, inner_steps
 from fewstep.evaluation.inner_loop import descents
 from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE
 from fewstep.experiments.compare.result import MethodScores
+from fewstep.experiments.folder import ENVIRONMENT
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, dotted
-from fewstep.training.checkpoint import read_state
+from fewstep.training.checkpoint import BEST, LAST, read_state
 
 TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
 """Shows a test of so many tasks."""
@@ -111,8 +112,8 @@ def judge_run(
 
 def _training(run: Run) -> dict[str, Any]:
     """What the run's folder says of its training."""
-    config, best = run.config, read_state(run.folder / "best.safetensors")
-    last = run.folder / "last.safetensors"
+    config, best = run.config, read_state(run.folder / BEST)
+    last = run.folder / LAST
     state = read_state(last) if last.exists() else best
     notes = []
     if best.step != state.step:
@@ -121,7 +122,7 @@ def _training(run: Run) -> dict[str, Any]:
         notes.append(f"{state.nonfinite:,} non-finite meta-steps")
     if changed := _changed(config):
         notes.append(f"settings of its own, not the recipe's ({changed})")
-    facts = _json(run.folder / "environment.json")
+    facts = _json(run.folder / ENVIRONMENT)
     trained_on = run.problem.protocol.get("training") or f"{getattr(config.data, 'shots', '?')}-shot"
     return {
         "trained_on": trained_on,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gc
-import hashlib
 import json
 import logging
 import math
@@ -16,7 +15,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -27,13 +25,13 @@ from fewstep.data.storage.files import write_atomically
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
-from fewstep.experiments.folder import stored_config
+from fewstep.experiments.folder import fingerprint, is_run, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
 from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, cores, run_all
 from fewstep.recipes import Config, differences, dotted
-from fewstep.training.checkpoint import State, read_state
+from fewstep.training.checkpoint import LAST, State, read_state
 
 __all__ = ["RepeatResult", "RunProgress", "repeat"]
 
@@ -160,9 +158,7 @@ def _check_folder(config: Config, out: Path) -> None:
     """Whether all runs of the folder, those of other seeds included, are of this configuration."""
     wanted = dotted(config)
     for folder in sorted(out.glob("seed-*")):
-        if (folder / "config.json").exists() and (
-            told := differences(dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
-        ):
+        if is_run(folder) and (told := differences(dotted(stored_config(folder)) | {"seed": config.seed}, wanted)):
             raise ValueError(
                 f"{folder} holds a run with other settings ({told}): give the settings of that run, or another --out."
             )
@@ -232,10 +228,7 @@ def _key(folder: Path, name: str) -> str:
 
     A run that is trained on, an edited file, and ``fewstep evaluate --out test`` all change it.
     """
-    files = [folder / n for n in ("config.json", "best.safetensors", "last.safetensors")]
-    files += [folder / f"{name}.json", folder / f"{name}_tasks.csv"]
-    digests = [hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "" for file in files]
-    return hashlib.sha256(json.dumps([version("fewstep"), *digests]).encode()).hexdigest()[:16]
+    return fingerprint(folder, files=(f"{name}.json", f"{name}_tasks.csv"))
 
 
 def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> RepeatResult:
@@ -285,5 +278,5 @@ def _read(folder: Path, name: str) -> Evaluation:
 
 
 def _trained(folder: Path) -> TrainingSummary:
-    state = read_state(folder / "last.safetensors")
+    state = read_state(folder / LAST)
     return TrainingSummary(state.step, state.best_step, state.best, state.seconds, state.nonfinite)

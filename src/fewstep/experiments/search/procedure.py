@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 import optuna
 import torch
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.experiments.folder import claim
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, best_of, found_in, rows_of
@@ -202,21 +201,12 @@ def _claim(plan: Plan) -> None:
     mark = {"recipe": plan.config.recipe, "study": plan.name, "storage": without_password(plan.storage)}
     if plan.storage.startswith(f"sqlite:///{plan.out}"):
         mark["storage"] = "study.db"  # so that the folder can be moved
-    file = plan.out / MARK
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept != mark:
-            apart = ", ".join(
-                f"{key} {kept.get(key)} there and {mark[key]} here" for key in mark if kept.get(key) != mark[key]
-            )
-            raise ValueError(f"{plan.out} is the folder of another search ({apart}): give another --out.")
-        return
-    if plan.out.exists() and not plan.out.is_dir():
-        raise ValueError(f"{plan.out} is a file: give a folder to --out.")
-    # Two processes that begin at once may both come to this line.
-    if plan.out.exists() and any(p.name != "log.txt" and MARK not in p.name for p in plan.out.iterdir()):
-        raise ValueError(f"{plan.out} holds something else than a search: give an empty or a new folder to --out.")
-    write_atomically(file, json.dumps(mark, indent=2) + "\n")
+    kept = claim(plan.out, MARK, mark, "a search") or mark
+    if kept != mark:
+        other = ", ".join(
+            f"{key} {kept.get(key)} there and {mark[key]} here" for key in mark if kept.get(key) != mark[key]
+        )
+        raise ValueError(f"{plan.out} is the folder of another search ({other}): give another --out.")
 
 
 def _protocol(plan: Plan, problem: Problem) -> Mapping[str, Any]:

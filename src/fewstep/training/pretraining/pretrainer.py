@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fewstep.core import generator
 from fewstep.data import Dataset
-from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
 from fewstep.training.metrics import Metrics
 from fewstep.training.pretraining.batches import Batches
 from fewstep.training.pretraining.options import Pretraining
@@ -70,7 +70,7 @@ class Pretrainer:
         options: settings.
         seed: of the first weights, the order of images and their augmentation.
         device: where to compute.
-        folder: gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``, and is resumed from if they are
+        folder: gets the checkpoints ``best`` and ``last``, and ``metrics.csv``, and is resumed from if they are
             there. None: nothing is written.
         validate: called after every epoch; without it, the last network is the best one.
         patience: end after so many epochs without a new best; 0 for never.
@@ -107,8 +107,8 @@ class Pretrainer:
         self.state, self.waited = State(), 0.0
         self.metrics: Metrics | None = None
         self._best: dict[str, Tensor] | None = None  # where there is no folder to keep it
-        if folder is not None and (folder / "last.safetensors").exists():
-            self.state = load_checkpoint(folder / "last.safetensors", self.network, self.optimiser)
+        if folder is not None and (folder / LAST).exists():
+            self.state = load_checkpoint(folder / LAST, self.network, self.optimiser)
             _restore_format(self.optimiser)
         else:
             self.network.measure(dataset)
@@ -143,7 +143,7 @@ class Pretrainer:
                 if progress is not None:
                     progress(state, values)
         if self.folder is not None:
-            load_checkpoint(self.folder / "best.safetensors", self.network)
+            load_checkpoint(self.folder / BEST, self.network)
         elif self._best is not None:
             self.network.load_state_dict(self._best)
         return self.network.eval()
@@ -213,7 +213,7 @@ class Pretrainer:
         if score is None or state.best is None or score > state.best:
             state.best, state.best_step, state.stale = score, state.step, 0
             if self.folder is not None:
-                save_checkpoint(self.folder / "best.safetensors", self.network, state)
+                save_checkpoint(self.folder / BEST, self.network, state)
             elif score is not None:
                 self._best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         else:
@@ -238,7 +238,7 @@ class Pretrainer:
                     f"checkpoint is intact; lower the rate (now {self.options.rate})."
                 )
             self.metrics.save()
-            save_checkpoint(self.folder / "last.safetensors", self.network, self.state, self.optimiser)
+            save_checkpoint(self.folder / LAST, self.network, self.state, self.optimiser)
 
 
 def _initial(dataset: Dataset, options: Pretraining, seed: int) -> Standardised:
