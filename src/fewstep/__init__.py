@@ -2,6 +2,36 @@
 
 The parts are in :mod:`fewstep.core`, the papers in :mod:`fewstep.algorithms`, tasks in :mod:`fewstep.data`, and
 ``fewstep.load(run)`` opens a trained run as a classifier or a regressor.
+
+The examples in docstrings go on from here::
+
+    from dataclasses import replace
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from fewstep import *
+    from fewstep.core import *
+    from fewstep.data import Dataset, EpisodeSampler, Sinusoids
+    from fewstep.networks import Generated, mlp
+    from fewstep.recipes import RECIPES
+
+    torch.manual_seed(0)
+
+    # A task of one point, (1, 0), on which a line without a bias has the loss w²; and such a line, with w = 1.
+    row = Batch(torch.ones(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1))
+    parabola, line = Task(row, row), nn.Linear(1, 1, bias=False)
+    nn.init.ones_(line.weight)
+
+    # Four tasks of regression: sine curves, 10 points each to adapt to and to be judged on.
+    sines = Sinusoids(tasks=4, shots=10, queries=10, seed=0).batch(0)
+
+    # Four tasks of classification: three classes of eight features, two examples of each to adapt to.
+    rows = (torch.randn(5, 1, 8) + 0.3 * torch.randn(5, 20, 8)).flatten(0, 1)
+    classes = Dataset.from_sorted(rows, range(0, 101, 20))
+    clusters = EpisodeSampler(classes, ways=3, shots=2, queries=5, tasks=4, seed=0).batch(0)
 """
 
 from typing import TYPE_CHECKING

@@ -30,6 +30,11 @@ def anil(
 
     Raises:
         ValueError: when no parameter's name begins so.
+
+    Example:
+        >>> method = anil(mlp((1, 40, 1)), rate=0.01, steps=5, loss=regression())
+        >>> list(method.adapt(sines.support).value)  # what the inner loop moves
+        ['2.weight', '2.bias']
     """
     names = [name for name, _ in network.named_parameters()]
     prefix = "".join(names[-1].rpartition(".")[:2]) if head is None and names else head or ""

@@ -43,6 +43,13 @@ def imaml(
 
     Raises:
         ValueError: for an unknown variant, or λ that is not positive.
+
+    Example:
+        >>> method = imaml(mlp((1, 40, 1)), rate=0.01, steps=16, prox=0.5, loss=regression())
+        >>> estimate = method.objective(sines, None)
+        >>> estimate.objective.backward()
+        >>> sorted(estimate.metrics)  # how exact the meta-gradient is, among them
+        ['loss', 'mse', 'negative_curvature', 'residual', 'slope_left']
     """
     if variant not in ("paper", "authors"):
         raise ValueError(f"imaml: variant is 'paper' or 'authors', got {variant!r}.")

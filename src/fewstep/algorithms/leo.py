@@ -65,6 +65,14 @@ def leo(
             and know nothing of the task before the first latent step.
 
     The paper's "conditional generator only" has no steps of either kind, "no fine-tuning" none of the second.
+
+    Example:
+        >>> method = leo(features=8, latents=3)
+        >>> points = method.adapt(clusters.support)  # four tasks: two examples of each of three classes
+        >>> points.value["weight"].shape  # a classifier of each
+        torch.Size([4, 3, 8])
+        >>> method.predict(points, clusters.query).shape
+        torch.Size([4, 15, 3])
     """
     form, official = FORMULATIONS[formulation] if isinstance(formulation, str) else (formulation, True)
     start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight, stochastic=stochastic,

@@ -68,6 +68,12 @@ def leo_network(
             its authors' code or with eᵘ the inner loop is easily led into noise that grows without limits.
         loss: of rows; squared error averaged over the support when omitted.
         meta_gradient: the paper's back-propagation when omitted; ``Mixture`` maximises a predictive likelihood.
+
+    Example:
+        >>> method = leo_network(mlp((1, 40, 1)), inputs=1, outputs=1)
+        >>> points = method.adapt(sines.support)  # a generated network for each of four tasks
+        >>> method.predict(points, sines.query).shape
+        torch.Size([4, 10, 1])
     """
     slots = core.slots(network, generated)
     start = core.NetworkGenerator(slots, inputs, outputs, latents, hidden=hidden, decoder_depth=decoder_depth,

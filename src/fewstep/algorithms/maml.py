@@ -32,6 +32,14 @@ def maml(
             normalisation's parameters out.
         first_order: drop second derivatives.
         clip: shorten inner gradients to this norm, for networks that make them explode; not the paper's.
+
+    Example:
+        >>> method = maml(line, rate=0.25, steps=2, loss=regression())  # on w², a step halves w
+        >>> method.adapt(parabola.support).value
+        {'weight': tensor([[[0.2500]]])}
+        >>> method.objective(parabola, None).objective.backward()
+        >>> line.weight.grad  # d(w/4)²/dw at w = 1; fomaml, which takes the steps for constants, has 0.5
+        tensor([[0.1250]])
     """
     learner = Learner(network, Shared(adapts), [Descend(clipped(SGD(rate), clip), steps)], loss=loss)
     return Method(learner, FirstOrder() if first_order else Backprop())

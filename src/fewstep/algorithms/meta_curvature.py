@@ -40,6 +40,12 @@ def meta_curvature(
 
     Raises:
         ValueError: when the rate is not positive, or for ``per_step`` without a step.
+
+    Example:
+        >>> method = meta_curvature(mlp((1, 40, 1)), rate=0.01, loss=regression())
+        >>> rule = method.learner.stages[0].rule
+        >>> {mode: tuple(factor.shape) for mode, factor in rule["0.weight"].items()}
+        {'out': (40, 40), 'in': (1, 1)}
     """
     start = Shared(adapts)
     adapted = {name: p for name, p in network.named_parameters() if start.adapts(name)}

@@ -28,8 +28,8 @@ def meta_lstm(
     The authors (twitter/meta-learning-lstm) meta-train with Adam at 1e-3, the global norm of the gradient clipped at
     0.25, one task a step, 12 steps for 1 shot, and for 5 shots 8 in the code. The inner loop moves the
     normalisation's γ and β like all else. Their code normalises queries by their own batch in meta-training, and by
-    the support's running statistics in meta-testing (``predict`` at a point from ``adapt(statistics="running")``; here of
-    variances over n, where Lua's batch normalisation keeps n/(n − 1) of them).
+    the support's running statistics in meta-testing (``adapt`` and ``predict`` with ``statistics="running"``; here
+    of variances over n, where Lua's batch normalisation keeps n/(n − 1) of them).
 
     Args:
         network: its parameters are θ₀.
@@ -40,6 +40,12 @@ def meta_lstm(
             support rows once more.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
         adapts: names of the parameters that the inner loop moves; all when omitted.
+
+    Example:
+        >>> method = meta_lstm(mlp((1, 40, 1)), steps=5, hidden=4, loss=regression())
+        >>> method.objective(sines, None).objective.backward()
+        >>> method.predict(method.adapt(sines.support), sines.query).shape
+        torch.Size([4, 10, 1])
     """
     rule = LSTM(hidden, feedback, gradient_scale)
     return Method(Learner(network, Shared(adapts), [Descend(rule, steps)], loss=loss), FirstOrder())

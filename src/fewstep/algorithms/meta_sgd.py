@@ -38,6 +38,11 @@ def meta_sgd(
 
     Raises:
         ValueError: for unknown ``rates``, or ``per_step`` without a step.
+
+    Example:
+        >>> method = meta_sgd(mlp((1, 40, 1)), rate=0.01, loss=regression())
+        >>> sum(parameter.numel() for parameter in method.learner.parameters())  # 121 weights, and a rate for each
+        242
     """
     if rates not in ("parameter", "layer"):
         raise ValueError(f"meta_sgd: rates are one for every 'parameter' or 'layer', got {rates!r}.")

@@ -35,6 +35,12 @@ def protomaml(
 
     Raises:
         ValueError: when the network has no generated head, or more than one.
+
+    Example:
+        >>> method = protomaml(mlp((8, 16, None)), rate=0.1, steps=5)
+        >>> points = method.adapt(clusters.support)
+        >>> points.value["2.weight"].shape  # a last layer of each of four tasks, which began at its prototypes
+        torch.Size([4, 3, 16])
     """
     generated_head(network)  # an error here, and not in the first task
     learner = Learner(network, Prototypes(adapts), [Descend(SGD(rate), steps)], loss=loss)

@@ -22,6 +22,13 @@ def protonet(network: nn.Module, *, loss: Loss | None = None) -> Method:
 
     Raises:
         ValueError: when the network has no generated head, or more than one.
+
+    Example:
+        >>> method = protonet(nn.Sequential(nn.Linear(8, 16), Generated()))
+        >>> points = method.adapt(clusters.support)  # no steps: a classifier by distance to each class's mean
+        >>> logits = method.predict(points, clusters.query)
+        >>> (logits.argmax(-1) == clusters.query.y.argmax(-1)).float().mean().item()  # their accuracy
+        1.0
     """
     generated_head(network)  # an error here, and not in the first task
     return Method(Learner(network, Prototypes(lambda name: False), [], loss=loss), Backprop())

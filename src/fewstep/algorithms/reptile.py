@@ -38,6 +38,12 @@ def reptile(
 
     Raises:
         ValueError: for an unknown rule, or carried moments with SGD, which has none.
+
+    Example:
+        >>> method = reptile(line, rate=0.25, steps=2, rule="sgd", loss=regression())  # on w², a step halves w
+        >>> method.objective(parabola, None).objective.backward()
+        >>> line.weight.grad  # from the end, w/4, to the start, w = 1: an outer step of rate ε goes a part ε of the way
+        tensor([[0.7500]])
     """
     if rule not in ("sgd", "adam"):
         raise ValueError(f"reptile: the inner rule is 'sgd' or 'adam', got {rule!r}.")

@@ -45,7 +45,13 @@ def direct(function: Function) -> Function:
 
 @dataclass(frozen=True)
 class Vmap:
-    """All tasks at once by ``torch.func.vmap``; ``chunk`` tasks at a time when memory is short."""
+    """All tasks at once by ``torch.func.vmap``; ``chunk`` tasks at a time when memory is short.
+
+    Example:
+        >>> tasks = torch.arange(6.0).view(3, 2)  # three tasks of two numbers
+        >>> Vmap(chunk=2)(torch.sum)(tasks)  # as in a loop, but two of them at a time
+        tensor([1., 5., 9.])
+    """
 
     chunk: int | None = None
 
@@ -61,7 +67,13 @@ class Vmap:
 
 @dataclass(frozen=True)
 class Loop:
-    """One task after another: least memory, and the faster one for convolutions on a CPU."""
+    """One task after another: least memory, and the faster one for convolutions on a CPU.
+
+    Example:
+        >>> tasks = torch.arange(6.0).view(3, 2)  # three tasks of two numbers
+        >>> Loop()(lambda task: task.sum() if task[0] > 3 else task[0])(tasks)  # as vmap cannot: it looks at a value
+        tensor([0., 2., 9.])
+    """
 
     chunk: ClassVar[int] = 1
 

@@ -21,6 +21,11 @@ class MetaStep(NamedTuple):
         objective: the scalar that was differentiated.
         gradients: its gradient, for every parameter of the learner in their order.
         metrics: their means over tasks.
+
+    Example:
+        >>> step = Differentiate(maml(line, rate=0.25, loss=regression()))(parabola, None)
+        >>> step.objective, step.gradients
+        (tensor(0.2500), [tensor([[0.5000]])])
     """
 
     objective: Float[Tensor, ""]
@@ -42,6 +47,13 @@ class Differentiate:
         method: what is differentiated, with respect to all parameters of its learner.
         executor: how tasks are run; :class:`Vmap`, all at once, when omitted.
         transform: applied to the function that is differentiated, such as ``torch.compile``.
+
+    Example:
+        >>> method = maml(mlp((1, 40, 1)), rate=0.01, loss=regression())
+        >>> meta_gradient = Differentiate(method, Vmap(chunk=2))  # two tasks at a time
+        >>> step = meta_gradient(sines, None)
+        >>> [tuple(gradient.shape) for gradient in step.gradients]
+        [(40, 1), (40,), (1, 40), (1,)]
     """
 
     def __init__(self, method: Method, executor: Executor | None = None, transform: Transform | None = None) -> None:

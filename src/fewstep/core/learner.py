@@ -62,6 +62,13 @@ class Learner(nn.Module):
     Raises:
         ValueError: for a dropout rate out of range, another kind of stage, more than one ``Decode``, a network that the
             start cannot begin with, or a rule whose meta-parameters belong to other values.
+
+    Example:
+        >>> learner = Learner(mlp((1, 40, 1)), Shared(), [Descend(SGD(0.01), steps=3)], loss=regression())
+        >>> support, query = (Batch(*(tensor[0] for tensor in batch)) for batch in sines)  # of one task
+        >>> point, penalties = learner.adapt(support)
+        >>> learner.predict(point, query).shape
+        torch.Size([10, 1])
     """
 
     def __init__(

@@ -45,6 +45,12 @@ class Loss:
         support: how support rows become the inner loss. The LEO paper (Eq. 5) and its authors' code sum; most MAML
             implementations average. An inner rate for one is not an inner rate for the other.
         score: a second, readable measure per query row (accuracy, squared error) and its name.
+
+    Example:
+        >>> absolute = Loss(lambda prediction, y: (prediction - y).abs().mean(-1), support="sum")
+        >>> absolute.rows(torch.tensor([[1.0], [5.0]]), torch.zeros(2, 1))
+        tensor([1., 5.])
+        >>> method = maml(line, rate=0.1, loss=absolute)
     """
 
     rows: Callable[[Tensor, Tensor], Tensor]
@@ -54,10 +60,20 @@ class Loss:
 
 
 def classification(support: Reduction = "mean") -> Loss:
-    """Softmax cross-entropy, scored by accuracy."""
+    """Softmax cross-entropy, scored by accuracy.
+
+    Example:
+        >>> classification().rows(torch.zeros(1, 4), torch.eye(4)[:1])  # four classes and no idea: log 4
+        tensor([1.3863])
+    """
     return Loss(cross_entropy, support, accuracy, "accuracy")
 
 
 def regression(support: Reduction = "mean") -> Loss:
-    """Squared error, scored by itself."""
+    """Squared error, scored by itself.
+
+    Example:
+        >>> regression().rows(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+        tensor([4.])
+    """
     return Loss(squared_error, support, squared_error, "mse")

@@ -33,6 +33,13 @@ class Method:
     Raises:
         ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
             message names them. Or when regularisers share a name.
+
+    Example:
+        >>> learner = Learner(mlp((1, 40, 1)), Shared(), [Descend(SGD(0.01), steps=3)], loss=regression())
+        >>> method = Method(learner, Backprop())  # MAML
+        >>> method.objective(sines, None).objective.backward()  # and a step of torch.optim on learner.parameters()
+        >>> method.predict(method.adapt(sines.support), sines.query).shape
+        torch.Size([4, 10, 1])
     """
 
     learner: Learner

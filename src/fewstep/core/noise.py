@@ -42,7 +42,12 @@ Noise: TypeAlias = Any
 
 
 def generator(seed: int, step: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """An independent random stream for one (seed, step, purpose), reachable without drawing what came before."""
+    """An independent random stream for one (seed, step, purpose), reachable without drawing what came before.
+
+    Example:
+        >>> [torch.randint(100, (3,), generator=generator(seed=0, step=7, stream="noise")) for _ in range(2)]
+        [tensor([80, 17, 23]), tensor([80, 17, 23])]
+    """
     entropy = np.random.SeedSequence([seed, step, *stream.encode()]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(entropy >> np.uint64(1)))
 
@@ -89,6 +94,13 @@ class Draws:
         tasks: number of tasks.
         source: the random stream; its device is where the draws are made.
         dtype: floating-point type of the normal numbers.
+
+    Example:
+        >>> method = leo(8, latents=3)
+        >>> draws = method.draws(clusters, generator(0, 0, "noise"))  # for four tasks
+        >>> step = Differentiate(method, Vmap(chunk=2))(clusters, draws)  # reads draws[0:2], then draws[2:4]
+        >>> len(draws[2:4].normal), draws[2:4].kept.unique()  # normal numbers, and what dropout keeps
+        (2, tensor([0, 1], dtype=torch.uint8))
     """
 
     def __init__(self, sites: Any, tasks: int, source: torch.Generator, dtype: torch.dtype = torch.float32) -> None:

@@ -12,7 +12,16 @@ from fewstep.core.loss import Reduction
 
 @runtime_checkable
 class Regulariser(Protocol):
-    """A scalar penalty on a module's parameters."""
+    """A scalar penalty on a module's parameters.
+
+    Example:
+        >>> class L1:
+        ...     name = "l1"
+        ...     def __call__(self, module):
+        ...         return 0.1 * sum(p.abs().sum() for p in module.parameters())
+        >>> isinstance(L1(), Regulariser)
+        True
+    """
 
     @property
     def name(self) -> str:
@@ -26,7 +35,12 @@ class Regulariser(Protocol):
 
 @dataclass(frozen=True)
 class L2:
-    """``weight · Σ ‖W‖²`` over the named parameters, with the factor ½ when ``half``."""
+    """``weight · Σ ‖W‖²`` over the named parameters, with the factor ½ when ``half``.
+
+    Example:
+        >>> L2(0.5, ["weight"])(line).item()  # 0.5 · ½ · w² at w = 1
+        0.25
+    """
 
     weight: float
     parameters: Sequence[str]
@@ -50,6 +64,12 @@ class Orthogonality:
         weight: λ₂ ≥ 0.
         parameter: name of the layer's weight.
         reduction: ``"mean"`` over the entries of C (the authors' code) or their ``"sum"`` (the paper).
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> _ = nn.init.ones_(layer.weight)  # both inputs point the same way: all entries of C are 1
+        >>> round(Orthogonality(1.0, "weight", "sum")(layer).item(), 3)
+        2.0
     """
 
     weight: float

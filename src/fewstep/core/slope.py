@@ -17,6 +17,11 @@ def exact(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tens
 
     Raises:
         RuntimeError: in inference mode, where torch 2.11 silently takes every gradient for zero.
+
+    Example:
+        >>> gradient, loss = exact(lambda value: value["w"].square(), {"w": torch.tensor(3.0, requires_grad=True)})
+        >>> gradient["w"].item(), gradient["w"].requires_grad  # a meta-gradient goes on through it
+        (6.0, True)
     """
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -28,7 +33,13 @@ def exact(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tens
 
 
 def stopped(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tensor]:
-    """The gradient and the loss as constants: second derivatives are dropped, and never computed."""
+    """The gradient and the loss as constants: second derivatives are dropped, and never computed.
+
+    Example:
+        >>> gradient, loss = stopped(lambda value: value["w"].square(), {"w": torch.tensor(3.0, requires_grad=True)})
+        >>> gradient["w"].item(), gradient["w"].requires_grad  # a meta-gradient stops here
+        (6.0, False)
+    """
     with torch.no_grad():
         gradient, at = exact(loss, {name: tensor.detach() for name, tensor in value.items()})
     return {name: tensor.detach() for name, tensor in gradient.items()}, at.detach()

@@ -47,6 +47,13 @@ class Descend(nn.Module):
 
     Raises:
         ValueError: for a negative number of steps or λ, an empty mini-batch, or an unknown ``proximal``.
+
+    Example:
+        >>> descend = Descend(SGD(0.25), steps=1)  # on w², a step halves w
+        >>> method = Method(Learner(line, Shared(), [descend], loss=regression()), Backprop())
+        >>> descend.steps = 3  # more of them at test time
+        >>> method.adapt(parabola.support).value
+        {'weight': tensor([[[0.1250]]])}
     """
 
     def __init__(
@@ -163,12 +170,25 @@ class Descend(nn.Module):
 
 
 class Decode(nn.Module):
-    """Leave the space of codes: the decoded weights become the point, and later stages move the weights."""
+    """Leave the space of codes: the decoded weights become the point, and later stages move the weights.
+
+    Example:
+        >>> stages = [Descend(SGD(0.1), 5), Decode(), Descend(SGD(0.1), 5)]  # in codes, then in weights
+        >>> method = Method(Learner(Generated(), Generator(8, latents=3), stages), Backprop())
+        >>> method.adapt(clusters.support).value["weight"].shape  # of four tasks, three classes, eight features
+        torch.Size([4, 3, 8])
+    """
 
 
 Stage: TypeAlias = Descend | Decode
 
 
 def skip_empty(*stages: Stage) -> list[Stage]:
-    """Those of the stages that do something: a descent without steps is left out, for nothing would train its rule."""
+    """Those of the stages that do something: a descent without steps is left out, for nothing would train its rule.
+
+    Example:
+        >>> stages = skip_empty(Descend(SGD(0.1), 5), Decode(), Descend(SGD(0.1), 0))
+        >>> [type(stage).__name__ for stage in stages]
+        ['Descend', 'Decode']
+    """
     return [stage for stage in stages if isinstance(stage, Decode) or stage.steps]

@@ -31,6 +31,11 @@ class Batch(NamedTuple):
         y: targets, ``[rows, outputs]``. For classification the rows are one-hot, so the number of ways is a shape and
             never a value that has to be read back from a tensor.
         weight: ``[rows]``, 1 for a real row and 0 for padding (ragged shots).
+
+    Example:
+        >>> support = Batch(torch.tensor([[0.2], [1.9], [2.1]]), torch.eye(2)[[0, 1, 1]], torch.ones(3))
+        >>> support.y.argmax(1)  # three rows, of two classes
+        tensor([0, 1, 1])
     """
 
     x: Float[Tensor, "*tasks_rows_features"]
@@ -39,7 +44,15 @@ class Batch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One few-shot problem: adapt on ``support``, be judged on ``query``. Also called an episode."""
+    """One few-shot problem: adapt on ``support``, be judged on ``query``. Also called an episode.
+
+    Example:
+        >>> sines.support.x.shape, sines.query.x.shape  # four tasks: 10 points to adapt to, 10 to be judged on
+        (torch.Size([4, 10, 1]), torch.Size([4, 10, 1]))
+        >>> first = Task(*(Batch(*(tensor[0] for tensor in batch)) for batch in sines))
+        >>> first.support.x.shape
+        torch.Size([10, 1])
+    """
 
     support: Batch
     query: Batch
@@ -51,6 +64,11 @@ class Point(NamedTuple):
     Attributes:
         value: what the inner loop moves: weights (MAML), or latent codes (LEO).
         context: tensors that stay fixed during adaptation and that decoding ``value`` into weights needs.
+
+    Example:
+        >>> adapted = maml(mlp((1, 40, 1)), rate=0.01, loss=regression()).adapt(sines.support)
+        >>> {name: tuple(weight.shape) for name, weight in adapted.value.items()}  # of each of the four tasks
+        {'0.weight': (4, 40, 1), '0.bias': (4, 40), '2.weight': (4, 1, 40), '2.bias': (4, 1)}
     """
 
     value: Params
@@ -64,6 +82,12 @@ class Estimate(NamedTuple):
         objective: a scalar whose ordinary autograd gradient *is* the meta-gradient estimate. Its value need not be a
             loss, so it is never logged.
         metrics: named scalars to log.
+
+    Example:
+        >>> estimate = maml(line, rate=0.25, loss=regression()).objective(parabola, None)
+        >>> estimate.objective.backward()
+        >>> line.weight.grad, estimate.metrics["loss"]
+        (tensor([[0.5000]]), tensor([0.2500]))
     """
 
     objective: Float[Tensor, "*tasks"]

@@ -44,6 +44,13 @@ class FewShotClassifier:
 
     Attributes:
         classes_: the labels, sorted, ``[ways]``; after ``fit``.
+
+    Example:
+        >>> model = FewShotClassifier(maml(nn.Linear(2, 2), rate=0.5, steps=10))
+        >>> model.fit([[0.0, 1.0], [1.0, 0.0]], ["up", "right"]).predict([[0.1, 2.0], [2.0, 0.1]]).tolist()
+        ['up', 'right']
+        >>> model.classes_.tolist()
+        ['right', 'up']
     """
 
     classes_: NDArray[Any]

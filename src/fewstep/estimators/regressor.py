@@ -39,6 +39,11 @@ class Prediction:
 
     Raises:
         ValueError: if there is no function, a value is not finite, or the noise is not positive and finite.
+
+    Example:
+        >>> prediction = Prediction(np.array([[1.0, 4.0], [3.0, 4.0]]))  # two functions at two inputs
+        >>> prediction.mean, prediction.deviation  # they differ at the first, and agree at the second
+        (array([2., 4.]), array([1., 0.]))
     """
 
     samples: Float[np.ndarray, "functions rows *outputs"]
@@ -111,6 +116,12 @@ class FewShotRegressor:
 
     Raises:
         ValueError: for fewer samples than one, noise that is not positive and finite, or a method of classification.
+
+    Example:
+        >>> model = FewShotRegressor(maml(nn.Linear(1, 1), rate=0.1, steps=100, loss=regression()), noise=0.1)
+        >>> prediction = model.fit([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]).predict([1.5])  # y = 2x + 1
+        >>> prediction.mean.round(1), prediction.interval(0.9)[0].round(1)
+        (array([4.]), array([3.8]))
     """
 
     def __init__(

@@ -16,6 +16,12 @@ class Backprop(MetaGradient):
 
     Args:
         statistics: what the query is batch-normalised by in meta-training, see ``Learner.predict``; not "running".
+
+    Example:
+        >>> learner = Learner(line, Shared(), [Descend(SGD(0.25), 1)], loss=regression())  # w' = w/2 on the loss w²
+        >>> Method(learner, Backprop()).objective(parabola, None).objective.backward()
+        >>> line.weight.grad  # d(w/2)²/dw at w = 1
+        tensor([[0.5000]])
     """
 
     slope: Slope = staticmethod(exact)

@@ -18,6 +18,14 @@ class MetaGradient(ABC):
 
     The one rule: the objective of the returned estimate is a scalar whose ordinary autograd gradient is the
     meta-gradient estimate. Trainer and optimiser never know which estimator ran.
+
+    Example:
+        >>> class FitSupport(MetaGradient):
+        ...     def __call__(self, learner, task, noise, map_tasks=None):
+        ...         return Estimate(learner.support_loss(learner.adapt(task.support)[0], task.support), {})
+        >>> learner = maml(line, rate=0.25, loss=regression()).learner
+        >>> Method(learner, FitSupport()).objective(parabola, None).objective.item()  # w² at w/2
+        0.25
     """
 
     statistics: Statistics = "query"

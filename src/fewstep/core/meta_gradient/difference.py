@@ -23,6 +23,12 @@ class Difference(MetaGradient):
     the same expression for codes. The query is only looked at to log how well it is answered.
 
     Meta-parameters that the starting value is not made of stay untrained, so a learner that has any is refused.
+
+    Example:
+        >>> learner = Learner(line, Shared(), [Descend(SGD(0.25), 2)], loss=regression())  # halves w twice
+        >>> Method(learner, Difference()).objective(parabola, None).objective.backward()
+        >>> line.weight.grad  # w − w/4 at w = 1
+        tensor([[0.7500]])
     """
 
     def untrained(self, learner: Learner) -> set[str]:

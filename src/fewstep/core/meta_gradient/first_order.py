@@ -5,6 +5,13 @@ from fewstep.core.slope import Slope, stopped
 
 
 class FirstOrder(Backprop):
-    """``∇L_Q(φ)`` with inner gradients as constants: no second derivatives (Finn et al. 2017, section 5.2)."""
+    """``∇L_Q(φ)`` with inner gradients as constants: no second derivatives (Finn et al. 2017, section 5.2).
+
+    Example:
+        >>> learner = Learner(line, Shared(), [Descend(SGD(0.25), 1)], loss=regression())  # w' = w/2 on the loss w²
+        >>> Method(learner, FirstOrder()).objective(parabola, None).objective.backward()
+        >>> line.weight.grad  # 2w' at w' = 1/2, as if w' were w minus a constant
+        tensor([[1.]])
+    """
 
     slope: Slope = staticmethod(stopped)

@@ -42,6 +42,13 @@ class Implicit(MetaGradient):
 
     Raises:
         ValueError: for no iterations, or a negative tolerance, damping or softening.
+
+    Example:
+        >>> descend = Descend(SGD(0.25), 1, prox=2.0)  # φ² + (φ − w)² is smallest at w/2, here after one step
+        >>> learner = Learner(line, Shared(), [descend], loss=regression())
+        >>> Method(learner, Implicit()).objective(parabola, None).objective.backward()
+        >>> line.weight.grad  # d(w/2)²/dw at w = 1
+        tensor([[0.5000]])
     """
 
     def __init__(

@@ -38,6 +38,12 @@ class Mixture(MetaGradient):
 
     Raises:
         ValueError: for no samples, or a deviation that is not positive.
+
+    Example:
+        >>> method = leo_network(mlp((1, 40, 1)), 1, 1, meta_gradient=Mixture(samples=8, noise=0.3))
+        >>> noise = method.noise(sines, generator(0, 0, "noise"))
+        >>> method.objective(sines, noise).metrics["effective_samples"].shape  # of each task, from 1 to 8
+        torch.Size([4])
     """
 
     slope: Slope = staticmethod(exact)

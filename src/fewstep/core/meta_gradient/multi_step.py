@@ -26,6 +26,11 @@ class MultiStep(MetaGradient):
 
     Raises:
         ValueError: for no weights.
+
+    Example:
+        >>> learner = Learner(line, Shared(), [Descend(SGD(0.25), 2)], loss=regression())  # w/2, then w/4
+        >>> Method(learner, MultiStep([0.5, 0.5])).objective(parabola, None).objective.item()  # (1/4 + 1/16)/2
+        0.15625
     """
 
     def __init__(self, weights: Sequence[float]) -> None:

@@ -15,6 +15,11 @@ class Slot(NamedTuple):
         shape: of the parameter.
         centre: what an average network has there: 1 for the gain of a norm, 0 for nearly everything else.
         deviation: how far the entries of a fresh network lie from ``centre``.
+
+    Example:
+        >>> slot = slots(mlp((1, 40, 1)))["0.weight"]
+        >>> slot.shape, slot.centre, round(slot.deviation, 3)  # Glorot's deviation: √(2/(1 + 40))
+        (torch.Size([40, 1]), 0.0, 0.221)
     """
 
     shape: torch.Size
@@ -49,6 +54,13 @@ def slots(network: nn.Module, generated: Callable[[str], bool] | Collection[str]
     Raises:
         ValueError: for names that the network does not have, when nothing is chosen, or when a chosen parameter has
             several names (tied weights).
+
+    Example:
+        >>> network = mlp((1, 40, 1))
+        >>> sorted(slots(network, lambda name: name.startswith("2.")))  # the last layer is to be generated
+        ['2.bias', '2.weight']
+        >>> [name for name, _ in network.named_parameters()]  # what is still learned as usual
+        ['0.weight', '0.bias']
     """
     own = dict(network.named_parameters(remove_duplicate=False))
     if isinstance(generated, Collection):

@@ -50,6 +50,13 @@ class Adam(Rule):
 
     Raises:
         ValueError: for a rate or ε that is not positive, or betas outside [0, 1).
+
+    Example:
+        >>> value, gradient = {"w": torch.zeros(2)}, {"w": torch.tensor([3.0, -0.001])}
+        >>> rule = Adam(0.1)
+        >>> step, moments = rule.update(gradient, rule.init(value), value, torch.tensor(1.0))
+        >>> step  # the first has the length of the rate, however steep the loss
+        {'w': tensor([-0.1000,  0.1000])}
     """
 
     def __init__(

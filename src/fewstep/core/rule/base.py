@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 
 class Rule(nn.Module, ABC):
-    """How one step moves. Learned rates and the like are the module's own meta-parameters."""
+    """How one step moves. Learned rates and the like are the module's own meta-parameters.
+
+    Example:
+        >>> class SignDescent(Rule):
+        ...     def init(self, value):
+        ...         return ()  # nothing to remember
+        ...     def update(self, gradient, state, value, loss):
+        ...         return {name: -0.1 * g.sign() for name, g in gradient.items()}, state
+        >>> learner = Learner(line, Shared(), [Descend(SignDescent(), steps=3)])
+    """
 
     @abstractmethod
     def init(self, value: Params) -> Any:

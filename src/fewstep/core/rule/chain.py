@@ -22,6 +22,13 @@ class Chain(Rule):
 
     Raises:
         ValueError: without a rule.
+
+    Example:
+        >>> rule = Chain(Clip(1.0), SGD(0.1))  # shorten the gradient to 1, then a tenth of it
+        >>> gradient = {"w": torch.tensor([3.0, 4.0])}  # of length 5
+        >>> step, _ = rule.update(gradient, rule.init(gradient), gradient, torch.tensor(1.0))
+        >>> step
+        {'w': tensor([-0.0600, -0.0800])}
     """
 
     def __init__(self, *rules: Rule) -> None:

@@ -21,6 +21,12 @@ class Clip(Rule):
 
     Raises:
         ValueError: for a norm that is not positive.
+
+    Example:
+        >>> gradient = {"w": torch.tensor([3.0, 4.0])}  # of length 5
+        >>> step, _ = Clip(1.0).update(gradient, (), {"w": torch.zeros(2)}, torch.tensor(1.0))
+        >>> step
+        {'w': tensor([-0.6000, -0.8000])}
     """
 
     def __init__(self, norm: float) -> None:
@@ -45,5 +51,13 @@ class Clip(Rule):
 
 
 def clipped(rule: Rule, norm: float | None) -> Rule:
-    """``rule`` on gradients of this length at most, or itself where there is no ``norm``."""
+    """``rule`` on gradients of this length at most, or itself where there is no ``norm``.
+
+    Example:
+        >>> rule = clipped(SGD(0.1), 1.0)  # as Chain(Clip(1.0), SGD(0.1))
+        >>> gradient = {"w": torch.tensor([3.0, 4.0])}  # of length 5
+        >>> step, _ = rule.update(gradient, rule.init(gradient), gradient, torch.tensor(1.0))
+        >>> step
+        {'w': tensor([-0.0600, -0.0800])}
+    """
     return rule if norm is None else Chain(Clip(norm), rule)

@@ -36,6 +36,13 @@ class Curvature(Rule):
 
     Source: Park and Oliva, "Meta-Curvature", NeurIPS 2019. The authors' code lays tensors out as ``[*kernel, in,
     out]`` and multiplies the last mode from the right, so its matrix of outputs is the transpose of M_o.
+
+    Example:
+        >>> rule = Curvature({"weight": (1, 1)}, rate=0.25)
+        >>> method = Method(Learner(line, Shared(), [Descend(rule, 1)], loss=regression()), Backprop())
+        >>> method.objective(parabola, None).objective.backward()
+        >>> rule["weight"]["out"].item(), rule["weight"]["out"].grad.item()  # the identity, and where to learn from it
+        (1.0, -0.5)
     """
 
     def __init__(self, shapes: Mapping[str, Shape], *, rate: float, diagonal: bool = False) -> None:

@@ -23,6 +23,13 @@ class LearnedRates(Rule):
 
     Raises:
         ValueError: for a unit that is not positive.
+
+    Example:
+        >>> rule = LearnedRates({"weight": torch.tensor(0.25)})
+        >>> method = Method(Learner(line, Shared(), [Descend(rule, 1)], loss=regression()), Backprop())
+        >>> method.objective(parabola, None).objective.backward()
+        >>> [parameter.grad for parameter in rule.parameters()]  # the step should have been longer
+        [tensor(-2.)]
     """
 
     def __init__(self, rates: Mapping[str, Tensor], unit: float = 1.0) -> None:

@@ -53,6 +53,12 @@ class LSTM(Rule):
 
     Raises:
         ValueError: for fewer than one unit, an unknown ``feedback``, or a scale that is not positive.
+
+    Example:
+        >>> rule = LSTM(hidden=4)
+        >>> method = Method(Learner(mlp((1, 40, 1)), Shared(), [Descend(rule, 5)], loss=regression()), FirstOrder())
+        >>> sum(p.numel() for p in rule.parameters())  # shared by all coordinates of the network
+        158
     """
 
     def __init__(

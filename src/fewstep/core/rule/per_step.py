@@ -21,6 +21,12 @@ class PerStep(Rule):
 
     Raises:
         ValueError: without a rule, for rules of different kinds, or when a rule is given twice.
+
+    Example:
+        >>> rule = PerStep([SGD(0.25), SGD(0.5)])  # on w², the first step halves w, and the second ends at 0
+        >>> method = Method(Learner(line, Shared(), [Descend(rule, 2)], loss=regression()), Backprop())
+        >>> method.adapt(parabola.support).value
+        {'weight': tensor([[[0.]]])}
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:

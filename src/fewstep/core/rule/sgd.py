@@ -14,6 +14,12 @@ class SGD(Rule):
 
     Raises:
         ValueError: when the rate is not positive.
+
+    Example:
+        >>> rule, gradient = SGD(0.1), {"w": torch.tensor([3.0, 4.0])}
+        >>> step, _ = rule.update(gradient, (), {"w": torch.zeros(2)}, torch.tensor(1.0))
+        >>> step
+        {'w': tensor([-0.3000, -0.4000])}
     """
 
     def __init__(self, rate: float) -> None:

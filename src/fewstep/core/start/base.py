@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 
 class Start(nn.Module, ABC):
-    """Where a task's adaptation begins. Functions of one task; meta-parameters are the module's own."""
+    """Where a task's adaptation begins. Functions of one task; meta-parameters are the module's own.
+
+    Example:
+        >>> class Zeros(Start):
+        ...     def begin(self, network, support, noise):
+        ...         return Point({name: torch.zeros_like(p) for name, p in network.named_parameters()}, {}), {}
+        ...     def decode(self, point, noise):
+        ...         return point  # values already are weights
+        >>> learner = Learner(line, Zeros(), [Descend(SGD(0.1), steps=3)])
+    """
 
     @abstractmethod
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:

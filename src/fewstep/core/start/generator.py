@@ -37,6 +37,11 @@ class Formulation:
             ½(σ² + μ² − 1) − log σ.
         reduction: of the KL and of the encoder penalty over codes and their dimensions. ``"sum"`` sums them, as the
             paper's norms do; ``"mean"`` averages over dimensions and copies and classes.
+
+    Example:
+        >>> sampled = Formulation(codes="class", kl="sample")
+        >>> sampled.spread(torch.tensor([-9.0, 0.0, 1.0]), at_zero=0.5)  # deviations of raw scales
+        tensor([1.0000e-10, 5.0000e-01, 2.2183e+00])
     """
 
     codes: Literal["copies", "class"] = "copies"
@@ -131,6 +136,13 @@ class Generator(Start):
             would give a deviation (the paper's "deterministic").
         encoded: False: codes are drawn from N(0, I) whatever the task, and are zero in evaluation; there is no encoder,
             no relation network and no penalty on either (the paper's "random prior").
+
+    Example:
+        >>> start = Generator(8, latents=3)
+        >>> support = Batch(*(tensor[0] for tensor in clusters.support))  # two examples of each of three classes
+        >>> point, _ = start.begin(Generated(), support, None)
+        >>> point.value["code"].shape, start.decode(point, None).value["weight"].shape
+        (torch.Size([6, 3]), torch.Size([3, 8]))
     """
 
     def __init__(

@@ -50,6 +50,13 @@ class NetworkGenerator(Start):
 
     Raises:
         ValueError: for no slots, a depth of zero or a negative spread.
+
+    Example:
+        >>> network = mlp((1, 40, 1))
+        >>> start = NetworkGenerator(slots(network), inputs=1, outputs=1, latents=16)
+        >>> method = Method(Learner(network, start, [], loss=regression()), Backprop())
+        >>> method.adapt(sines.support).value["0.weight"].shape  # a network for each of the four tasks
+        torch.Size([4, 40, 1])
     """
 
     scale: Tensor

@@ -28,6 +28,13 @@ class Prototypes(Start):
     Args:
         adapts: which of the network's parameters the inner loop moves, by name; all of them when omitted. The head's
             slots are always among what it moves, and alone with ``lambda name: False``.
+
+    Example:
+        >>> support = Batch(torch.tensor([[0.0], [2.0]]), torch.eye(2), torch.ones(2))  # classes at 0 and 2
+        >>> point, _ = Prototypes().begin(Generated(), support, None)
+        >>> logits = nn.functional.linear(torch.tensor([[0.9]]), *point.value.values())
+        >>> logits.argmax(1)  # 0.9 is nearer to the first
+        tensor([0])
     """
 
     def __init__(self, adapts: Callable[[str], bool] | None = None) -> None:

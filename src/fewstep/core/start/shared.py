@@ -18,6 +18,11 @@ class Shared(Start):
 
     Raises:
         ValueError: when ``adapts`` selects no parameter of the network.
+
+    Example:
+        >>> start = Shared(lambda name: name.startswith("2."))  # the inner loop moves the last layer alone: ANIL
+        >>> list(start.shared(mlp((1, 40, 1))))
+        ['2.weight', '2.bias']
     """
 
     def __init__(self, adapts: Callable[[str], bool] | None = None) -> None:
