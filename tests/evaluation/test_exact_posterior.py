@@ -100,7 +100,7 @@ def test_densities_integrate_to_one_and_to_their_mean_and_cdf() -> None:
     grid, step = np.linspace(-22, 22, 551, retstep=True)
     mean = found.mean(xq)
     nearest = np.abs(grid - mean[..., None]).argmin(2)
-    cdf = found.cdf(xq, grid[nearest])
+    cdf = found.at(xq).cdf(grid[nearest])
     for j in range(2):
         inputs, targets = np.repeat(xq[:, j : j + 1], len(grid), 1), np.tile(grid, (6, 1))
         density = np.exp(found.log_density(inputs, targets))
@@ -153,7 +153,7 @@ def test_kinds_are_as_probable_as_stated(drawn: tuple[SineOrLine, list[Array], E
 
 def test_targets_are_uniform_under_their_distribution(drawn: tuple[SineOrLine, list[Array], ExactPosterior]) -> None:
     _, (_, _, xq, yq), found = drawn
-    transform = np.sort(found.cdf(xq, yq)[:, 0])
+    transform = np.sort(found.at(xq).cdf(yq)[:, 0])
     count = len(transform)
     assert np.abs(transform - (np.arange(count) + 0.5) / count).max() < 1.63 / count**0.5  # Kolmogorov, 1%
     for probability in (0.5, 0.9):
@@ -164,9 +164,9 @@ def test_targets_are_uniform_under_their_distribution(drawn: tuple[SineOrLine, l
 def test_quantiles_invert_the_cdf() -> None:
     _, (x, y, xq, yq) = tasks(20)
     found = exact_posterior(x, y)
-    low, high = found.interval(xq, 0.9)
-    for level, ends in ((0.05, low), (0.95, high), (0.5, found.quantile(xq, 0.5))):
-        assert np.allclose(found.cdf(xq, ends), level, rtol=0, atol=1e-5)
+    low, high = found.at(xq).interval(0.9)
+    for level, ends in ((0.05, low), (0.95, high), (0.5, found.at(xq).quantile(0.5))):
+        assert np.allclose(found.at(xq).cdf(ends), level, rtol=0, atol=1e-5)
     assert (low < high).all()
     assert np.array_equal(found.at(xq).mean(), found.mean(xq))
     assert np.array_equal(found.at(xq).log_density(yq), found.log_density(xq, yq))
@@ -181,7 +181,7 @@ def test_samples_have_the_posteriors_moments() -> None:
     assert (np.abs(values.mean(1) - found.mean(xq)) < 4.5 * error + 1e-3).all()
     assert (np.abs(functions.line.mean(1) - found.line) < 4 * np.sqrt(found.line * found.sine / 2000) + 1e-3).all()
     noisy = values + 0.3 * np.random.default_rng(0).standard_normal(values.shape)
-    for level, ends in zip((0.1, 0.9), found.interval(xq, 0.8), strict=True):
+    for level, ends in zip((0.1, 0.9), found.at(xq).interval(0.8), strict=True):
         assert np.abs((noisy < ends[:, None]).mean(1) - level).max() < 4.5 * 0.3 / 2000**0.5
     again = found.sample(10, 3)
     assert np.array_equal(again.line, functions.line[:, :10])
@@ -215,7 +215,7 @@ def test_outlying_data_stay_finite(far: float) -> None:
     assert np.isfinite(density).all()
     assert (density < -(far**2) / 2).all()
     assert np.isfinite(found.mean(xq)).all()
-    assert np.isfinite(found.quantile(xq, 0.9)).all()
+    assert np.isfinite(found.at(xq).quantile(0.9)).all()
 
 
 @pytest.mark.parametrize(("a", "w"), [(-1.0, 2.5), (3.0, 0.4), (-9.0, 5.0), (0.5, 1e-6), (30.0, 2.0), (-2.0, 1e-4)])

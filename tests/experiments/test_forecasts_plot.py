@@ -19,7 +19,7 @@ from fewstep.core import Task
 from fewstep.data import Oscillations
 from fewstep.evaluation.exact.oscillations import EXACT_FORECAST
 from fewstep.experiments.run import Run
-from fewstep.experiments.uncertainty.forecasts_plot import BAND, Forecasts, _draw, _spread, forecasts, plot
+from fewstep.experiments.uncertainty.forecasts_plot import BAND, Forecasts, draw, forecasts, plot, spread_out
 from fewstep.recipes import RECIPES, Config
 from fewstep.recipes.methods.adapting import Maml
 from fewstep.recipes.methods.leo import LeoNetwork
@@ -141,14 +141,14 @@ def test_columns_are_weak_then_strong_and_slow_then_fast(found: Forecasts) -> No
     np.testing.assert_allclose(damping / 0.3, [0.25, 0.25, 0.75, 0.75], atol=0.1)
     np.testing.assert_allclose((frequency - 0.5) / 2, [0.25, 0.75, 0.25, 0.75], atol=0.1)
     alike = np.full((2, 3), 0.5)
-    assert sorted(_spread(alike, 3)) == [0, 1, 2]
+    assert sorted(spread_out(alike, 3)) == [0, 1, 2]
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------------------
 
 
 def test_lines_are_the_numbers(found: Forecasts) -> None:
-    axes = np.array(_draw(found).axes).reshape(4, 4)
+    axes = np.array(draw(found).axes).reshape(4, 4)
     for column in range(4):
         for row in range(2):
             drawn = {

@@ -1,4 +1,4 @@
-"""Functions of trained runs, judged beside the exact posterior: measured, written, drawn."""
+"""Functions of trained runs, measured beside the exact posterior: measured, written, drawn."""
 
 import csv
 import io
@@ -23,13 +23,14 @@ from fewstep.commands.main import main
 from fewstep.core import Batch, Method, Task, generator
 from fewstep.data.functions.sine_or_line import SineOrLine
 from fewstep.evaluation.exact.sine_or_line import exact_posterior, mode_mass
+from fewstep.evaluation.functions import Functions
 from fewstep.evaluation.inner_loop import inner_steps
 from fewstep.evaluation.predictive import Measures, Predictive, fit_noise, measure
 from fewstep.evaluation.statistics import Interval, paired
 from fewstep.experiments.run import Run
-from fewstep.experiments.uncertainty import procedure as uncertainty
-from fewstep.experiments.uncertainty.functions_plot import _chosen, plot
-from fewstep.experiments.uncertainty.procedure import EXACT, GRID, Functions, Judged, Uncertainty, judge
+from fewstep.experiments.uncertainty.functions_plot import clear_and_ambiguous, plot
+from fewstep.experiments.uncertainty.procedure import GRID, measure_runs, run_labels, zero_where_not_finite
+from fewstep.experiments.uncertainty.result import EXACT, MethodMeasures, Uncertainty
 from fewstep.recipes import RECIPES, Config
 from fewstep.recipes.methods.adapting import Maml
 from fewstep.recipes.methods.leo import LeoNetwork
@@ -68,7 +69,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(runs: Path) -> Uncertainty:
-    return judge(
+    return measure_runs(
         [runs / name for name in (LEO, MAML, ENSEMBLE)],
         tasks=TASKS,
         samples=SAMPLES,
@@ -183,15 +184,15 @@ def test_functions_are_counted_from_one() -> None:
         Functions(untrained(LEO), 0)
 
 
-# -- judgement ---------------------------------------------------------------------------------------------------------
+# -- measures ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_exact_posterior_comes_last_and_nothing_is_better_on_average(found: Uncertainty) -> None:
-    assert [one.label for one in found.judged] == [LEO, MAML, ENSEMBLE, EXACT]
-    assert [one.functions for one in found.judged] == [SAMPLES, 1, 3, None]
-    assert found.exact is found.judged[-1]
+    assert [one.label for one in found.methods] == [LEO, MAML, ENSEMBLE, EXACT]
+    assert [one.functions for one in found.methods] == [SAMPLES, 1, 3, None]
+    assert found.exact is found.methods[-1]
     exact = found.exact.measures
-    for one in found.judged[:-1]:
+    for one in found.methods[:-1]:
         for name in ("negative_log_likelihood", "squared_error"):
             gap = paired(getattr(one.measures, name), getattr(exact, name))
             assert gap.mean >= -3 * gap.half_width / 1.96, (one.label, name)
@@ -205,7 +206,7 @@ def test_the_exact_posterior_comes_last_and_nothing_is_better_on_average(found: 
 
 def test_measures_and_noise_by_hand(runs: Path, found: Uncertainty) -> None:
     """MAML, at the inner steps of a test; its noise is of validation tasks, in closed form for a single function."""
-    maml, run = found.judged[1], Run.open(runs / MAML)
+    maml, run = found.methods[1], Run.open(runs / MAML)
     values = {}
     with inner_steps(run.method.learner, 3):
         for split, count in (("val", VALIDATION), ("test", TASKS)):
@@ -222,7 +223,7 @@ def test_measures_and_noise_by_hand(runs: Path, found: Uncertainty) -> None:
 
 
 def test_samples_and_modes_by_hand(runs: Path, found: Uncertainty) -> None:
-    leo, run = found.judged[0], Run.open(runs / LEO)
+    leo, run = found.methods[0], Run.open(runs / LEO)
     test, validation = tasks_of(runs / LEO, "test", TASKS), tasks_of(runs / LEO, "val", VALIDATION)
     of = {name: Functions(run.method, SAMPLES, 0, name) for name in ("validation", "test", "ambiguous")}
     (fitted,) = of["validation"](validation, x_of(validation))
@@ -248,32 +249,32 @@ def test_the_distance_between_modes_is_of_ambiguous_tasks_and_zero_for_the_poste
     assert own is not None
     assert (own.mean, own.half_width, own.tasks) == (0, 0, len(found.exact.lines))
     assert 2 <= own.tasks <= AMBIGUOUS
-    for one in found.judged[:-1]:
+    for one in found.methods[:-1]:
         distance = found.mode_distance(one)
         assert distance is not None
         by_hand = [abs(mine - known) for mine, known in zip(one.lines, found.exact.lines, strict=True)]
         assert distance.mean == pytest.approx(np.mean(by_hand))
         assert 0 < distance.mean < 1
-    few = replace(found, judged=[replace(one, lines=one.lines[:1]) for one in found.judged])
+    few = replace(found, methods=[replace(one, lines=one.lines[:1]) for one in found.methods])
     assert few.mode_distance(few.exact) is None
     assert {row["mode mass − exact, ambiguous"] for row in few.rows()} == {"–"}
     assert "ambiguous" in shown(few)
 
 
-def test_a_judgement_depends_on_its_seed_and_on_no_other_run(runs: Path, found: Uncertainty) -> None:
+def test_a_result_depends_on_its_seed_and_on_no_other_run(runs: Path, found: Uncertainty) -> None:
     options = {"samples": SAMPLES, "queries": QUERIES, "validation_tasks": VALIDATION, "ambiguous": AMBIGUOUS}
-    (mine, exact), leo = judge([runs / LEO], labels=["mine"], tasks=TASKS, **options).judged, found.judged[0]
+    (mine, exact), leo = measure_runs([runs / LEO], labels=["mine"], tasks=TASKS, **options).methods, found.methods[0]
     assert (mine.label, mine.noise, mine.failed) == ("mine", leo.noise, 0)
     for again, before in ((mine, leo), (exact, found.exact)):
         np.testing.assert_array_equal(again.lines, before.lines)
         for name in (field.name for field in fields(Measures)):
             np.testing.assert_array_equal(getattr(again.measures, name), getattr(before.measures, name))
-    other = judge([runs / LEO], seed=1, tasks=50, **options)
-    assert other.judged[0].noise != leo.noise
+    other = measure_runs([runs / LEO], seed=1, tasks=50, **options)
+    assert other.methods[0].noise != leo.noise
     assert other.protocol["task seed"] == 1
 
 
-# -- what cannot be judged ---------------------------------------------------------------------------------------------
+# -- what cannot be measured -------------------------------------------------------------------------------------------
 
 
 def failing(runs: Path, folder: Path) -> Path:
@@ -290,8 +291,8 @@ def failing(runs: Path, folder: Path) -> Path:
 
 def test_functions_that_are_not_finite_are_zero_and_counted(runs: Path, tmp_path: Path) -> None:
     lost = failing(runs, tmp_path / "lost")
-    result = judge([lost], tasks=60, queries=QUERIES, validation_tasks=VALIDATION, ambiguous=4)
-    one = result.judged[0]
+    result = measure_runs([lost], tasks=60, queries=QUERIES, validation_tasks=VALIDATION, ambiguous=4)
+    one = result.methods[0]
     assert (one.functions, one.failed, result.exact.failed) == (3, 60, 0)
 
     run, tasks = Run.open(runs / ENSEMBLE), tasks_of(runs / ENSEMBLE, "test", 60)
@@ -307,7 +308,7 @@ def test_functions_that_are_not_finite_are_zero_and_counted(runs: Path, tmp_path
 def test_one_bad_value_makes_its_function_zero_and_no_other() -> None:
     values = np.arange(1.0, 13).reshape(2, 3, 2)
     values[1, 2, 0] = math.inf
-    kept, failed = uncertainty._finite(values)
+    kept, failed = zero_where_not_finite(values)
     assert failed == 1
     assert kept.tolist() == [[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10], [0, 0]]]
 
@@ -327,14 +328,20 @@ def test_runs_on_other_tasks_are_refused(runs: Path, tmp_path: Path) -> None:
     noisy, more = changed(runs, tmp_path / "noisy", noise=0.5), changed(runs, tmp_path / "more", shots=10)
     queried = changed(runs, tmp_path / "queried", queries=7)  # in training: the tasks are the same
     mistakes: list[tuple[Callable[[], object], str]] = [
-        (lambda: judge([]), "nothing to judge: give folders"),
-        (lambda: judge([runs / MAML, sinusoid]), "is a run of curves: only for sines and lines"),
+        (lambda: measure_runs([]), "nothing to measure: give folders"),
+        (lambda: measure_runs([runs / MAML, sinusoid]), "is a run of curves: only for sines and lines"),
         (lambda: plot(sinusoid, tmp_path / "x"), "is a run of curves: give one on sines and lines"),
-        (lambda: judge([runs / MAML, noisy]), "are on tasks of other noise or shots"),
-        (lambda: judge([runs / MAML, more]), "are on tasks of other noise or shots"),
-        (lambda: judge([runs / MAML, queried], labels=["a"]), "every one of the 2 runs needs a label of its own"),
-        (lambda: judge([runs / MAML, queried], labels=["a", "a"]), "every one of the 2 runs needs a label of its own"),
-        (lambda: judge([runs / MAML], labels=[EXACT]), "'exact posterior' is taken"),
+        (lambda: measure_runs([runs / MAML, noisy]), "are on tasks of other noise or shots"),
+        (lambda: measure_runs([runs / MAML, more]), "are on tasks of other noise or shots"),
+        (
+            lambda: measure_runs([runs / MAML, queried], labels=["a"]),
+            "every one of the 2 runs needs a label of its own",
+        ),
+        (
+            lambda: measure_runs([runs / MAML, queried], labels=["a", "a"]),
+            "every one of the 2 runs needs a label of its own",
+        ),
+        (lambda: measure_runs([runs / MAML], labels=[EXACT]), "'exact posterior' is taken"),
         (lambda: plot(runs / MAML, tmp_path / "x", columns=1), "columns must be at least 2"),
     ]
     for mistake, message in mistakes:
@@ -345,7 +352,7 @@ def test_runs_on_other_tasks_are_refused(runs: Path, tmp_path: Path) -> None:
 
 def test_runs_of_one_recipe_are_told_apart(runs: Path, tmp_path: Path) -> None:
     def labels(*folders: Path) -> list[str]:
-        return uncertainty._labels([Run.open(folder) for folder in folders])
+        return run_labels([Run.open(folder) for folder in folders])
 
     one, two = (Path(shutil.copytree(runs / MAML, tmp_path / name / "seed-0")) for name in "ab")
     three = Path(shutil.copytree(runs / MAML, tmp_path / "a" / "seed-1"))
@@ -387,7 +394,7 @@ def test_table_markdown_json_and_csv_agree(found: Uncertainty, tmp_path: Path) -
         label: dict(zip([line[0] for line in table], column, strict=True))
         for label, *column in [(col[0], *col) for col in zip(*table, strict=True)][1:]
     }
-    assert list(rows) == list(terminal) == [one.label for one in found.judged]
+    assert list(rows) == list(terminal) == [one.label for one in found.methods]
     for stored in content["rows"]:
         label = stored[""]
         for title in titles:
@@ -426,7 +433,7 @@ def test_table_markdown_json_and_csv_agree(found: Uncertainty, tmp_path: Path) -
 
 def test_labels_are_no_markup() -> None:
     measures = Measures(*(np.array([1.0, 2.0]) for _ in fields(Measures)))
-    rows = [Judged(label, 0.3, 1, measures, np.array([0.5, 0.5])) for label in ("run [bold]", EXACT)]
+    rows = [MethodMeasures(label, 0.3, 1, measures, np.array([0.5, 0.5])) for label in ("run [bold]", EXACT)]
     assert "run [bold]" in shown(Uncertainty(rows, 0.01, {"tasks": 2}))
 
 
@@ -478,7 +485,7 @@ def test_columns_are_a_sine_a_line_in_turn_and_then_ambiguous_ones(columns: int)
     random = np.random.default_rng(0)
     line = random.choice([0.0005, 0.1, 0.4, 0.7, 0.9995], 200)
     is_line = random.random(200) < line
-    chosen = _chosen(line, 1 - line, is_line, columns)
+    chosen = clear_and_ambiguous(line, 1 - line, is_line, columns)
     half = columns - columns // 2
     assert len(set(chosen)) == columns
     assert np.isin(line[chosen[:half]], [0.0005, 0.9995]).all()
@@ -512,7 +519,7 @@ def test_commands(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["uncertainty"], "nothing to judge: give folders of runs on sines and lines"),
+        (["uncertainty"], "nothing to measure: give folders of runs on sines and lines"),
         (["uncertainty", "nowhere"], "nowhere is not a run of fewstep"),
         (["uncertainty", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
         (["uncertainty", "RUN", "--tasks", "0"], "tasks must be at least 1, got 0"),

@@ -30,9 +30,9 @@ def uncertainty(
         ambiguous: tasks on which sines and lines are counted: ambiguous ones of a pool of 100 times as many.
         out: folder for uncertainty.md, .json, _tasks.csv and _modes.csv; a new one under uncertainty/ when omitted.
     """
-    from fewstep.experiments.uncertainty.procedure import judge
+    from fewstep.experiments.uncertainty.procedure import measure_runs
 
-    found = judge(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note)
+    found = measure_runs(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note)
     folder = out or new_folder("uncertainty")
     found.write(folder)
     console.print(found.table())

@@ -1,4 +1,4 @@
-"""Judging a method: scores on test tasks with their intervals, simple rivals, curves and the report of a run."""
+"""Evaluation: scores on test tasks with their intervals, baselines, tables and figures."""
 
 from fewstep.evaluation.baselines import (
     all_baselines,

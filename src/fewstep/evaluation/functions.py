@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_map
 from fewstep.core import Batch, Executor, Method, Point, Task, generator
 from fewstep.core.noise import Noise
 from fewstep.core.types import Statistics
+from fewstep.evaluation.arrays import slices, take, to_numpy
 from fewstep.networks import Ensemble
 
 _CHUNK = 25
@@ -51,8 +51,7 @@ class Adapted:
         query = Batch(many, many.new_zeros(*many.shape[:2], 1), many.new_ones(many.shape[:2]))
         found = self.method.predict(self.points, query, self.support, self.executor, self.statistics)
         each = found.unflatten(-1, (self.members, -1)).unflatten(0, (-1, self.copies)).movedim(3, 2)
-        values: NDArray[np.float64] = each.flatten(1, 2).double().cpu().numpy()
-        return values
+        return to_numpy(each.flatten(1, 2))
 
 
 @final
@@ -83,8 +82,7 @@ class Functions:
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}.")
         self.method, self.seed, self.stream, self.statistics = method, seed, stream, statistics
-        ensembles = (module for module in method.learner.modules() if isinstance(module, Ensemble))
-        self.members = next((ensemble.members for ensemble in ensembles), 1)
+        self.members = ensemble_members(method)
         self.drawn = samples
 
     def copies(self, support: Batch) -> int:
@@ -92,8 +90,7 @@ class Functions:
         return self.drawn if self._draws(support) else 1
 
     def _draws(self, support: Batch) -> bool:
-        one = Batch(*(tensor[0] for tensor in support))
-        return bool(self.method.learner.start.begin_sites(one))
+        return bool(self.method.learner.start.begin_sites(take(support, 0)))
 
     def adapt(self, support: Batch, place: int = 0, executor: Executor | None = None) -> Adapted:
         """Draw the functions of some tasks, and adapt each.
@@ -122,19 +119,17 @@ class Functions:
         Returns:
             For each set float64 ``[tasks, functions, rows]``.
         """
-        parts = [
-            self._some(
-                Batch(*(tensor[start : start + _CHUNK] for tensor in tasks.support)),
-                start,
-                [x[start : start + _CHUNK] for x in inputs],
-            )
-            for start in range(0, len(tasks.support.x), _CHUNK)
-        ]
+        parts = []
+        for some in slices(len(tasks.support.x), _CHUNK):
+            adapted = self.adapt(take(tasks.support, some), some.start)
+            parts.append([adapted(x[some, :, None])[..., 0] for x in inputs])
         return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
 
-    def _some(self, support: Batch, place: int, inputs: Sequence[Tensor]) -> list[NDArray[np.float64]]:
-        adapted = self.adapt(support, place)
-        return [adapted(x[..., None])[..., 0] for x in inputs]
+
+def ensemble_members(method: Method) -> int:
+    """How many networks predict side by side: those of an :class:`~fewstep.networks.Ensemble`, or one."""
+    ensembles = (module for module in method.learner.modules() if isinstance(module, Ensemble))
+    return next((ensemble.members for ensemble in ensembles), 1)
 
 
 def _undropped(noise: Noise) -> Noise:

@@ -4,18 +4,17 @@ Shapes: ``means`` ``[tasks, components, rows]``, ``weights`` ``[tasks, component
 results ``[tasks, rows]``. The deviation and the targets have one unit.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from fewstep.evaluation.arrays import chunks, to_numpy
+
 Array = NDArray[np.float64]
 Means = Float[np.ndarray, "tasks components rows"]
 Weights = Float[np.ndarray, "tasks components"]
 Rows = Float[np.ndarray, "tasks rows"]
-_CHUNK = 2**21  # numbers at a time: some tens of megabytes
 _HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 
 
@@ -25,8 +24,7 @@ def log_density(means: Means, weights: Weights, deviation: float, y: Rows) -> Ro
     for part in chunks(means.shape):
         with np.errstate(divide="ignore"):
             terms = np.log(weights[part])[..., None] - 0.5 * ((y[part, None] - means[part]) / deviation) ** 2
-        top = terms.max(1)
-        result[part] = top + np.log(np.exp(terms - top[:, None]).sum(1)) - np.log(deviation) - _HALF_LOG_2PI
+        result[part] = log_sum(terms, 1) - np.log(deviation) - _HALF_LOG_2PI
     return result
 
 
@@ -60,10 +58,11 @@ def quantile(means: Means, weights: Weights, deviation: float, level: float) -> 
     return result * deviation
 
 
-def chunks(shape: tuple[int, ...], least: int = 1) -> Iterator[slice]:
-    """Slices of the first axis, each of about two million numbers of an array of this shape."""
-    size = max(least, _CHUNK // max(1, int(np.prod(shape[1:]))))
-    return (slice(start, start + size) for start in range(0, shape[0], size))
+def log_sum(terms: Array, axis: int) -> Array:
+    """``ln Σ exp(terms)`` along an axis, in log space."""
+    top = terms.max(axis, keepdims=True)
+    result: Array = np.log(np.exp(terms - top).sum(axis)) + top.squeeze(axis)
+    return result
 
 
 def _invert(means: Array, weights: Array, level: float, normal: float) -> Array:
@@ -122,5 +121,4 @@ def _gathered(means: Array, weights: Array, cells: int) -> tuple[Array, Array, A
 
 
 def _ndtr(z: Array) -> Array:
-    result: Array = torch.special.ndtr(torch.from_numpy(z)).numpy()
-    return result
+    return to_numpy(torch.special.ndtr(torch.from_numpy(z)))

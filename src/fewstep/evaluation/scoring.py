@@ -1,13 +1,11 @@
-"""Judging a method on tasks: what it scores, what its adaptation adds, and what simple classifiers score."""
+"""Scores of a method on tasks, of its start without adaptation, and of simple classifiers."""
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -21,14 +19,14 @@ from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data.source import Deferred, Pools, TaskSource, deferred
 from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.arrays import slices, take
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
 from fewstep.evaluation.inner_loop import descents, evaluating, inner_steps
-from fewstep.evaluation.statistics import Interval, interval, paired
+from fewstep.evaluation.statistics import Interval, Score, finite_interval, interval, paired
+from fewstep.evaluation.tables import counted, csv_text, task_rows
 
 ADAPTED, UNADAPTED = "adapted", "unadapted"
 """Names of scores; those of the baselines are beside them in ``baselines.py``."""
-
-Tree = TypeVar("Tree")
 
 QUERY_BYTES = 2**24
 """Queries that are predicted at once. They are written once and read by every score, so they should stay in a cache."""
@@ -93,10 +91,8 @@ class Evaluation:
             "tasks": self.tasks,
             "transductive": self.transductive,
             "protocol": dict(self.protocol),
-            "scores": {name: _plain(values) for name, values in self.scores.items()},
-            "differences": {
-                name: _plain(self.scores[ADAPTED] - values) for name, values in self.scores.items() if name != ADAPTED
-            },
+            "scores": {name: _plain(finite_interval(values)) for name, values in self.scores.items()},
+            "differences": {name: _plain(self._gain(name)) for name in self.scores if name != ADAPTED},
         }
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
@@ -107,32 +103,24 @@ class Evaluation:
         Raises:
             OSError: if the file cannot be written.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["task", *self.scores])
-        for task, row in enumerate(zip(*self.scores.values(), strict=True)):
-            writer.writerow([task, *(repr(float(value)) for value in row)])
-        write_atomically(path, text.getvalue())
+        write_atomically(path, csv_text(task_rows(self.scores)))
 
     def table(self) -> Table:
         """The result as a table for ``rich.print``: means with 95% intervals, and what the method gains."""
-        percent = self.score_name == "accuracy"
+        score = Score(self.score_name, self.higher_is_better)
         note = "query statistics: transductive" if self.transductive else "inductive"
-        better = "higher is better" if self.higher_is_better else "lower is better"
-        unit = f"{self.score_name}, %" if percent else self.score_name
         table = Table(title=f"{self.tasks} tasks, mean ± 95% interval ({note})", title_justify="left")
         table.add_column("")
-        table.add_column(f"{unit} ({better})", justify="right")
+        table.add_column(f"{score.unit} ({score.better})", justify="right")
         table.add_column("adapted − this, paired", justify="right")
         for name, values in self.scores.items():
-            own = _summary(values)
-            gain = None if name == ADAPTED else _summary(self.scores[ADAPTED] - values)
-            table.add_row(
-                name,
-                own.text(percent=percent) if own else _absence(values),
-                "" if name == ADAPTED else gain.text(percent=percent, sign=True) if gain else "n/a",
-            )
+            own = finite_interval(values)
+            gain = "" if name == ADAPTED else score.text(self._gain(name), sign=True)
+            table.add_row(name, score.text(own) if own else _absence(values), gain)
         return table
+
+    def _gain(self, name: str) -> Interval | None:
+        return finite_interval(self.scores[ADAPTED] - self.scores[name])
 
 
 def evaluate(
@@ -193,7 +181,7 @@ def evaluate(
         statistics = "query"  # of which nothing is made
     classifies, each = source.ways is not None, executor or Vmap()
     numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted and stages else {})
-    numbers |= {f"after {number} step{'s' if number != 1 else ''}": number for number in steps}
+    numbers |= {f"after {counted(number, 'step')}": number for number in steps}
     if isinstance(baselines, bool):
         baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies else {}
     if taken := sorted(baselines.keys() & numbers.keys()):
@@ -211,8 +199,8 @@ def evaluate(
                 predictions: list[list[Tensor]] = [[] for _ in scores]
                 truth: list[tuple[Tensor, Tensor]] = []
                 for some in _pieces(part):
-                    task = Task(_take(part.support, some), part.query(some))
-                    of_some = _predicted(method, [_take(point, some) for point in points], task, statistics, each)
+                    task = Task(take(part.support, some), part.query(some))
+                    of_some = _predicted(method, [take(point, some) for point in points], task, statistics, each)
                     of_some += [predict(*task) for predict in baselines.values()]
                     for pieces, prediction in zip(predictions, of_some, strict=True):
                         # Copied, for a prediction may be a view of the queries, whose memory is used again.
@@ -302,9 +290,9 @@ def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferr
                 f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"
             ) from end
         count = min(len(given.support.weight), left)
-        for some in _slices(count, batch or count):
+        for some in slices(count, batch or count):
             pools = None if given.pools is None else given.pools.part(some)
-            yield Deferred(_take(given.support, some), given.rows, partial(_query, given, some.start), pools)
+            yield Deferred(take(given.support, some), given.rows, partial(_query, given, some.start), pools)
         left, step = left - count, step + 1
 
 
@@ -316,16 +304,7 @@ def _query(given: Deferred, first: int, some: slice) -> Batch:
 def _pieces(part: Deferred) -> Iterator[slice]:
     """Slices of a part whose queries fit in the cache."""
     size = part.rows * part.support.x[0, 0].numel() * part.support.x.element_size()
-    return _slices(len(part.support.weight), max(1, QUERY_BYTES // max(1, size)))
-
-
-def _slices(count: int, most: int) -> Iterator[slice]:
-    return (slice(i, min(i + most, count)) for i in range(0, count, most))
-
-
-def _take(tree: Tree, some: slice) -> Tree:
-    """Some of the tasks: views."""
-    return tree_map(lambda tensor: tensor[some], tree)  # type: ignore[no-any-return]
+    return slices(len(part.support.weight), max(1, QUERY_BYTES // max(1, size)))
 
 
 def _score(method: Method, prediction: Tensor, y: Tensor, weight: Tensor, classifies: bool) -> Tensor:
@@ -350,13 +329,8 @@ def _counts(ways: int | None, rows: Mapping[str, Sequence[Tensor]]) -> dict[str,
     return counts
 
 
-def _summary(values: NDArray[np.float64]) -> Interval | None:
-    return interval(values) if len(values) > 1 and np.isfinite(values).all() else None
-
-
-def _plain(values: NDArray[np.float64]) -> dict[str, float] | None:
-    summary = _summary(values)
-    return {"mean": summary.mean, "half_width": summary.half_width} if summary else None
+def _plain(value: Interval | None) -> dict[str, float] | None:
+    return None if value is None else value.to_json()
 
 
 def _absence(values: NDArray[np.float64]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import json_text, write_atomically
 from fewstep.evaluation.statistics import Interval
 
 
@@ -55,11 +55,6 @@ def interval_cells(value: Interval | None, mean: str, half_width: str = "") -> d
     """An interval as two cells of a row, by the names of their columns; both empty for None."""
     numbers = (None, None) if value is None else (value.mean, value.half_width)
     return dict(zip((mean, half_width or f"{mean}_half_width"), numbers, strict=True))
-
-
-def json_text(value: Any) -> str:
-    """Plain values as a JSON file, for programs and for readers."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def markdown_lines(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from fewstep.core.types import Batch
 from fewstep.data.functions.oscillations import OscillatorPrior
+from fewstep.evaluation.arrays import slices, to_numpy
+from fewstep.evaluation.mixtures import log_sum
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -112,13 +114,12 @@ def exact_forecast(
     highest = problem.highest(x.reshape(-1, x.shape[2])).reshape(tasks, rows)
     margin, pending = np.full(tasks, _MARGIN), np.arange(tasks)
     for effort in _EFFORTS:
-        for first in range(0, len(pending), _TASKS):
-            some = pending[first : first + _TASKS]
+        for some in (pending[part] for part in slices(len(pending), _TASKS)):
             cells = problem.cells(some, margin, effort)
             fine, coarse = (problem.nodes(cells, order, margin) for order in (_FINE, _COARSE))
             for task in some:
                 poor = np.flatnonzero(error[task] > tolerance)
-                for part in _slices(len(poor), _BLOCK // len(fine[task].log_mass)):
+                for part in slices(len(poor), _BLOCK // len(fine[task].log_mass)):
                     at = task, poor[part]
                     found, rough = (problem.forecast(x[at], nodes[task]) for nodes in (fine, coarse))
                     mean[at], deviation[at] = found[:2]
@@ -152,20 +153,11 @@ def bayes_forecast(
     """
 
     def array(values: Tensor, real: Tensor) -> Array:
-        kept = torch.where(real[..., None], values.flatten(2).detach().double(), 0.0)
-        result: Array = kept.cpu().numpy()
-        return result
+        return to_numpy(torch.where(real[..., None], values.flatten(2), 0.0))
 
     real, asked = support.weight > 0, query.weight > 0
-    found = exact_forecast(
-        array(support.x, real),
-        array(support.y, real),
-        array(query.x, asked),
-        prior=prior,
-        noise=noise,
-        interval=interval,
-        real=real.cpu().numpy(),
-    )
+    inputs = array(support.x, real), array(support.y, real), array(query.x, asked)
+    found = exact_forecast(*inputs, prior=prior, noise=noise, interval=interval, real=real.cpu().numpy())
     return torch.from_numpy(found.mean).to(query.x)
 
 
@@ -269,7 +261,7 @@ class _Problem(NamedTuple):
         result = {}
         for first, last in zip(starts, [*starts[1:], len(cells.task)], strict=True):
             mass = log_mass[first:last].ravel()
-            mass = mass - _log_sum(mass[None])
+            mass = mass - log_sum(mass[None], 1)
             heavy = mass > -margin[cells.task[first]]
             columns = (damping[first:last].ravel(), frequency[first:last].ravel(), mass)
             result[int(cells.task[first])] = _Nodes(*(values[heavy] for values in columns))
@@ -287,7 +279,7 @@ class _Problem(NamedTuple):
         weights = aa + bb
         weights *= 0.5 / variance
         weights += log_mass
-        log_evidence = _log_sum(weights)
+        log_evidence = log_sum(weights, 1)
         weights -= log_evidence[:, None]
         np.exp(weights, out=weights)
         first, second = first[seen:].T, second[seen:].T
@@ -308,7 +300,7 @@ class _Problem(NamedTuple):
         seen = x.shape[1]
         first, second, log_mass = self._independent(_Nodes(damping.ravel(), frequency.ravel(), np.zeros(())), seen)
         result = np.empty(len(x))
-        for part in _slices(len(x), _BLOCK // damping.size):
+        for part in slices(len(x), _BLOCK // damping.size):
             squares = (x[part] @ first[:seen]) ** 2 + (x[part] @ second[:seen]) ** 2
             result[part] = (0.5 / self.noise**2 * squares + log_mass).max(1)
         return result
@@ -386,7 +378,7 @@ class _Problem(NamedTuple):
         return shares
 
     def _parts(self, cells: int) -> Iterator[slice]:
-        return _slices(cells, _CHUNK // (_FINE * (len(self.times) + 2 * _FINE) * (self.z.shape[1] + 3)))
+        return slices(cells, _CHUNK // (_FINE * (len(self.times) + 2 * _FINE) * (self.z.shape[1] + 3)))
 
 
 @cache
@@ -399,18 +391,6 @@ def _legendre(order: int) -> tuple[Array, Array]:
 def _rule(order: int, bounds: Array) -> tuple[Array, Array]:
     """The nodes along one side of a cell: the middle alone where the range has no width."""
     return _legendre(order if bounds[0] < bounds[1] else 1)
-
-
-def _slices(count: int, most: int) -> Iterator[slice]:
-    most = max(1, most)
-    return (slice(i, min(i + most, count)) for i in range(0, count, most))
-
-
-def _log_sum(terms: Array) -> Array:
-    """``ln Σ exp(terms)`` along the last axis, in log space."""
-    top = terms.max(-1, keepdims=True)
-    result: Array = np.log(np.exp(terms - top).sum(-1)) + top[..., 0]
-    return result
 
 
 def _log_add_at(start: Array, places: NDArray[np.intp], terms: Array) -> Array:

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.evaluation import mixtures
+from fewstep.evaluation.arrays import take
 from fewstep.evaluation.exact import truncated_normal
 
 Array: TypeAlias = NDArray[np.float64]
@@ -56,7 +58,7 @@ class Nodes(NamedTuple):
     @property
     def log_evidence(self) -> Array:
         """``ln p(support | kind)``, ``[tasks]``."""
-        return log_sum(self.log_mass, 1)
+        return mixtures.log_sum(self.log_mass, 1)
 
     def weights(self) -> Array:
         """Of the nodes in this kind's posterior, ``[tasks, nodes]``; they add up to one."""
@@ -223,17 +225,4 @@ def _legendre(edges: Array) -> tuple[Array, Array]:
 
 def of_tasks(fit: Fit, part: slice | NDArray[np.intp]) -> Fit:
     """What the support says in some of the tasks."""
-    return Fit(
-        fit.rows,
-        fit.residual[part],
-        (fit.estimate[0][part], fit.estimate[1][part]),
-        (fit.gram[0][part], fit.gram[1][part], fit.gram[2][part]),
-        fit.determinant[part],
-    )
-
-
-def log_sum(terms: Array, axis: int) -> Array:
-    """``ln Σ exp(terms)`` along an axis, in log space."""
-    top = terms.max(axis, keepdims=True)
-    result: Array = np.log(np.exp(terms - top).sum(axis)) + top.squeeze(axis)
-    return result
+    return Fit(fit.rows, *take(fit[1:], part))

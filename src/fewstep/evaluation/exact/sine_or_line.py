@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fewstep.data import draws
 from fewstep.data.functions.sine_or_line import SineOrLinePrior, SinesOrLines
 from fewstep.evaluation import mixtures
+from fewstep.evaluation.arrays import chunks, slices
 from fewstep.evaluation.exact import quadrature
 from fewstep.evaluation.exact.quadrature import Kind, Nodes, OneKind
 from fewstep.evaluation.predictive import checked
@@ -22,6 +23,7 @@ from fewstep.evaluation.predictive import checked
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = Float[np.ndarray, "tasks rows"]
 
+_TASKS = 4  # at a time, for each has thousands of components
 _INNER_NODES, _INNER_WEIGHTS = np.polynomial.legendre.leggauss(16)
 _INNER_UNIT, _INNER_SHARE = (_INNER_NODES + 1) / 2, _INNER_WEIGHTS / 2
 
@@ -81,7 +83,7 @@ class ExactPosterior:
         result = np.zeros_like(x)
         for kind, nodes, share in self._parts():
             weights, inner = nodes.weights() * share[:, None], kind.inner_mean(nodes)
-            for part in mixtures.chunks((*x.shape, nodes.theta.shape[1])):
+            for part in chunks((*x.shape, nodes.theta.shape[1])):
                 h, o = kind.curve(nodes.theta[part, None], x[part, :, None])
                 result[part] += (weights[part, None] * (inner[part, None] * h + o)).sum(2)
         return result
@@ -104,7 +106,7 @@ class ExactPosterior:
                 kind.log_terms(nodes, weight, task, weight[task] > least, x[task, rows], y[task, rows])
                 for (kind, nodes, _), weight in zip(parts, weights, strict=True)
             ]
-            return quadrature.log_sum(np.concatenate(terms, 1), 1)
+            return mixtures.log_sum(np.concatenate(terms, 1), 1)
 
         for task in range(len(x)):
             result[task] = density(task, np.ones(x.shape[1], bool), -30.0)
@@ -123,18 +125,6 @@ class ExactPosterior:
         more = exact_posterior(*joined, prior=self.prior, noise=self.noise, panels=self.panels)
         result: Array = more.log_evidence - self.log_evidence
         return result
-
-    def cdf(self, x: Rows, y: Rows) -> Rows:
-        """``p(target < y | x, support)``: the probability integral transform, ``[tasks, rows]``; error below 1e-4."""
-        return self.at(x).cdf(y)
-
-    def quantile(self, x: Rows, level: float) -> Rows:
-        """The y at which :meth:`cdf` is ``level``."""
-        return self.at(x).quantile(level)
-
-    def interval(self, x: Rows, probability: float) -> tuple[Rows, Rows]:
-        """Ends of the central interval of this probability: a fraction of the targets lies in it."""
-        return self.at(x).interval(probability)
 
     def at(self, x: Rows) -> "ExactPrediction":
         """The prediction at inputs ``[tasks, rows]``, with the methods of every predictive distribution."""
@@ -217,25 +207,25 @@ class ExactPrediction:
         return self.posterior.log_density(self.x, y)
 
     def cdf(self, y: Rows) -> Rows:
-        """As :meth:`ExactPosterior.cdf`."""
+        """``p(target < y | x, support)``: the probability integral transform, ``[tasks, rows]``; error below 1e-4."""
         result = np.empty_like(self.x)
-        for part in _few_tasks(len(self.x)):
+        for part in slices(len(self.x), _TASKS):
             weights, functions = self.posterior.components(part)
             result[part] = mixtures.cdf(functions(self.x[part]), weights, self.posterior.noise, y[part])
         return result
 
     def quantile(self, level: float) -> Rows:
-        """As :meth:`ExactPosterior.quantile`."""
+        """The y at which :meth:`cdf` is ``level``."""
         return self._quantiles(level)[0]
 
     def interval(self, probability: float) -> tuple[Rows, Rows]:
-        """As :meth:`ExactPosterior.interval`."""
+        """Ends of the central interval of this probability: a fraction of the targets lies in it."""
         low, high = self._quantiles((1 - probability) / 2, (1 + probability) / 2)
         return low, high
 
     def _quantiles(self, *levels: float) -> list[Array]:
         results = [np.empty_like(self.x) for _ in levels]
-        for part in _few_tasks(len(self.x)):
+        for part in slices(len(self.x), _TASKS):
             weights, functions = self.posterior.components(part)
             values = functions(self.x[part])
             for result, level in zip(results, levels, strict=True):
@@ -305,10 +295,6 @@ def _posterior(
     )
 
 
-def _few_tasks(tasks: int, size: int = 4) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, tasks, size)]
-
-
 def mode_mass(
     x: Float[np.ndarray, " grid"],
     values: Float[np.ndarray, "tasks samples grid"],
@@ -335,7 +321,7 @@ def mode_mass(
     tasks, samples, grid = values.shape
     line = np.empty(tasks * samples)
     flat = values.reshape(-1, grid)
-    for part in mixtures.chunks((*flat.shape[:1], 1024)):
+    for part in chunks((*flat.shape[:1], 1024)):
         some = flat[part]
         found = exact_posterior(np.broadcast_to(x, some.shape), some, prior=prior, noise=noise, panels=8)
         line[part] = found.line_log_evidence > found.sine_log_evidence

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from fewstep.evaluation.arrays import to_numpy
+
 Array = NDArray[np.float64]
 _ROOT_2, _HALF_LOG_2PI = np.sqrt(2.0), 0.5 * np.log(2 * np.pi)
 
@@ -68,10 +70,8 @@ def quantile(
 
 
 def _erfcx(x: Array) -> Array:
-    result: Array = torch.special.erfcx(torch.from_numpy(np.ascontiguousarray(x))).numpy()
-    return result
+    return to_numpy(torch.special.erfcx(torch.from_numpy(np.ascontiguousarray(x))))
 
 
 def _erf(x: Array) -> Array:
-    result: Array = torch.special.erf(torch.from_numpy(np.ascontiguousarray(x))).numpy()
-    return result
+    return to_numpy(torch.special.erf(torch.from_numpy(np.ascontiguousarray(x))))

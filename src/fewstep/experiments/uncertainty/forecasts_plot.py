@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from fewstep.core import Batch, Task
 from fewstep.data import Oscillations, Oscillators
-from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation import evaluating
+from fewstep.evaluation.arrays import take, to_numpy
 from fewstep.evaluation.exact.oscillations import exact_forecast
+from fewstep.evaluation.figures import image, images, key, legend_below, new_figure
+from fewstep.evaluation.functions import ensemble_members
+from fewstep.evaluation.tables import write_files
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.run import TEST_BATCH, Run
-from fewstep.networks import Ensemble
+from fewstep.experiments.uncertainty.procedure import run_labels
 from fewstep.recipes.problems.functions import OscillationTasks
 
-FORMS = ("png", "svg")
 BAND = 1.6449
 """Deviations on both sides of a normal mean that hold 90%."""
 
@@ -32,6 +34,7 @@ _POINTS = 400  # of a trajectory that is drawn as a curve
 # Okabe and Ito's colours, told apart under every common colour blindness; markers say the same again.
 _EXACT, _COLOURS = "#009E73", ("#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^v"
+_DOTS: Mapping[str, Any] = {"marker": "o", "linestyle": ""}
 
 
 @final
@@ -101,14 +104,14 @@ def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int 
             raise ValueError(f"{name} must be from 1 to {most}, got {number}.")
     among, prior = source.oscillators(0), source.prior
     ranges = (prior.damping, prior.frequency)
-    chosen = _spread(np.stack([(v - low) / (high - low) for v, (low, high) in zip(among, ranges, strict=True)]), tasks)
-    part, clean = (
-        Task(*(Batch(*(tensor[chosen] for tensor in batch)) for batch in one.batch(0)))
-        for one in (source, replace(source, noise=0.0, dtype=torch.float64, device="cpu"))
+    chosen = spread_out(
+        np.stack([(v - low) / (high - low) for v, (low, high) in zip(among, ranges, strict=True)]), tasks
     )
-    oscillators = Oscillators(*(values[chosen] for values in among))
+    exactly = replace(source, noise=0.0, dtype=torch.float64, device="cpu")
+    part, clean = (take(one.batch(0), chosen) for one in (source, exactly))
+    oscillators = take(among, chosen)
     points = np.linspace(0.0, source.times[-1], _POINTS)
-    (x_support, y_support), (x, y) = ((_array(batch.x), _array(batch.y)) for batch in part)
+    (x_support, y_support), (x, y) = ((to_numpy(batch.x), to_numpy(batch.y)) for batch in part)
     exact = exact_forecast(x_support, y_support, x, prior=source.prior, noise=source.noise, interval=source.interval)
     found = np.stack([_forecast(run, part) for run in opened])
     support_curves, curves = (_curves(oscillators, batch, source.times, points) for batch in clean)
@@ -124,7 +127,7 @@ def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int 
         exact.mean[:, :rows],
         exact.deviation[:, :rows],
         ((exact.mean - y) ** 2).mean((1, 2)),
-        _labels(opened),
+        run_labels(opened),
         found[:, :, :rows],
         ((found - y) ** 2).mean((2, 3)),
         source.queries,
@@ -150,17 +153,10 @@ def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed
     Raises:
         ValueError: as :func:`forecasts` says.
     """
-    figure = _draw(forecasts(runs, tasks=tasks, rows=rows, seed=seed))
-    import matplotlib
-
-    files = []
-    for form in FORMS:
-        image = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same runs give the same picture
-            figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
-        files.append(out / f"oscillations.{form}")
-        write_atomically(files[-1], image.getvalue())
-    return files
+    figure = draw(forecasts(runs, tasks=tasks, rows=rows, seed=seed))
+    files = images("oscillations", partial(image, figure))
+    write_files(out, files)
+    return [out / name for name in files]
 
 
 def _opened(runs: Sequence[Path]) -> list[Run]:
@@ -183,13 +179,7 @@ def _opened(runs: Sequence[Path]) -> list[Run]:
     return [Run.open(run) for run in runs]
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """The recipe, and the folder's name where runs share it."""
-    recipes = [run.config.recipe for run in runs]
-    return [r if recipes.count(r) == 1 else f"{r} ({run.folder.name})" for r, run in zip(recipes, runs, strict=True)]
-
-
-def _spread(places: Float[np.ndarray, "2 tasks"], count: int) -> NDArray[np.intp]:
+def spread_out(places: Float[np.ndarray, "2 tasks"], count: int) -> NDArray[np.intp]:
     """The tasks nearest to middles of equal parts of the unit square of damping and frequency, one each."""
     half = count - count // 2
     middles = [(damping, (i + 0.5) / n) for damping, n in ((0.25, half), (0.75, count // 2)) for i in range(n)]
@@ -201,37 +191,28 @@ def _spread(places: Float[np.ndarray, "2 tasks"], count: int) -> NDArray[np.intp
     return np.array(chosen)
 
 
-def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = tensor.detach().double().cpu().numpy()
-    return values
-
-
 def _forecast(run: Run, tasks: Task) -> NDArray[np.float64]:
     """Of all query rows, as in a test: nothing is sampled, and of an ensemble it is the members' mean."""
     tasks = Task(*(Batch(*(tensor.to(run.place.device, run.place.dtype) for tensor in batch)) for batch in tasks))
-    members = next((module.members for module in run.method.learner.modules() if isinstance(module, Ensemble)), 1)
     executor = run.config.training.make_executor()
     with run.at_test(), evaluating(run.method.learner), torch.no_grad():
         found = run.method.predict(run.method.adapt(tasks.support, executor), tasks.query, executor=executor)
-    return _array(found.unflatten(-1, (members, -1)).mean(-2))
+    return to_numpy(found.unflatten(-1, (ensemble_members(run.method), -1)).mean(-2))
 
 
 def _curves(
     oscillators: Oscillators, clean: Batch, times: NDArray[np.float64], points: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Trajectories that go through observations without noise, ``[tasks, rows, points]``."""
-    values = np.concatenate([_array(clean.x), _array(clean.y)], -1)
+    values = np.concatenate([to_numpy(clean.x), to_numpy(clean.y)], -1)
     # s is linear in (a, b), which are what is not known of a row once the oscillator is.
     states = values @ np.linalg.pinv(oscillators.basis(times).swapaxes(0, 1))
     return oscillators(states[..., 0], states[..., 1], points)
 
 
-def _draw(shown: Forecasts) -> Any:
-    # Here, for importing matplotlib takes longer than most of the library; without pyplot it leaves the user's
-    # backend alone.
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+def draw(shown: Forecasts) -> Any:
+    """The figure."""
+    from matplotlib.patches import Patch  # here, for importing it takes longer than most of the library
 
     (columns, rows), lines = shown.seen.shape[:2], 2 + len(shown.labels)
     seen, ahead = np.split(shown.times, [shown.seen.shape[2]])
@@ -246,9 +227,11 @@ def _draw(shown: Forecasts) -> Any:
         for i in range(len(shown.labels))
     ]
     exact_name = "exact Bayesian forecast"
+    seen_style: dict[str, Any] = {**_DOTS, "color": "black", "markersize": 5}
+    target_style = {**_DOTS, "color": "0.55", "markersize": 3.2, "markerfacecolor": "white", "markeredgewidth": 0.7}
     exact_style: dict[str, Any] = {"color": _EXACT, "linewidth": 1.5, "linestyle": (0, (4, 1.5))}
     heights = [1.9] * (1 + rows) + [0.17 * lines]
-    figure = Figure(figsize=(max(3.1 * columns, 6.2), sum(heights) + 1.2), layout="constrained", dpi=150)
+    figure = new_figure(max(3.1 * columns, 6.2), sum(heights) + 1.2)
     axes = figure.subplots(2 + rows, columns, sharex=True, squeeze=False, height_ratios=heights)
     for column, (top, *below, table) in enumerate(axes.T):
         damping, frequency = (values[column] for values in shown.oscillators)
@@ -262,28 +245,11 @@ def _draw(shown: Forecasts) -> Any:
             axis.axvline((seen[-1] + ahead[0]) / 2, color="0.6", linestyle=(0, (4, 4)), linewidth=0.7)
             axis.fill_between(ahead, mean - width, mean + width, color=_EXACT, alpha=0.18, linewidth=0)
             axis.plot(shown.curve_times, shown.curves[at], color="black", linewidth=1.6)
-            axis.plot(
-                ahead,
-                shown.targets[at],
-                "o",
-                color="0.55",
-                markersize=3.2,
-                markerfacecolor="white",
-                markeredgewidth=0.7,
-            )
+            axis.plot(ahead, shown.targets[at], **target_style)
             axis.plot(ahead, mean, **exact_style)
             for values, style in zip(shown.found[:, column, row], styles, strict=True):
                 axis.plot(ahead, values, **style)
-            axis.plot(
-                seen,
-                shown.seen[at],
-                "o",
-                color="black",
-                markersize=5,
-                markeredgecolor="white",
-                markeredgewidth=0.6,
-                zorder=3,
-            )
+            axis.plot(seen, shown.seen[at], **seen_style, markeredgecolor="white", markeredgewidth=0.6, zorder=3)
             # What was to be forecast decides the range: one wild forecast must not flatten all others.
             needed = np.concatenate([shown.curves[at], shown.seen[at], shown.targets[at], mean - width, mean + width])
             room = 0.15 * (needed.max() - needed.min())
@@ -313,34 +279,15 @@ def _draw(shown: Forecasts) -> Any:
     for row in range(rows):
         axes[1 + row, 0].set_ylabel(f"query {row + 1}")
     figure.align_ylabels(axes[:-1, 0])
-    handles = [
-        Line2D(
-            [],
-            [],
-            color="0.55",
-            marker="o",
-            markersize=2.6,
-            markerfacecolor="0.25",
-            markeredgewidth=0,
-            linewidth=0.7,
-            label="trajectories to learn from",
-        ),
-        Line2D([], [], color="black", linewidth=1.6, label="true trajectory"),
-        Line2D([], [], color="black", marker="o", markersize=5, linestyle="", label="values seen"),
-        Line2D(
-            [],
-            [],
-            color="0.55",
-            marker="o",
-            markersize=3.2,
-            markerfacecolor="white",
-            markeredgewidth=0.7,
-            linestyle="",
-            label="noisy targets",
-        ),
-        Line2D([], [], **exact_style, label=exact_name),
+    support_dots = {"marker": "o", "markersize": 2.6, "markerfacecolor": "0.25", "markeredgewidth": 0}
+    keys = [
+        key("trajectories to learn from", color="0.55", linewidth=0.7, **support_dots),
+        key("true trajectory", color="black", linewidth=1.6),
+        key("values seen", **seen_style),
+        key("noisy targets", **target_style),
+        key(exact_name, **exact_style),
         Patch(color=_EXACT, alpha=0.18, linewidth=0, label="its 90% band, noise included"),
-        *(Line2D([], [], **style, label=label) for label, style in zip(shown.labels, styles, strict=True)),
+        *(key(label, **style) for label, style in zip(shown.labels, styles, strict=True)),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 2 else 2, frameon=False, fontsize=9)
+    legend_below(figure, keys, 9.0, 4 if columns > 2 else 2)
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewstep.core import Batch, Task
+from fewstep.core import Task
 from fewstep.data import SineOrLine
-from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.arrays import take
+from fewstep.evaluation.figures import image, images, key, legend_below, new_figure
+from fewstep.evaluation.functions import Functions
+from fewstep.evaluation.tables import write_files
 from fewstep.experiments.run import Run
-from fewstep.experiments.uncertainty.procedure import AMBIGUOUS, Functions, posterior_of
+from fewstep.experiments.uncertainty.procedure import posterior_of
+from fewstep.experiments.uncertainty.result import AMBIGUOUS
 from fewstep.recipes.problems.functions import SineOrLineTasks
 
-FORMS = ("png", "svg")
 _TASKS = 2000  # among which ambiguous ones are looked for
 _X = np.linspace(-5, 5, 201)
 
@@ -51,8 +54,8 @@ def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int
     assert isinstance(source, SineOrLine)
     tasks, truth = source.batch(0), source.functions(0)
     posterior = posterior_of(tasks, data.noise)
-    chosen = _chosen(posterior.line, posterior.sine, truth.line, columns)
-    part = Task(*(Batch(*(tensor[chosen] for tensor in batch)) for batch in tasks))
+    chosen = clear_and_ambiguous(posterior.line, posterior.sine, truth.line, columns)
+    part = take(tasks, chosen)
     grid = torch.from_numpy(_X).to(part.query.x).expand(len(chosen), -1)
     with opened.at_test():
         (found,) = Functions(opened.method, samples, seed)(part, grid)
@@ -60,22 +63,15 @@ def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int
     known = few.sample(samples, seed)(np.broadcast_to(_X, (len(chosen), len(_X))))
     true = truth(np.broadcast_to(_X, (_TASKS, len(_X))))[chosen]
     figure = _draw(part, true, found, known, posterior.line[chosen], opened.config.recipe)
-    import matplotlib
-
-    files = []
-    for form in FORMS:
-        image = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):  # the same run gives the same file
-            figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
-        files.append(out.with_name(f"{out.name}.{form}"))
-        write_atomically(files[-1], image.getvalue())
-    return files
+    files = images(out.name, partial(image, figure))
+    write_files(out.parent, files)
+    return [out.with_name(name) for name in files]
 
 
-def _chosen(
+def clear_and_ambiguous(
     line: NDArray[np.float64], sine: NDArray[np.float64], is_line: NDArray[np.bool_], columns: int
 ) -> NDArray[np.intp]:
-    """Clear tasks, a sine first, and then as many ambiguous ones."""
+    """The first clear tasks, a sine first, and then as many ambiguous ones."""
     ambiguous = np.flatnonzero((line > AMBIGUOUS) & (sine > AMBIGUOUS))
     clear = np.flatnonzero(np.maximum(line, sine) > 0.999)
     sines, lines = clear[~is_line[clear]], clear[is_line[clear]]
@@ -85,13 +81,8 @@ def _chosen(
 
 
 def _draw(tasks: Task, true: Any, found: Any, known: Any, line: NDArray[np.float64], name: str) -> Any:
-    # Here, for importing matplotlib takes longer than most of the library; without pyplot it leaves the user's
-    # backend alone.
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
     columns = len(line)
-    figure = Figure(figsize=(3.1 * columns, 6.0), layout="constrained", dpi=150)
+    figure = new_figure(3.1 * columns, 6.0)
     axes = figure.subplots(2, columns, sharex=True, sharey="col", squeeze=False)
     for row, (functions, colour) in enumerate(((found, "C0"), (known, "C2"))):
         for column in range(columns):
@@ -115,17 +106,12 @@ def _draw(tasks: Task, true: Any, found: Any, known: Any, line: NDArray[np.float
                 axis.set_xlabel("x")
     axes[0, 0].set_ylabel(f"{name}\ny")
     axes[1, 0].set_ylabel("exact posterior\ny")
-    handles = [
-        Line2D([], [], color="black", linewidth=1.6, label="true function"),
-        Line2D([], [], color="C3", marker="o", linestyle="", label="noisy points to learn from"),
-        Line2D(
-            [],
-            [],
-            color="C0",
-            linewidth=1,
-            label=f"{found.shape[1]} functions of {name}" if found.shape[1] > 1 else f"the function of {name}",
-        ),
-        Line2D([], [], color="C2", linewidth=1, label=f"{known.shape[1]} functions from the exact posterior"),
+    label = f"{found.shape[1]} functions of {name}" if found.shape[1] > 1 else f"the function of {name}"
+    keys = [
+        key("true function", color="black", linewidth=1.6),
+        key("noisy points to learn from", color="C3", marker="o", linestyle=""),
+        key(label, color="C0", linewidth=1),
+        key(f"{known.shape[1]} functions from the exact posterior", color="C2", linewidth=1),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend_below(figure, keys, 9.0)
     return figure
