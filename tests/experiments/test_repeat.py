@@ -101,13 +101,13 @@ def test_spread_and_differences_by_hand(repeated: RepeatResult) -> None:
         with (folder / "test-5-shot_tasks.csv").open() as file:
             tables[seed] = [(float(row[ADAPTED]), float(row[UNADAPTED])) for row in csv.DictReader(file)]
     means = [statistics.fmean(adapted for adapted, _ in table) for table in tables.values()]
-    assert repeated.mean == pytest.approx(statistics.fmean(means), rel=1e-12)
-    assert repeated.sd == pytest.approx(statistics.stdev(means), rel=1e-9)
+    assert repeated.first.mean() == pytest.approx(statistics.fmean(means), rel=1e-12)
+    assert repeated.first.sd() == pytest.approx(statistics.stdev(means), rel=1e-9)
     own = [statistics.fmean(pair) for pair in zip(*([a for a, _ in t] for t in tables.values()), strict=True)]
     start = [statistics.fmean(pair) for pair in zip(*([u for _, u in t] for t in tables.values()), strict=True)]
     for found, values in (
-        (repeated.interval(), own),
-        (repeated.difference(UNADAPTED), [a - b for a, b in zip(own, start, strict=True)]),
+        (repeated.first.interval(), own),
+        (repeated.first.difference(UNADAPTED), [a - b for a, b in zip(own, start, strict=True)]),
     ):
         assert found is not None
         assert found.tasks == 30
@@ -119,7 +119,7 @@ def test_files_say_the_same(repeated: RepeatResult) -> None:
     out = repeated.folders[0].parent
     summary = json.loads((out / "repeat.json").read_text())
     test = summary["tests"]["test-5-shot"]
-    assert test["scores"][ADAPTED]["sd_over_runs"] == repeated.sd
+    assert test["scores"][ADAPTED]["sd_over_runs"] == repeated.first.sd()
     assert summary["seeds"] == [3, 0]
     with (out / "tasks-10-shot.csv").open() as file:
         head, *rows = csv.reader(file)
@@ -128,14 +128,17 @@ def test_files_say_the_same(repeated: RepeatResult) -> None:
     with (out / "repeat.csv").open() as file:
         runs = list(csv.DictReader(file))
     assert [int(run["seed"]) for run in runs] == [3, 0]
-    assert float(runs[1]["test-5-shot adapted mean"]) == repeated.scores[ADAPTED][1].mean()
+    assert float(runs[1]["test-5-shot adapted mean"]) == repeated.first.scores[ADAPTED][1].mean()
     page = (out / "repeat.md").read_text()
-    assert f"| **adapted** | {repeated.mean:.4f} ± {repeated.sd:.4f} | {repeated.interval()} |" in page
+    assert (
+        f"| **adapted** | {repeated.first.mean():.4f} ± {repeated.first.sd():.4f} | {repeated.first.interval()} |"
+        in page
+    )
     assert "conditional on these training seeds" in page
     console = Console(width=200)
     with console.capture() as text:
         console.print(repeated.table())
-    assert f"{repeated.mean:.4f} ± {repeated.sd:.4f}" in text.get()
+    assert f"{repeated.first.mean():.4f} ± {repeated.first.sd():.4f}" in text.get()
     assert (out / "repeat.png").stat().st_size > 10_000
 
 
@@ -148,14 +151,14 @@ def test_what_has_been_done_is_kept_and_seeds_can_be_added(jobs: list[str], tmp_
     second = repeat(config, seeds=(1, 2), out=tmp_path)
     assert jobs == ["seed 2"]
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
-    np.testing.assert_array_equal(second.scores[ADAPTED][0], first.scores[ADAPTED][1])
+    np.testing.assert_array_equal(second.first.scores[ADAPTED][0], first.first.scores[ADAPTED][1])
     # A test that others have written over is not of this protocol, whatever it says.
     run = Run.open(tmp_path / "seed-1")
     run.record(run.test(seed=1))
     jobs.clear()
     third = repeat(config, seeds=(0, 1), out=tmp_path)
     assert jobs == ["seed 1"]
-    np.testing.assert_array_equal(third.scores[ADAPTED], first.scores[ADAPTED])
+    np.testing.assert_array_equal(third.first.scores[ADAPTED], first.first.scores[ADAPTED])
 
 
 def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,31 +178,31 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path, monkeypatch: py
     alone = Run.create(replace(longer, seed=1, threads=1), tmp_path / "alone")
     alone.train()
     assert same_weights(alone.folder, result.folders[0])
-    np.testing.assert_array_equal(result.scores[ADAPTED][0], alone.test().scores[ADAPTED])
-    assert np.isnan(result.sd), "one run has no spread"
+    np.testing.assert_array_equal(result.first.scores[ADAPTED][0], alone.test().scores[ADAPTED])
+    assert np.isnan(result.first.sd()), "one run has no spread"
     assert "± n/a" in result.markdown()
 
 
 def test_baselines_have_no_seed(jobs: list[str], tmp_path: Path) -> None:
     result = repeat(CHARACTERS, seeds=(0, 1), out=tmp_path)
-    assert list(result.scores) == [ADAPTED], "a prototypical network takes no inner steps"
-    assert list(result.baselines) == [NEAREST_MEAN, RIDGE]
-    assert result.scores[ADAPTED].shape == (2, 6)
+    assert list(result.first.scores) == [ADAPTED], "a prototypical network takes no inner steps"
+    assert list(result.first.baselines) == [NEAREST_MEAN, RIDGE]
+    assert result.first.scores[ADAPTED].shape == (2, 6)
     expected = Run.open(tmp_path / "seed-1").test().scores
-    np.testing.assert_array_equal(result.baselines[RIDGE], expected[RIDGE])
-    difference = result.difference(RIDGE)
+    np.testing.assert_array_equal(result.first.baselines[RIDGE], expected[RIDGE])
+    difference = result.first.difference(RIDGE)
     assert difference is not None
-    assert difference.mean == pytest.approx(result.mean - expected[RIDGE].mean())
-    assert result.transductive
-    assert "training seed" not in result.protocol
+    assert difference.mean == pytest.approx(result.first.mean() - expected[RIDGE].mean())
+    assert result.first.transductive
+    assert "training seed" not in result.first.protocol
     with (tmp_path / "tasks.csv").open() as file:
         assert next(csv.reader(file)) == ["task", "seed 0", "seed 1", NEAREST_MEAN, RIDGE]
     # They are scored in one run's test, and again where that run is left out.
     assert "ridge" not in (tmp_path / "seed-1" / "test_tasks.csv").read_text()
-    assert repeat(CHARACTERS, seeds=(0, 1), out=tmp_path).baselines.keys() == result.baselines.keys()
+    assert repeat(CHARACTERS, seeds=(0, 1), out=tmp_path).first.baselines.keys() == result.first.baselines.keys()
     assert jobs == ["seed 0", "seed 1"]
     other = repeat(CHARACTERS, seeds=(1,), out=tmp_path)
-    np.testing.assert_array_equal(other.baselines[RIDGE], result.baselines[RIDGE])
+    np.testing.assert_array_equal(other.first.baselines[RIDGE], result.first.baselines[RIDGE])
     assert jobs == ["seed 0", "seed 1", "seed 1"]
     # Runs that were tested on other tasks do not go together.
     for name, old, new, what in (

@@ -22,7 +22,7 @@ from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation.arrays import slices, take
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
 from fewstep.evaluation.inner_loop import descents, evaluating, inner_steps
-from fewstep.evaluation.statistics import Interval, Score, finite_interval, interval, paired
+from fewstep.evaluation.statistics import Interval, Score, finite_interval, interval, paired, plain_interval
 from fewstep.evaluation.tables import counted, csv_text, task_rows
 
 ADAPTED, UNADAPTED = "adapted", "unadapted"
@@ -91,8 +91,8 @@ class Evaluation:
             "tasks": self.tasks,
             "transductive": self.transductive,
             "protocol": dict(self.protocol),
-            "scores": {name: _plain(finite_interval(values)) for name, values in self.scores.items()},
-            "differences": {name: _plain(self._gain(name)) for name in self.scores if name != ADAPTED},
+            "scores": {name: plain_interval(finite_interval(values)) for name, values in self.scores.items()},
+            "differences": {name: plain_interval(self._gain(name)) for name in self.scores if name != ADAPTED},
         }
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
@@ -327,10 +327,6 @@ def _counts(ways: int | None, rows: Mapping[str, Sequence[Tensor]]) -> dict[str,
         low, high = (int(bound) for bound in torch.cat(list(parts)).aminmax())
         counts[f"{side} rows"] = low if low == high else f"{low} to {high}"
     return counts
-
-
-def _plain(value: Interval | None) -> dict[str, float] | None:
-    return None if value is None else value.to_json()
 
 
 def _absence(values: NDArray[np.float64]) -> str:

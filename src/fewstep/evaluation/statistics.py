@@ -46,10 +46,6 @@ class Interval:
     def __str__(self) -> str:
         return self.text()
 
-    def to_json(self) -> dict[str, float]:
-        """Mean and half width, by name."""
-        return {"mean": self.mean, "half_width": self.half_width}
-
 
 @final
 @dataclass(frozen=True)
@@ -108,6 +104,11 @@ def interval(values: Values) -> Interval:
     numbers = _per_task(values, "interval")
     tasks = len(numbers)
     return Interval(float(numbers.mean()), 1.96 * float(numbers.std(ddof=1)) / math.sqrt(tasks), tasks)
+
+
+def plain_interval(value: Interval | None) -> dict[str, float] | None:
+    """An interval for JSON: mean and half width by name, null for None."""
+    return None if value is None else {"mean": value.mean, "half_width": value.half_width}
 
 
 def finite_interval(values: NDArray[np.float64]) -> Interval | None:

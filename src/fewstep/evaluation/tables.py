@@ -69,6 +69,11 @@ def protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
     return markdown_lines([("protocol", ""), *((name, plain_text(value)) for name, value in protocol.items())])
 
 
+def protocol_title(protocol: Mapping[str, Any]) -> str:
+    """What the tasks were in a line."""
+    return " · ".join(f"{name}: {plain_text(value)}" for name, value in protocol.items())
+
+
 def settings_lines(values: Mapping[str, Any], absence: str = "") -> list[str]:
     """Nested settings as a table in Markdown, with dotted names; ``absence`` where there are none."""
     return markdown_lines([("setting", "value"), *_flat(values)]) if values else [absence]

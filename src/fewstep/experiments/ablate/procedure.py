@@ -330,7 +330,7 @@ def _check_tasks(row: AblatedRow, repeated: RepeatResult, protocol: Mapping[str,
     Raises:
         ValueError: when their protocol says something else of them.
     """
-    stated = _of_tasks(repeated.protocol) | {"tasks": repeated.tests[0].tasks}
+    stated = _of_tasks(repeated.first.protocol) | {"tasks": repeated.first.tasks}
     if apart := [
         f"{name}: {stated.get(name)}, not {value}" for name, value in protocol.items() if stated.get(name) != value
     ]:

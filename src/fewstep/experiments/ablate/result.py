@@ -14,19 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score, interval
-from fewstep.evaluation.tables import (
-    interval_cells,
-    markdown_lines,
-    plain_text,
-    protocol_lines,
-    record_rows,
-    task_rows,
-    terminal_table,
-    write_files,
-)
 from fewstep.experiments.ablate.budget import Budget
 from fewstep.experiments.ablate.paper import COLUMNS, order
 from fewstep.experiments.ablate.plot import Mark, draw
@@ -138,9 +129,9 @@ class AblationResult:
     def tables(self) -> list[Table]:
         """For ``rich.print``: the result, what the searches found, and the order of the rows."""
         return [
-            terminal_table(f"{self.title()}\n{self.score.unit}: {self.score.better}", self._results(), "fr"),
-            terminal_table(FOUND, self._found(), "frrf"),
-            terminal_table(ORDER, self._order(), "fr"),
+            tables.terminal_table(f"{self.title()}\n{self.score.unit}: {self.score.better}", self._results(), "fr"),
+            tables.terminal_table(FOUND, self._found(), "frrf"),
+            tables.terminal_table(ORDER, self._order(), "fr"),
         ]
 
     @property
@@ -150,7 +141,7 @@ class AblationResult:
 
     def title(self) -> str:
         """The test in a line."""
-        return " · ".join(f"{name}: {plain_text(value)}" for name, value in self.protocol.items())
+        return tables.protocol_title(self.protocol)
 
     def notes(self) -> list[str]:
         """What the numbers do not say by themselves, in sentences."""
@@ -172,12 +163,12 @@ class AblationResult:
     def markdown(self) -> str:
         """The whole result as a page."""
         lines = ["# Table 2 of the LEO paper, on these features", ""]
-        lines += protocol_lines(self.protocol)
-        lines += ["", *markdown_lines(self._results()), "", f"{self.score.unit}: {self.score.better}.", ""]
+        lines += tables.protocol_lines(self.protocol)
+        lines += ["", *tables.markdown_lines(self._results()), "", f"{self.score.unit}: {self.score.better}.", ""]
         lines += ["![Test scores, and paired differences](ablation.png)", "", "## To be read with it", ""]
         lines += [f"- {note}" for note in self.notes()]
-        lines += ["", f"## {FOUND}", "", *markdown_lines(self._found())]
-        lines += ["", f"## {ORDER}", "", *markdown_lines(self._order())]
+        lines += ["", f"## {FOUND}", "", *tables.markdown_lines(self._found())]
+        lines += ["", f"## {ORDER}", "", *tables.markdown_lines(self._order())]
         return "\n".join(lines) + "\n"
 
     def write(self, folder: str | os.PathLike[str]) -> None:
@@ -190,13 +181,13 @@ class AblationResult:
         """
         tasks = {row.name: row.tested.scores[ADAPTED].mean(0) for row in self.rows if row.tested is not None}
         files = {
-            "tasks.csv": task_rows(tasks | dict(self.baselines)),
-            "ablation.csv": record_rows(self._records()),
+            "tasks.csv": tables.task_rows(tasks | dict(self.baselines)),
+            "ablation.csv": tables.record_rows(self._records()),
             **images("ablation", self.picture),
             "ablation.txt": self.text(),
             "ablation.md": self.markdown(),  # last: it points to the picture
         }
-        write_files(folder, files)
+        tables.write_files(folder, files)
 
     def picture(self, form: str = "png") -> bytes:
         """Scores with their seeds, and LEO's lead over each row and each baseline, in the order of the table."""
@@ -319,7 +310,7 @@ class AblationResult:
         for row in self.rows:
             test = row.tested
             runs = [None] * len(seeds) if test is None else test.scores[ADAPTED].mean(1)
-            own = interval_cells(self.interval(row.slug), self.score_name, "half_width_over_tasks")
+            own = tables.interval_cells(self.interval(row.slug), self.score_name, "half_width_over_tasks")
             gap = None if row.slug == REFERENCE else self.difference(row.slug)
             yield {
                 "row": row.name,
@@ -328,7 +319,7 @@ class AblationResult:
                 self.score_name: None if test is None else test.mean(),
                 "sd_over_seeds": None if test is None else finite(test.sd()),
                 "half_width_over_tasks": own["half_width_over_tasks"],
-                **interval_cells(gap, "leo_minus_row"),
+                **tables.interval_cells(gap, "leo_minus_row"),
                 "tasks": None if test is None else test.tasks,
                 **{f"seed {seed}": value for seed, value in zip(seeds, runs, strict=True)},
                 "validation": row.validation,
@@ -344,8 +335,8 @@ class AblationResult:
             yield {
                 "row": name,
                 "baseline": True,
-                **interval_cells(interval(scores), self.score_name, "half_width_over_tasks"),
-                **interval_cells(self.difference(name), "leo_minus_row"),
+                **tables.interval_cells(interval(scores), self.score_name, "half_width_over_tasks"),
+                **tables.interval_cells(self.difference(name), "leo_minus_row"),
                 "tasks": len(scores),
             }
 

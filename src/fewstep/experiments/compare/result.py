@@ -10,19 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
 from fewstep.evaluation.statistics import Interval, Score, finite_interval
-from fewstep.evaluation.tables import (
-    counted,
-    interval_cells,
-    markdown_lines,
-    plain_text,
-    protocol_lines,
-    record_rows,
-    task_rows,
-    terminal_table,
-    write_files,
-)
 from fewstep.experiments.compare.plot import Mark, draw
 
 Scores = NDArray[np.float64]
@@ -170,15 +160,15 @@ class Comparison:
         """For ``rich.print``: what the methods scored, what their adaptation adds, and what they cost."""
         direction = f"{self.score.unit}: {self.score.better}; differences to {self.reference}, paired"
         return [
-            terminal_table(f"{self.title}\n{direction}", self._results(), "frrl"),
-            terminal_table("What adapts", self._adaptation(baselines=False), "fllr"),
-            terminal_table(COSTS, self._costs(), "fl"),
+            tables.terminal_table(f"{self.title}\n{direction}", self._results(), "frrl"),
+            tables.terminal_table("What adapts", self._adaptation(baselines=False), "fllr"),
+            tables.terminal_table(COSTS, self._costs(), "fl"),
         ]
 
     @property
     def title(self) -> str:
         """The protocol in a line."""
-        return " · ".join(f"{name}: {plain_text(value)}" for name, value in self.protocol.items())
+        return tables.protocol_title(self.protocol)
 
     def caveats(self) -> list[str]:
         """What the numbers do not say by themselves, in sentences."""
@@ -193,9 +183,11 @@ class Comparison:
         lines = [
             f"# {len(self.rows)} methods on the same {self.tasks} tasks",
             "",
-            *protocol_lines(self.protocol),
+            *tables.protocol_lines(self.protocol),
             "",
-            *markdown_lines([[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]),
+            *tables.markdown_lines(
+                [[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]
+            ),
             "",
             f"{self.score.unit}: {self.score.better}. Differences are to {self.reference}. "
             "Mean ± half of the 95% interval over tasks, 1.96·s/√n; differences are paired by task. "
@@ -205,13 +197,13 @@ class Comparison:
             "",
             f"## {COSTS}",
             "",
-            *markdown_lines(self._costs()),
+            *tables.markdown_lines(self._costs()),
             "",
             "## Every pair",
             "",
             f"{self.score.unit}, the row's method minus the column's, paired by task.",
             "",
-            *markdown_lines([["", *self.labels], *pairs]),
+            *tables.markdown_lines([["", *self.labels], *pairs]),
             "",
             *self._published(),
             "## To be read with it",
@@ -229,17 +221,17 @@ class Comparison:
             OSError: if a file cannot be written.
         """
         pairs = [
-            [a, b, *interval_cells(self.difference(a, b), "mean").values(), self.tasks]
+            [a, b, *tables.interval_cells(self.difference(a, b), "mean").values(), self.tasks]
             for a, b in combinations(self.labels, 2)
         ]
         files = {
-            "tasks.csv": task_rows({row.label: row.scores for row in self.rows}),
+            "tasks.csv": tables.task_rows({row.label: row.scores for row in self.rows}),
             "differences.csv": [["method", "other", "mean", "half_width", "tasks"], *pairs],
-            "comparison.csv": record_rows(map(self._record, self.rows)),
+            "comparison.csv": tables.record_rows(map(self._record, self.rows)),
             **images("comparison", self.picture),
             "comparison.md": self.markdown(),  # last: it points to the picture
         }
-        write_files(folder, files)
+        tables.write_files(folder, files)
 
     def picture(self, form: str = "png") -> bytes:
         """Scores with their intervals, and paired differences to the reference, best method first."""
@@ -285,7 +277,7 @@ class Comparison:
         """Cells of the third table, its head included."""
         cells = [["method", "trained on", "meta-steps × tasks", "training", "test, a task"]]
         for row in (row for row in self.rows if not row.baseline):
-            place = "" if row.threads is None else f", {counted(row.threads, 'thread')}"
+            place = "" if row.threads is None else f", {tables.counted(row.threads, 'thread')}"
             cells.append(
                 [
                     row.label,
@@ -343,7 +335,7 @@ class Comparison:
             )
         yield (
             f"Tested on {self.machine or 'an unknown machine'}"
-            + ("" if self.threads is None else f" with {counted(self.threads, 'thread')}")
+            + ("" if self.threads is None else f" with {tables.counted(self.threads, 'thread')}")
             + ". The time of a test task is wall time, fetching the task and predicting all of its queries included; "
             "training time is what the run has counted itself, validations included."
         )
@@ -367,13 +359,13 @@ class Comparison:
         return {
             "method": row.label,
             "algorithm": row.algorithm,
-            **interval_cells(self.interval(row.label), self.score_name, "half_width"),
+            **tables.interval_cells(self.interval(row.label), self.score_name, "half_width"),
             "tasks": self.tasks,
             "nonfinite_tasks": int((~np.isfinite(row.scores)).sum()),
             "reference": self.reference,
-            **interval_cells(self.difference(row.label), "difference"),
-            **interval_cells(unadapted, "unadapted"),
-            **interval_cells(gain, "gain"),
+            **tables.interval_cells(self.difference(row.label), "difference"),
+            **tables.interval_cells(unadapted, "unadapted"),
+            **tables.interval_cells(gain, "gain"),
             "inner_steps": "+".join(map(str, row.inner_steps)) or 0,
             "statistics": row.statistics,
             "transductive": row.transductive,

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from rich.table import Table
 
+from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.statistics import Interval
-from fewstep.evaluation.tables import (
-    empty_table,
-    interval_cells,
-    markdown_lines,
-    protocol_lines,
-    record_rows,
-    task_rows,
-    write_files,
-)
 from fewstep.experiments.repeat.plot import Panel, draw
-from fewstep.experiments.repeat.tested import Scores, SeedScores, finite
+from fewstep.experiments.repeat.tested import SeedScores, finite
 from fewstep.recipes import Config, to_json
 
 READING = (
@@ -60,8 +50,6 @@ class TrainingSummary:
 class RepeatResult:
     """Runs of one configuration that differ in their seed, tested on the same tasks.
 
-    Where the configuration tests several numbers of shots, what is not asked of one of ``tests`` is of the first.
-
     Attributes:
         config: of the runs; its seed is that of the first.
         seeds: of the runs.
@@ -77,58 +65,15 @@ class RepeatResult:
     tests: tuple[SeedScores, ...]
 
     @property
-    def scores(self) -> Mapping[str, Scores]:
-        """``[seeds, tasks]`` by name, see :class:`SeedScores`."""
-        return self.tests[0].scores
-
-    @property
-    def baselines(self) -> Mapping[str, Scores]:
-        """``[tasks]`` by name."""
-        return self.tests[0].baselines
-
-    @property
-    def score_name(self) -> str:
-        """What the scores are."""
-        return self.tests[0].score_name
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction of the score."""
-        return self.tests[0].higher_is_better
-
-    @property
-    def transductive(self) -> bool:
-        """Whether queries were normalised by statistics of all queries of their task."""
-        return self.tests[0].transductive
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """What the tasks were."""
-        return self.tests[0].protocol
-
-    @property
-    def mean(self) -> float:
-        """Of the method, over runs."""
-        return self.tests[0].mean()
-
-    @property
-    def sd(self) -> float:
-        """Of the method, over runs (divisor n − 1): the ± of LEO's paper. NaN for a single run."""
-        return self.tests[0].sd()
-
-    def interval(self, name: str = ADAPTED) -> Interval | None:
-        """See :meth:`SeedScores.interval`."""
-        return self.tests[0].interval(name)
-
-    def difference(self, name: str) -> Interval | None:
-        """See :meth:`SeedScores.difference`."""
-        return self.tests[0].difference(name)
+    def first(self) -> SeedScores:
+        """The test, or the first of several."""
+        return self.tests[0]
 
     def table(self) -> Table:
         """The result for ``rich.print``: every score over runs and over tasks, and every run."""
-        first = self.tests[0]
+        first = self.first
         about = f"{first.score.unit}: {first.score.better}" + (" · transductive" if first.transductive else "")
-        table = empty_table(f"{self._title()} · {first.tasks} test tasks\n{about}")
+        table = tables.empty_table(f"{self._title()} · {first.tasks} test tasks\n{about}")
         table.add_column("")
         for name in ("mean ± s.d. over runs", "mean ± 95% over tasks", "adapted − this, paired"):
             table.add_column(name, justify="right")
@@ -147,14 +92,14 @@ class RepeatResult:
         lines = [f"# {self._title()}", ""]
         for test in self.tests:
             lines += [f"## {test.name}", ""] if len(self.tests) > 1 else []
-            lines += protocol_lines(test.protocol)
+            lines += tables.protocol_lines(test.protocol)
             head = [
                 f"{test.score.unit} ({test.score.better})",
                 "mean ± s.d. over runs",
                 "mean ± 95% interval over tasks",
             ]
             rows = [[f"**{name}**" if name == ADAPTED else name, *rest] for name, *rest in test.rows()]
-            lines += ["", *markdown_lines([[*head, f"{ADAPTED} − this"], *rows]), ""]
+            lines += ["", *tables.markdown_lines([[*head, f"{ADAPTED} − this"], *rows]), ""]
             if test.transductive:
                 lines += ["Transductive: queries were normalised by statistics of all query rows of their task.", ""]
         lines += [READING, "", "![Every run, and mean ± s.d. over runs](repeat.png)", "", "## Runs", ""]
@@ -163,14 +108,14 @@ class RepeatResult:
             [
                 str(seed),
                 *(test.score.text(test.interval_of_run(i)) for test in self.tests),
-                self.tests[0].score.number(run.validation),
+                self.first.score.number(run.validation),
                 f"{run.best_step:,}",
                 f"{run.steps:,}" + (f" ({run.nonfinite:,} not finite)" if run.nonfinite else ""),
                 f"{run.seconds:,.0f} s",
             ]
             for i, (seed, run) in enumerate(zip(self.seeds, self.trained, strict=True))
         ]
-        lines += [*markdown_lines([head, *rows]), ""]
+        lines += [*tables.markdown_lines([head, *rows]), ""]
         lines += ["A run's test has its own 95% interval over tasks. Everything else of it is in its folder, `seed-…`."]
         return "\n".join(lines) + "\n"
 
@@ -205,14 +150,14 @@ class RepeatResult:
         files: dict[str, Any] = {}
         for test in self.tests:
             runs = dict(zip((f"seed {seed}" for seed in self.seeds), test.scores[ADAPTED], strict=True))
-            files[f"tasks{test.name.removeprefix('test')}.csv"] = task_rows(runs | dict(test.baselines))
+            files[f"tasks{test.name.removeprefix('test')}.csv"] = tables.task_rows(runs | dict(test.baselines))
         files |= {
-            "repeat.csv": record_rows(map(self._record, range(len(self.seeds)))),
+            "repeat.csv": tables.record_rows(map(self._record, range(len(self.seeds)))),
             "repeat.json": self.to_json(),
             **images("repeat", self.picture),
             "repeat.md": self.markdown(),  # last: it points to the picture
         }
-        write_files(folder, files)
+        tables.write_files(folder, files)
 
     def picture(self, form: str = "png") -> bytes:
         """Each run's mean with its interval, the band of mean ± s.d., and the baselines."""
@@ -242,7 +187,7 @@ class RepeatResult:
         for test in self.tests:
             for name in test.scores:
                 head = f"{test.name} {name}"
-                cells |= interval_cells(test.interval_of_run(place, name), f"{head} mean", f"{head} half_width")
+                cells |= tables.interval_cells(test.interval_of_run(place, name), f"{head} mean", f"{head} half_width")
         return {
             "seed": self.seeds[place],
             **cells,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.statistics import Interval, Score, finite_interval
+from fewstep.evaluation.statistics import Interval, Score, finite_interval, plain_interval
 
 Scores: TypeAlias = NDArray[np.float64]
 
@@ -114,20 +114,18 @@ class SeedScores:
                 name: {
                     "mean": finite(self.mean(name)),
                     "sd_over_runs": finite(self.sd(name)),
-                    "over_tasks": _plain(self.interval(name)),
-                    "runs": [_plain(self.interval_of_run(i, name)) for i in range(len(values))],
+                    "over_tasks": plain_interval(self.interval(name)),
+                    "runs": [plain_interval(self.interval_of_run(i, name)) for i in range(len(values))],
                 }
                 for name, values in self.scores.items()
             },
-            "baselines": {name: _plain(self.interval(name)) for name in self.baselines},
+            "baselines": {name: plain_interval(self.interval(name)) for name in self.baselines},
             "differences": {
-                name: _plain(self.difference(name)) for name in [*self.scores, *self.baselines] if name != ADAPTED
+                name: plain_interval(self.difference(name))
+                for name in [*self.scores, *self.baselines]
+                if name != ADAPTED
             },
         }
-
-
-def _plain(value: Interval | None) -> dict[str, float] | None:
-    return None if value is None else value.to_json()
 
 
 def finite(value: float) -> float | None:

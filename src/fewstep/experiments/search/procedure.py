@@ -20,7 +20,7 @@ import torch
 from fewstep.experiments.folder import claim
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
-from fewstep.experiments.search.result import SearchResult, Trial, best_of, found_in, rows_of
+from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
 from fewstep.experiments.search.study import Plan, join, quiet, without_password
 from fewstep.experiments.search.worker import process, work
 from fewstep.experiments.workers import cores
@@ -176,7 +176,7 @@ class _Look:
                 pruned,
                 failed,
                 states.count("running"),
-                best_of(rows, self.plan.higher_is_better),
+                next(iter(ranked(rows, self.plan.higher_is_better)), None),
             )
         )
         self.last = time.monotonic()

@@ -76,8 +76,7 @@ class SearchResult:
     @property
     def ranked(self) -> list[Trial]:
         """Complete trials, best first."""
-        complete = [row for row in self.rows if row.state == "complete" and row.value is not None]
-        return sorted(complete, key=lambda row: (-1 if self.higher_is_better else 1) * (row.value or 0.0))
+        return ranked(self.rows, self.higher_is_better)
 
     def importance_text(self) -> str:
         """The importances in a line, or why there are none."""
@@ -113,14 +112,11 @@ def rows_of(study: optuna.Study, plan: Plan) -> list[Trial]:
     return rows
 
 
-def best_of(rows: Sequence[Trial], higher_is_better: bool) -> Trial | None:
-    """The best complete configuration, the first of equals."""
-    scored = [
-        (row.value if higher_is_better else -row.value, -row.index, row)
-        for row in rows
-        if row.state == "complete" and row.value is not None
-    ]
-    return max(scored)[2] if scored else None
+def ranked(rows: Sequence[Trial], higher_is_better: bool) -> list[Trial]:
+    """Complete trials, best first, the first of equals."""
+    scored = [(row.value, row) for row in rows if row.state == "complete" and row.value is not None]
+    ordered = sorted(scored, key=lambda one: -one[0] if higher_is_better else one[0])
+    return [row for _, row in ordered]
 
 
 def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score: str) -> SearchResult:
@@ -130,7 +126,7 @@ def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score
         ValueError: when no configuration is complete, with the first reason.
     """
     rows = rows_of(study, plan)
-    best = best_of(rows, plan.higher_is_better)
+    best = next(iter(ranked(rows, plan.higher_is_better)), None)
     if best is None or best.value is None:
         why = next((f"; trial {row.index}: {row.reason}" for row in rows if row.reason), "")
         raise ValueError(f"none of {len(rows)} configurations reached the end of its training{why}.")
