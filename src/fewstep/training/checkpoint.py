@@ -102,7 +102,7 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[State, dict[str, Tensor]
 
 
 def _since_0_2(key: str) -> str:
-    """The name of a tensor that fewstep 0.1 called otherwise: ``rule._rates.0:bias`` is ``rule.rates.0.bias``."""
+    """The name of a tensor that fewstep 0.1 called otherwise, such as ``_rates.0:bias`` for ``rates.0.bias``."""
     return key.replace("._rates.", ".rates.").replace("._factors.", ".factors.").replace(":", ".")
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
+from fewstep.core.network import dotted
 from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
@@ -74,8 +75,7 @@ class Adam(Rule):
         self.rate, self.betas, self.eps = rate, betas, eps
         self._carried = None if carried is None else tuple(carried)
         if carried is not None:
-            for key, tensor in _buffers(_zeros(dict(carried), betas[0] > 0)).items():
-                self.register_buffer(key, tensor)
+            dotted.register(self, _by_name(_zeros(dict(carried), betas[0] > 0)))
 
     def init(self, value: Params) -> Moments:
         """Zeros, or copies of what is carried.
@@ -86,7 +86,7 @@ class Adam(Rule):
         fresh = _zeros(value, self.betas[0] > 0)
         if self._carried is None:
             return fresh
-        theirs = {name: tuple(self.get_buffer(_key("second", name)).shape) for name in self._carried}
+        theirs = {name: tuple(dotted.get(self, f"second.{name}").shape) for name in self._carried}
         ours = {name: tuple(tensor.shape) for name, tensor in value.items()}
         if ours != theirs:
             raise ValueError(
@@ -94,11 +94,11 @@ class Adam(Rule):
                 "adapted values themselves."
             )
         # Copies, because the buffers are written in place while autograd still holds what a task began with.
-        return Moments(
-            self.get_buffer("steps").clone(),
-            {name: self.get_buffer(_key("first", name)).clone() for name in fresh.first},
-            {name: self.get_buffer(_key("second", name)).clone() for name in fresh.second},
+        first, second = (
+            {name: dotted.get(self, f"{moment}.{name}").clone() for name in names}
+            for moment, names in (("first", fresh.first), ("second", fresh.second))
         )
+        return Moments(dotted.get(self, "steps").clone(), first, second)
 
     def update(self, gradient: Params, state: Moments, value: Params, loss: Tensor) -> tuple[Params, Moments]:
         """``−α m̂ / (√v̂ + ε)``.
@@ -123,7 +123,7 @@ class Adam(Rule):
 
     def _carry(self, before: Tensor, following: Moments) -> None:
         """Write the buffers; ``before`` is the count that the step started from."""
-        tensors, buffers = _buffers(following), dict(self.named_buffers())
+        tensors, buffers = _by_name(following), dict(self.named_buffers())
         # A task that does not go on from the last write ran beside another, or is run a second time by recomputing.
         if any(is_batchedtensor(tensor) for tensor in tensors.values()) or (
             not torch.compiler.is_compiling() and bool(before != buffers["steps"])
@@ -143,14 +143,10 @@ def _zeros(value: Params, first: bool) -> Moments:
     return Moments(count, {name: zero.clone() for name, zero in zeros.items()} if first else {}, zeros)
 
 
-def _key(moment: str, name: str) -> str:
-    return f"{moment}:{name.replace('.', ':')}"  # torch allows no dot in a buffer's name
-
-
-def _buffers(moments: Moments) -> dict[str, Tensor]:
-    named = {"steps": moments.steps}
-    named |= {_key("first", name): m for name, m in moments.first.items()}
-    return named | {_key("second", name): v for name, v in moments.second.items()}
+def _by_name(moments: Moments) -> dict[str, Tensor]:
+    """All of them under the names of the buffers that carry them."""
+    first = {f"first.{name}": m for name, m in moments.first.items()}
+    return {"steps": moments.steps, **first, **{f"second.{name}": v for name, v in moments.second.items()}}
 
 
 def _corrected(moment: Tensor, beta: float, count: Tensor) -> Tensor:

@@ -57,12 +57,12 @@ class Curvature(Rule):
             for mode, size in modes.items():
                 if size is not None:
                     factor = torch.ones(size) if diagonal or len(modes) == 1 else torch.eye(size)
-                    dotted.register(self.factors, {f"{name}.{mode}": factor})
+                    dotted.register(self.factors, {f"{name}.{mode}": nn.Parameter(factor)})
 
     def __getitem__(self, name: str) -> Params:
         """The factors of one value, by mode: matrices ``[size, size]``, or vectors ``[size]``."""
         learned = [mode for mode, size in self._modes[name].items() if size is not None]
-        return {mode: dotted.parameter(self.factors, f"{name}.{mode}") for mode in learned}
+        return {mode: dotted.get(self.factors, f"{name}.{mode}") for mode in learned}
 
     def check(self, names: Collection[str]) -> None:
         """Every value needs factors, and all factors a value."""

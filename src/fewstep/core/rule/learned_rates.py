@@ -39,11 +39,11 @@ class LearnedRates(Rule):
         self.unit = unit
         self.names = tuple(rates)
         self.rates = nn.Module()
-        dotted.register(self.rates, {name: rate.detach() / unit for name, rate in rates.items()})
+        dotted.register(self.rates, {name: nn.Parameter(rate.detach() / unit) for name, rate in rates.items()})
 
     def __getitem__(self, name: str) -> Tensor:
         """The rates of one value."""
-        rate = dotted.parameter(self.rates, name)
+        rate = dotted.get(self.rates, name)
         return rate if self.unit == 1.0 else self.unit * rate
 
     def check(self, names: Collection[str]) -> None:
