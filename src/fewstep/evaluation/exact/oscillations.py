@@ -1,4 +1,4 @@
-"""What could be known of an oscillator's future: the exact Bayesian forecast, as the floor for learned ones.
+"""The exact Bayesian forecast of an oscillator: the floor for learned forecasts.
 
 A task is one damped oscillator, and every row one trajectory of it, observed at ``t_i = i Δt``:
 

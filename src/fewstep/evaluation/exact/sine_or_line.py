@@ -1,4 +1,4 @@
-"""What could be known of a sine-or-line task: its exact Bayesian posterior, as the yardstick for learned ones.
+"""The exact Bayesian posterior of a sine-or-line task: the yardstick for learned methods.
 
 With the prior and the noise known, a task's support D says how probable each kind of function is and how probable its
 parameters. What it says about one kind, whose parameters are integrated out, is in

@@ -1,1 +1,1 @@
-"""What regressions know of what they do not know."""
+"""Measures of predictive distributions, beside the exact Bayesian ones."""

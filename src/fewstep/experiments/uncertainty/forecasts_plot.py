@@ -1,4 +1,4 @@
-"""Few-shot forecasts of oscillators: what was to be learned from, and what runs make of it beside what can be known."""
+"""The picture of few-shot forecasts: those of trained runs beside the exact Bayesian one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LEO paper's Figure 3: sampled functions on unambiguous and ambiguous tasks, and beside them what can be known."""
+"""The picture of a run's functions on clear and ambiguous tasks, above the exact posterior's: LEO's Figure 3."""
 
 from __future__ import annotations
 

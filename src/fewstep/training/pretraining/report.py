@@ -1,12 +1,12 @@
 """The report of a pre-training, for a human reader."""
 
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.figures import image, new_figure, style_curve
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import markdown_lines, settings_lines
 
@@ -21,12 +21,9 @@ def learning_curves(folder: Path) -> None:
             series.setdefault((row["split"], row["name"]), []).append(float(row["value"]))
     validation = {name: values for (split, name), values in series.items() if split == "validation"}
 
-    # Here, for importing matplotlib takes longer than most of the library; without pyplot it leaves the user's
-    # backend alone.
-    from matplotlib.figure import Figure
+    figure = new_figure(7.0, 5.6)
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 5.6), layout="constrained", dpi=150)
     upper, lower = figure.subplots(2, 1, sharex=True)
     loss = series[("train", "loss")]
     epochs = range(1, len(loss) + 1)
@@ -35,25 +32,12 @@ def learning_curves(folder: Path) -> None:
     upper.set_ylim(bottom=0)
     upper.set_title("Loss on base classes, mean over the epoch", loc="left", fontsize=10)
     accuracy = [100 * value for value in series[("train", "accuracy")]]
-    lower.plot(
-        epochs,
-        accuracy,
-        color="0.6",
-        marker="." if len(loss) < 40 else None,
-        linewidth=1.0,
-        label="base classes, all ways, augmented training images",
-    )
+    train_style = {"color": "0.6", "marker": "." if len(loss) < 40 else None, "linewidth": 1.0}
+    lower.plot(epochs, accuracy, **train_style, label="base classes, all ways, augmented training images")
     for i, (name, values) in enumerate(validation.items(), start=1):
         scaled = [100 * value for value in values]
-        lower.plot(
-            epochs,
-            scaled,
-            color=f"C{i}",
-            marker="o",
-            markersize=3.5,
-            linewidth=1.4,
-            label=f"validation classes, 5-way: {name}",
-        )
+        style = {"color": f"C{i}", "marker": "o", "markersize": 3.5, "linewidth": 1.4}
+        lower.plot(epochs, scaled, **style, label=f"validation classes, 5-way: {name}")
     lower.set_ylabel("accuracy, %")
     lower.set_title("Accuracy", loc="left", fontsize=10)
     lower.legend(frameon=False, fontsize=8)
@@ -62,11 +46,8 @@ def learning_curves(folder: Path) -> None:
     lower.set_xlim(0, len(loss) + 0.5)
     lower.set_ylim(bottom=0)
     for axis in (upper, lower):
-        axis.grid(alpha=0.3, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    write_atomically(folder / CURVES, image.getvalue())
+        style_curve(axis)
+    write_atomically(folder / CURVES, image(figure, "png"))
 
 
 def report(folder: Path) -> Path:
