@@ -1,27 +1,27 @@
-"""A trained method as a classifier of the user's own data, in the style of scikit-learn."""
+"""A trained method as a classifier for data of your own, in the style of scikit-learn."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeAlias, final, get_args
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar, TypeAlias, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Loop, Method, Point
 from fewstep.core.types import Statistics
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.images.files import Reading
-from fewstep.evaluation.inner_loop import evaluating, inner_steps
+from fewstep.estimators.base import Estimator, one_task
+from fewstep.evaluation.inner_loop import evaluating
 
 Inputs: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 Labels: TypeAlias = Sequence[Any] | NDArray[Any] | Tensor | None  # None so that its refusal can be explained
 
 
 @final
-class FewShotClassifier:
+class FewShotClassifier(Estimator):
     """Adapts a meta-trained method to a few labelled examples, and classifies others.
 
     ``fit`` runs the inner loop from the method's start; meta-parameters are never changed, and fitting again begins
@@ -53,7 +53,9 @@ class FewShotClassifier:
         ['right', 'up']
     """
 
+    learns: ClassVar[str] = "classes"
     classes_: NDArray[Any]
+    _point: Point
 
     def __init__(
         self,
@@ -64,12 +66,8 @@ class FewShotClassifier:
         statistics: Statistics = "support",
         reading: Reading | None = None,
     ) -> None:
-        if statistics not in get_args(Statistics):
-            known = ", ".join(map(repr, get_args(Statistics)))
-            raise ValueError(f"FewShotClassifier: statistics must be one of {known}, got {statistics!r}")
-        self.method, self.extractor = method, extractor
-        self.normalise, self.statistics, self.reading = normalise, statistics, reading
-        self._fitted: tuple[Point, Batch] | None = None
+        super().__init__(method, statistics)
+        self.extractor, self.normalise, self.reading = extractor, normalise, reading
 
     def fit(self, x: Inputs, y: Labels) -> "FewShotClassifier":
         """Adapt to a support set.
@@ -86,15 +84,15 @@ class FewShotClassifier:
                 of a shape that the method does not take; and a method with another, fixed number of classes.
         """
         rows = self._rows(x, "fit")
-        classes, index = _labels(y, len(rows))
+        classes, index = self._labels(y, len(rows))
         order = np.argsort(index, kind="stable")  # rows of a class side by side, as in every task of the library
         labels = torch.from_numpy(index[order]).to(rows.device)
         one_hot = nn.functional.one_hot(labels, len(classes)).to(rows.dtype)
-        support = Batch(rows[torch.from_numpy(order).to(rows.device)], one_hot, rows.new_ones(len(rows)))
-        with _inference(self.method.learner):
-            self._probe(support)
-            point = self._adapt(support)
-        self._fitted, self.classes_ = (point, support), classes
+        support = one_task(rows[torch.from_numpy(order).to(rows.device)], one_hot)
+        with evaluating(self.method.learner):
+            self._check(support)
+            self._point = self.method.adapt(support, Loop(), self.statistics)
+        self._support, self.classes_ = support, classes
         return self
 
     def predict(self, x: Inputs) -> NDArray[Any]:
@@ -104,8 +102,7 @@ class FewShotClassifier:
             ValueError: as :meth:`predict_proba` says.
         """
         index = self._logits(x).argmax(-1).cpu().numpy()
-        labels: NDArray[Any] = self.classes_[index]
-        return labels
+        return np.asarray(self.classes_[index])
 
     def predict_proba(self, x: Inputs) -> NDArray[Any]:
         """The softmax of the logits, ``[rows, ways]``, columns in the order of ``classes_``.
@@ -120,116 +117,70 @@ class FewShotClassifier:
         return float(np.mean(self.predict(x) == np.asarray(y)))
 
     def _logits(self, x: Inputs) -> Tensor:
-        if self._fitted is None:
-            raise ValueError("FewShotClassifier: it knows no classes yet: call fit(x, y) before predicting")
-        point, support = self._fitted
-        rows = self._rows(x, "predict")
-        if rows.shape[1:] != support.x.shape[1:]:
-            raise ValueError(
-                f"FewShotClassifier.predict: rows have the shape {_shape(rows)}, but fit was given {_shape(support.x)}"
-            )
-        query = Batch(rows, rows.new_zeros(len(rows), len(self.classes_)), rows.new_ones(len(rows)))
-        with _inference(self.method.learner):
-            return self.method.learner.predict(point, query, support, statistics=self.statistics)
+        rows, support = self._query(x)
+        query = one_task(rows, rows.new_zeros(len(rows), len(self.classes_)))
+        with evaluating(self.method.learner):
+            return self.method.predict(self._point, query, support, Loop(), self.statistics)[0]
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
     def _rows(self, x: Inputs, caller: str) -> Tensor:
         """What the method is given: features or images, in the dtype and on the device of its parameters."""
-        where = f"FewShotClassifier.{caller}"
-        like = next(self.method.learner.parameters())
         given = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
         if given.dim() not in (2, 4) or not len(given):
-            raise ValueError(
-                f"{where}: x must be features [rows, features] or images [rows, channels, height, width], with at "
-                f"least one row; got the shape {tuple(given.shape)}"
-            )
+            wanted = "features [rows, features] or images [rows, channels, height, width], with at least one row"
+            raise self._error(f"x must be {wanted}; got the shape {tuple(given.shape)}", caller)
         rows, images = given, given.dim() == 4
         if images and self.extractor is not None:
-            with _inference(self.extractor):
+            mode = evaluating(self.extractor) if isinstance(self.extractor, nn.Module) else nullcontext()
+            with torch.no_grad(), mode:
                 rows, images = self.extractor(given), False
             if rows.dim() != 2 or len(rows) != len(given):
-                raise ValueError(
-                    f"{where}: the extractor must map {len(given)} images to features [{len(given)}, features], but "
-                    f"gave the shape {tuple(rows.shape)}"
-                )
+                wanted = f"map {len(given)} images to features [{len(given)}, features]"
+                raise self._error(f"the extractor must {wanted}, but gave the shape {tuple(rows.shape)}", caller)
         elif images and not given.is_floating_point():
-            raise ValueError(
-                f"{where}: images of type {given.dtype} reach the network as they are: scale them as in training "
-                "(usually to floats in [0, 1])"
-            )
-        rows = rows.detach().to(like.device, like.dtype)
-        finite = rows.flatten(1).isfinite().all(1)
-        if not bool(finite.all()):
-            bad = (~finite).nonzero()[:, 0].tolist()
-            raise ValueError(
-                f"{where}: {len(bad)} of {len(rows)} rows of x hold NaN or infinity, the first is row {bad[0]}"
-            )
+            scale = "scale them as in training (usually to floats in [0, 1])"
+            raise self._error(f"images of type {given.dtype} reach the network as they are: {scale}", caller)
+        rows = self._finite(rows, "x", caller)
         if self.normalise and images:
-            raise ValueError(f"{where}: normalise is for features, but images are given and there is no extractor")
+            raise self._error("normalise is for features, but images are given and there is no extractor", caller)
         return l2_normalise(rows) if self.normalise else rows
 
-    def _probe(self, support: Batch) -> None:
+    def _labels(self, y: Labels, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The sorted labels, and the index of each row's."""
+        if y is None:
+            raise self._error(f"y is None; a label is needed for each of the {rows} rows", "fit")
+        labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        if labels.shape != (rows,):
+            wanted = f"one label for each of the {rows} rows"
+            raise self._error(f"y must hold {wanted}, got the shape {labels.shape}", "fit")
+        given = list(labels) if labels.dtype == object or isinstance(y, np.ndarray | Tensor) else list(y)
+        if absent := [i for i, label in enumerate(given) if label is None or label != label]:
+            raise self._error(f"{len(absent)} of {rows} labels are missing, the first in row {absent[0]}", "fit")
+        texts = sum(isinstance(label, str) for label in given)
+        if 0 < texts < rows:
+            # numpy would turn 1 and "1" into the same class.
+            raise self._error(f"{texts} of {rows} labels are text and the others are not: use one kind", "fit")
+        classes, index = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            only = f"all {rows} rows are of the class {classes[0]!r}"
+            raise self._error(f"{only}; at least two classes are needed", "fit")
+        return classes, index.astype(np.int64)
+
+    def _check(self, support: Batch) -> None:
         """Find out, before an inner step, whether the method takes these rows and this number of classes."""
-        expected = _width(self.method)
-        if expected is not None and support.x.dim() == 2 and support.x.shape[1] != expected:
-            raise ValueError(
-                f"FewShotClassifier.fit: rows have {support.x.shape[1]} features, but the method takes {expected}: "
-                "use the features that it was meta-trained on"
-            )
-        learner = self.method.learner
-        try:
-            with inner_steps(learner, 0):
-                outputs = learner.predict(self._adapt(support), support).shape[-1]
-        except (RuntimeError, IndexError, TypeError) as error:
-            raise ValueError(
-                f"FewShotClassifier.fit: the method does not take rows of the shape {_shape(support.x)}: give what it "
-                f"was meta-trained on, or an extractor ({error})"
-            ) from error
-        ways = support.y.shape[1]
+        features, expected = support.x.shape[2], _width(self.method)
+        if expected is not None and support.x.dim() == 3 and features != expected:
+            hint = "use the features that it was meta-trained on"
+            raise self._error(f"rows have {features} features, but the method takes {expected}: {hint}", "fit")
+        ways = support.y.shape[2]
+        outputs = self._before_steps(support, f" in {ways} classes", ", or an extractor")[-1]
         if outputs != ways:
-            raise ValueError(
-                f"FewShotClassifier.fit: {ways} classes were given, but the network has {outputs} outputs, a number "
-                f"fixed in meta-training: give {outputs} classes, or use a method that generates its classifier (leo)"
+            raise self._error(
+                f"{ways} classes were given, but the network has {outputs} outputs, a number fixed in meta-training: "
+                f"give {outputs} classes, or use a method that generates its classifier (leo)",
+                "fit",
             )
-
-    def _adapt(self, support: Batch) -> Point:
-        one: Batch = tree_map(lambda tensor: tensor[None], support)
-        point: Point = tree_map(lambda tensor: tensor[0], self.method.adapt(one, Loop(), self.statistics))
-        return point
-
-
-@contextmanager
-def _inference(function: object) -> Iterator[None]:
-    """No graph, and evaluation mode where there are modes."""
-    with torch.no_grad():
-        if isinstance(function, nn.Module):
-            with evaluating(function):
-                yield
-        else:
-            yield
-
-
-def _labels(y: Labels, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The sorted labels, and the index of each row's."""
-    where = "FewShotClassifier.fit"
-    if y is None:
-        raise ValueError(f"{where}: y is None; a label is needed for each of the {rows} rows")
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if labels.shape != (rows,):
-        raise ValueError(f"{where}: y must hold one label for each of the {rows} rows, got the shape {labels.shape}")
-    given = list(labels) if labels.dtype == object or isinstance(y, np.ndarray | Tensor) else list(y)
-    absent = [i for i, label in enumerate(given) if label is None or label != label]
-    if absent:
-        raise ValueError(f"{where}: {len(absent)} of {rows} labels are missing, the first in row {absent[0]}")
-    texts = sum(isinstance(label, str) for label in given)
-    if 0 < texts < rows:
-        # numpy would turn 1 and "1" into the same class.
-        raise ValueError(f"{where}: {texts} of {rows} labels are text and the others are not: use one kind")
-    classes, index = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"{where}: all {rows} rows are of the class {classes[0]!r}; at least two classes are needed")
-    return classes, index.astype(np.int64)
 
 
 def _width(method: Method) -> int | None:
@@ -242,7 +193,3 @@ def _width(method: Method) -> int | None:
     layers = (m for m in method.learner.network.modules() if isinstance(m, nn.Linear | nn.Conv2d))
     first = next(layers, None)
     return first.in_features if isinstance(first, nn.Linear) else None
-
-
-def _shape(rows: Tensor) -> str:
-    return "×".join(map(str, rows.shape[1:]))

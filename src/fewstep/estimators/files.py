@@ -4,6 +4,7 @@ import csv
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,14 @@ from numpy.typing import NDArray
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.load import load
 from fewstep.estimators.regressor import FewShotRegressor
+from fewstep.evaluation.arrays import slices
 
 logger = logging.getLogger("fewstep")
+
+Table: TypeAlias = tuple[list[str], list[list[str]]]
+"""A header, and a row for each query."""
+
+Array: TypeAlias = NDArray[Any]
 
 _TOGETHER = 256
 """Queries that are classified at once: photographs of a whole folder are large as floats."""
@@ -27,7 +34,7 @@ def predict(
     noise: float | None = None,
     interval: float | None = None,
     note: Callable[[str], None] = logger.warning,
-) -> tuple[list[str], list[list[str]]]:
+) -> Table:
     """Adapt a trained run to the support, and predict for every query: :func:`classify` or :func:`regress`.
 
     Args:
@@ -49,10 +56,8 @@ def predict(
     if isinstance(loaded, FewShotClassifier):
         options = {"samples": samples, "noise": noise, "interval": interval}
         if given := [f"--{name}" for name, value in options.items() if value is not None]:
-            raise ValueError(
-                f"{run} holds a classification, whose predictions are probabilities: {', '.join(given)} "
-                f"{'is' if len(given) == 1 else 'are'} for regressions only."
-            )
+            only = f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for regressions only"
+            raise ValueError(f"{run} holds a classification, whose predictions are probabilities: {only}.")
         return classify(loaded, support, query)
     drawn = {} if samples is None else {"samples": samples}
     regressor = FewShotRegressor(loaded.method, noise=noise, statistics=loaded.statistics, **drawn)
@@ -62,7 +67,7 @@ def predict(
 # -- classes -----------------------------------------------------------------------------------------------------------
 
 
-def classify(classifier: FewShotClassifier, support: Path, query: Path) -> tuple[list[str], list[list[str]]]:
+def classify(classifier: FewShotClassifier, support: Path, query: Path) -> Table:
     """Adapt to the support, and label every query.
 
     Images are read as those that the run was trained on were: reduced to the same size, in colour or grey.
@@ -85,7 +90,7 @@ def classify(classifier: FewShotClassifier, support: Path, query: Path) -> tuple
         raise ValueError(f"{support} has no labels: make one sub-folder of images per class, or an .npz with x and y.")
     classifier.fit(_scaled(x), y)
     queries, _, names = _examples(query, classifier)
-    blocks = [classifier.predict_proba(_scaled(queries[i : i + _TOGETHER])) for i in range(0, len(queries), _TOGETHER)]
+    blocks = [classifier.predict_proba(_scaled(queries[some])) for some in slices(len(queries), _TOGETHER)]
     probabilities = np.concatenate(blocks) if blocks else np.empty((0, len(classifier.classes_)))
     labels = classifier.classes_[probabilities.argmax(1)]
     header = ["query", "label", *(f"p({name})" for name in classifier.classes_)]
@@ -93,27 +98,23 @@ def classify(classifier: FewShotClassifier, support: Path, query: Path) -> tuple
     return header, [[name, str(label), *(f"{value:.6f}" for value in p)] for name, label, p in rows]
 
 
-def _examples(
-    path: Path, classifier: FewShotClassifier
-) -> tuple[NDArray[np.generic], NDArray[np.generic] | None, list[str]]:
+def _examples(path: Path, classifier: FewShotClassifier) -> tuple[Array, Array | None, list[str]]:
     """Rows, labels if there are any, and a name for each row."""
-    if path.is_dir():
-        if classifier.reading is None:
-            raise ValueError(
-                f"{path} holds images, but the run was trained on features and does not know the network that made "
-                "them: give .npz files of such features. A run on features of `fewstep embed` knows it, if "
-                "NAME.extractor.safetensors lies beside them when training begins."
-            )
-        folder = classifier.reading.folder(path)
-        labels = None if folder.labels is None else np.array(folder.labels)
-        return folder.images, labels, [str(p.relative_to(path)) for p in folder.paths]
-    if path.suffix != ".npz":
-        raise ValueError(f"{path} is neither a folder of images nor an .npz file.")
-    x, y = _archive(path)
-    return x, y, [str(i) for i in range(len(x))]
+    if not path.is_dir():
+        x, y = _archive(path, "neither a folder of images nor an .npz file")
+        return x, y, [str(i) for i in range(len(x))]
+    if classifier.reading is None:
+        raise ValueError(
+            f"{path} holds images, but the run was trained on features and does not know the network that made them: "
+            "give .npz files of such features. A run on features of `fewstep embed` knows it, if "
+            "NAME.extractor.safetensors lies beside them when training begins."
+        )
+    folder = classifier.reading.folder(path)
+    labels = None if folder.labels is None else np.array(folder.labels)
+    return folder.images, labels, [str(p.relative_to(path)) for p in folder.paths]
 
 
-def _scaled(x: NDArray[np.generic]) -> NDArray[np.generic]:
+def _scaled(x: Array) -> Array:
     """Images from 0 to 1, where they are bytes."""
     return x.astype(np.float32) / 255 if x.dtype == np.uint8 and x.ndim == 4 else x
 
@@ -127,7 +128,7 @@ def regress(
     query: Path,
     interval: float = 0.9,
     note: Callable[[str], None] = logger.warning,
-) -> tuple[list[str], list[list[str]]]:
+) -> Table:
     """Adapt to the support, and predict the targets of every query with a central interval.
 
     A ``.csv`` file has a line of names and then a line of numbers for each point, with commas between them: columns
@@ -156,35 +157,30 @@ def regress(
     prediction = regressor.fit(x, y).predict(queries)
     if len(prediction.samples) == 1 and regressor.noise is None:
         note("the method finds one function: without --noise its interval has no width.")
-    ends = (prediction.mean, *prediction.interval(interval))
-    columns = np.stack([values.reshape(len(queries), -1) for values in ends], 2)  # [rows, outputs, 3]
-    titles = [
-        title if len(names) == 1 else f"{title}({name})" for name in names for title in ("mean", "lower", "upper")
-    ]
-    flat = columns.reshape(len(queries), -1)
-    return ["query", *titles], [[str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(flat)]
+    found = np.stack([prediction.mean, *prediction.interval(interval)], -1)  # a target's three numbers together
+    titles = [f"{title}({name})" if names[1:] else title for name in names for title in ("mean", "lower", "upper")]
+    rows = enumerate(found.reshape(len(queries), -1))
+    return ["query", *titles], [[str(i), *(f"{value:.6g}" for value in row)] for i, row in rows]
 
 
-def _points(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None, list[str]]:
+def _points(path: Path) -> tuple[Array, Array | None, list[str]]:
     """Inputs, targets if there are any, and the targets' names."""
     if path.suffix == ".csv":
         return _table(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"{path} is neither an .npz nor a .csv file, in one of which a regression's points come.")
-    x, y = _archive(path)
+    x, y = _archive(path, "neither an .npz nor a .csv file, in one of which a regression's points come")
     outputs = 0 if y is None else 1 if y.ndim < 2 else y.shape[1]
     return x, y, [f"y{i}" for i in range(outputs)]
 
 
-def _table(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, list[str]]:
+def _table(path: Path) -> tuple[Array, Array | None, list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # with or without Excel's mark
             names, *lines = [line for line in csv.reader(file) if line] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     names = [name.strip() for name in names]
-    unknown = [name for name in names if name[:1] not in ("x", "y")]
-    if unknown or not any(name.startswith("x") for name in names):
+    inputs, targets = ([name for name in names if name.startswith(letter)] for letter in "xy")
+    if not inputs or len(inputs) + len(targets) < len(names):
         raise ValueError(
             f"{path} must begin with a line of names, x… for inputs and y… for targets, and commas between them; got "
             f"{', '.join(map(repr, names)) or 'an empty file'}."
@@ -199,12 +195,13 @@ def _table(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None,
             except ValueError:
                 raise ValueError(f"{path}: point {i} has {cell!r} for {names[j]}, which is no number.") from None
     is_x = np.array([name.startswith("x") for name in names])
-    targets = [name for name in names if name.startswith("y")]
     return values[:, is_x], values[:, ~is_x] if targets else None, targets
 
 
-def _archive(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
-    """``x``, and ``y`` where there is one."""
+def _archive(path: Path, otherwise: str) -> tuple[Array, Array | None]:
+    """``x``, and ``y`` where there is one; ``otherwise`` says what a file without the suffix is."""
+    if path.suffix != ".npz":
+        raise ValueError(f"{path} is {otherwise}.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "x" not in archive:

@@ -1,4 +1,4 @@
-"""What a trained run has learned, opened for one's own data."""
+"""A trained run, opened for data of your own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fewstep.training.pretraining import FeatureExtractor
 
 
 def load(folder: str | Path) -> FewShotClassifier | FewShotRegressor:
-    """What a trained run has learned, for one's own data: ``fewstep.load(run).fit(x, y).predict(x_query)``.
+    """Open a trained run for data of your own: ``fewstep.load(run).fit(x, y).predict(x_query)``.
 
     Only the run's folder is read: neither training data nor a cache is needed. Queries are batch-normalised as in the
     run's test where that is inductive, else by the support. For a regressor with another number of samples, or with

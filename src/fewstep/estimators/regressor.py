@@ -1,8 +1,8 @@
-"""A trained method as a regressor of the user's own numbers, in the style of scikit-learn, that says how sure it is."""
+"""A trained method as a regressor for numbers of your own, in the style of scikit-learn, that says how sure it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final, get_args
+from typing import Any, ClassVar, TypeAlias, final
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 from fewstep.core import Batch, Loop, Method
 from fewstep.core.loss import cross_entropy
 from fewstep.core.types import Statistics
+from fewstep.estimators.base import Estimator, one_task
 from fewstep.evaluation.functions import Adapted, Functions
-from fewstep.evaluation.inner_loop import evaluating, inner_steps
+from fewstep.evaluation.inner_loop import evaluating
 from fewstep.evaluation.predictive import Predictive
 
 Numbers: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
@@ -26,7 +27,7 @@ _TOGETHER = 1024
 @final
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Functions of one task at some inputs, and what they say of a target there.
+    """Predictions for some rows: their mean, deviation and intervals, made of the functions that a method has found.
 
     With ``noise`` it is the mixture ``p(y) = 1/S Σ_s N(y; f_s(x), noise²)`` of a row's target; without, the spread of
     the functions themselves, which leaves out how far a target strays from its function. All are equally weighted, and
@@ -63,14 +64,12 @@ class Prediction:
     @property
     def mean(self) -> Float[np.ndarray, "rows *outputs"]:
         """Mean of the functions, and of a target."""
-        mean: NDArray[np.float64] = self.samples.mean(0)
-        return mean
+        return np.asarray(self.samples.mean(0))
 
     @property
     def deviation(self) -> Float[np.ndarray, "rows *outputs"]:
         """``√(Var_s f_s(x) + noise²)``, the standard deviation of a target; without noise, of the functions."""
-        deviation: NDArray[np.float64] = np.sqrt(self.samples.var(0) + (self.noise or 0.0) ** 2)
-        return deviation
+        return np.sqrt(np.asarray(self.samples.var(0)) + (self.noise or 0.0) ** 2)
 
     def interval(
         self, probability: float
@@ -94,7 +93,7 @@ class Prediction:
 
 
 @final
-class FewShotRegressor:
+class FewShotRegressor(Estimator):
     """Adapts a meta-trained method to a few points, and predicts others with an interval.
 
     ``fit`` draws functions and runs the inner loop of each from the method's start; ``predict`` only evaluates them, so
@@ -124,6 +123,10 @@ class FewShotRegressor:
         (array([4.]), array([3.8]))
     """
 
+    learns: ClassVar[str] = "points"
+    _adapted: Adapted
+    _single: bool
+
     def __init__(
         self,
         method: Method,
@@ -133,18 +136,12 @@ class FewShotRegressor:
         noise: float | None = None,
         statistics: Statistics = "support",
     ) -> None:
-        if statistics not in get_args(Statistics):
-            known = ", ".join(map(repr, get_args(Statistics)))
-            raise ValueError(f"FewShotRegressor: statistics must be one of {known}, got {statistics!r}")
+        super().__init__(method, statistics)
         if method.learner.loss.rows is cross_entropy:
-            raise ValueError(
-                "FewShotRegressor: the method's loss is a cross-entropy, of classes: make it with "
-                "loss=fewstep.core.regression(), or use FewShotClassifier"
-            )
+            remedy = "make it with loss=fewstep.core.regression(), or use FewShotClassifier"
+            raise self._error(f"the method's loss is a cross-entropy, of classes: {remedy}")
         _check_noise(noise, "FewShotRegressor")
-        self.method, self.noise, self.statistics = method, noise, statistics
-        self.functions = Functions(method, samples, seed, statistics=statistics)
-        self._fitted: tuple[Adapted, Batch, bool] | None = None
+        self.noise, self.functions = noise, Functions(method, samples, seed, statistics=statistics)
 
     def fit(self, x: Numbers, y: Numbers) -> "FewShotRegressor":
         """Adapt every function to a support set.
@@ -160,20 +157,18 @@ class FewShotRegressor:
             ValueError: for targets that are not one, or one row, for each row of x; for what is not finite; and for
                 inputs or outputs that the method was not made for.
         """
-        rows, targets = self._rows(x, "x", "fit"), self._numbers(y, "y", "fit")
+        rows, targets = self._rows(x, "fit"), self._numbers(y, "y", "fit")
         if targets.dim() not in (1, 2) or len(targets) != len(rows):
-            raise ValueError(
-                f"FewShotRegressor.fit: y must be [rows] or [rows, outputs] with a target for each of the {len(rows)} "
-                f"rows of x, got the shape {tuple(targets.shape)}"
-            )
+            wanted = f"[rows] or [rows, outputs] with a target for each of the {len(rows)} rows of x"
+            raise self._error(f"y must be {wanted}, got the shape {tuple(targets.shape)}", "fit")
         single = targets.dim() == 1
-        support = Batch(rows, targets[:, None] if single else targets, rows.new_ones(len(rows)))
-        tasks = Batch(*(tensor[None] for tensor in support))
+        support = one_task(rows, targets[:, None] if single else targets)
         with evaluating(self.method.learner):
-            self._probe(support, tasks)
+            self._check(support)
             # A lone function needs no map over tasks, which not every network can bear.
-            executor = Loop() if self.functions.copies(tasks) == 1 else None
-            self._fitted = self.functions.adapt(tasks, executor=executor), support, single
+            executor = Loop() if self.functions.copies(support) == 1 else None
+            self._adapted = self.functions.adapt(support, executor=executor)
+        self._support, self._single = support, single
         return self
 
     def predict(self, x: Numbers) -> Prediction:
@@ -183,74 +178,43 @@ class FewShotRegressor:
             ValueError: before :meth:`fit`; for inputs that are not finite or unlike those given to :meth:`fit`; and
                 when a function has values that are not finite, where adaptation diverged.
         """
-        if self._fitted is None:
-            raise ValueError("FewShotRegressor: it knows no points yet: call fit(x, y) before predicting")
-        adapted, support, single = self._fitted
-        rows = self._rows(x, "x", "predict")
-        if rows.shape[1:] != support.x.shape[1:]:
-            raise ValueError(
-                f"FewShotRegressor.predict: rows have the shape {_shape(rows)}, but fit was given {_shape(support.x)}"
-            )
+        rows, _ = self._query(x)
         # By the statistics of the query rows, what is asked together belongs together.
         parts = [rows] if self.statistics == "query" else rows.split(_TOGETHER)
         with evaluating(self.method.learner):
-            values = np.concatenate([adapted(part[None])[0] for part in parts], 1)
-        return Prediction(values[..., 0] if single else values, self.noise)
+            values = np.concatenate([self._adapted(part[None])[0] for part in parts], 1)
+        return Prediction(values[..., 0] if self._single else values, self.noise)
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
-    def _rows(self, x: Numbers, name: str, caller: str) -> Tensor:
+    def _rows(self, x: Numbers, caller: str) -> Tensor:
         """Inputs ``[rows, *features]``; single numbers are features of width one."""
-        rows = self._numbers(x, name, caller)
+        rows = self._numbers(x, "x", caller)
         return rows[:, None] if rows.dim() == 1 else rows
 
     def _numbers(self, given: Numbers, name: str, caller: str) -> Tensor:
         """Finite numbers, at least a row, in the dtype and on the device of the method's parameters."""
-        where = f"FewShotRegressor.{caller}"
-        like = next(self.method.learner.parameters())
         try:
             numbers = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {name} must be an array of numbers ({error})") from error
+            raise self._error(f"{name} must be an array of numbers ({error})", caller) from error
         if numbers.is_complex():
-            raise ValueError(f"{where}: {name} must be real, got {numbers.dtype}")
+            raise self._error(f"{name} must be real, got {numbers.dtype}", caller)
         if not numbers.dim() or not len(numbers):
-            raise ValueError(
-                f"{where}: {name} must have an axis of rows, with at least one, got the shape {tuple(numbers.shape)}"
-            )
-        rows = numbers.detach().to(like.device, like.dtype)
-        finite = rows.reshape(len(rows), -1).isfinite().all(1)
-        if not bool(finite.all()):
-            bad = (~finite).nonzero()[:, 0].tolist()
-            raise ValueError(
-                f"{where}: {len(bad)} of {len(rows)} rows of {name} hold NaN or infinity, the first is row {bad[0]}"
-            )
-        return rows
+            wanted = "an axis of rows, with at least one"
+            raise self._error(f"{name} must have {wanted}, got the shape {tuple(numbers.shape)}", caller)
+        return self._finite(numbers, name, caller)
 
-    def _probe(self, support: Batch, tasks: Batch) -> None:
+    def _check(self, support: Batch) -> None:
         """Find out, before an inner step, whether the method takes these inputs and this number of outputs."""
-        learner, outputs = self.method.learner, support.y.shape[1]
-        try:
-            with inner_steps(learner, 0):
-                points = self.method.adapt(tasks, Loop())
-                found = self.method.predict(points, tasks, executor=Loop()).shape[2:]
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"FewShotRegressor.fit: the method does not take rows of the shape {_shape(support.x)} with {outputs} "
-                f"target(s) each: give what it was meta-trained on ({error})"
-            ) from error
-        if tuple(found) != (self.functions.members * outputs,):
-            width = found[0] // self.functions.members if len(found) == 1 else "×".join(map(str, found))
-            raise ValueError(
-                f"FewShotRegressor.fit: y has {outputs} target(s) a row, but the method's network gives {width}: give "
-                "targets like those of meta-training"
-            )
+        outputs, members = support.y.shape[2], self.functions.members
+        found = self._before_steps(support, f" with {outputs} target(s) each")[1:]
+        if found != (members * outputs,):
+            width = found[0] // members if len(found) == 1 else "×".join(map(str, found))
+            given = f"y has {outputs} target(s) a row, but the method's network gives {width}"
+            raise self._error(f"{given}: give targets like those of meta-training", "fit")
 
 
 def _check_noise(noise: float | None, where: str) -> None:
     if noise is not None and not 0 < noise < np.inf:
         raise ValueError(f"{where}: noise is a standard deviation, positive and finite, or None; got {noise}")
-
-
-def _shape(rows: Tensor) -> str:
-    return "×".join(map(str, rows.shape[1:]))
