@@ -97,14 +97,13 @@ class Oracle:
             same = ours.numel() == theirs.numel()
             found[name] = ((ours.reshape(-1) - theirs).abs().max().item() if same else float("inf"), tolerance)
 
-        support, noise = self.task.support, self.noise or {"begin": None, "stages": [None] * 3}
-        begun, penalties = learner._begin(support, noise["begin"])
+        support, passed = self.task.support, list[Point]()
+        end, penalties = learner.adapt(support, exact, self.noise, visit=passed.append)
+        steps = learner.stages[0].steps
+        begun, adapted, decoded = passed[0], passed[steps], passed[steps + 1]
         compare("initial_latents", begun.value["code"], self.data["out/initial_latents"], 1e-12)
-        end, penalties = learner.adapt(support, exact, self.noise)
         # A class's K weight vectors act through their mean alone, and that is what the library carries.
         compare("final_weights", self.class_weights(end), self.data["out/final_weights"].mean(1), 1e-12)
-        adapted = learner.stages[0](begun, support, learner.inner_loss(decoded=False), exact, noise["stages"][0])
-        decoded = learner.start.decode(adapted, noise["stages"][1] and noise["stages"][1]["decode"])
         compare("adapted_latents", adapted.value["code"], self.data["out/adapted_latents"], 1e-12)
         compare("decoded_weights", self.class_weights(decoded), self.data["out/decoded_weights"].mean(1), 1e-12)
         loss_rows = learner.loss.rows(learner.predict(decoded, support), support.y)

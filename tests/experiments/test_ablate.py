@@ -23,16 +23,18 @@ from fewstep.experiments.repeat.tested import SeedScores as OneTest
 from fewstep.experiments.run import Run
 from fewstep.experiments.search import SearchResult, Trial
 from fewstep.experiments.workers import Job
-from fewstep.recipes import RECIPES, Config, Range, with_settings
+from fewstep.recipes import RECIPES, Config, Range, to_json, with_settings
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training.device import Place
 
 SLUGS = [row.slug for row in table_2(RECIPES["leo-cifarfs-1shot"]())]
 
 
-def in_this_process(jobs: Sequence[Job], *, workers: int, threads: int, told: Callable[[int, Any], None]) -> list[Any]:
+def in_this_process(
+    jobs: Sequence[Job], *, workers: int, threads: int, on_message: Callable[[int, Any], None]
+) -> list[Any]:
     """Processes take seconds to start, and are tested elsewhere."""
-    return [job.function(*job.arguments, lambda message, i=i: told(i, message)) for i, job in enumerate(jobs)]
+    return [job.function(*job.arguments, lambda message, i=i: on_message(i, message)) for i, job in enumerate(jobs)]
 
 
 def quick(patched: pytest.MonkeyPatch) -> None:
@@ -102,7 +104,7 @@ class Stubs:
         self.runs.append((config, asked))
         for seed in asked["seeds"]:
             (asked["out"] / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
-            text = module.to_json(replace(config, seed=seed, threads=asked["threads"]))
+            text = to_json(replace(config, seed=seed, threads=asked["threads"]))
             (asked["out"] / f"seed-{seed}" / "config.json").write_text(text)
         scores = np.random.default_rng(len(self.runs)).random((len(asked["seeds"]), config.testing.tasks))
         stated = PROTOCOL | {"features": config.data.open(HERE, lambda _: None).protocol["features"]} | self.protocol

@@ -15,7 +15,7 @@ from fewstep.commands.main import main
 from fewstep.core import Batch, Task
 from fewstep.data import EpisodeSampler, Sinusoids
 from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
-from fewstep.experiments.compare.procedure import _Entry, _labels, compare
+from fewstep.experiments.compare.procedure import Entry, compare, row_labels
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, Published, Recipe
@@ -171,25 +171,25 @@ def test_a_recipe_is_trained_and_a_killed_comparison_goes_on(recipes: None, tmp_
     assert "- other: 98.7 % by somebody (read in the source)" in page
 
 
-def test_what_was_judged_is_kept(runs: Path, tmp_path: Path) -> None:
+def test_scores_are_kept(runs: Path, tmp_path: Path) -> None:
     tested: list[str] = []
 
     def note(line: str) -> None:
         tested.append(line)
 
-    def judge(*methods: str, **changes: int) -> Comparison:
+    def compared(*methods: str, **changes: int) -> Comparison:
         tested.clear()
         return compare([runs / name for name in methods], out=tmp_path, note=note, **{"tasks": 6} | changes)
 
-    alone = judge("fitted")
-    both = judge("characters", "fitted")
+    alone = compared("fitted")
+    both = compared("characters", "fitted")
     assert "testing characters" in tested
-    assert judge("characters", "fitted").markdown() == both.markdown()
+    assert compared("characters", "fitted").markdown() == both.markdown()
     assert not [line for line in tested if line.startswith("testing")]
     np.testing.assert_array_equal(both.row("fitted").scores, alone.row("fitted").scores)
-    judge("characters", "fitted", tasks=7)
+    compared("characters", "fitted", tasks=7)
     assert [line for line in tested if line.startswith("testing")] == ["testing characters", "testing fitted"]
-    judge("characters", "fitted", seed=1)
+    compared("characters", "fitted", seed=1)
     assert "testing fitted" in tested
 
 
@@ -304,10 +304,8 @@ def test_who_cannot_solve_the_tasks_is_named(runs: Path, tmp_path: Path) -> None
     ],
 )
 def test_labels_say_what_differs(changes: list[dict], labels: list[str]) -> None:
-    entries = [
-        _Entry(f"run{i}", replace(CURVES, **change), Path(f"runs/run{i}"), False) for i, change in enumerate(changes)
-    ]
-    assert _labels(entries) == labels
+    entries = [Entry(f"run{i}", replace(CURVES, **change), Path(f"runs/run{i}")) for i, change in enumerate(changes)]
+    assert row_labels(entries) == labels
 
 
 def test_threads_are_those_of_the_caller_again(runs: Path, tmp_path: Path) -> None:
@@ -357,7 +355,7 @@ def test_the_command_writes_and_shows(runs: Path, tmp_path: Path, capsys: pytest
         "comparison.svg",
         "tasks.csv",
         "differences.csv",
-        "judged",
+        "scores",
     }
     with (tmp_path / "tasks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

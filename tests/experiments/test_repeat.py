@@ -213,7 +213,7 @@ def test_baselines_have_no_seed(jobs: list[str], tmp_path: Path) -> None:
         as_it_was = file.read_text()
         file.write_text(re.sub(old, new, as_it_was, flags=re.M))
         with pytest.raises(ValueError, match=rf"seed-1 and .*seed-0 were not tested on the same tasks \({what}\)"):
-            fewstep.experiments.repeat.procedure._collected(CHARACTERS, (0, 1), result.folders)
+            fewstep.experiments.repeat.procedure.collect(CHARACTERS, (0, 1), result.folders)
         file.write_text(as_it_was)
 
 

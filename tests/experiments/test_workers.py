@@ -44,7 +44,7 @@ def test_jobs_run_beside_each_other_and_results_come_in_order(tmp_path: Path) ->
         [Job("one", meets, (0, 1, tmp_path)), Job("two", meets, (1, 0, tmp_path))],
         workers=2,
         threads=3,
-        told=lambda i, message: messages.append((i, message)),
+        on_message=lambda i, message: messages.append((i, message)),
     )
     assert results == [(0, 3), (1, 3)], "on three threads each"
     assert sorted(messages) == [(0, "met 1"), (1, "met 0")]
@@ -56,7 +56,7 @@ def test_failures_are_named_when_the_others_are_done() -> None:
         run_all(
             [Job("first", fails, (ValueError,)), Job("second", dies)],
             workers=1,
-            told=lambda *_: alive.append(len(multiprocessing.active_children())),
+            on_message=lambda *_: alive.append(len(multiprocessing.active_children())),
         )
     assert alive == [1], "there is one worker"
     with pytest.raises(RuntimeError, match=r"(?s)^first: Traceback.*in fails.*ZeroDivisionError: three blind mice"):
@@ -71,7 +71,7 @@ def test_processes_end_with_their_parent(how: signal.Signals) -> None:
     code = (
         "from test_workers import says_its_id; from fewstep.experiments.workers import Job, run_all\n"
         "if __name__ == '__main__':\n"
-        "    run_all([Job('long', says_its_id)], workers=1, told=lambda _, i: print(i, flush=True))"
+        "    run_all([Job('long', says_its_id)], workers=1, on_message=lambda _, i: print(i, flush=True))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(

@@ -13,13 +13,12 @@ from torch.func import functional_call
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
-from fewstep.core.mini_batches import shuffle_site
 from fewstep.core.network.row_weights import RowWeights, batch_statistics, row_weights, running
 from fewstep.core.network.shapes import output_shape
 from fewstep.core.noise import Draws, Mask, Noise, dropout, fill
 from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
-from fewstep.core.stages import Decode, Descend, Stage, SupportLoss, Visit
+from fewstep.core.stages import Decode, Given, InnerLoss, Stage, Visit
 from fewstep.core.start.base import Start
 from fewstep.core.types import Batch, Params, Penalties, Point, Statistics, Task
 
@@ -27,18 +26,6 @@ _NONE_RUN = (
     "the embedding normalises by batch statistics and is not adapted, so none of it run along an adaptation; normalise "
     "queries by the query, the support, or the joined support."
 )
-
-
-class _InnerLoss(SupportLoss):
-    # No dataclass: torch 2.11 does not compile a frozen one that is made in the graph.
-    def __init__(self, learner: Learner, decoded: bool) -> None:
-        self.learner, self.decoded = learner, decoded
-
-    def __call__(self, value: Params, context: Params, support: Batch, noise: Noise) -> Tensor:
-        point = Point(value, context)
-        if not self.decoded:
-            point = self.learner.start.decode(point, _entry(noise, "decode"))
-        return self.learner.support_loss(point, support, noise)
 
 
 class Learner(nn.Module):
@@ -84,9 +71,9 @@ class Learner(nn.Module):
     ) -> None:
         super().__init__()
         stages = list(stages)
-        if unknown := [type(stage).__name__ for stage in stages if not isinstance(stage, Descend | Decode)]:
+        if unknown := [type(stage).__name__ for stage in stages if not isinstance(stage, Stage)]:
             raise ValueError(
-                f"Learner: a stage is a Descend or a Decode, got {unknown[0]}: descend by a Rule of your own."
+                f"Learner: {unknown[0]} is no Stage; give stages such as Descend(rule, steps) and Decode()."
             )
         decodes = sum(isinstance(stage, Decode) for stage in stages)
         if decodes > 1:
@@ -105,17 +92,13 @@ class Learner(nn.Module):
 
     def _check_rules(self) -> None:
         """Hold every rule against the names that it will move, and against shapes where no task is needed for them."""
-        value, decoded = self.start.shared(self.network), False
+        shared, decoded = self.start.shared(self.network), False
+        shapes = None if shared is None else {name: tensor.to("meta") for name, tensor in shared.items()}
         # Asked for both, whatever the stages: the start refuses here a network that it cannot begin with.
-        moved = {when: self.start.adapted_names(self.network, when) for when in (False, True)}
+        names = [self.start.adapted_names(self.network, after) for after in (False, True)]
         for stage in self.stages:
-            if isinstance(stage, Descend):
-                if (names := moved[decoded]) is not None:
-                    stage.rule.check(names)
-                if value is not None:  # names and shapes, without memory
-                    stage.rule.init({name: tensor.to("meta") for name, tensor in value.items()})
-            else:
-                decoded = True
+            decoded |= isinstance(stage, Decode)
+            stage.check(names[decoded], shapes)
 
     # -- what is random ------------------------------------------------------------------------------------------
 
@@ -126,24 +109,16 @@ class Learner(nn.Module):
             task: one task or a batch of them; only shapes are read, rows on the last axis of ``weight``.
         """
         support, query = (self._as_embedded(_single(batch)) for batch in task)
-        masks: dict[str, Any] = {"dropout": self._masks(support)}
-        decode: dict[str, Any] = {"decode": dict(self.start.decode_sites(support))}
-        stages: list[Any] = []
-        shuffles: list[Any] = []
-        also = decode
+        decode = dict(self.start.decode_sites(support))
+        codes: dict[str, Any] = {"decode": decode}  # an inner loss of codes decodes them
+        stages, shuffles = [], []
         for stage in self.stages:
-            shuffle: dict[str, Any] = {}
-            if isinstance(stage, Descend):
-                rows = len(support.weight)
-                stages.append([{"dropout": self._masks(support, stage.batch)} | also] * stage.steps)
-                if stage.batch is not None:
-                    shuffle = {"keys": shuffle_site(rows, stage.steps, stage.batch)}
-            else:
-                stages.append(decode)
-                also = {}
-            shuffles.append(shuffle)
+            if isinstance(stage, Decode):
+                codes = {}
+            stages.append(stage.sites(decode, partial(self._loss_sites, support, codes)))
+            shuffles.append(stage.shuffle_sites(len(support.weight)))
         return {
-            "begin": {"start": dict(self.start.begin_sites(support)), **masks},
+            "begin": {"start": dict(self.start.begin_sites(support)), "dropout": self._masks(support)},
             "stages": stages,
             "shuffles": shuffles,
             "query": {"dropout": self._masks(query)},
@@ -156,6 +131,9 @@ class Learner(nn.Module):
     def noise(self, tasks: Task, source: torch.Generator) -> Noise:
         """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""
         return fill(self.sites(tasks), self.draws(tasks, source)[:])
+
+    def _loss_sites(self, support: Batch, codes: dict[str, Any], rows: int | None) -> dict[str, Any]:
+        return {"dropout": self._masks(support, rows)} | codes
 
     def _masks(self, batch: Batch, rows: int | None = None) -> dict[str, Mask]:
         """A mask for each input of ``batch``, or of a mini-batch of so many ``rows``."""
@@ -200,17 +178,18 @@ class Learner(nn.Module):
         if self.embedding is not None:
             support = map_tasks(self.embed)(support)
         begun, penalties = map_tasks(self._begin)(support, _entry(noise, "begin"))
-        point, decoded = begun, False
+        map_step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
+        loss, visit = self.inner_loss(decoded=False), visit or (lambda point: None)
+        given = Given(support, loss, self.start.decode, slope, None, None, map_tasks, map_step, visit)
+        point = begun
         for i, stage in enumerate(self.stages):
-            entry = None if noise is None else noise["stages"][i]
+            if noise is not None:
+                given = given._replace(noise=noise["stages"][i], shuffle=noise["shuffles"][i])
             if isinstance(stage, Decode):
+                given = given._replace(loss=self.inner_loss(decoded=True))
                 if noise is not None:
                     penalties = penalties | map_tasks(self.start.penalise)(begun, point)
-                point, decoded = map_tasks(self.start.decode)(point, _entry(entry, "decode")), True
-            else:
-                step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
-                keys = None if noise is None or stage.batch is None else noise["shuffles"][i]["keys"]
-                point = stage(point, support, self.inner_loss(decoded), slope, entry, map_tasks, step, keys, visit)
+            point = stage(point, given)
         return point, penalties
 
     def embed(self, batch: Batch) -> Batch:
@@ -220,9 +199,15 @@ class Learner(nn.Module):
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         return self.start.begin(self.network, self._dropped(support, noise), _entry(noise, "start"))
 
-    def inner_loss(self, decoded: bool) -> SupportLoss:
+    def inner_loss(self, decoded: bool) -> InnerLoss:
         """The loss of an embedded support by codes, or by weights once they are ``decoded``: what a stage descends."""
-        return _InnerLoss(self, decoded)
+        return partial(self._inner_loss, decoded)
+
+    def _inner_loss(self, decoded: bool, value: Params, context: Params, support: Batch, noise: Noise) -> Tensor:
+        point = Point(value, context)
+        if not decoded:
+            point = self.start.decode(point, _entry(noise, "decode"))
+        return self.support_loss(point, support, noise)
 
     def support_loss(self, point: Point, support: Batch, noise: Noise = None) -> Float[Tensor, ""]:
         """The inner loss of an embedded support at decoded weights, reduced as ``loss.support`` says."""

@@ -16,7 +16,6 @@ from fewstep.core.loss import Reduction
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.noise import Draws, Noise, copied, fill
 from fewstep.core.regularisers import Regulariser
-from fewstep.core.stages import Descend
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task
 
 
@@ -205,13 +204,7 @@ class Method:
 
 def unused_rules(learner: Learner) -> set[str]:
     """Meta-parameters of rules that no inner step uses, by name: of a stage without steps, or of surplus rules."""
-    used = {
-        id(parameter)
-        for stage in learner.stages
-        if isinstance(stage, Descend)
-        for step in range(stage.moves)
-        for parameter in stage.rule.for_step(step).parameters()
-    }
+    used = {id(parameter) for stage in learner.stages for parameter in stage.used()}
     return {name for name, p in learner.named_parameters() if name.startswith("stages.") and id(p) not in used}
 
 

@@ -1,35 +1,101 @@
 """What a learner does between its start and its prediction: descend, decode, descend again."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
-from fewstep.core.executors import Executor, direct
-from fewstep.core.mini_batches import mini_batches
-from fewstep.core.noise import Noise
+from fewstep.core.executors import Executor
+from fewstep.core.mini_batches import mini_batches, shuffle_site
+from fewstep.core.noise import Noise, Sites
 from fewstep.core.rule.base import Rule
 from fewstep.core.slope import Slope
 from fewstep.core.tree import zip_map
 from fewstep.core.types import Batch, Params, Point
 
-
-class SupportLoss(ABC):
-    """The inner loss of one task at a point, in the space where the stage works."""
-
-    @abstractmethod
-    def __call__(self, value: Params, context: Params, support: Batch, noise: Noise) -> Tensor:
-        """A scalar."""
-
+InnerLoss: TypeAlias = Callable[[Params, Params, Batch, Noise], Tensor]
+"""The loss of a support at a value in its context, in the space where a stage works."""
 
 Visit: TypeAlias = Callable[[Point], None]
 """Told of every point that a descent passes, where it begins and where it ends included."""
 
 
-class Descend(nn.Module):
+class Given(NamedTuple):
+    """What a stage is given besides the point.
+
+    Attributes:
+        support: embedded rows of one task, or of many where ``map_tasks`` maps over tasks.
+        loss: the inner loss of one task.
+        decode: makes weights of the codes of one task, and of the noise for that.
+        slope: how a loss becomes its gradient.
+        noise: in the shape of the stage's sites, or None in evaluation.
+        shuffle: in the shape of its shuffle sites, or None.
+        map_tasks: maps a function of one task over those that are run.
+        map_step: as ``map_tasks``, for a whole step.
+        visit: told of every point on the way.
+    """
+
+    support: Batch
+    loss: InnerLoss
+    decode: Callable[[Point, Noise], Point]
+    slope: Slope
+    noise: Noise
+    shuffle: Noise
+    map_tasks: Executor
+    map_step: Executor
+    visit: Visit
+
+
+class Stage(nn.Module, ABC):
+    """One part of an adaptation: takes a point on to the next. Meta-parameters are the module's own.
+
+    Example:
+        >>> class Shrink(Stage):
+        ...     def forward(self, point, given):
+        ...         return point._replace(value={name: 0.5 * tensor for name, tensor in point.value.items()})
+        >>> learner = Learner(line, Shared(), [Shrink(), Descend(SGD(0.25), 1)], loss=regression())
+        >>> Method(learner, Backprop()).adapt(parabola.support).value["weight"]  # twice halved
+        tensor([[[0.2500]]])
+    """
+
+    def check(self, names: Collection[str] | None, value: Params | None) -> None:
+        """Refuse what the stage cannot move, when a learner is made.
+
+        Args:
+            names: of the values that it will move; None when it takes a task to know.
+            value: where every task starts, as shapes (tensors on "meta"); None when each has a start of its own.
+
+        Raises:
+            ValueError: naming both.
+        """
+
+    def sites(self, decode: Sites, loss: Callable[[int | None], Any]) -> Any:
+        """Random sites of its noise: a nest of those of each ``decode`` and of each look at the inner ``loss``.
+
+        Args:
+            decode: sites of one decoding.
+            loss: the sites of one inner loss, of so many rows or of the whole support.
+        """
+        return {}
+
+    def shuffle_sites(self, rows: int) -> Sites:
+        """Random sites of what is drawn for so many support rows and not for a step, such as their order."""
+        return {}
+
+    def used(self) -> Iterable[nn.Parameter]:
+        """The meta-parameters that have a part in what it does."""
+        return self.parameters()
+
+    @abstractmethod
+    def forward(self, point: Point, given: Given) -> Point:
+        """The next point. Tensors may have a task axis: what is not elementwise goes through ``given.map_tasks``."""
+
+
+@final
+class Descend(Stage):
     """A number of gradient steps on the support loss, in whatever space the point is in.
 
     Step k moves the value φ_k by the rule on the gradient of ``L_S(φ) + λ/2 ‖φ − φ_0‖²``, where φ_0 is the value that
@@ -81,61 +147,49 @@ class Descend(nn.Module):
         """How often the rule moves the value: once a step, and once more for a last pull."""
         return self.steps + bool(self.steps and self.prox > 0 and self.proximal == "last")
 
-    def forward(
-        self,
-        point: Point,
-        support: Batch,
-        loss: SupportLoss,
-        slope: Slope,
-        noise: Noise,
-        map_tasks: Executor = direct,
-        map_step: Executor | None = None,
-        shuffle: Tensor | None = None,
-        visit: Visit | None = None,
-    ) -> Point:
-        """Take the steps.
+    def check(self, names: Collection[str] | None, value: Params | None) -> None:
+        """Held against the rule."""
+        if names is not None:
+            self.rule.check(names)
+        if value is not None:
+            self.rule.init(value)
 
-        Args:
-            point: where to begin.
-            support: of one task, or of many when ``map_tasks`` maps over tasks.
-            loss: the inner loss.
-            slope: how a loss becomes its gradient.
-            noise: one entry per step, or None.
-            map_tasks: maps the pieces over tasks.
-            map_step: maps every step; ``map_tasks`` when omitted.
-            shuffle: draws that order the rows for mini-batches, or None.
-            visit: told of every point on the way.
-        """
-        anchor, map_step = point.value, map_step or map_tasks
-        value, state = anchor, map_tasks(self.rule.init)(anchor)
-        rows = support
-        if self.batch is not None:
-            rows = map_tasks(partial(self._deal, self.steps, self.batch))(support, shuffle)
-        if visit is not None:
-            visit(point)
-        every = self.prox > 0 and self.proximal == "every"
-        for i in range(self.steps):
-            step = map_step(partial(self._step, self.rule.for_step(i), None if self.batch is None else i, loss, slope))
-            entry = None if noise is None else noise[i]
-            value, state = step(value, state, anchor if every else None, point.context, rows, entry)
-            if visit is not None:
-                visit(Point(value, point.context))
-        if self.moves > self.steps:
-            pull = map_step(partial(self._pull, self.rule.for_step(self.steps), slope))
-            value, state = pull(value, state, anchor)
-            if visit is not None:
-                visit(Point(value, point.context))
+    def sites(self, decode: Sites, loss: Callable[[int | None], Any]) -> Any:
+        """Those of the loss, for every step."""
+        return [loss(self.batch)] * self.steps
+
+    def shuffle_sites(self, rows: int) -> Sites:
+        """The order in which mini-batches take the rows."""
+        return {} if self.batch is None else {"keys": shuffle_site(rows, self.steps, self.batch)}
+
+    def used(self) -> Iterable[nn.Parameter]:
+        """Parameters of the rules of its steps."""
+        return (parameter for step in range(self.moves) for parameter in self.rule.for_step(step).parameters())
+
+    def forward(self, point: Point, given: Given) -> Point:
+        """Take the steps."""
+        beginning, rows, batch = point.value, given.support, self.batch
+        value, state = beginning, given.map_tasks(self.rule.init)(beginning)
+        if batch is not None:
+            keys = given.shuffle and given.shuffle["keys"]
+            rows = given.map_tasks(lambda support, keys: mini_batches(support, self.steps, batch, keys))(rows, keys)
+        given.visit(point)
+        pulled = self.prox > 0 and self.proximal == "every"
+        for i in range(self.moves):
+            last = i == self.steps  # the one on the pull alone
+            loss = None if last else given.loss
+            step = partial(self._step, self.rule.for_step(i), None if batch is None or last else i, loss, given.slope)
+            noise = None if given.noise is None or last else given.noise[i]
+            anchor = beginning if pulled or last else None
+            value, state = given.map_step(step)(value, state, anchor, point.context, rows, noise)
+            given.visit(Point(value, point.context))
         return Point(value, point.context)
-
-    @staticmethod
-    def _deal(steps: int, size: int, support: Batch, keys: Tensor | None) -> Batch:
-        return mini_batches(support, steps, size, keys)
 
     def _step(
         self,
         rule: Rule,
         index: int | None,
-        loss: SupportLoss,
+        loss: InnerLoss | None,
         slope: Slope,
         value: Params,
         state: Any,
@@ -147,29 +201,22 @@ class Descend(nn.Module):
         rows = support if index is None else Batch(*(tensor[index] for tensor in support))
 
         def objective(v: Params) -> Tensor:
-            own = loss(v, context, rows, noise)
-            return own if anchor is None else own + self._distance(v, anchor)
+            terms = [] if loss is None else [loss(v, context, rows, noise)]
+            terms += [] if anchor is None else [self._distance(v, anchor)]
+            return sum(terms[1:], terms[0])
 
-        return self._move(rule, slope, objective, value, state)
-
-    def _pull(self, rule: Rule, slope: Slope, value: Params, state: Any, anchor: Params) -> tuple[Params, Any]:
-        return self._move(rule, slope, lambda v: self._distance(v, anchor), value, state)
+        gradient, height = slope(objective, value)
+        step, state = rule.update(gradient, state, value, height)
+        return zip_map(torch.add, value, step), state
 
     def _distance(self, value: Params, anchor: Params) -> Tensor:
         """``λ/2 ‖φ − φ_0‖²``."""
         squares = zip_map(lambda v, a: (v - a).square().sum(), value, anchor)
         return 0.5 * self.prox * torch.stack(list(squares.values())).sum()
 
-    @staticmethod
-    def _move(
-        rule: Rule, slope: Slope, objective: Callable[[Params], Tensor], value: Params, state: Any
-    ) -> tuple[Params, Any]:
-        gradient, at = slope(objective, value)
-        step, state = rule.update(gradient, state, value, at)
-        return zip_map(lambda v, s: v + s, value, step), state
 
-
-class Decode(nn.Module):
+@final
+class Decode(Stage):
     """Leave the space of codes: the decoded weights become the point, and later stages move the weights.
 
     Example:
@@ -179,8 +226,13 @@ class Decode(nn.Module):
         torch.Size([4, 3, 8])
     """
 
+    def sites(self, decode: Sites, loss: Callable[[int | None], Any]) -> Any:
+        """Those of decoding."""
+        return {"decode": decode}
 
-Stage: TypeAlias = Descend | Decode
+    def forward(self, point: Point, given: Given) -> Point:
+        """The decoded weights."""
+        return given.map_tasks(given.decode)(point, given.noise and given.noise["decode"])  # type: ignore[no-any-return]
 
 
 def skip_empty(*stages: Stage) -> list[Stage]:
@@ -191,4 +243,4 @@ def skip_empty(*stages: Stage) -> list[Stage]:
         >>> [type(stage).__name__ for stage in stages]
         ['Descend', 'Decode']
     """
-    return [stage for stage in stages if isinstance(stage, Decode) or stage.steps]
+    return [stage for stage in stages if not isinstance(stage, Descend) or stage.steps]

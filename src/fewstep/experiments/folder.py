@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import json_text, read_json, write_atomically
 from fewstep.data.storage.lock import LOCK, LOG
-from fewstep.evaluation.tables import json_text
-from fewstep.recipes import Config, from_json
+from fewstep.recipes import Config, differences, from_json
 from fewstep.training.checkpoint import BEST, LAST
 
 CONFIG, PROBLEM, ENVIRONMENT, EXTRACTOR = "config.json", "problem.json", "environment.json", "extractor.safetensors"
-"""Files of a run besides its checkpoints."""
+"""Files of a run besides its checkpoints. The configuration is written last: with it, a beginning is complete."""
 
 
 def is_run(folder: Path) -> bool:
-    """Whether there is a run, begun at least: its configuration is what is written last of a beginning."""
+    """Whether the folder holds a run that has been begun."""
     return (folder / CONFIG).exists()
 
 
@@ -47,21 +46,6 @@ def best_checkpoint(folder: Path) -> Path:
     return best
 
 
-def begin(folder: Path, files: Mapping[str, str | Callable[[Path], None]]) -> None:
-    """Write the files of a beginning, in their order: a folder with the last one is a complete beginning.
-
-    Args:
-        folder: it is made.
-        files: contents by name, or what writes the file.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        if isinstance(content, str):
-            write_atomically(folder / name, content)
-        else:
-            content(folder / name)
-
-
 def require_empty(folder: Path, what: str) -> None:
     """Refuse a folder that holds anything.
 
@@ -74,14 +58,26 @@ def require_empty(folder: Path, what: str) -> None:
         )
 
 
+def require_same(folder: Path, what: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to go on with ``what`` is in a folder under other settings.
+
+    Raises:
+        ValueError: with the settings that differ.
+    """
+    if others := differences(stored, wanted):
+        raise ValueError(
+            f"{folder} holds {what} with other settings ({others}): give those settings, or another folder (--out)."
+        )
+
+
 def clear(folder: Path, names: Sequence[str] = ()) -> None:
-    """Delete what a kill has left: half-written files, and files of these names."""
+    """Delete what a killed process has left: half-written files, and files of these names."""
     for left_over in (*folder.glob(".*.part"), *(folder / name for name in names)):
         left_over.unlink(missing_ok=True)
 
 
-def claim(folder: Path, name: str, mark: Mapping[str, Any], what: str) -> Mapping[str, Any] | None:
-    """Make a folder that of an experiment, by a file that says which; of one that was made so, what its file says.
+def claim(folder: Path, name: str, mark: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Make a folder that of an experiment, by a file that says which one.
 
     Args:
         folder: empty, new, or claimed before.
@@ -89,11 +85,13 @@ def claim(folder: Path, name: str, mark: Mapping[str, Any], what: str) -> Mappin
         mark: what it says.
         what: kind of experiment, for the message.
 
+    Returns:
+        What the file says: ``mark``, or that of an earlier claim.
+
     Raises:
         ValueError: when the folder is a file, or holds something else.
     """
-    if (folder / name).is_file():
-        kept: Mapping[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    if kept := read_json(folder / name):
         return kept
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a folder to --out.")
@@ -101,7 +99,7 @@ def claim(folder: Path, name: str, mark: Mapping[str, Any], what: str) -> Mappin
     if folder.exists() and any(p.name not in (LOG, LOCK) and name not in p.name for p in folder.iterdir()):
         raise ValueError(f"{folder} holds something else than {what}: give an empty or a new folder to --out.")
     write_atomically(folder / name, json_text(mark))
-    return None
+    return mark
 
 
 def fingerprint(folder: Path, *facts: Any, files: Sequence[str] = ()) -> str:

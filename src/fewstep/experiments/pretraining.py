@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,11 +13,11 @@ import tyro
 
 from fewstep.data import Dataset
 from fewstep.data.images.by_name import ImageData
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import read_json
 from fewstep.evaluation.statistics import Interval
-from fewstep.evaluation.tables import json_text
+from fewstep.evaluation.tables import write_files
 from fewstep.experiments.environment import environment
-from fewstep.experiments.folder import ENVIRONMENT, begin, clear, require_empty
+from fewstep.experiments.folder import ENVIRONMENT, clear, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
 from fewstep.training.device import prepare_device
 from fewstep.training.pretraining import (
@@ -40,7 +39,7 @@ Views = Literal["center", "multiview"]
 CONFIG, NETWORK, SCORES = "pretraining.json", "network.json", "scores.json"
 
 SHOTS = (1, 5)
-"""Support sizes at which features are judged."""
+"""Support sizes at which features are scored."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class PretrainingRun:
     Args:
         config: what was, or will be, trained.
         folder: where.
-        note: told, in a line, what takes time.
+        note: is given a line about what takes time.
     """
 
     def __init__(self, config: PretrainingConfig, folder: Path, note: Callable[[str], None] = logger.info) -> None:
@@ -93,14 +92,12 @@ class PretrainingRun:
         require_empty(folder, "pre-training")
         run = cls(config, folder, note)
         base = run.images("train")
-        facts: dict[str, Any] = {
-            "classes": base.classes,
-            "inputs": base.feature_shape[0],
-            "size": base.feature_shape[1],
-        }
-        facts |= {"images": len(base), "class_names": list(base.class_names)}
-        contents = {ENVIRONMENT: environment(config.device, "float32"), NETWORK: facts, CONFIG: unstructure(config)}
-        begin(folder, {name: json_text(content) for name, content in contents.items()})
+        inputs, size, *_ = base.feature_shape
+        facts: dict[str, Any] = {"classes": base.classes, "inputs": inputs, "size": size, "images": len(base)}
+        facts["class_names"] = list(base.class_names)
+        machine = environment(config.device, "float32")
+        # The configuration is written last: with it, a beginning is complete.
+        write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
         return run
 
     @classmethod
@@ -109,7 +106,7 @@ class PretrainingRun:
 
         Args:
             folder: its folder.
-            note: told, in a line, what takes time.
+            note: is given a line about what takes time.
             device: to compute on; where it was trained when omitted, which may not be on this machine.
 
         Raises:
@@ -120,7 +117,7 @@ class PretrainingRun:
             raise ValueError(f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`.")
         clear(folder)
         try:
-            config = structure(json.loads(path.read_text(encoding="utf-8")), PretrainingConfig)
+            config = structure(read_json(path), PretrainingConfig)
         except ValueError as error:
             raise ValueError(f"{path} is not a configuration of this version of fewstep: {error}") from error
         return cls(config if device is None else replace(config, device=device), folder, note)
@@ -133,7 +130,7 @@ class PretrainingRun:
 
     @property
     def trainer(self) -> Pretrainer:
-        """The trainer where the folder stands.
+        """A trainer that goes on from where the folder stands.
 
         Raises:
             ValueError: when the images are others than those that the folder was begun with.
@@ -145,8 +142,8 @@ class PretrainingRun:
                 f"{self.config.images.title} has {len(base)} of {base.classes} (or other ones) now: restore the "
                 "images, or begin anew in another folder."
             )
-        judged = "val" in self.config.images.splits() and self.images("val").classes > 1
-        if not judged:
+        validated = "val" in self.config.images.splits() and self.images("val").classes > 1
+        if not validated:
             self.note(f"{self.config.images.title} has no validation classes: the last network will be the best one")
         return Pretrainer(
             base,
@@ -154,15 +151,14 @@ class PretrainingRun:
             seed=self.config.seed,
             device=self.device,
             folder=self.folder,
-            validate=self._validate if judged else None,
+            validate=self._validate if validated else None,
             patience=self.config.patience,
         )
 
     @property
     def facts(self) -> dict[str, Any]:
         """What is known of the network besides its configuration: ``classes``, ``inputs``, ``size``."""
-        facts: dict[str, Any] = json.loads((self.folder / NETWORK).read_text(encoding="utf-8"))
-        return facts
+        return read_json(self.folder / NETWORK)
 
     def train(self, progress: Progress | None = None) -> Pretrainer:
         """Train from where the folder stands to the end."""
@@ -224,9 +220,9 @@ class PretrainingRun:
                 features = embed(extractor, self.images(split), device=self.device)
                 scores[extractor.layer][split] = nearest_mean_scores(features, shots=SHOTS)
         plain = {
-            layer: {split: {str(k): vars(score) for k, score in by.items()} for split, by in of.items()}
+            layer: {split: {shots: vars(score) for shots, score in by.items()} for split, by in of.items()}
             for layer, of in scores.items()
         }
-        write_atomically(self.folder / SCORES, json_text(plain))
+        write_files(self.folder, {SCORES: plain})
         report(self.folder)
         return scores

@@ -1,12 +1,11 @@
 """The report of a run, for a human reader: what was done, on which tasks, with what result."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import read_json, write_atomically
 from fewstep.evaluation.curves import learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
@@ -33,9 +32,9 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     folder = Path(run_dir)
     if not folder.is_dir():
         raise ValueError(f"report: {folder} is not a folder; give the folder of a run")
-    config, environment = _load(folder / CONFIG), _load(folder / ENVIRONMENT)
+    config, environment = read_json(folder / CONFIG), read_json(folder / ENVIRONMENT)
     others = sorted(path for path in folder.glob("*.json") if path.name != "test.json")
-    loaded = {path.stem: _load(path) for path in [folder / "test.json", *others]}
+    loaded = {path.stem: read_json(path) for path in [folder / "test.json", *others]}
     tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}
 
     lines = [f"# {config.get('recipe') or folder.resolve().name}", ""]
@@ -93,14 +92,3 @@ def _curves(folder: Path) -> list[str]:
     except ValueError as error:
         return [f"Nothing to draw: {error}."]
     return [f"![Training loss and score over meta-steps]({CURVES})"]
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file or no object."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"report: {path} is damaged ({error}); delete it, or restore it") from error
-    return value if isinstance(value, dict) else {}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,26 +17,25 @@ from fewstep.core import Method, generator
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data import Dataset, TaskSource, mean_input
-from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.tables import json_text
+from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.environment import environment
 from fewstep.experiments.folder import (
     CONFIG,
     ENVIRONMENT,
     EXTRACTOR,
     PROBLEM,
-    begin,
     best_checkpoint,
     clear,
     is_run,
     require_empty,
+    require_same,
     stored_config,
 )
 from fewstep.experiments.report import report
-from fewstep.recipes import Config, differences, dotted, to_json
+from fewstep.recipes import Config, dotted, to_json
 from fewstep.recipes.problems.problem import Problem, Split
 from fewstep.training import Trainer, load_checkpoint
 from fewstep.training.pretraining import FeatureExtractor
@@ -61,7 +60,7 @@ class Run:
     Args:
         config: what to run.
         folder: where.
-        note: told, in a line, what takes time before training starts.
+        note: is given a line about what takes time before training starts.
 
     Example:
         >>> config = RECIPES["maml-sinusoid"]()
@@ -96,23 +95,21 @@ class Run:
         problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
-        files = {ENVIRONMENT: json_text(environment(config.device, config.dtype)), PROBLEM: json.dumps(shape) + "\n"}
-        begin(folder, files | ({} if extractor is None else {EXTRACTOR: extractor.save}) | {CONFIG: to_json(config)})
+        if extractor is not None:
+            extractor.save(folder / EXTRACTOR)
+        facts = environment(config.device, config.dtype)
+        write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(config)})
         return run
 
     @classmethod
     def continued(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
-        """The run of a configuration in a folder: begun there, or gone on with to the same bits.
+        """The run of a configuration in a folder: begun there, or continued to the same bits.
 
         Raises:
             ValueError: when the folder holds a run of other settings, which are named, or something else.
         """
         if is_run(folder):
-            if told := differences(dotted(stored_config(folder)), dotted(config)):
-                raise ValueError(
-                    f"{folder} holds a run with other settings ({told}): give the settings of that run, or another "
-                    "folder (--out)."
-                )
+            require_same(folder, "a run", dotted(stored_config(folder)), dotted(config))
             return cls.resume(folder, note)
         # Of a beginning that was killed there may be all but the configuration, which is written last.
         clear(folder, (ENVIRONMENT, PROBLEM, EXTRACTOR))
@@ -144,7 +141,7 @@ class Run:
             self.method,
             self.problem.source("train", tasks=options.tasks, seed=self.config.seed),
             options,
-            lambda method: self._score(method, validation, options.validation_tasks),
+            lambda _: self._validated(validation),
             folder=self.folder,
             higher_is_better=not self.problem.regression,
             seed=self.config.seed,
@@ -152,19 +149,21 @@ class Run:
         trainer.run(progress)
         return trainer
 
-    def _score(self, method: Method, source: TaskSource, tasks: int) -> float:
-        executor = self.config.training.make_executor()
+    def _validated(self, source: TaskSource) -> float:
         with self.at_test():
-            scores = evaluate(
-                method,
-                source,
-                tasks,
-                unadapted=False,
-                baselines=False,
-                executor=executor,
-                statistics=self.config.testing.statistics,
-            ).scores
-        return float(scores[ADAPTED].mean())
+            return float(self.score(source, self.config.training.validation_tasks).scores[ADAPTED].mean())
+
+    def score(self, source: TaskSource, tasks: int, **options: Any) -> Evaluation:
+        """Evaluate the method on a source of tasks, with its own steps alone and without baselines.
+
+        Args:
+            source: of the tasks.
+            tasks: how many of them.
+            options: what is to be otherwise, see :func:`~fewstep.evaluation.evaluate`.
+        """
+        executor, statistics = self.config.training.make_executor(), self.config.testing.statistics
+        own: dict[str, Any] = {"unadapted": False, "baselines": False, "executor": executor, "statistics": statistics}
+        return evaluate(self.method, source, tasks, **own | options)
 
     def test(
         self,
@@ -189,7 +188,7 @@ class Run:
         Raises:
             ValueError: for counts that the data or the method cannot serve.
         """
-        testing, training = self.config.testing, self.config.training
+        testing = self.config.testing
         self.check_ways(ways)
         tasks, seed = tasks or testing.tasks, testing.seed if seed is None else seed
         counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
@@ -204,14 +203,13 @@ class Run:
             "training seed": self.config.seed,
         }
         with self.at_test():
-            return evaluate(
-                self.method,
+            return self.score(
                 source,
                 tasks,
+                unadapted=True,
                 baselines=self._baselines(baselines),
                 steps=testing.steps,
                 statistics=statistics or testing.statistics,
-                executor=training.make_executor(),
                 protocol=protocol,
                 progress=progress,
             )
@@ -228,7 +226,7 @@ class Run:
         return mean_input(_dataset(self.problem.source("train", tasks=1, seed=0)))
 
     def check_ways(self, ways: int | None) -> None:
-        """Whether the method can solve tasks of so many ways.
+        """Refuse a number of ways that the method cannot solve.
 
         Raises:
             ValueError: for a regression, and for a network that has an output for each class of another number.
@@ -245,13 +243,14 @@ class Run:
             )
 
     def at_test(self) -> AbstractContextManager[None]:
-        """The method as it is validated and tested, for a while."""
+        """A context in which the method takes the inner steps of validation and test."""
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:
         """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""
-        write_atomically(self.folder / f"{name}.json", json_text(evaluation.to_json()))
-        evaluation.write_csv(self.folder / f"{name}_tasks.csv")
+        write_files(
+            self.folder, {f"{name}.json": evaluation.to_json(), f"{name}_tasks.csv": task_rows(evaluation.scores)}
+        )
         report(self.folder)
 
 

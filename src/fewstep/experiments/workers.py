@@ -1,12 +1,14 @@
-"""Several jobs at once, each in a process of its own that ends with this one."""
+"""Worker processes: several jobs at once, each in a process that ends with this one."""
 
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +33,7 @@ class Job:
     Attributes:
         name: for messages.
         function: of the top level of a module, so that another process can import it.
-        arguments: can be pickled, as can what the function returns and tells.
+        arguments: can be pickled, as can what the function returns and sends.
     """
 
     name: str
@@ -44,10 +46,36 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Throttle:
+    """Says when it is time for something that is to happen every so many seconds at most."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last = seconds, -math.inf
+
+    def __call__(self) -> bool:
+        """Whether it is time; if so, the next time is so many seconds later."""
+        now = time.monotonic()
+        due = now - self.last >= self.seconds
+        self.last = now if due else self.last
+        return due
+
+
+def count_workers(workers: int | None, threads: int = 1, device: str = "cpu") -> int:
+    """How many processes work at once: as asked, or as many as cores and threads allow, and one on an accelerator.
+
+    Raises:
+        ValueError: for numbers that are not positive.
+    """
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
+    return workers or (max(1, cores() // threads) if device == "cpu" else 1)
+
+
 def run_all(
-    jobs: Sequence[Job], *, workers: int, threads: int = 1, told: Callable[[int, Any], None] = lambda *_: None
+    jobs: Sequence[Job], *, workers: int, threads: int = 1, on_message: Callable[[int, Any], None] = lambda *_: None
 ) -> list[Any]:
-    """What each job returns, in their order; at most ``workers`` of them run at once.
+    """Run jobs, at most ``workers`` of them at once, and return their results in the order of the jobs.
 
     Processes are spawned, not forked, for forking loses the threads that torch has; a script that calls this needs the
     usual ``if __name__ == "__main__":``. They end when this process ends, however it ends. Warnings that a job logs are
@@ -57,7 +85,7 @@ def run_all(
         jobs: what to do.
         workers: processes at once.
         threads: torch's CPU threads in each.
-        told: called with the index of a job and each message that it tells, in this process.
+        on_message: called with the index of a job and each message that it sends, in this process.
 
     Raises:
         ValueError: when ``workers`` or ``threads`` is not positive, or when jobs failed with an error that explains
@@ -65,9 +93,7 @@ def run_all(
         RuntimeError: when a job failed otherwise; with its traceback.
         KeyboardInterrupt: when interrupted; the processes have been ended then.
     """
-    for name, number in (("workers", workers), ("threads", threads)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
+    count_workers(workers, threads)
     context = multiprocessing.get_context("spawn")
     waiting, running = list(enumerate(jobs)), dict[Connection, tuple[int, BaseProcess]]()
     results: list[Any] = [None] * len(jobs)
@@ -78,7 +104,7 @@ def run_all(
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(job, threads, theirs), name=job.name)
         running[ours] = i, process  # before it starts, so that an interrupt finds it
-        with _interrupts_later():
+        with interrupts_later():
             process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
@@ -97,8 +123,8 @@ def run_all(
             short = "; was memory short?" if process.exitcode == -9 else ""
             failures[i] = True, f"its process died with exit code {process.exitcode}{short}"
             return end(connection)
-        if kind == "told":
-            told(i, content)
+        if kind == "message":
+            on_message(i, content)
         elif kind == "log":
             logger.log(content[0], "%s: %s", jobs[i].name, content[1])
         else:
@@ -115,7 +141,7 @@ def run_all(
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 receive(ready)
-    finally:  # nothing is left, but after an interrupt or an error in ``told``
+    finally:  # nothing is left, but after an interrupt or an error in ``on_message``
         for _, process in running.values():
             if process.pid is not None:
                 process.terminate()
@@ -128,7 +154,7 @@ def run_all(
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
+def interrupts_later() -> Iterator[None]:
     """Ctrl-C waits, and a process that starts meanwhile never sees it: its parent decides about it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -167,7 +193,7 @@ def _work(job: Job, threads: int, connection: Connection) -> None:
     logger.addHandler(_Forward(send))
     logger.propagate = False
     try:
-        result = job.function(*job.arguments, lambda message: send("told", message))
+        result = job.function(*job.arguments, lambda message: send("message", message))
         send("done", result)
     except USERS_MISTAKES as error:
         send("failed", (True, str(error)))

@@ -12,6 +12,7 @@ import cattrs
 import tyro
 from cattrs.strategies import configure_tagged_union
 
+from fewstep.data.storage.files import json_text
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
@@ -100,7 +101,7 @@ for _union in (Data, Algorithm):
 
 def to_json(config: Config) -> str:
     """Indented JSON, with a ``kind`` where one of several types is possible."""
-    return json.dumps(_CONVERTER.unstructure(config), indent=2, ensure_ascii=False) + "\n"
+    return json_text(_CONVERTER.unstructure(config))
 
 
 def dotted(config: Config) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +47,16 @@ def prepare_device(device: str, dtype: Literal["float32", "float64"] = "float32"
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return Place(found, getattr(torch, dtype))
+
+
+@contextmanager
+def same_threads() -> Iterator[int]:
+    """Torch's number of CPU threads, which is the same again afterwards: configurations may set others."""
+    before = torch.get_num_threads()
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> None:

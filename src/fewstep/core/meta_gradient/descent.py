@@ -8,15 +8,15 @@ def only_descent(learner: Learner, estimator: str) -> tuple[Descend, int, bool]:
     """The one ``Descend`` of a learner, its place among the stages, and whether it moves decoded weights.
 
     Raises:
-        ValueError: when there is none or more than one.
+        ValueError: when there is none, more than one, or another stage that moves the point.
     """
-    stages = list(learner.stages)
-    found = [i for i, stage in enumerate(stages) if isinstance(stage, Descend)]
-    if len(found) != 1:
+    stages = [(i, stage) for i, stage in enumerate(learner.stages) if not isinstance(stage, Decode)]
+    found = [(i, stage) for i, stage in stages if isinstance(stage, Descend)]
+    others = "".join(f" and a {type(stage).__name__}" for _, stage in stages if not isinstance(stage, Descend))
+    if len(found) != 1 or others:
         raise ValueError(
-            f"{estimator} learns from one descent, but the learner has {len(found)} Descend stages: give it exactly "
-            "one, or use Backprop or FirstOrder."
+            f"{estimator} learns from one descent, but the learner has {len(found)} Descend stages{others}: give it "
+            "exactly one, or use Backprop or FirstOrder."
         )
-    stage = stages[found[0]]
-    assert isinstance(stage, Descend)
-    return stage, found[0], any(isinstance(before, Decode) for before in stages[: found[0]])
+    place, stage = found[0]
+    return stage, place, any(isinstance(before, Decode) for before in list(learner.stages)[:place])

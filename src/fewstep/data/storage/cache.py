@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ def cache_folder(folder: str | Path | None = None) -> Path:
     return Path(folder or os.environ.get("FEWSTEP_CACHE") or platformdirs.user_cache_dir("fewstep"))
 
 
-def npz(arrays: dict[str, NDArray[np.generic]], *, compressed: bool) -> bytes:
+def npz(arrays: Mapping[str, NDArray[np.generic]], *, compressed: bool) -> bytes:
     """Named arrays as the contents of an ``.npz`` file, without pickles.
 
     Raises:

@@ -1,8 +1,10 @@
-"""Writing files so that a reader, or a run that is killed, never meets half of one."""
+"""Writing files so that a reader, or a run that is killed, never meets half of one; and JSON."""
 
+import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -31,3 +33,23 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def json_text(value: Any) -> str:
+    """Plain values as a JSON file, for programs and for readers."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no file, or none with an object.
+
+    Raises:
+        ValueError: when the file is not JSON.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, or restore it.") from error
+    return value if isinstance(value, dict) else {}

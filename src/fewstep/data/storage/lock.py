@@ -16,6 +16,9 @@ except ImportError:  # Windows
 LOCK = ".lock"
 """The file by which a process says that it works in a folder."""
 
+LOG = "log.txt"
+"""The output of a command that runs in the background; like the lock it may be there before anything else."""
+
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from fewstep.evaluation.tables import counted
+
 
 @final
 @dataclass(frozen=True)
@@ -31,10 +33,7 @@ class Budget:
         return self.trials * self.trial_steps + self.seeds * self.final_steps
 
     def __str__(self) -> str:
-        rows, trials, seeds = (
-            f"{number} {name}{'s' if number != 1 else ''}"
-            for number, name in ((self.rows, "row"), (self.trials, "trial"), (self.seeds, "seed"))
-        )
+        rows, trials, seeds = counted(self.rows, "row"), counted(self.trials, "trial"), counted(self.seeds, "seed")
         return (
             f"{rows} × ({trials} × {self.trial_steps:,} meta-steps + {seeds} × "
             f"{self.final_steps:,} meta-steps) = {rows} × {self.meta_steps:,} = {self.rows * self.meta_steps:,} "

@@ -1,6 +1,6 @@
 """The order of the rows in the paper's own Table 2, and how far another table has the same."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 COLUMNS = ("miniImageNet 1-shot", "miniImageNet 5-shot", "tieredImageNet 1-shot", "tieredImageNet 5-shot")
@@ -40,6 +40,5 @@ def order(values: Mapping[str, float]) -> tuple[dict[str, tuple[int, ...]], tupl
 
 
 def _agreement(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[int, int]:
-    same: Iterable[bool] = ((a[i] - a[j]) * (b[i] - b[j]) > 0 for i, j in combinations(a, 2))
-    count = list(same)
-    return sum(count), len(count)
+    same = [(a[i] - a[j]) * (b[i] - b[j]) > 0 for i, j in combinations(a, 2)]
+    return sum(same), len(same)

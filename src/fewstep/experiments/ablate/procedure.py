@@ -6,7 +6,6 @@ configuration trained with the same seeds, and the same test tasks (Rusu et al. 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,24 +14,25 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 
 from fewstep.core import Backprop, Learner, Method, Prototypes
+from fewstep.data.storage.cache import npz
 from fewstep.data.storage.files import write_atomically
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.tables import json_text
+from fewstep.evaluation.tables import write_files
 from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
 from fewstep.experiments.ablate.rows import Ablation, table_2
-from fewstep.experiments.folder import CONFIG, claim, stored_config
-from fewstep.experiments.repeat.procedure import Progress as RunProgress
-from fewstep.experiments.repeat.procedure import RepeatResult, repeat
+from fewstep.experiments.compare.scored import TestBar
+from fewstep.experiments.folder import claim, is_run, require_same, stored_config
+from fewstep.experiments.repeat.procedure import Progress, RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
 from fewstep.experiments.run import TEST_BATCH, Run
 from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
-from fewstep.recipes import Config, differences, dotted, to_json
+from fewstep.recipes import Config, dotted
 from fewstep.recipes.problems.stored_features import Embeddings
+from fewstep.training.device import same_threads
 
 __all__ = ["SEEDS", "Ablation", "AblationResult", "ablate"]
 
@@ -46,10 +46,8 @@ PLAN = "ablation.json"
 
 SearchBar: TypeAlias = Callable[[], AbstractContextManager[Callable[[Status], None]]]
 """Shows a search."""
-RunBars: TypeAlias = Callable[[], AbstractContextManager[RunProgress]]
+RunBars: TypeAlias = Callable[[], AbstractContextManager[Progress]]
 """Shows final runs."""
-TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
-"""Shows a test of so many tasks."""
 
 TrainOn = Literal["train", "trainval"]
 
@@ -89,10 +87,10 @@ def ablate(
             paper, and "train" for other data. The searches are on training classes alone.
         prune: let a search stop trials early that validate worse than the median.
         workers: processes of a search, and runs at once; as many as there are cores for when omitted.
-        note: told, in a line, what takes time; the budget before anything else.
+        note: is given a line about what takes time, and about the budget before anything else.
         search_bar: see :data:`SearchBar`.
         run_bars: see :data:`RunBars`.
-        test_bar: see :data:`TestBar`.
+        test_bar: see :data:`~fewstep.experiments.compare.scored.TestBar`.
 
     Raises:
         ValueError: when ``config`` is not LEO, cannot be run, or would be tested at several numbers of shots; for
@@ -106,6 +104,8 @@ def ablate(
     budget = Budget(len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks)
     note(f"budget: {budget}")
     _claim(out, config, final, trials, prune)
+    drawn: dict[str, Any] = {"trials": trials, "seed": config.seed, "prune": prune}
+    spent: dict[str, Any] = {"workers": workers, "threads": config.threads or 1, "note": note}
     with alone_in(out):
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)
         trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
@@ -116,61 +116,26 @@ def ablate(
         # What is done already comes first, so that a table that is begun again loses no row for long.
         for i, row in enumerate(sorted(chosen, key=lambda row: not _finished(out, row))):
             note(f"row {i + 1} of {len(chosen)}, {row.name}: search")
-            done = _blank(row, seeds)
+            done, folder = _blank(row, seeds), out / "rows" / row.slug
             try:
                 with search_bar() as progress:
-                    found = search(
-                        row.config,
-                        row.space,
-                        trials=trials,
-                        out=out / "rows" / row.slug / "search",
-                        seed=config.seed,
-                        workers=workers,
-                        threads=config.threads or 1,
-                        prune=prune,
-                        note=note,
-                        progress=progress,
-                    )
+                    found = search(row.config, row.space, out=folder / "search", progress=progress, **drawn, **spent)
                 done = _searched(done, found)
                 note(f"{row.name}: the best of {trials} trials validates at {found.value:.4f}; training it anew")
+                steps = replace(found.config.training, steps=final.training.steps)
+                best = replace(found.config, data=final.data, training=steps)
+                _set_aside(folder / "runs", best, note)
                 with run_bars() as shown:
-                    done = _trained(
-                        done, found, final, protocol, out / "rows" / row.slug / "runs", workers, note, shown
-                    )
+                    repeated = repeat(best, seeds=seeds, out=folder / "runs", baselines="none", progress=shown, **spent)
+                _check_tasks(row, repeated, protocol)
+                nonfinite = sum(run.nonfinite for run in repeated.trained)
+                done = replace(done, tested=repeated.tests[0], nonfinite=nonfinite)
             except Exception as error:  # a full disk, a locked database: the other rows have no part in it
                 note(f"{row.name} failed: {error}")
                 done = replace(done, failure=f"{error}")
             table = replace(table, rows=[done if one.slug == row.slug else one for one in table.rows])
             table.write(out)
         return table
-
-
-def _trained(
-    row: AblatedRow,
-    found: SearchResult,
-    final: Config,
-    protocol: Mapping[str, Any],
-    runs: Path,
-    workers: int | None,
-    note: Callable[[str], None],
-    progress: RunProgress,
-) -> AblatedRow:
-    """The row with the test of its final runs."""
-    steps = replace(found.config.training, steps=final.training.steps)
-    best = replace(found.config, data=final.data, training=steps)
-    _set_aside(runs, best, note)
-    repeated = repeat(
-        best,
-        seeds=row.seeds,
-        out=runs,
-        workers=workers,
-        threads=final.threads or 1,
-        baselines="none",
-        note=note,
-        progress=progress,
-    )
-    _check_tasks(row, repeated, protocol)
-    return replace(row, tested=repeated.tests[0], nonfinite=sum(run.nonfinite for run in repeated.trained))
 
 
 def _finished(out: Path, row: Ablation) -> bool:
@@ -191,7 +156,7 @@ def _final(config: Config, steps: int | None, train_on: TrainOn | None) -> Confi
     if isinstance(data, Embeddings):
         if data.train_on != "train":
             raise ValueError(
-                f"the searches are judged on validation classes, which their trials must not be trained on: leave "
+                f"the searches are scored on validation classes, which their trials must not be trained on: leave "
                 f"data.train-on={data.train_on} out. --train-on is of the final runs."
             )
         data = replace(data, train_on=train_on or "trainval")
@@ -226,18 +191,16 @@ def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -
         "--train-on": getattr(final.data, "train_on", None),
         "--prune": prune,
     }
-    plan = {"trials": trials, "settings": json.loads(json.dumps(settings))}
+    plan = {"trials": trials, "settings": settings}
     kept = claim(out, PLAN, plan, "an ablation")
-    if kept is not None:
-        if told := differences(kept["settings"], plan["settings"]):
-            raise ValueError(f"{out} holds an ablation with other settings ({told}): give those, or another --out.")
-        if trials < kept["trials"]:
-            raise ValueError(
-                f"{out} holds searches of {kept['trials']} trials, {trials} were asked for: every row must have had "
-                f"as many, so give --trials {kept['trials']} or more, or another --out."
-            )
-        if trials > kept["trials"]:
-            write_atomically(out / PLAN, json_text(plan))
+    require_same(out, "an ablation", kept["settings"], settings)
+    if trials < kept["trials"]:
+        raise ValueError(
+            f"{out} holds searches of {kept['trials']} trials, {trials} were asked for: every row must have had "
+            f"as many, so give --trials {kept['trials']} or more, or another --out."
+        )
+    if trials > kept["trials"]:
+        write_files(out, {PLAN: plan})
 
 
 def _baselines(
@@ -247,25 +210,23 @@ def _baselines(
 
     This is also where data that cannot be opened, or cannot give such tasks, are found out before any training.
     """
-    testing, before = config.testing, torch.get_num_threads()
+    testing, file = config.testing, out / "baselines.npz"
     counted = replace(config, threads=config.threads or 1, testing=replace(testing, steps=()))
-    try:
+    with same_threads():
         run = Run(counted, out / "no run", note)  # which is never written
         score_name = run.method.learner.loss.score_name
         # Prototypes of the inputs themselves: of what can be tested beside the baselines, it costs the least.
         run.method = Method(Learner(Generated(), Prototypes(), []), Backprop())
         shots = testing.shots[0] if testing.shots else None
-        file = out / "baselines.npz"
         if not file.exists():
             note(f"baselines on {testing.tasks:,} test tasks")
             with test_bar(testing.tasks) as progress:
                 result = run.test(shots=shots, baselines="all", progress=progress)
-            _save(file, {name: values for name, values in result.scores.items() if name != ADAPTED})
+            plain = {name: values for name, values in result.scores.items() if name != ADAPTED}
+            write_atomically(file, npz(plain, compressed=False))
         with np.load(file, allow_pickle=False) as kept:
-            scores = {name: kept[name] for name in kept.files}
+            scores = dict(kept)
         first = run.test(tasks=min(testing.tasks, TEST_BATCH), shots=shots)
-    finally:
-        torch.set_num_threads(before)
     for name in first.scores.keys() & scores.keys():
         # Rounding may move a query now and then.
         if abs(scores[name][: first.tasks] - first.scores[name]).mean() > 1e-3:
@@ -289,14 +250,6 @@ def _of_tasks(stated: Mapping[str, Any]) -> dict[str, Any]:
     return protocol
 
 
-def _save(file: Path, scores: Mapping[str, Scores]) -> None:
-    import io
-
-    content = io.BytesIO()
-    np.savez(content, **dict(scores))  # type: ignore[arg-type]
-    write_atomically(file, content.getvalue())
-
-
 def _blank(row: Ablation, seeds: Sequence[int]) -> AblatedRow:
     return AblatedRow(name=row.name, slug=row.slug, seeds=tuple(seeds), found={}, trials={})
 
@@ -315,8 +268,9 @@ def _searched(row: AblatedRow, found: SearchResult) -> AblatedRow:
 
 def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
     """Move runs of settings that were the best of fewer trials out of the way; the plan has made sure of the rest."""
-    kept = [stored_config(file.parent) for file in sorted(runs.glob(f"seed-*/{CONFIG}"))]
-    if any(to_json(replace(one, seed=0, threads=None)) != to_json(replace(best, seed=0, threads=None)) for one in kept):
+    kept = [stored_config(folder) for folder in runs.glob("seed-*") if is_run(folder)]
+    wanted = dotted(replace(best, seed=0, threads=None))
+    if any(dotted(replace(one, seed=0, threads=None)) != wanted for one in kept):
         number = 1
         while (aside := runs.with_name(f"runs-before-{number}")).exists():
             number += 1
@@ -324,14 +278,14 @@ def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
         note(f"{runs}: more trials have found a better configuration; runs of the former one are kept in {aside}")
 
 
-def _check_tasks(row: AblatedRow, repeated: RepeatResult, protocol: Mapping[str, Any]) -> None:
-    """Whether the runs were tested on the tasks of this table.
+def _check_tasks(row: Ablation, repeated: RepeatResult, protocol: Mapping[str, Any]) -> None:
+    """See that the runs were tested on the tasks of this table.
 
     Raises:
         ValueError: when their protocol says something else of them.
     """
     stated = _of_tasks(repeated.first.protocol) | {"tasks": repeated.first.tasks}
-    if apart := [
-        f"{name}: {stated.get(name)}, not {value}" for name, value in protocol.items() if stated.get(name) != value
-    ]:
-        raise ValueError(f"{row.name} was not tested on the tasks of this table ({'; '.join(apart)}).")
+    others = [name for name, value in protocol.items() if stated.get(name) != value]
+    if others:
+        words = "; ".join(f"{name}: {stated.get(name)}, not {protocol[name]}" for name in others)
+        raise ValueError(f"{row.name} was not tested on the tasks of this table ({words}).")

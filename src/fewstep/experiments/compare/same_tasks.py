@@ -1,6 +1,7 @@
-"""Whether two sources give the same tasks: looked at rather than believed."""
+"""A check that two sources give the same tasks: looked at rather than believed."""
 
 from dataclasses import fields, is_dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from fewstep.data import EpisodeSampler, TaskSource
 
 
 def task_difference(a: TaskSource, b: TaskSource, labels: tuple[str, str], split: str, last: int) -> str | None:
-    """What tells the tasks of two sources apart, in words; None where they are the same.
+    """The first difference between the tasks of two sources, in words; None where they are the same.
 
     Sources of episodes are the same when their classes, the sizes of these and all counts agree, and the examples that
     they draw; others when their batches are equal. Draws and batches are looked at in the first step and the last.
@@ -39,19 +40,12 @@ def task_difference(a: TaskSource, b: TaskSource, labels: tuple[str, str], split
             return f"{name}: {mine} in {first}, {yours} in {second}"
     for step in sorted({0, last}):
         if isinstance(a, EpisodeSampler) and isinstance(b, EpisodeSampler):
-            drawn = [a.indices(step), b.indices(step)]
-            same = all(
-                np.array_equal(getattr(drawn[0], field.name), getattr(drawn[1], field.name))
-                for field in fields(drawn[0])
-            )
+            mine, yours = vars(a.indices(step)), vars(b.indices(step))
+            same = all(np.array_equal(value, yours[name]) for name, value in mine.items())
         else:
-            parts = [zip(*sides, strict=True) for sides in zip(a.batch(step), b.batch(step), strict=True)]
+            pairs = zip(chain(*a.batch(step)), chain(*b.batch(step)), strict=True)
             # One source may compute in float64: what it rounds to is the same task.
-            same = all(
-                x.shape == y.shape and torch.equal(x.float().cpu(), y.float().cpu())
-                for pairs in parts
-                for x, y in pairs
-            )
+            same = all(x.shape == y.shape and torch.equal(x.float().cpu(), y.float().cpu()) for x, y in pairs)
         if not same:
             return f"what is drawn at step {step} of the source differs"
     return None

@@ -1,10 +1,10 @@
-"""One run of a comparison: its scores, and what its folder says of its training."""
+"""The test of one run of a comparison: its scores, and what its folder says of its training."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from fewstep.data import TaskSource
-from fewstep.data.storage.files import write_atomically
-from fewstep.evaluation import evaluate, inner_steps
+from fewstep.data.storage.files import read_json, write_atomically
+from fewstep.evaluation import Evaluation, inner_steps
 from fewstep.evaluation.inner_loop import descents
 from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE
-from fewstep.experiments.compare.result import MethodScores
+from fewstep.experiments.compare.result import MethodScores, Scores
 from fewstep.experiments.folder import ENVIRONMENT
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, dotted
@@ -41,73 +41,60 @@ WITHOUT_EFFECT = (
     "training.compile",
     "training.recompute",
 )
-"""Settings that do not tell two methods apart."""
+"""Settings that make no method another one."""
 
 
-def judge_run(
+def score_run(
     run: Run, label: str, source: TaskSource, tasks: int, baselines: Sequence[str], test_bar: TestBar
 ) -> ScoredMethod:
-    """The row of a method, and those of the baselines on its inputs.
+    """Test a method, and simple classifiers on its inputs.
 
     Args:
         run: trained.
-        label: of its row.
-        source: of the tasks that all methods are judged on.
+        label: of the method's row.
+        source: of the tasks, the same for all methods.
         tasks: how many of them.
         baselines: labels of nearest class mean and ridge regression; none of them when empty.
         test_bar: shows progress.
     """
-    learner, config = run.method.learner, run.config
-    executor = config.training.make_executor()
 
-    def scored(plain: bool) -> Any:
+    def scored(plain: bool = False) -> Evaluation:
         with test_bar(tasks) as progress:
-            return evaluate(
-                run.method,
-                source,
-                tasks,
-                unadapted=False,
-                baselines=plain,
-                executor=executor,
-                statistics=config.testing.statistics,
-                progress=progress,
-            )
+            return run.score(source, tasks, baselines=plain, progress=progress)
 
-    unadapted, rivals = None, None
+    start: Mapping[str, Scores] = {}
     with run.at_test():
-        taken = tuple(stage.steps for stage in descents(learner))
+        steps = tuple(stage.steps for stage in descents(run.method.learner))
         began = time.perf_counter()
-        adapted = scored(False)
+        adapted = scored()
         seconds = (time.perf_counter() - began) / tasks
         # In two passes, so that the time is that of the method alone.
-        if taken:
-            with inner_steps(learner, 0):
-                rivals = scored(bool(baselines))
-            unadapted = rivals.scores[ADAPTED]
-        elif baselines:
-            rivals = scored(True)
+        if steps or baselines:
+            with inner_steps(run.method.learner, 0):
+                start = scored(bool(baselines)).scores
     row = MethodScores(
         label=label,
         scores=adapted.scores[ADAPTED],
-        unadapted=unadapted,
-        algorithm=type(config.method).__name__,
+        unadapted=start[ADAPTED] if steps else None,
+        algorithm=type(run.config.method).__name__,
         inputs="" if run.problem.regression else "features" if run.problem.of_features else "images",
-        inner_steps=taken,
+        inner_steps=steps,
         statistics=adapted.protocol.get("batch statistics"),
         transductive=adapted.transductive,
         test_seconds=seconds,
         **_training(run),
     )
-    rows = []
-    for name, score in zip(baselines, (NEAREST_MEAN, RIDGE), strict=False):
-        assert rivals is not None
-        kind = name.partition("(")[2].rstrip(")")
-        rows.append(
-            MethodScores(
-                label=name, scores=rivals.scores[score], algorithm="no meta-learning", baseline=True, inputs=kind
-            )
+    rows = tuple(
+        MethodScores(
+            label=name,
+            scores=start[score],
+            algorithm="no meta-learning",
+            baseline=True,
+            inputs=name.partition("(")[2].rstrip(")"),
         )
-    return ScoredMethod(row, tuple(rows), adapted.score_name, adapted.higher_is_better)
+        for name, score in zip(baselines, (NEAREST_MEAN, RIDGE), strict=False)
+    )
+    return ScoredMethod(row, rows, adapted.score_name, adapted.higher_is_better)
 
 
 def _training(run: Run) -> dict[str, Any]:
@@ -122,7 +109,7 @@ def _training(run: Run) -> dict[str, Any]:
         notes.append(f"{state.nonfinite:,} non-finite meta-steps")
     if changed := _changed(config):
         notes.append(f"settings of its own, not the recipe's ({changed})")
-    facts = _json(run.folder / ENVIRONMENT)
+    facts = read_json(run.folder / ENVIRONMENT)
     trained_on = run.problem.protocol.get("training") or f"{getattr(config.data, 'shots', '?')}-shot"
     return {
         "trained_on": trained_on,
@@ -144,19 +131,12 @@ def _changed(config: Config) -> str:
     if config.recipe not in RECIPES:
         return ""
     own, recipe = dotted(config), dotted(RECIPES[config.recipe]())
-    apart = [n for n in own if n not in WITHOUT_EFFECT and n != "seed" and n in recipe and own[n] != recipe[n]]
-    shown = [f"{name}={setting_text(own[name])}" for name in apart[:3]]
-    return ", ".join([*shown, *([f"and {len(apart) - 3} more"] if len(apart) > 3 else [])])
+    others = [n for n in own if n not in WITHOUT_EFFECT and n != "seed" and n in recipe and own[n] != recipe[n]]
+    shown = [f"{name}={value_text(own[name])}" for name in others[:3]]
+    return ", ".join([*shown, *([f"and {len(others) - 3} more"] if len(others) > 3 else [])])
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
-
-
-def setting_text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """The value of a setting, as a label or an error says it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -164,7 +144,7 @@ def setting_text(value: Any) -> str:
 @final
 @dataclass(frozen=True)
 class ScoredMethod:
-    """What was found out about one method, and about the baselines on its inputs.
+    """Results of one method, and of the baselines on its inputs.
 
     Attributes:
         method: its row.
@@ -184,18 +164,13 @@ class ScoredMethod:
         Raises:
             OSError: if the file cannot be written.
         """
-        content = asdict(self)
-        for row in (content["method"], *content["baselines"]):
-            for name in ("scores", "unadapted"):
-                row[name] = None if row[name] is None else row[name].tolist()  # floats read back to the same bits
-        write_atomically(path, json.dumps(content, ensure_ascii=False))
+        write_atomically(path, json.dumps(asdict(self), ensure_ascii=False, default=np.ndarray.tolist))
 
     @classmethod
     def read(cls, path: Path) -> ScoredMethod | None:
         """None where there is nothing."""
-        if not path.exists():
+        if not (content := read_json(path)):
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
         for row in (content["method"], *content["baselines"]):
             for name in ("scores", "unadapted"):
                 row[name] = None if row[name] is None else np.array(row[name])

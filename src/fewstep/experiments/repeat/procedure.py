@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import csv
 import gc
-import json
 import logging
-import math
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +18,18 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import read_json, write_atomically
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
-from fewstep.experiments.folder import fingerprint, is_run, stored_config
+from fewstep.experiments.folder import fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
 from fewstep.experiments.run import Baselines, Run
-from fewstep.experiments.workers import Job, Tell, cores, run_all
-from fewstep.recipes import Config, differences, dotted
+from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
+from fewstep.recipes import Config, dotted
 from fewstep.training.checkpoint import LAST, State, read_state
+from fewstep.training.device import same_threads
 
 __all__ = ["RepeatResult", "RunProgress", "repeat"]
 
@@ -45,7 +43,7 @@ OFTEN = 0.2
 
 
 class RunProgress(NamedTuple):
-    """Where a run is.
+    """Where a run of a repetition stands.
 
     Attributes:
         seed: of the run.
@@ -63,7 +61,7 @@ class RunProgress(NamedTuple):
 
 
 Progress: TypeAlias = Callable[[RunProgress], None]
-"""Is shown where a run is, several times a second while it goes on."""
+"""Called with where a run is, several times a second while it goes on."""
 
 
 def repeat(
@@ -90,7 +88,7 @@ def repeat(
         workers: runs at once; when omitted, as many as cores and ``threads`` allow, and one on an accelerator.
         threads: CPU threads of each run.
         baselines: what else is scored on the tasks, once, in the test of one of the runs.
-        note: told, in a line, what takes time.
+        note: is given a line about what takes time.
         progress: see :data:`Progress`.
 
     Raises:
@@ -104,14 +102,12 @@ def repeat(
         raise ValueError("there are no seeds to repeat the training with: give at least one, and two for an s.d.")
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
-    if workers is None:
-        workers = min(len(seeds), max(1, cores() // max(1, threads))) if config.device == "cpu" else 1
-    for name, number in (("workers", workers), ("threads", threads)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
+    workers = count_workers(workers, threads, config.device)
     config = replace(config, seed=seeds[0], threads=threads)
     with alone_in(out):
-        _check_folder(config, out)
+        wanted = dotted(config)
+        for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
+            require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
         folders = tuple(out / f"seed-{seed}" for seed in seeds)
         names, asked = _tests(config), LEVELS.index(baselines)
         kept = [min(_kept(folder, name) for name in names) for folder in folders]
@@ -125,26 +121,18 @@ def repeat(
             if len(left) < len(seeds):
                 note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
 
-        def told(i: int, message: Any) -> None:
+        def on_message(i: int, message: Any) -> None:
             if isinstance(message, str):
                 note(f"seed {left[i][0]}: {message}")
             else:
                 progress(message)
 
-        run_all(
-            [
-                Job(
-                    f"seed {seed}",
-                    _train_and_test,
-                    (replace(config, seed=seed), folder, baselines if seed == scorer else "none"),
-                )
-                for seed, folder in left
-            ],
-            workers=workers,
-            threads=threads,
-            told=told,
-        )
-        result = _collected(config, seeds, folders)
+        jobs = []
+        for seed, folder in left:
+            arguments = replace(config, seed=seed), folder, baselines if seed == scorer else "none"
+            jobs.append(Job(f"seed {seed}", _train_and_test, arguments))
+        run_all(jobs, workers=workers, threads=threads, on_message=on_message)
+        result = collect(config, seeds, folders)
         result.write(out)
         return result
 
@@ -154,26 +142,13 @@ def _tests(config: Config) -> dict[str, int | None]:
     return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
 
 
-def _check_folder(config: Config, out: Path) -> None:
-    """Whether all runs of the folder, those of other seeds included, are of this configuration."""
-    wanted = dotted(config)
-    for folder in sorted(out.glob("seed-*")):
-        if is_run(folder) and (told := differences(dotted(stored_config(folder)) | {"seed": config.seed}, wanted)):
-            raise ValueError(
-                f"{folder} holds a run with other settings ({told}): give the settings of that run, or another --out."
-            )
-
-
 def _open_once(config: Config, note: Callable[[str], None]) -> None:
     """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training."""
-    threads = torch.get_num_threads()
-    try:
+    with same_threads():
         run = Run(replace(config, threads=None), Path("there is nothing here"), note)
         for shots in _tests(config).values():
             counts = {"shots": shots, "queries": config.testing.queries}
             run.problem.source("test", tasks=1, seed=config.testing.seed, **counts)
-    finally:
-        torch.set_num_threads(threads)
     del run
     gc.collect()  # the images and the network are of no use here
     if torch.cuda.is_initialized():
@@ -181,18 +156,9 @@ def _open_once(config: Config, note: Callable[[str], None]) -> None:
 
 
 def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Tell) -> None:
-    """One run, from where its folder stands to its tests."""
+    """Train and test one run, from where its folder stands."""
     run = Run.continued(config, folder, tell)
-    last = -math.inf
-
-    def due() -> bool:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < OFTEN:
-            return False
-        last = now
-        return True
-
+    due = Throttle(OFTEN)
     best: float | None = None
 
     def training(state: State, _: dict[str, float]) -> None:
@@ -208,19 +174,15 @@ def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Te
         if _kept(folder, name) < LEVELS.index(baselines):
             tell(RunProgress(config.seed, "testing", 0, config.testing.tasks, best))
             run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
-            write_atomically(_key_file(folder, name), f"{_key(folder, name)} {baselines}\n")
+            write_atomically(folder / f"{name}.key", f"{_key(folder, name)} {baselines}\n")
     tell(RunProgress(config.seed, "finished", 1, 1, best))
 
 
 def _kept(folder: Path, name: str) -> int:
     """What baselines a test of this run as it stands has, in :data:`LEVELS`; −1 where it is absent or was replaced."""
-    file = _key_file(folder, name)
+    file = folder / f"{name}.key"
     key, _, baselines = file.read_text().strip().partition(" ") if file.exists() else ("", "", "")
     return LEVELS.index(baselines) if key == _key(folder, name) else -1
-
-
-def _key_file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.key"
 
 
 def _key(folder: Path, name: str) -> str:
@@ -231,8 +193,8 @@ def _key(folder: Path, name: str) -> str:
     return fingerprint(folder, files=(f"{name}.json", f"{name}_tasks.csv"))
 
 
-def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> RepeatResult:
-    """What the folders of finished runs hold."""
+def collect(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> RepeatResult:
+    """The result of finished runs, from their folders."""
     tested = []
     for name in _tests(config):
         found = [_read(folder, name) for folder in folders]
@@ -242,10 +204,10 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
         protocol = [{n: v for n, v in one.protocol.items() if n != "training seed"} for one in found]
         for folder, one, stated in zip(folders, found, protocol, strict=True):
             # Features of one network may differ by rounding between machines, which now and then moves a query.
-            apart = [s for s in plain if s in one.scores and abs(one.scores[s] - plain[s]).mean() > 1e-3]
-            if stated != protocol[0] or apart:
+            others = [s for s in plain if s in one.scores and abs(one.scores[s] - plain[s]).mean() > 1e-3]
+            if stated != protocol[0] or others:
                 raise ValueError(
-                    f"{folder} and {folders[0]} were not tested on the same tasks ({', '.join(apart) or 'protocol'}): "
+                    f"{folder} and {folders[0]} were not tested on the same tasks ({', '.join(others) or 'protocol'}): "
                     f"delete {folder / (name + '.key')}, and repeat to test that run again."
                 )
         tested.append(
@@ -264,7 +226,7 @@ def _collected(config: Config, seeds: Sequence[int], folders: Sequence[Path]) ->
 
 def _read(folder: Path, name: str) -> Evaluation:
     """What :meth:`Run.record` wrote."""
-    summary = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    summary = read_json(folder / f"{name}.json")
     with (folder / f"{name}_tasks.csv").open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     columns = np.array([row[1:] for row in rows], np.float64).T.copy()

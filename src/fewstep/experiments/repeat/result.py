@@ -93,13 +93,10 @@ class RepeatResult:
         for test in self.tests:
             lines += [f"## {test.name}", ""] if len(self.tests) > 1 else []
             lines += tables.protocol_lines(test.protocol)
-            head = [
-                f"{test.score.unit} ({test.score.better})",
-                "mean ± s.d. over runs",
-                "mean ± 95% interval over tasks",
-            ]
+            unit = f"{test.score.unit} ({test.score.better})"
+            head = [unit, "mean ± s.d. over runs", "mean ± 95% interval over tasks", f"{ADAPTED} − this"]
             rows = [[f"**{name}**" if name == ADAPTED else name, *rest] for name, *rest in test.rows()]
-            lines += ["", *tables.markdown_lines([[*head, f"{ADAPTED} − this"], *rows]), ""]
+            lines += ["", *tables.markdown_lines([head, *rows]), ""]
             if test.transductive:
                 lines += ["Transductive: queries were normalised by statistics of all query rows of their task.", ""]
         lines += [READING, "", "![Every run, and mean ± s.d. over runs](repeat.png)", "", "## Runs", ""]

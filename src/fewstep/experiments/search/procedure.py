@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import signal
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,9 +22,10 @@ from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
 from fewstep.experiments.search.study import Plan, join, quiet, without_password
 from fewstep.experiments.search.worker import process, work
-from fewstep.experiments.workers import cores
+from fewstep.experiments.workers import Throttle, count_workers, interrupts_later
 from fewstep.recipes import Config, Range, with_settings
 from fewstep.recipes.problems.problem import Problem
+from fewstep.training.device import same_threads
 
 logger = logging.getLogger("fewstep")
 
@@ -41,7 +41,7 @@ MARK = "search.json"
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search stands.
+    """How far a search has come.
 
     Attributes:
         finished: configurations that are complete, pruned or failed.
@@ -95,8 +95,8 @@ def search(
         workers: processes; 1 trains in this one. As many as there are cores for when omitted; one on a GPU.
         threads: CPU threads of each.
         prune: stop trials early that validate worse than the median of complete ones did after as many meta-steps.
-        note: told, in a line, what takes time before the search starts.
-        progress: told, about every second, where the search stands.
+        note: is given a line about what takes time before the search starts.
+        progress: called about every second with where the search stands.
 
     Raises:
         ValueError: when there is nothing to draw or to train, ``out`` or the study is of something else, the storage
@@ -105,47 +105,28 @@ def search(
     """
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}.")
-    if threads < 1 or (workers is not None and workers < 1):
-        raise ValueError(f"workers and threads must be at least 1, got {workers} and {threads}.")
+    workers = count_workers(workers, threads, config.device)
     if not space:
         raise ValueError(f"nothing to search: {config.recipe} has no space.")
     if len({range.setting for range in space}) < len(space):
         raise ValueError("a setting occurs twice in the space: give each one range.")
     out = out.resolve()
     storage = storage or f"sqlite:///{out / 'study.db'}"
-    plan = Plan(
-        replace(config, threads=threads),
-        tuple(space),
-        seed,
-        storage,
-        name or config.recipe,
-        out,
-        prune,
-        True,
-        shared.HEARTBEAT,
-        shared.GRACE,
-    )
-    before = torch.get_num_threads()
-    try:
+    asked, times = replace(config, threads=threads), (shared.HEARTBEAT, shared.GRACE)
+    plan = Plan(asked, tuple(space), seed, storage, name or config.recipe, out, prune, True, *times)
+    with same_threads():
         problem, score = _opened(plan, note)
-    finally:
-        torch.set_num_threads(before)
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
     _claim(plan)
-    if workers is None:
-        workers = max(1, cores() // threads) if config.device == "cpu" else 1
     with quiet():
         study = join(plan, trials)
         look = _Look(plan, progress)
         look(study)
         try:
             if min(workers, trials) == 1:
-                try:
-                    with _without_warnings():
-                        work(plan, look)
-                finally:
-                    torch.set_num_threads(before)
+                with same_threads(), _without_warnings():
+                    work(plan, look)
             else:
                 _work_in_processes(plan, study, min(workers, trials), look)
         finally:
@@ -158,28 +139,18 @@ def search(
 
 
 class _Look:
-    """Tells the progress, not more than about once a second."""
+    """Shows the progress of a search, not more than about once a second."""
 
     def __init__(self, plan: Plan, progress: Callable[[Status], None]) -> None:
-        self.plan, self.progress, self.last = plan, progress, -1e9
+        self.plan, self.progress, self.due = plan, progress, Throttle(0.9)
 
     def __call__(self, study: optuna.Study, *, at_once: bool = False) -> None:
-        if not at_once and time.monotonic() - self.last < 0.9:
+        if not (self.due() or at_once):
             return
         rows = rows_of(study, self.plan)
-        states = [row.state for row in rows]
-        pruned, failed = states.count("pruned"), states.count("failed")
-        self.progress(
-            Status(
-                states.count("complete") + pruned + failed,
-                len(rows),
-                pruned,
-                failed,
-                states.count("running"),
-                next(iter(ranked(rows, self.plan.higher_is_better)), None),
-            )
-        )
-        self.last = time.monotonic()
+        states, best = Counter(row.state for row in rows), next(iter(ranked(rows, self.plan.higher_is_better)), None)
+        finished = states["complete"] + states["pruned"] + states["failed"]
+        self.progress(Status(finished, len(rows), states["pruned"], states["failed"], states["running"], best))
 
 
 def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
@@ -201,11 +172,10 @@ def _claim(plan: Plan) -> None:
     mark = {"recipe": plan.config.recipe, "study": plan.name, "storage": without_password(plan.storage)}
     if plan.storage.startswith(f"sqlite:///{plan.out}"):
         mark["storage"] = "study.db"  # so that the folder can be moved
-    kept = claim(plan.out, MARK, mark, "a search") or mark
+    kept = claim(plan.out, MARK, mark, "a search")
     if kept != mark:
-        other = ", ".join(
-            f"{key} {kept.get(key)} there and {mark[key]} here" for key in mark if kept.get(key) != mark[key]
-        )
+        names = [name for name in mark if kept.get(name) != mark[name]]
+        other = ", ".join(f"{name} {kept.get(name)} there and {mark[name]} here" for name in names)
         raise ValueError(f"{plan.out} is the folder of another search ({other}): give another --out.")
 
 
@@ -245,7 +215,7 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: _Loo
 
     def start() -> BaseProcess:
         started = context.Process(target=process, args=(plan, log))
-        with _ignoring_interrupts():
+        with interrupts_later():
             started.start()
         return started
 
@@ -278,16 +248,3 @@ def _stop(workers: Sequence[BaseProcess]) -> None:
         if worker.is_alive():
             worker.kill()
             worker.join()
-
-
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """A process that is started meanwhile ignores Ctrl-C from its first moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -11,8 +11,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 
 from fewstep.experiments.run import Run
 from fewstep.experiments.search.study import Plan, by_index, load, quiet, requeue
+from fewstep.experiments.workers import Throttle
 from fewstep.recipes import with_settings
 from fewstep.training import State
 
@@ -98,7 +99,7 @@ def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
     Raises:
         TrialPruned: when it is worse than what others had reached by then.
         FloatingPointError: when its validation score is not a number.
-        Surplus: when there is nothing to train.
+        NotMyTrial: when there is nothing to train.
     """
     trial.set_user_attr("process", f"{platform.node()}:{os.getpid()}")
     index = trial.user_attrs.get("index")
@@ -111,43 +112,35 @@ def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
             raise NotMyTrial  # two processes put the configuration into the queue at the same time
     for range in plan.space:
         trial.suggest_float(range.setting, range.low, range.high, log=range.log)
-    latest: list[State] = []
     try:
-        return _train(trial, plan, index, tick, latest)
-    except optuna.TrialPruned:
+        return _train(trial, plan, index, tick)
+    except (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
         raise
     except KeyboardInterrupt:
         trial.set_user_attr("stopped", True)
         raise
-    except optuna.exceptions.UpdateFinishedTrialError:
-        raise
     except Exception as error:
         trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
         raise
-    finally:
-        for state in latest:
-            _describe(trial, state)
 
 
 def _describe(trial: optuna.Trial, state: State) -> None:
-    try:
+    with suppress(optuna.exceptions.UpdateFinishedTrialError):
         trial.set_user_attr("best_step", state.best_step)
         trial.set_user_attr("steps", state.step)
         trial.set_user_attr("seconds", round(state.seconds, 1))
-    except optuna.exceptions.UpdateFinishedTrialError:
-        pass
 
 
-def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None], latest: list[State]) -> float:
-    every, looked = plan.config.training.validate_every, time.monotonic()
+def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]) -> float:
+    every, due = plan.config.training.validate_every, Throttle(EVERY)
+    latest: State | None = None
     reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def progress(state: State, _: dict[str, float]) -> None:
-        nonlocal looked
-        latest[:] = [state]
-        if time.monotonic() - looked > EVERY:
+        nonlocal latest
+        latest = state
+        if due():
             tick()
-            looked = time.monotonic()
         if state.step % every and not state.finished:
             return
         best = state.best
@@ -163,11 +156,14 @@ def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]
 
     settings = plan.draw(index)
     run = Run.continued(with_settings(plan.config, settings), plan.folder(index), lambda _: None)
-    state = run.train(progress).state
-    latest[:] = [state]
-    if state.best is None or not math.isfinite(state.best):
-        raise FloatingPointError(f"the validation score is {state.best} after {state.step} meta-steps")
-    return state.best
+    try:
+        latest = run.train(progress).state
+    finally:
+        if latest is not None:
+            _describe(trial, latest)
+    if latest.best is None or not math.isfinite(latest.best):
+        raise FloatingPointError(f"the validation score is {latest.best} after {latest.step} meta-steps")
+    return latest.best
 
 
 def process(plan: Plan, log: Path) -> None:
@@ -176,7 +172,7 @@ def process(plan: Plan, log: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(message)s")
     torch.set_num_threads(plan.config.threads or 1)
     parent = multiprocessing.parent_process()
@@ -189,7 +185,3 @@ def process(plan: Plan, log: Path) -> None:
         work(plan, tick)
     except KeyboardInterrupt:
         sys.exit(0)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, final
 
@@ -104,9 +105,8 @@ def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int 
             raise ValueError(f"{name} must be from 1 to {most}, got {number}.")
     among, prior = source.oscillators(0), source.prior
     ranges = (prior.damping, prior.frequency)
-    chosen = spread_out(
-        np.stack([(v - low) / (high - low) for v, (low, high) in zip(among, ranges, strict=True)]), tasks
-    )
+    places = np.stack([(v - low) / (high - low) for v, (low, high) in zip(among, ranges, strict=True)])
+    chosen = spread_out(places, tasks)
     exactly = replace(source, noise=0.0, dtype=torch.float64, device="cpu")
     part, clean = (take(one.batch(0), chosen) for one in (source, exactly))
     oscillators = take(among, chosen)
@@ -216,15 +216,10 @@ def draw(shown: Forecasts) -> Any:
 
     (columns, rows), lines = shown.seen.shape[:2], 2 + len(shown.labels)
     seen, ahead = np.split(shown.times, [shown.seen.shape[2]])
+    looks = zip(cycle(_COLOURS), cycle(_MARKERS), ["-"] * len(_COLOURS) + [":"] * len(shown.labels))
     styles: list[dict[str, Any]] = [
-        {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "markersize": 2.6,
-            "linewidth": 1.1,
-            "linestyle": "-" if i < len(_COLOURS) else ":",
-        }
-        for i in range(len(shown.labels))
+        {"color": colour, "marker": marker, "markersize": 2.6, "linewidth": 1.1, "linestyle": line}
+        for _, (colour, marker, line) in zip(shown.labels, looks, strict=False)
     ]
     exact_name = "exact Bayesian forecast"
     seen_style: dict[str, Any] = {**_DOTS, "color": "black", "markersize": 5}

@@ -38,7 +38,8 @@ class JointLeo(Leo):
 
         body = self.network.build(problem, head=False)
         (features,) = output_shape(body, torch.zeros(1, *problem.inputs))
-        method = replace(self.compose(features=features), meta_gradient=core.Backprop("support" if self.support_statistics else "query"))
+        outer = core.Backprop("support" if self.support_statistics else "query")
+        method = replace(self.compose(features=features), meta_gradient=outer)
         return method.on(torch.nn.Sequential(body, networks.UnitLength()))
 
 
