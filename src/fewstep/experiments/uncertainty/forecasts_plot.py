@@ -216,10 +216,10 @@ def draw(shown: Forecasts) -> Any:
 
     (columns, rows), lines = shown.seen.shape[:2], 2 + len(shown.labels)
     seen, ahead = np.split(shown.times, [shown.seen.shape[2]])
-    looks = zip(cycle(_COLOURS), cycle(_MARKERS), ["-"] * len(_COLOURS) + [":"] * len(shown.labels))
+    looks = zip(range(len(shown.labels)), cycle(_COLOURS), cycle(_MARKERS), strict=False)
     styles: list[dict[str, Any]] = [
-        {"color": colour, "marker": marker, "markersize": 2.6, "linewidth": 1.1, "linestyle": line}
-        for _, (colour, marker, line) in zip(shown.labels, looks, strict=False)
+        {"color": colour, "marker": marker, "markersize": 2.6, "linewidth": 1.1, "linestyle": "-:"[i >= len(_COLOURS)]}
+        for i, colour, marker in looks
     ]
     exact_name = "exact Bayesian forecast"
     seen_style: dict[str, Any] = {**_DOTS, "color": "black", "markersize": 5}
