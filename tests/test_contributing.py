@@ -10,6 +10,7 @@ import cases
 import pages
 import pytest
 import test_contract
+import test_examples
 
 GUIDE = pages.ROOT / "CONTRIBUTING.md"
 CONTRACT = [
@@ -40,6 +41,12 @@ def test_the_row_of_the_guide_buys_the_contract(
 def test_the_witness_of_the_guide(example: dict[str, Any]) -> None:
     (witness,) = [value for name, value in example.items() if name.startswith("test_")]
     witness()
+
+
+@pytest.mark.parametrize("name", ["HeavyBall", "heavy_ball"])
+def test_the_examples_of_the_guide(name: str, example: dict[str, Any]) -> None:
+    said = test_examples.failures(name, example[name], **{name: example[name]})
+    assert not said, said
 
 
 def test_the_names_of_the_guide_exist() -> None:

@@ -1,4 +1,7 @@
-"""One file per paper: its equations, its composition, its deviations."""
+"""One file per paper: its equations, its composition, its deviations.
+
+Examples in docstrings go on from the lines in ``help(fewstep)``.
+"""
 
 from fewstep.algorithms.anil import anil
 from fewstep.algorithms.imaml import imaml

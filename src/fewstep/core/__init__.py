@@ -1,4 +1,7 @@
-"""The composition: three independent choices, and the parts to make each of them."""
+"""The composition: three independent choices, and the parts to make each of them.
+
+Examples in docstrings go on from the lines in ``help(fewstep)``.
+"""
 
 from typing import TYPE_CHECKING
 
