@@ -14,7 +14,9 @@ def anil(
     head: str | None = None,
     first_order: bool = False,
 ) -> Method:
-    """``w_{k+1} = w_k − α ∇_w L_S(θ, w_k)``, meta-gradient ``∇_{θ,w₀} L_Q(θ, w_K(θ, w₀))``.
+    """Meta-learn a network of which the last layer alone adapts to a task.
+
+    ``w_{k+1} = w_k − α ∇_w L_S(θ, w_k)``, meta-gradient ``∇_{θ,w₀} L_Q(θ, w_K(θ, w₀))``.
 
     MAML whose inner loop moves the last layer w alone, in training and testing; the other parameters θ are
     meta-learned only (section 4).

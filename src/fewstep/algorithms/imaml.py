@@ -21,7 +21,9 @@ def imaml(
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
 ) -> Method:
-    """``φ* = argmin L_S(φ) + λ/2 ‖φ − θ‖²``, meta-gradient ``(I + H/λ)⁻¹ ∇L_Q(φ*)`` (Lemma 1, Algorithm 2).
+    """Meta-learn an initialisation by a meta-gradient that needs only the end of adaptation, not the steps to it.
+
+    ``φ* = argmin L_S(φ) + λ/2 ‖φ − θ‖²``, meta-gradient ``(I + H/λ)⁻¹ ∇L_Q(φ*)`` (Lemma 1, Algorithm 2).
 
     The inner problem is solved approximately by K gradient steps, the linear system by conjugate gradients. As λ grows
     the meta-gradient becomes that of first-order MAML.

@@ -18,7 +18,9 @@ def maml(
     first_order: bool = False,
     clip: float | None = None,
 ) -> Method:
-    """``φ₀ = θ``, ``φ_{k+1} = φ_k − α ∇L_S(φ_k)``, meta-gradient ``∇_θ L_Q(φ_K(θ))`` (Algorithm 1, Eq. 1).
+    """Meta-learn an initialisation from which a few gradient steps lead to a task's solution.
+
+    ``φ₀ = θ``, ``φ_{k+1} = φ_k − α ∇L_S(φ_k)``, meta-gradient ``∇_θ L_Q(φ_K(θ))`` (Algorithm 1, Eq. 1).
 
     With ``first_order`` inner gradients are constants (section 5.2), and the meta-gradient is ``∇L_Q`` at ``φ_K``.
 

@@ -19,7 +19,9 @@ def meta_curvature(
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
 ) -> Method:
-    """``φ_{k+1} = φ_k − α MC(∇L_S(φ_k))``, ``MC(G) = G ×_f M_f ×_i M_i ×_o M_o``, meta-gradient ``∇_{θ,M} L_Q(φ_K)``.
+    """MAML whose inner gradients are multiplied by meta-learned matrices.
+
+    ``φ_{k+1} = φ_k − α MC(∇L_S(φ_k))``, ``MC(G) = G ×_f M_f ×_i M_i ×_o M_o``, meta-gradient ``∇_{θ,M} L_Q(φ_K)``.
 
     The matrices of output channels, input channels and kernel start as identities, where the method is MAML, and are
     learned with θ by the same optimiser (:class:`~fewstep.core.Curvature`). Three full matrices are what the authors'

@@ -18,7 +18,9 @@ def meta_lstm(
     loss: Loss | None = None,
     adapts: Callable[[str], bool] | None = None,
 ) -> Method:
-    """``θ_t = σ(f_t) ∘ θ_{t−1} − σ(i_t) ∘ ∇L_S(θ_{t−1})``, meta-gradient ``∇_{θ₀,Θ} L_Q(θ_T)``.
+    """Meta-learn an initialisation, and an LSTM that takes the inner steps.
+
+    ``θ_t = σ(f_t) ∘ θ_{t−1} − σ(i_t) ∘ ∇L_S(θ_{t−1})``, meta-gradient ``∇_{θ₀,Θ} L_Q(θ_T)``.
 
     Gates of ``[h_t, θ_{t−1}, f_{t−1}]``, and h_t of an LSTM that sees preprocessed losses and gradients, all with
     weights Θ that every coordinate shares: see :class:`~fewstep.core.LSTM`. Gradients and losses are constants (the

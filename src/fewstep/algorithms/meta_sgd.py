@@ -20,7 +20,9 @@ def meta_sgd(
     adapts: Callable[[str], bool] | None = None,
     dropout: float = 0.0,
 ) -> Method:
-    """``φ = θ − α ∘ ∇L_S(θ)``, meta-gradient ``∇_{θ,α} L_Q(φ)``, with one rate for every parameter.
+    """Meta-learn an initialisation, and an inner rate for each of its parameters.
+
+    ``φ = θ − α ∘ ∇L_S(θ)``, meta-gradient ``∇_{θ,α} L_Q(φ)``.
 
     With ``rates="layer"`` and ``per_step``, ``φ_{k+1} = φ_k − α_k ∘ ∇L_S(φ_k)`` has the learned rates of MAML++
     (Antoniou, Edwards and Storkey 2019, LSLR), without its other changes to MAML.

@@ -17,7 +17,9 @@ def protomaml(
     adapts: Callable[[str], bool] | None = None,
     first_order: bool = False,
 ) -> Method:
-    """``φ₀ = (θ, W_n = 2c_n(θ), b_n = −‖c_n(θ)‖²)``, ``φ_{k+1} = φ_k − α ∇L_S(φ_k)``, gradient ``∇_θ L_Q(φ_K(θ))``.
+    """MAML for classification whose last layer begins at the task's class means.
+
+    ``φ₀ = (θ, W_n = 2c_n(θ), b_n = −‖c_n(θ)‖²)``, ``φ_{k+1} = φ_k − α ∇L_S(φ_k)``, gradient ``∇_θ L_Q(φ_K(θ))``.
 
     MAML whose last layer begins as a prototypical network; at K = 0 it is one. The meta-gradient reaches θ through
     the prototypes too, to first order as well. No class owns a parameter, so any number of ways is fine at any time.

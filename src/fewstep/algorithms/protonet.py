@@ -7,7 +7,9 @@ from fewstep.core.network.heads import generated_head
 
 
 def protonet(network: nn.Module, *, loss: Loss | None = None) -> Method:
-    """``c_n = mean of e(x) over the support of class n``, ``p(y = n | x) ∝ exp(−‖e(x) − c_n‖²)``, gradient ``∇L_Q``.
+    """Classify by the nearest class mean, in a meta-learned embedding.
+
+    ``c_n = mean of e(x) over the support of class n``, ``p(y = n | x) ∝ exp(−‖e(x) − c_n‖²)``, gradient ``∇L_Q``.
 
     The paper's Eq. 1 and 2, as the linear classifier of its section 2.4: there is no inner loop. No class owns a
     parameter, so training may have more ways than testing, as the paper recommends (section 3).

@@ -18,7 +18,9 @@ def reptile(
     carried: bool = False,
     loss: Loss | None = None,
 ) -> Method:
-    """``φ_0 = θ``, K steps on mini-batches of the task, then ``θ ← θ + ε mean(φ_K − θ)`` (Algorithm 2).
+    """Meta-learn an initialisation by moving it towards where adaptation to each task ends.
+
+    ``φ_0 = θ``, K steps on mini-batches of the task, then ``θ ← θ + ε mean(φ_K − θ)`` (Algorithm 2).
 
     The outer step is plain gradient descent with rate ε (``training.optimiser="sgd"``); the authors let ε fall from 1
     to 0 along a line (``training.decay="linear"``), over five tasks at a time. One task at a time is serial Reptile
