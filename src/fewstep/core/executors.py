@@ -39,7 +39,7 @@ def of_tensors(function: Function, trees: tuple[Any, ...]) -> tuple[Function, li
 
 
 def direct(function: Function) -> Function:
-    """The identity: the caller already is inside one task."""
+    """Return the function unchanged: the caller already is inside one task."""
     return function
 
 

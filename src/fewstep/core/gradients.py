@@ -15,7 +15,7 @@ from fewstep.core.types import Estimate, Task
 
 
 class MetaStep(NamedTuple):
-    """What one batch of tasks says.
+    """The meta-gradient of one batch of tasks, with the objective that was differentiated.
 
     Attributes:
         objective: the scalar that was differentiated.
@@ -37,11 +37,12 @@ Transform: TypeAlias = Callable[[Callable[..., Estimate]], Callable[..., Estimat
 
 
 class Differentiate:
-    """``∇ [1/T Σ_t L_t + R]``, a group of tasks at a time: L_t is a task's estimate, R the regularisers.
+    """The meta-gradient of batches of tasks, a group of tasks at a time.
 
-    Without 1/T where the method sums over tasks. The gradient of a sum is a sum of gradients: tasks are taken in groups
-    of ``executor.chunk``, and the graph of one group is gone before that of the next is built. Objective and gradient
-    are those of ``Method.objective``, up to the order of a sum.
+    ``∇ [1/T Σ_t L_t + R]``: L_t is a task's estimate, R the regularisers. Without 1/T where the method sums over tasks.
+    The gradient of a sum is a sum of gradients: tasks are taken in groups of ``executor.chunk``, and the graph of one
+    group is gone before that of the next is built. Objective and gradient are those of ``Method.objective``, up to the
+    order of a sum.
 
     Args:
         method: what is differentiated, with respect to all parameters of its learner.

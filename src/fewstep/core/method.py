@@ -21,7 +21,7 @@ from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Ta
 
 @dataclass(frozen=True)
 class Method:
-    """One point in the space of starts × rules × meta-gradients.
+    """A method of meta-learning: a learner, and how the outer loop learns from its adaptations.
 
     Attributes:
         learner: start and stages around a network; its parameters are all the meta-parameters.

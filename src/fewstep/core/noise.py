@@ -81,7 +81,7 @@ class _Piece:
 
 
 class Draws:
-    """All that a nest of sites needs for a batch of tasks, made when it is asked for: ``draws[a:b]`` for tasks a to b.
+    """The random numbers of a batch of tasks, made when they are asked for: ``draws[a:b]`` for tasks a to b.
 
     How the batch is cut changes nothing. Cut in order, nothing is made twice: what a stream gives to the tasks from b
     on is kept until these are asked for. So one task after another takes the memory of one, and a little more.

@@ -1,4 +1,4 @@
-"""Trading time for memory: forget what an inner step computed, and compute it again when it is differentiated."""
+"""Gradient checkpointing for inner steps: compute a step again when it is differentiated, and keep nothing of it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

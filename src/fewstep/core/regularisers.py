@@ -35,7 +35,7 @@ class Regulariser(Protocol):
 
 @dataclass(frozen=True)
 class L2:
-    """``weight · Σ ‖W‖²`` over the named parameters, with the factor ½ when ``half``.
+    """A penalty on large parameters: ``weight · Σ ‖W‖²`` over those named, with the factor ½ when ``half``.
 
     Example:
         >>> L2(0.5, ["weight"])(line).item()  # 0.5 · ½ · w² at w = 1
@@ -55,8 +55,9 @@ class L2:
 
 @dataclass(frozen=True)
 class Orthogonality:
-    """``weight · ‖C − I‖²``, C the correlations between the *input* directions of a linear layer (LEO, Eq. 7).
+    """A penalty on correlated directions of a linear layer (LEO, Eq. 7).
 
+    ``weight · ‖C − I‖²``, C the correlations between the *input* directions.
     For a decoder stored as torch stores it, ``[outputs, latents]``, C is ``[latents, latents]``: the cosines between
     the images of the latent dimensions.
 

@@ -236,7 +236,7 @@ class Decode(Stage):
 
 
 def skip_empty(*stages: Stage) -> list[Stage]:
-    """Those of the stages that do something: a descent without steps is left out, for nothing would train its rule.
+    """Leave out descents without steps: nothing would train their rules.
 
     Example:
         >>> stages = skip_empty(Descend(SGD(0.1), 5), Decode(), Descend(SGD(0.1), 0))

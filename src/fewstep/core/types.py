@@ -59,7 +59,7 @@ class Task(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where adaptation stands.
+    """Where the adaptation to a task stands.
 
     Attributes:
         value: what the inner loop moves: weights (MAML), or latent codes (LEO).
@@ -76,7 +76,7 @@ class Point(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What an estimator says of one task.
+    """What the outer loop learns from one task: an objective to differentiate, and metrics to log.
 
     Attributes:
         objective: a scalar whose ordinary autograd gradient *is* the meta-gradient estimate. Its value need not be a

@@ -12,7 +12,9 @@ from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Ta
 
 
 class Backprop(MetaGradient):
-    """``∇ [L_Q(φ(θ)) + penalties]`` with every derivative of the inner loop (Finn et al. 2017, Eq. 1; LEO, Eq. 6).
+    """The meta-gradient with every derivative of the inner loop: MAML's, and LEO's.
+
+    ``∇ [L_Q(φ(θ)) + penalties]`` (Finn et al. 2017, Eq. 1; Rusu et al. 2019, Eq. 6).
 
     Args:
         statistics: what the query is batch-normalised by in meta-training, see ``Learner.predict``; not "running".

@@ -17,8 +17,9 @@ from fewstep.core.types import Estimate, Params, Penalties, Point, Task
 
 
 class Difference(MetaGradient):
-    """``θ − φ_K``: a plain outer step of rate ε moves the start a part ε of the way to where adaptation ended.
+    """The difference between the ends of adaptation as the meta-gradient: Reptile's.
 
+    ``θ − φ_K``: a plain outer step of rate ε moves the start a part ε of the way to where adaptation ended.
     The objective is ``½ ‖θ − stop(φ_K)‖²`` (Nichol, Achiam and Schulman 2018, Algorithm 2). LEO's encoder penalty is
     the same expression for codes. The query is only looked at to log how well it is answered.
 

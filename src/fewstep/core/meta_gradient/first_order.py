@@ -5,7 +5,9 @@ from fewstep.core.slope import Slope, stopped
 
 
 class FirstOrder(Backprop):
-    """``∇L_Q(φ)`` with inner gradients as constants: no second derivatives (Finn et al. 2017, section 5.2).
+    """The meta-gradient without second derivatives: inner gradients are constants (Finn et al. 2017, section 5.2).
+
+    ``∇L_Q(φ)`` at the adapted point φ.
 
     Example:
         >>> learner = Learner(line, Shared(), [Descend(SGD(0.25), 1)], loss=regression())  # w' = w/2 on the loss w²

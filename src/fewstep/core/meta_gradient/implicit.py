@@ -21,7 +21,9 @@ from fewstep.core.types import Estimate, Params, Penalties, Point, Task
 
 
 class Implicit(MetaGradient):
-    """``x = (I + H/λ)⁻¹ ∇L_Q(φ*)``, H the Hessian of L_S at φ* (Rajeswaran et al. 2019, Lemma 1, Algorithm 2).
+    """The meta-gradient of where adaptation ends, whatever the steps to it: iMAML's.
+
+    ``x = (I + H/λ)⁻¹ ∇L_Q(φ*)``, H the Hessian of L_S at φ* (Rajeswaran et al. 2019, Lemma 1, Algorithm 2).
 
     Where ``L_S(φ) + λ/2 ‖φ − θ‖²`` is smallest, ``φ* = θ − ∇L_S(φ*)/λ``. Differentiating both sides gives
     ``∂φ*/∂θ = (I + H/λ)⁻¹``, and so the objective is ``L_Q(stop(φ*)) + ⟨stop(x), θ − ∇L_S(stop(φ*))/λ⟩``. Its gradient

@@ -17,7 +17,9 @@ from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 
 
 class Mixture(MetaGradient):
-    """``∇ [−1/R log 1/M Σ_m Π_j p(y_j | f_m(x_j)) + mean of penalties]``, f_1 … f_M adapted with independent noise.
+    """The meta-gradient of a predictive likelihood: several adaptations to a task answer its query together.
+
+    ``∇ [−1/R log 1/M Σ_m Π_j p(y_j | f_m(x_j)) + mean of penalties]``, f_1 … f_M adapted with independent noise.
 
     A multi-sample lower bound of the log predictive likelihood of the R query rows together, in nats a row: the
     importance-weighted bound of Burda et al. (2016) where the generator is proposal and prior, so that the weights are

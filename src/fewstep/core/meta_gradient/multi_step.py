@@ -16,9 +16,10 @@ from fewstep.core.types import Estimate, Point, Task
 
 
 class MultiStep(MetaGradient):
-    """``∇ Σ_k v_k L_Q(φ_k)`` over the steps k = 1 … K, with every derivative (Antoniou et al. 2019, multi-step loss).
+    """The meta-gradient of query losses after every inner step, weighted (Antoniou et al. 2019, multi-step loss).
 
-    Codes are judged by the mean weights that they decode into.
+    ``∇ Σ_k v_k L_Q(φ_k)`` over the steps k = 1 … K, with every derivative. Codes are judged by the mean weights that
+    they decode into.
 
     Args:
         weights: v_1 … v_K. The authors begin with 1/K each and let all but the last fade within the first epochs;

@@ -29,7 +29,7 @@ class Moments(NamedTuple):
 
 
 class Adam(Rule):
-    """``φ ← φ − α m̂ / (√v̂ + ε)`` (Kingma and Ba 2015, Algorithm 1).
+    """Adam as the inner rule: ``φ ← φ − α m̂ / (√v̂ + ε)`` (Kingma and Ba 2015, Algorithm 1).
 
     ``m ← β₁ m + (1 − β₁) g``, ``v ← β₂ v + (1 − β₂) g²``, ``m̂ = m / (1 − β₁ᵗ)``, ``v̂ = v / (1 − β₂ᵗ)``. Every task
     starts from zero moments and t = 0, unless they are carried. Differentiable; a coordinate whose gradients have all

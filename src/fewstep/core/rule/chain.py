@@ -12,7 +12,9 @@ from fewstep.core.types import Params
 
 
 class Chain(Rule):
-    """Each rule transforms the gradient for the next: ``g₀ = ∇L(φ)``, ``g_{j+1} = −step_j(g_j)``, ``φ ← φ − g_J``.
+    """Rules one after another: each transforms the gradient for the next.
+
+    ``g₀ = ∇L(φ)``, ``g_{j+1} = −step_j(g_j)``, ``φ ← φ − g_J``.
 
     ``Chain(Curvature(shapes, rate=1.0), LearnedRates(rates))`` is Meta-SGD along meta-learned curvature. The state is
     the tuple of the rules' states; a rule that differs by step (:class:`PerStep`) may be one of them.

@@ -11,7 +11,9 @@ from fewstep.core.types import Params
 
 
 class Clip(Rule):
-    """``φ ← φ − g · min(1, c/‖g‖)``, ‖g‖ over all values together: a gradient is shortened to c where it is longer.
+    """Shorten a gradient where it is longer than a bound.
+
+    ``φ ← φ − g · min(1, c/‖g‖)``, ‖g‖ over all values together.
 
     Before another rule of a :class:`Chain` it keeps exploding gradients from that, such as those of long recurrences
     (Pascanu, Mikolov and Bengio 2013). The meta-gradient goes through the shortening.

@@ -16,8 +16,9 @@ Shape = Sequence[int | None]
 
 
 class Curvature(Rule):
-    """``φ ← φ − α MC(∇L(φ))``: the gradient multiplied along each of its modes by a meta-learned matrix.
+    """Gradient descent along meta-learned curvature: ``φ ← φ − α MC(∇L(φ))``.
 
+    MC multiplies the gradient along each of its modes by a meta-learned matrix:
     ``MC(G)[o,i,f] = Σ M_o[o,o'] M_i[i,i'] M_f[f,f'] G[o',i',f']`` for convolutions ``[out, in, *kernel]``, whose
     spatial modes are merged into one; ``M_o G M_iᵀ`` for matrices ``[out, in]``; ``m ∘ g`` for vectors. Written on
     ``vec(G)`` the transform is the Kronecker product ``M_o ⊗ M_i ⊗ M_f``, which is never formed. Every factor starts

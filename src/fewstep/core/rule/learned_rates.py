@@ -10,10 +10,11 @@ from fewstep.core.types import Params
 
 
 class LearnedRates(Rule):
-    """``φ ← φ − α ∘ ∇L(φ)`` with α meta-learned, of any shape that broadcasts against the parameter.
+    """Gradient descent with meta-learned rates: ``φ ← φ − α ∘ ∇L(φ)``.
 
-    Rates of a parameter's own shape are Meta-SGD (Li et al. 2017); one rate per latent dimension and one per feature
-    dimension, shared over classes, are LEO's (Rusu et al. 2019, B.4). Nothing keeps a rate positive.
+    α has any shape that broadcasts against the parameter. Rates of a parameter's own shape are Meta-SGD (Li et al.
+    2017); one rate per latent dimension and one per feature dimension, shared over classes, are LEO's (Rusu et al.
+    2019, B.4). Nothing keeps a rate positive.
 
     Args:
         rates: the initial rates, under the names of the values that they move.

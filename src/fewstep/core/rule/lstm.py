@@ -30,7 +30,9 @@ class Memory(NamedTuple):
 
 
 class LSTM(Rule):
-    """``θ_t = σ(f_t) ∘ θ_{t−1} − σ(i_t) ∘ g_t``: an LSTM whose cell is the weights (Ravi and Larochelle 2017).
+    """An LSTM as the rule: its cell is the weights (Ravi and Larochelle 2017).
+
+    ``θ_t = σ(f_t) ∘ θ_{t−1} − σ(i_t) ∘ g_t``: gates decide what a weight keeps, and how much of its gradient it takes.
 
     For every coordinate of every adapted tensor on its own, all by the same meta-learned weights,
 

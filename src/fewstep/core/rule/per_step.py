@@ -12,9 +12,9 @@ from fewstep.core.types import Params
 
 
 class PerStep(Rule):
-    """Step k moves by rule k: ``φ_{k+1} = φ_k + step_k(∇L(φ_k))``; steps beyond the last rule use the last.
+    """A rule of its own for every inner step; steps beyond the last rule use the last.
 
-    One set of rates per tensor and step is MAML++'s (Antoniou et al. 2019, LSLR).
+    ``φ_{k+1} = φ_k + step_k(∇L(φ_k))``. One set of rates per tensor and step is MAML++'s (Antoniou et al. 2019, LSLR).
 
     Args:
         rules: one per inner step, all of the same kind, because the state passes from one to the next.

@@ -7,7 +7,7 @@ from fewstep.core.types import Params
 
 
 class SGD(Rule):
-    """``φ ← φ − α ∇L(φ)`` with one fixed rate.
+    """Gradient descent with one fixed rate: ``φ ← φ − α ∇L(φ)``.
 
     Args:
         rate: α > 0.
