@@ -329,11 +329,7 @@ def test_a_network_without_the_place_that_a_start_fills_is_refused_before_any_ta
     assert "must end with one Generated head" in message(lambda: Learner(plain, Prototypes(), []))
 
 
-def test_another_kind_of_stage_is_refused() -> None:
+def test_what_is_no_stage_is_refused() -> None:
     """Once ``Method.on`` dropped it without a word."""
-
-    class Twice(nn.Module):
-        pass
-
-    with pytest.raises(ValueError, match="a stage is a Descend or a Decode, got Twice"):
-        unwrap(Learner.__init__)(Learner.__new__(Learner), network(), Shared(), [Descend(SGD(0.1), 1), Twice()])
+    with pytest.raises(ValueError, match="SGD is no Stage; give stages such as Descend"):
+        unwrap(Learner.__init__)(Learner.__new__(Learner), network(), Shared(), [SGD(0.1)])

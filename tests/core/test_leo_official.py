@@ -81,6 +81,7 @@ class Oracle:
         return {
             "begin": {"start": code, "dropout": {}},
             "stages": [decodes[:-1], decodes[-1], [{"dropout": {}}] * self.cfg["finetuning_unroll_length"]],
+            "shuffles": [None] * 3,
             "query": {"dropout": {}},
         }
 

@@ -109,7 +109,12 @@ def by_hand(method: Method, task: Task, noise: Any, paper: bool = False) -> tupl
     def support_loss(weight: Tensor, entry: Any) -> Tensor:
         return F.cross_entropy(logits(dropped(task.support, entry), weight), labels, reduction="sum")
 
-    empty: dict[str, Any] = {"begin": None, "stages": [[None] * STEPS, None, [None] * STEPS], "query": None}
+    empty: dict[str, Any] = {
+        "begin": None,
+        "stages": [[None] * STEPS, None, [None] * STEPS],
+        "shuffles": [None] * 3,
+        "query": None,
+    }
     at = noise or empty
     h = (dropped(task.support, at["begin"]) @ encoder.T).view(ways, -1, LATENTS)
     codes = 1 if paper else h.shape[1]
