@@ -134,18 +134,18 @@ def test_another_search_is_refused_by_what_differs(tmp_path: Path) -> None:
     run(tmp_path, 1)
     narrower = (SPACE[0], replace(SPACE[1], high=0.05))
     refused: list[tuple[Config, tuple[Range, ...], int, str]] = [
-        (config(25), SPACE, 0, "training.steps is 20 in the study and 25 here"),
-        (config(), narrower, 0, "method.rate is 'from 0.001 to 0.1' in the study and 'from 0.001 to 0.05' here"),
-        (config(), SPACE[:1], 0, "method.rate is 'from 0.001 to 0.1' in the study and 'not there' here"),
-        (config(), SPACE, 5, "the search's seed is 0 in the study and 5 here"),
+        (config(25), SPACE, 0, "training.steps: 20 there, 25 here"),
+        (config(), narrower, 0, "method.rate: from 0.001 to 0.1 there, from 0.001 to 0.05 here"),
+        (config(), SPACE[:1], 0, "method.rate: from 0.001 to 0.1 there, 0.01 here"),
+        (config(), SPACE, 5, "the search's seed: 0 there, 5 here"),
     ]
     for other, space, seed, what in refused:
         with pytest.raises(ValueError, match=what):
             search(other, space, trials=1, out=tmp_path, seed=seed, workers=1)
     # A trial goes on to the same bits with as many threads alone, and pruning is of the report.
-    with pytest.raises(ValueError, match="threads is 1 in the study and 2 here"):
+    with pytest.raises(ValueError, match="threads: 1 there, 2 here"):
         run(tmp_path, 1, threads=2)
-    with pytest.raises(ValueError, match="--prune is False in the study and True here"):
+    with pytest.raises(ValueError, match="--prune: False there, True here"):
         search(config(), SPACE, trials=1, out=tmp_path, workers=1)
     with pytest.raises(ValueError, match="folder of another search"):
         run(tmp_path, 1, name="else")

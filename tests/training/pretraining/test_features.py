@@ -87,9 +87,9 @@ def test_cache_key_covers_what_the_numbers_depend_on(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("module", imports.reached("fewstep.training.pretraining.features", "fewstep"))
 def test_cache_key_covers_the_source(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def key() -> str:
-        from fewstep.training.pretraining.features import _key
+        from fewstep.training.pretraining.features import cache_key
 
-        return _key({"train": pictures()}, SMALL, "middle", 0, True, torch.device("cpu"))
+        return cache_key({"train": pictures()}, SMALL, "middle", 0, True, torch.device("cpu"))
 
     before, source = key(), inspect.getsource
 

@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_spares_the_checkpoint(
 
 def test_weights_that_the_last_step_threw_out_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOOKED_AT", 2)
-    step = Pretrainer._step
+    step = Pretrainer.advance
 
     def exploding(self: Pretrainer, *batch: Tensor) -> Tensor:
         seen = step(self, *batch)
@@ -194,7 +194,7 @@ def test_weights_that_the_last_step_threw_out_are_not_kept(tmp_path: Path, monke
             self.parameters[0].data[0] = math.inf
         return seen
 
-    monkeypatch.setattr(Pretrainer, "_step", exploding)
+    monkeypatch.setattr(Pretrainer, "advance", exploding)
     with pytest.raises(FloatingPointError, match="weights are not finite after step 7 of 15"):
         Pretrainer(pictures(), SMALL, seed=0, folder=tmp_path, checkpoint_seconds=0.0).run()
     again = Pretrainer(pictures(), SMALL, seed=0, folder=tmp_path)

@@ -162,9 +162,8 @@ def _final(config: Config, steps: int | None, train_on: TrainOn | None) -> Confi
         data = replace(data, train_on=train_on or "trainval")
     elif train_on == "trainval":
         raise ValueError(f"{type(data).__name__} cannot be trained on validation classes too: leave --train-on out.")
-    return replace(
-        config, data=data, training=replace(config.training, steps=config.training.steps if steps is None else steps)
-    )
+    training = config.training if steps is None else replace(config.training, steps=steps)
+    return replace(config, data=data, training=training)
 
 
 def _check(config: Config, trials: int, seeds: Sequence[int]) -> None:

@@ -247,23 +247,16 @@ def _solving(label: str) -> Iterator[None]:
 
 def _stated(run: Run, source: TaskSource, protocol: Protocol) -> dict[str, Any]:
     """The protocol, for the reader of the comparison."""
-    data = dict(run.problem.protocol)
-    for name in ("training", "features", "features normalised"):  # these are the method's own
-        data.pop(name, None)
-    classes = data.pop("classes", None)
-    stated = {**data, "evaluated on": protocol.split}
-    if isinstance(classes, dict):
+    own = ("training", "features", "features normalised", "classes")  # the method's, and counts of every split
+    stated = {name: value for name, value in run.problem.protocol.items() if name not in own}
+    stated["evaluated on"] = protocol.split
+    if isinstance(classes := run.problem.protocol.get("classes"), dict):
         stated["classes"] = classes[protocol.split]
     if source.ways is not None:
         stated["ways"] = source.ways
     queries = protocol.counts["queries"]
-    return {
-        **stated,
-        "shots": protocol.counts["shots"],
-        "queries": "all remaining" if queries is None else queries,
-        "tasks": protocol.tasks,
-        "task seed": protocol.seed,
-    }
+    stated |= {"shots": protocol.counts["shots"], "queries": "all remaining" if queries is None else queries}
+    return stated | {"tasks": protocol.tasks, "task seed": protocol.seed}
 
 
 def _advice(first: Config, second: Config) -> str:
@@ -295,8 +288,10 @@ def _train(entry: Entry, note: Callable[[str], None], training_bar: TrainingBar)
         note(f"{entry.label}: trained already, in {entry.folder}")
         return
     note(f"training {entry.label} in {entry.folder}")
-    with same_threads(), training_bar(entry.config.training.steps) as progress:
-        Run.resume(entry.folder, note).train(progress)
+    with same_threads():
+        run = Run.resume(entry.folder, note)
+        with training_bar(entry.config.training.steps) as progress:
+            run.train(progress)
 
 
 def _tested(

@@ -23,7 +23,7 @@ from fewstep.experiments.search.result import SearchResult, Trial, found_in, ran
 from fewstep.experiments.search.study import Plan, join, quiet, without_password
 from fewstep.experiments.search.worker import process, work
 from fewstep.experiments.workers import Throttle, count_workers, interrupts_later
-from fewstep.recipes import Config, Range, with_settings
+from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training.device import same_threads
 
@@ -172,11 +172,8 @@ def _claim(plan: Plan) -> None:
     mark = {"recipe": plan.config.recipe, "study": plan.name, "storage": without_password(plan.storage)}
     if plan.storage.startswith(f"sqlite:///{plan.out}"):
         mark["storage"] = "study.db"  # so that the folder can be moved
-    kept = claim(plan.out, MARK, mark, "a search")
-    if kept != mark:
-        names = [name for name in mark if kept.get(name) != mark[name]]
-        other = ", ".join(f"{name} {kept.get(name)} there and {mark[name]} here" for name in names)
-        raise ValueError(f"{plan.out} is the folder of another search ({other}): give another --out.")
+    if others := differences(claim(plan.out, MARK, mark, "a search"), mark):
+        raise ValueError(f"{plan.out} is the folder of another search ({others}): give another --out.")
 
 
 def _protocol(plan: Plan, problem: Problem) -> Mapping[str, Any]:

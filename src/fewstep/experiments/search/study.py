@@ -20,7 +20,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from fewstep.recipes import Config, Range, dotted
+from fewstep.recipes import Config, Range, differences, dotted
 
 HEARTBEAT, GRACE = 10, 30
 """Seconds between signs of life of a running trial, and without one until it counts as killed."""
@@ -230,20 +230,12 @@ def _settled(study: optuna.Study, plan: Plan) -> Mapping[str, Any]:
 
 def _check(kept: Mapping[str, Any], plan: Plan) -> None:
     own = json.loads(json.dumps(plan.identity))
-    apart = [
-        f"{name} is {old.get(name, 'not there')!r} in the study and {new.get(name, 'not there')!r} here"
-        for old, new in ((kept["config"], own["config"]), (kept["space"], own["space"]))
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
-    ]
-    if not apart and kept["exact"] != own["exact"]:
-        apart.append("the ranges differ in their last digits")
-    if kept["seed"] != own["seed"]:
-        apart.append(f"the search's seed is {kept['seed']} in the study and {own['seed']} here")
-    if apart:
+    there, here = ({**one["config"], **one["space"], "the search's seed": one["seed"]} for one in (kept, own))
+    last_digits = "the ranges differ in their last digits" if kept["exact"] != own["exact"] else ""
+    if others := differences(there, here) or last_digits:
         raise ValueError(
-            f"the study {plan.name!r} in {without_password(plan.storage)} is of another search: {'; '.join(apart)}. "
-            "Give the same recipe, options and seed to continue it, or another --out or --name."
+            f"the study {plan.name!r} in {without_password(plan.storage)} is of another search ({others}): "
+            "give the same recipe, options and seed to continue it, or another --out or --name."
         )
 
 

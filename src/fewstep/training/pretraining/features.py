@@ -94,7 +94,7 @@ def cached_features(
         raise ValueError(f"features: a split named 'train' is needed to pretrain on, got {sorted(images)}.")
     say = report or _log.info
     device, config = torch.device(device), config.resolved(device)
-    path = cache_folder(folder) / f"features-{_key(images, config, layer, seed, normalise, device)}.safetensors"
+    path = cache_folder(folder) / f"features-{cache_key(images, config, layer, seed, normalise, device)}.safetensors"
     cached = _read(path, images, device)
     if cached is not None:
         say(f"features: taken from {path}")
@@ -135,7 +135,7 @@ def _read(
         return None
 
 
-def _key(
+def cache_key(
     images: Mapping[_Split, Dataset], config: Pretraining, layer: str, seed: int, normalise: bool, device: torch.device
 ) -> str:
     """Everything that the numbers depend on, as 20 hexadecimal digits."""

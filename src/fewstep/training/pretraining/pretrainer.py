@@ -131,7 +131,7 @@ class Pretrainer:
                 began, seen = time.perf_counter(), []
                 until = min(state.step + LOOKED_AT, (state.step // len(self.batches) + 1) * len(self.batches))
                 while state.step < until:
-                    seen.append(self._step(*self._fetched(fetch)))
+                    seen.append(self.advance(*self._fetched(fetch)))
                     state.step += 1
                 values = self._looked_at(torch.stack(seen))
                 state.seconds += time.perf_counter() - began
@@ -154,8 +154,8 @@ class Pretrainer:
         self.waited += time.perf_counter() - began
         return batch
 
-    def _step(self, x: Tensor, y: Tensor) -> Float[Tensor, "2"]:
-        """One step; the loss and the number of images that were named rightly."""
+    def advance(self, x: Tensor, y: Tensor) -> Float[Tensor, "2"]:
+        """Take one step on a batch of images, and return its loss and its accuracy."""
         self.optimiser.param_groups[0]["lr"] = self.options.rate_at(self.state.step, self.total)
         with (
             self._dropout(),
