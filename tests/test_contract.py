@@ -34,7 +34,7 @@ def test_every_algorithm_has_a_row_on_vectors_and_on_images_with_batch_normalisa
     rows = [case for case in CASES if algorithm(case.name) == name.replace("_", "-")]
     found = {tasks.support.x.dim() > 3 for _, tasks in (case.build() for case in rows)}
     assert found == {False, True}
-    normalised = [case for case in rows if batch_normalised(case.build()[0].learner)]
+    normalised = [case for case in rows if case.build()[0].learner.batch_normalised]
     assert normalised or name == "leo"
 
 

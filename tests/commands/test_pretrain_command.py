@@ -103,14 +103,14 @@ def test_a_folder_is_complete_and_says_what_was_done(run: Path, photos: Path) ->
 def test_a_stopped_pretraining_goes_on_to_the_same_bits(
     run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, step = tmp_path / "stopped", Pretrainer._step
+    folder, step = tmp_path / "stopped", Pretrainer.advance
 
     def stopping(self: Pretrainer, *batch: torch.Tensor) -> torch.Tensor:
         if self.state.step == 6:  # in the second of three epochs of four batches
             raise KeyboardInterrupt
         return step(self, *batch)
 
-    monkeypatch.setattr(Pretrainer, "_step", stopping)
+    monkeypatch.setattr(Pretrainer, "advance", stopping)
     with pytest.raises(SystemExit, match="130"):
         main(["pretrain", str(photos), *TINY, "--out", str(folder)])
     monkeypatch.undo()

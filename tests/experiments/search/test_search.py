@@ -136,7 +136,7 @@ def test_another_search_is_refused_by_what_differs(tmp_path: Path) -> None:
     refused: list[tuple[Config, tuple[Range, ...], int, str]] = [
         (config(25), SPACE, 0, "training.steps: 20 there, 25 here"),
         (config(), narrower, 0, "method.rate: from 0.001 to 0.1 there, from 0.001 to 0.05 here"),
-        (config(), SPACE[:1], 0, "method.rate: from 0.001 to 0.1 there, 0.01 here"),
+        (config(), SPACE[:1], 0, "method.rate: from 0.001 to 0.1 there, 0.001 here"),
         (config(), SPACE, 5, "the search's seed: 0 there, 5 here"),
     ]
     for other, space, seed, what in refused:
