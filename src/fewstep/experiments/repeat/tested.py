@@ -1,4 +1,4 @@
-"""One test of several runs of a configuration: their spread, and that of the tasks."""
+"""Scores of several seeds in one test: their spread over runs, and over tasks."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ Scores: TypeAlias = NDArray[np.float64]
 @final
 @dataclass(frozen=True, eq=False)
 class SeedScores:
-    """One test of all runs, on the same tasks.
+    """Scores of several runs of a configuration in one test, on the same tasks.
 
     Attributes:
         name: of its files in the folders of the runs: ``"test"`` or ``"test-5-shot"``.
@@ -49,7 +49,7 @@ class SeedScores:
         return Score(self.score_name, self.higher_is_better)
 
     def mean(self, name: str = ADAPTED) -> float:
-        """Over runs, of their means over tasks."""
+        """The mean score over tasks and runs."""
         return float(self._runs(name).mean())
 
     def sd(self, name: str = ADAPTED) -> float:
