@@ -58,11 +58,12 @@ def test_only_what_is_type_checked_is_exported(tmp_path: Path, monkeypatch: pyte
         "from typing import TYPE_CHECKING\n"
         "from fewstep.core.lazy import lazily\n"
         "if TYPE_CHECKING:\n    from math import pi as ratio\n"
-        "else:\n    __getattr__, __dir__ = lazily(__name__)\n"
+        "else:\n    __getattr__, __dir__, __all__ = lazily(__name__)\n"
     )
     (tmp_path / "lazy_one" / "part.py").write_text("value = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     package = importlib.import_module("lazy_one")
+    assert package.__all__ == ["ratio"]
     assert "ratio" not in vars(package)
     assert round(package.ratio, 2) == 3.14
     assert package.part.value == 3

@@ -8,89 +8,60 @@ from typing import TYPE_CHECKING
 from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from fewstep.core.executors import Executor, Loop, Vmap
-    from fewstep.core.gradients import Differentiate, MetaStep
-    from fewstep.core.learner import Learner
-    from fewstep.core.loss import Loss, Reduction, classification, regression
-    from fewstep.core.meta_gradient import Backprop, Difference, FirstOrder, Implicit, Mixture, MultiStep
-    from fewstep.core.meta_gradient.base import MetaGradient
-    from fewstep.core.method import Method
-    from fewstep.core.network.slots import Slot, slots
-    from fewstep.core.noise import Draws, generator
-    from fewstep.core.regularisers import L2, Orthogonality, Regulariser
-    from fewstep.core.rule import LSTM, SGD, Adam, Chain, Clip, Curvature, LearnedRates, PerStep, clipped
-    from fewstep.core.rule.base import Rule
-    from fewstep.core.slope import exact, stopped
-    from fewstep.core.stages import Decode, Descend, Stage, skip_empty
-    from fewstep.core.start import (
-        BOUNDED,
-        OFFICIAL,
-        PAPER,
-        Formulation,
-        Generator,
-        NetworkGenerator,
-        Prototypes,
-        Shared,
-    )
-    from fewstep.core.start.base import Start
-    from fewstep.core.types import Batch, Estimate, Params, Point, Task
+    from fewstep.core.executors import Executor as Executor
+    from fewstep.core.executors import Loop as Loop
+    from fewstep.core.executors import Vmap as Vmap
+    from fewstep.core.gradients import Differentiate as Differentiate
+    from fewstep.core.gradients import MetaStep as MetaStep
+    from fewstep.core.learner import Learner as Learner
+    from fewstep.core.loss import Loss as Loss
+    from fewstep.core.loss import Reduction as Reduction
+    from fewstep.core.loss import classification as classification
+    from fewstep.core.loss import regression as regression
+    from fewstep.core.meta_gradient import Backprop as Backprop
+    from fewstep.core.meta_gradient import Difference as Difference
+    from fewstep.core.meta_gradient import FirstOrder as FirstOrder
+    from fewstep.core.meta_gradient import Implicit as Implicit
+    from fewstep.core.meta_gradient import Mixture as Mixture
+    from fewstep.core.meta_gradient import MultiStep as MultiStep
+    from fewstep.core.meta_gradient.base import MetaGradient as MetaGradient
+    from fewstep.core.method import Method as Method
+    from fewstep.core.network.slots import Slot as Slot
+    from fewstep.core.network.slots import slots as slots
+    from fewstep.core.noise import Draws as Draws
+    from fewstep.core.noise import generator as generator
+    from fewstep.core.regularisers import L2 as L2
+    from fewstep.core.regularisers import Orthogonality as Orthogonality
+    from fewstep.core.regularisers import Regulariser as Regulariser
+    from fewstep.core.rule import LSTM as LSTM
+    from fewstep.core.rule import SGD as SGD
+    from fewstep.core.rule import Adam as Adam
+    from fewstep.core.rule import Chain as Chain
+    from fewstep.core.rule import Clip as Clip
+    from fewstep.core.rule import Curvature as Curvature
+    from fewstep.core.rule import LearnedRates as LearnedRates
+    from fewstep.core.rule import PerStep as PerStep
+    from fewstep.core.rule import clipped as clipped
+    from fewstep.core.rule.base import Rule as Rule
+    from fewstep.core.slope import exact as exact
+    from fewstep.core.slope import stopped as stopped
+    from fewstep.core.stages import Decode as Decode
+    from fewstep.core.stages import Descend as Descend
+    from fewstep.core.stages import Stage as Stage
+    from fewstep.core.stages import skip_empty as skip_empty
+    from fewstep.core.start import BOUNDED as BOUNDED
+    from fewstep.core.start import OFFICIAL as OFFICIAL
+    from fewstep.core.start import PAPER as PAPER
+    from fewstep.core.start import Formulation as Formulation
+    from fewstep.core.start import Generator as Generator
+    from fewstep.core.start import NetworkGenerator as NetworkGenerator
+    from fewstep.core.start import Prototypes as Prototypes
+    from fewstep.core.start import Shared as Shared
+    from fewstep.core.start.base import Start as Start
+    from fewstep.core.types import Batch as Batch
+    from fewstep.core.types import Estimate as Estimate
+    from fewstep.core.types import Params as Params
+    from fewstep.core.types import Point as Point
+    from fewstep.core.types import Task as Task
 else:
-    __getattr__, __dir__ = lazily(__name__)
-
-__all__ = [
-    "BOUNDED",
-    "L2",
-    "LSTM",
-    "OFFICIAL",
-    "PAPER",
-    "SGD",
-    "Adam",
-    "Backprop",
-    "Batch",
-    "Chain",
-    "Clip",
-    "Curvature",
-    "Decode",
-    "Descend",
-    "Difference",
-    "Differentiate",
-    "Draws",
-    "Estimate",
-    "Executor",
-    "FirstOrder",
-    "Formulation",
-    "Generator",
-    "Implicit",
-    "LearnedRates",
-    "Learner",
-    "Loop",
-    "Loss",
-    "MetaGradient",
-    "MetaStep",
-    "Method",
-    "Mixture",
-    "MultiStep",
-    "NetworkGenerator",
-    "Orthogonality",
-    "Params",
-    "PerStep",
-    "Point",
-    "Prototypes",
-    "Reduction",
-    "Regulariser",
-    "Rule",
-    "Shared",
-    "Slot",
-    "Stage",
-    "Start",
-    "Task",
-    "Vmap",
-    "classification",
-    "clipped",
-    "exact",
-    "generator",
-    "regression",
-    "skip_empty",
-    "slots",
-    "stopped",
-]
+    __getattr__, __dir__, __all__ = lazily(__name__)

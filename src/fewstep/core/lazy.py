@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 
-def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose exports are the imports under its ``if TYPE_CHECKING:``.
+def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """``__getattr__``, ``__dir__`` and ``__all__`` of a package that exports the imports of its ``if TYPE_CHECKING:``.
 
-    Its modules are found too, as if they had been imported. Importing a module imports the packages around it, so one
-    that settings live in must not bring torch along.
+    They read ``import name as name``, by which type checkers know an export. The package's modules are found too, as if
+    they had been imported. Importing a module imports the packages around it, so one that settings live in must not
+    bring torch along.
     """
     module = sys.modules[package]
     source = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
@@ -35,4 +36,4 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
             return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return find, lambda: sorted({*vars(module), *exports})
+    return find, lambda: sorted({*vars(module), *exports}), sorted(exports)

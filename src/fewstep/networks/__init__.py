@@ -5,34 +5,19 @@ from typing import TYPE_CHECKING
 from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from fewstep.networks.backbone import Backbone
-    from fewstep.networks.conv_net import ConvNet
-    from fewstep.networks.ensemble import Ensemble
-    from fewstep.networks.forecaster import Forecaster
-    from fewstep.networks.four_blocks import Conv4, conv4
-    from fewstep.networks.heads import Generated
-    from fewstep.networks.norms import BatchNorm, without_norms
-    from fewstep.networks.perceptron import mlp
-    from fewstep.networks.resnet9 import ResNet9
-    from fewstep.networks.resnet12 import ResNet12
-    from fewstep.networks.unit_length import UnitLength
-    from fewstep.networks.wide_resnet import WideResNet
+    from fewstep.networks.backbone import Backbone as Backbone
+    from fewstep.networks.conv_net import ConvNet as ConvNet
+    from fewstep.networks.ensemble import Ensemble as Ensemble
+    from fewstep.networks.forecaster import Forecaster as Forecaster
+    from fewstep.networks.four_blocks import Conv4 as Conv4
+    from fewstep.networks.four_blocks import conv4 as conv4
+    from fewstep.networks.heads import Generated as Generated
+    from fewstep.networks.norms import BatchNorm as BatchNorm
+    from fewstep.networks.norms import without_norms as without_norms
+    from fewstep.networks.perceptron import mlp as mlp
+    from fewstep.networks.resnet9 import ResNet9 as ResNet9
+    from fewstep.networks.resnet12 import ResNet12 as ResNet12
+    from fewstep.networks.unit_length import UnitLength as UnitLength
+    from fewstep.networks.wide_resnet import WideResNet as WideResNet
 else:
-    __getattr__, __dir__ = lazily(__name__)
-
-__all__ = [
-    "Backbone",
-    "BatchNorm",
-    "Conv4",
-    "ConvNet",
-    "Ensemble",
-    "Forecaster",
-    "Generated",
-    "ResNet9",
-    "ResNet12",
-    "UnitLength",
-    "WideResNet",
-    "conv4",
-    "mlp",
-    "without_norms",
-]
+    __getattr__, __dir__, __all__ = lazily(__name__)
