@@ -1,19 +1,20 @@
 """What every network has that is trained to name classes and is then used for its features."""
 
-from abc import ABC, abstractmethod
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(nn.Module):
     """A convolutional classifier whose layers can be asked for their activations by name.
+
+    ``logits = head(mean over space of trunk(x))``
 
     A layer is any submodule, by its dotted name; or ``"middle"``, ``"last"``, or the number of a convolution, counted
     from 1, by which is meant the module in which that convolution's activations end (a residual block).
 
     Attributes:
         inputs: channels of the images.
+        trunk: names of the modules that an image passes through, in their order.
         head: the classifier, on the mean over space of the last layer.
         middle: name of the layer before the last one, the regime of the LEO paper, which works on features that are not
             yet specialised to the training classes.
@@ -23,23 +24,19 @@ class Backbone(nn.Module, ABC):
     """
 
     inputs: int
+    trunk: tuple[str, ...] = ("blocks",)
     head: nn.Module
     middle: str
     last: str
+    numbered: tuple[str, ...]
+    smallest: int
 
-    @property
-    @abstractmethod
-    def numbered(self) -> tuple[str, ...]:
-        """Names of the modules in which each convolution's activations end."""
-
-    @property
-    @abstractmethod
-    def smallest(self) -> int:
-        """Side of the smallest image that it takes, in pixels."""
-
-    @abstractmethod
-    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows classes"]:
+    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs"]:
         """Logits."""
+        for name in self.trunk:
+            x = self.get_submodule(name)(x)
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
     def layer(self, wanted: str) -> str:
         """The dotted name of a layer.

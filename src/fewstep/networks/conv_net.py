@@ -4,8 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import final
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from fewstep.networks.backbone import Backbone
 
@@ -50,20 +49,7 @@ class ConvNet(Backbone):
                 layers["pool"] = nn.MaxPool2d(2)
             self.blocks.add_module(f"block{i}", nn.Sequential(layers))
         self.head = nn.Linear(channels[-1], classes)
+        self.numbered = tuple(f"blocks.block{i}" for i in range(1, len(channels) + 1))
         # A network of one block has no other layer for its middle.
-        self.middle, self.last = f"blocks.block{max(1, len(channels) - 1)}", f"blocks.block{len(channels)}"
-
-    @property
-    def numbered(self) -> tuple[str, ...]:
-        """The blocks: each has one convolution."""
-        return tuple(f"blocks.{name}" for name, _ in self.blocks.named_children())
-
-    @property
-    def smallest(self) -> int:
-        """One pixel has to be left after the pools."""
-        return int(2**self.pools)
-
-    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows classes"]:
-        """Logits."""
-        logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
-        return logits
+        self.middle, self.last = self.numbered[max(0, len(channels) - 2)], self.numbered[-1]
+        self.smallest = 2**pools  # one pixel has to be left after the pools

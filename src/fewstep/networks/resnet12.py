@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import final
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.networks.backbone import Backbone
@@ -55,21 +54,8 @@ class ResNet12(Backbone):
         self.head = Generated() if outputs is None else nn.Linear(widths[-1], outputs)
         # A network of one block has no other layer for its middle.
         self.middle, self.last = f"blocks.{max(0, n - 2)}", f"blocks.{n - 1}"
-
-    @property
-    def numbered(self) -> tuple[str, ...]:
-        """The blocks: each has four convolutions."""
-        return tuple(f"blocks.{i // 4}" for i in range(4 * len(self.blocks)))
-
-    @property
-    def smallest(self) -> int:
-        """One pixel has to be left after every block's pool."""
-        return int(2 ** len(self.blocks))
-
-    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs"]:
-        """Logits."""
-        logits: Tensor = self.head(self.blocks(x).mean((2, 3)))
-        return logits
+        self.numbered = tuple(f"blocks.{i // 4}" for i in range(4 * n))
+        self.smallest = 2**n  # one pixel has to be left after every block's pool
 
 
 class _Residual(nn.Module):

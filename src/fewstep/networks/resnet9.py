@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import final
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.networks.backbone import Backbone
@@ -31,7 +30,10 @@ class ResNet9(Backbone):
         ValueError: unless there are four positive widths.
     """
 
+    trunk = ("stem", "first", "widen", "second")
     middle, last = "widen", "second"
+    numbered = ("stem", "stem", "first", "first", "widen", "widen", "second", "second")
+    smallest = 8  # one pixel has to be left after three pools
 
     def __init__(self, classes: int, inputs: int = 3, widths: Sequence[int] = (64, 128, 256, 640)) -> None:
         super().__init__()
@@ -43,22 +45,6 @@ class ResNet9(Backbone):
         self.widen = nn.Sequential(_convolution(b, c), nn.MaxPool2d(2), _convolution(c, d), nn.MaxPool2d(2))
         self.second = _Residual(d)
         self.head = nn.Linear(d, classes)
-
-    @property
-    def numbered(self) -> tuple[str, ...]:
-        """Two convolutions each."""
-        return ("stem", "stem", "first", "first", "widen", "widen", "second", "second")
-
-    @property
-    def smallest(self) -> int:
-        """One pixel has to be left after three pools."""
-        return 8
-
-    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows classes"]:
-        """Logits."""
-        h = self.second(self.widen(self.first(self.stem(x))))
-        logits: Tensor = self.head(h.mean((2, 3)))
-        return logits
 
 
 class _Residual(nn.Module):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.networks.backbone import Backbone
@@ -63,7 +62,9 @@ class WideResNet(Backbone):
             or a dropout outside [0, 1).
     """
 
+    trunk = ("stem", "groups", "end")
     middle, last = "groups.2.0", "end"
+    smallest = 1  # the convolutions are padded, and the mean takes a map of any size
 
     def __init__(
         self,
@@ -97,25 +98,9 @@ class WideResNet(Backbone):
         self.end = _rectified(widths[-1])
         self.head = nn.Linear(widths[-1], classes)
         nn.init.zeros_(self.head.bias)
-
-    @property
-    def numbered(self) -> tuple[str, ...]:
-        """The stem, then the blocks: each has two convolutions, and a third in its shortcut where that has one."""
-        names = ["stem"]
-        for name, module in self.named_modules():
-            if isinstance(module, _Block):
-                names += [name] * sum(isinstance(part, nn.Conv2d) for part in module.modules())
-        return tuple(names)
-
-    @property
-    def smallest(self) -> int:
-        """1: the convolutions are padded, and the mean takes a map of any size."""
-        return 1
-
-    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows classes"]:
-        """Logits."""
-        logits: Tensor = self.head(self.end(self.groups(self.stem(x))).mean((2, 3)))
-        return logits
+        named = [(name, block) for name, block in self.named_modules() if isinstance(block, _Block)]
+        # A block has two convolutions, and a third in its shortcut where that has one.
+        self.numbered = ("stem", *(name for name, block in named for _ in range(2 + (block.shortcut is not None))))
 
 
 class _Block(nn.Module):
