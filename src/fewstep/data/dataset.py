@@ -200,17 +200,22 @@ class Dataset:
         values = values.reshape(*positions.shape, *values.shape[1:])
         return values if out is None or target is not None else out.copy_(values)
 
-    def subset(self, classes: Int[np.ndarray, " some"] | Sequence[int], *, split: str | None = None) -> "Dataset":
+    def subset(
+        self, classes: Int[np.ndarray, " some"] | Sequence[int] | Sequence[str], *, split: str | None = None
+    ) -> "Dataset":
         """Some of the classes, in the order given, over the same store.
 
         Args:
-            classes: distinct class indices.
+            classes: distinct classes, by index or by name.
             split: a new split name, for messages.
 
         Raises:
-            ValueError: if a class index is out of range or repeated, or if there are none.
+            ValueError: if there is no such class, a class is repeated, or there are none.
         """
-        chosen = np.asarray(classes, dtype=np.int64)
+        index = {name: c for c, name in enumerate(self.class_names)}
+        if unknown := [name for name in classes if isinstance(name, str) and name not in index]:
+            raise ValueError(f"{self}: there is no class {unknown[0]!r}")
+        chosen = np.array([index[c] if isinstance(c, str) else c for c in classes], dtype=np.int64)
         if not chosen.size or chosen.min() < 0 or chosen.max() >= self.classes:
             raise ValueError(
                 f"{self}: class indices must be from 0 to {self.classes - 1} and at least one, got {chosen}"

@@ -6,7 +6,7 @@ bounded by memory bandwidth, and each is timed and tested by itself.
 """
 
 import functools
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 import numpy as np
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from fewstep.core.types import Batch, Task
 from fewstep.data import draws
+from fewstep.data.checks import check_count
 from fewstep.data.dataset import Dataset
-from fewstep.data.source import Deferred, Pools
+from fewstep.data.source import Deferred, OnDevice, Pools
 
 
 @final
@@ -122,7 +123,7 @@ def _one_hot(ways: int, rows: int, dtype: torch.dtype, device: torch.device) -> 
 
 @final
 @dataclass(frozen=True, eq=False)
-class EpisodeSampler:
+class EpisodeSampler(OnDevice):
     """Random N-way K-shot tasks: a :class:`~fewstep.data.TaskSource`.
 
     For each task, ``ways`` classes are drawn uniformly without replacement, and for each class ``shots + queries`` of
@@ -159,14 +160,11 @@ class EpisodeSampler:
     tasks: int
     seed: int
     stream: str = "episodes"
-    dtype: torch.dtype = torch.float32
-    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("ways", "shots", "queries", "tasks"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
         draws.check_word("seed", self.seed)
         if self.dataset.classes < self.ways:
             raise ValueError(
@@ -183,10 +181,6 @@ class EpisodeSampler:
                 f"{self.dataset}: class {self.dataset.class_names[first]!r} has {self.dataset.sizes[first]} examples, "
                 f"but {needed} are needed for {self.shots} shots and {wanted}{others}: lower them or drop the class"
             )
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "EpisodeSampler":
-        """The same tasks on another device, or in another floating-point type."""
-        return replace(self, device=device or self.device, dtype=dtype or self.dtype)
 
     def batch(self, step: int, slice_: slice | None = None) -> Task:
         """The tasks of a step, or a slice of them.

@@ -1,13 +1,17 @@
 """What every source of tasks offers to a training or evaluation loop."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewstep.core.types import Batch, Task
+
+_Tasks = TypeVar("_Tasks", bound="OnDevice")
 
 
 @runtime_checkable
@@ -34,6 +38,23 @@ class TaskSource(Protocol):
             slice_: the part of the batch to build. ``batch(step, s)`` equals ``batch(step)`` with ``s`` applied to
                 every tensor, and costs only its own tasks (plus the drawing of all indices, which is cheap).
         """
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnDevice:
+    """What a source of tasks says about its tensors.
+
+    Attributes:
+        dtype: floating-point type of the tensors.
+        device: where the tensors lie.
+    """
+
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+
+    def to(self: _Tasks, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> _Tasks:
+        """The same tasks on another device, or in another floating-point type."""
+        return replace(self, device=device or self.device, dtype=dtype or self.dtype)
 
 
 class Pools(NamedTuple):

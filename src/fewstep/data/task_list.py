@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from fewstep.core.types import Task
+from fewstep.data.checks import check_count
 from fewstep.data.dataset import Dataset
 from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble, deferred
-from fewstep.data.source import Deferred
+from fewstep.data.source import Deferred, OnDevice
 from fewstep.data.storage.cache import npz
 from fewstep.data.storage.files import write_atomically
 
@@ -23,7 +24,7 @@ _INDEX = ("classes", "support", "query", "query_weight")
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TaskList:
+class TaskList(OnDevice):
     """Tasks that are written down: a finite :class:`~fewstep.data.TaskSource`.
 
     The file is an ``.npz`` without pickles: ``classes``, ``support``, ``query`` and ``query_weight`` as in
@@ -44,12 +45,9 @@ class TaskList:
     dataset: Dataset
     index: TaskIndices
     tasks: int
-    dtype: torch.dtype = torch.float32
-    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.tasks < 1:
-            raise ValueError(f"tasks must be at least 1, got {self.tasks}")
+        check_count("tasks", self.tasks)
         index = self.index
         for name in ("support", "query", "query_weight"):
             shape = getattr(index, name).shape
@@ -68,8 +66,7 @@ class TaskList:
     @classmethod
     def draw(cls, sampler: EpisodeSampler, batches: int, start: int = 0) -> "TaskList":
         """Write down the tasks of some steps of a sampler, beginning with step ``start``."""
-        if batches < 1:
-            raise ValueError(f"batches must be at least 1, got {batches}")
+        check_count("batches", batches)
         drawn = [sampler.indices(step) for step in range(start, start + batches)]
         index = TaskIndices(*(np.concatenate([getattr(part, name) for part in drawn]) for name in _INDEX))
         return cls(
@@ -87,10 +84,6 @@ class TaskList:
 
     def __iter__(self) -> Iterator[Task]:
         return (self.batch(step) for step in range(len(self)))
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "TaskList":
-        """The same tasks on another device, or in another floating-point type."""
-        return replace(self, device=device or self.device, dtype=dtype or self.dtype)
 
     def indices(self, step: int) -> TaskIndices:
         """Which examples make up the tasks of batch ``step``.
@@ -167,8 +160,7 @@ class TaskList:
         if version != _FORMAT:
             raise ValueError(f"{path} has format {version}, this version of fewstep reads format {_FORMAT}")
         for name, here in _fingerprint(dataset).items():
-            there = fingerprint[name]
-            if not np.array_equal(there, here):
+            if not np.array_equal(there := fingerprint[name], here):
                 raise ValueError(
                     f"{path} was drawn from {source}, which has other {name} than {dataset}: "
                     f"{_brief(there)} there, {_brief(here)} here. Load the dataset that it was drawn from"

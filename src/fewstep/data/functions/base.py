@@ -1,8 +1,7 @@
 """What sources of drawn functions have in common: their counts, their noise, and tasks made of arrays."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,12 +10,12 @@ from numpy.typing import NDArray
 
 from fewstep.core.types import Batch, Task
 from fewstep.data import draws
-
-Tasks = TypeVar("Tasks", bound="FunctionTasks")
+from fewstep.data.checks import check_count
+from fewstep.data.source import OnDevice
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionTasks(ABC):
+class FunctionTasks(OnDevice, ABC):
     """Regression tasks that are drawn rather than stored: a :class:`~fewstep.data.TaskSource`.
 
     Attributes:
@@ -37,8 +36,6 @@ class FunctionTasks(ABC):
     tasks: int
     seed: int
     stream: str
-    dtype: torch.dtype = torch.float32
-    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("shots", "queries", "tasks"):
@@ -50,10 +47,6 @@ class FunctionTasks(ABC):
         """None: the tasks are regression."""
         return None
 
-    def to(self: Tasks, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tasks:
-        """The same tasks on another device, or in another floating-point type."""
-        return replace(self, device=device or self.device, dtype=dtype or self.dtype)
-
     def batch(self, step: int, slice_: slice | None = None) -> Task:
         """The tasks of a step, or a slice of them.
 
@@ -64,13 +57,11 @@ class FunctionTasks(ABC):
         Raises:
             ValueError: if the step is negative.
         """
-        x, y = self._rows(step, slice_ or slice(None))
+        arrays = self._rows(step, slice_ or slice(None))
 
         def batch(rows: slice) -> Batch:
-            inputs, targets = (
-                torch.from_numpy(values[:, rows]).to(device=self.device, dtype=self.dtype) for values in (x, y)
-            )
-            return Batch(inputs, targets, torch.ones_like(inputs[..., 0]))
+            x, y = (torch.from_numpy(values[:, rows]).to(device=self.device, dtype=self.dtype) for values in arrays)
+            return Batch(x, y, torch.ones_like(x[..., 0]))
 
         return Task(support=batch(slice(None, self.shots)), query=batch(slice(self.shots, None)))
 
@@ -87,20 +78,9 @@ def normal(first: UInt64[np.ndarray, "*shape"], second: UInt64[np.ndarray, "*sha
     u is in (0, 1] and v in [0, 1), with 53 bits each; so no number exceeds 8.6.
     """
     above_zero = 1 - draws.uniform(first, 0.0, 1.0)
-    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(above_zero)) * np.cos(
-        2 * np.pi * draws.uniform(second, 0.0, 1.0)
-    )
+    angle = 2 * np.pi * draws.uniform(second, 0.0, 1.0)
+    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(above_zero)) * np.cos(angle)
     return numbers
-
-
-def check_count(name: str, count: int) -> None:
-    """Refuse a count below one.
-
-    Raises:
-        ValueError: if ``count`` is not positive.
-    """
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")
 
 
 def check_noise(deviation: float) -> None:

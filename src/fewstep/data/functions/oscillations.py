@@ -8,7 +8,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from fewstep.data import draws
-from fewstep.data.functions.base import FunctionTasks, check_count, check_noise, check_range, normal
+from fewstep.data.checks import check_count
+from fewstep.data.functions.base import FunctionTasks, check_noise, check_range, normal
 
 
 class Oscillators(NamedTuple):
