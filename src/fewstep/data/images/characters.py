@@ -21,11 +21,11 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from fewstep.data import draws
+from fewstep.data.checks import check_choice
 from fewstep.data.dataset import Dataset
+from fewstep.data.images.class_splits import Split
 from fewstep.data.storage.cache import cache_folder, npz
 from fewstep.data.storage.files import write_atomically
-
-Split = Literal["train", "val", "trainval", "test"]
 
 _DRAWERS = 20
 _ORIGINAL = 105
@@ -76,11 +76,9 @@ def omniglot(
         return Dataset.from_sorted(images, counts, names, name=title, split=split).subset(chosen)
     upright = images.reshape(-1, _DRAWERS, 1, _SIDE, _SIDE)[chosen].reshape(-1, 1, _SIDE, _SIDE)
     turned = np.concatenate([np.rot90(upright, quarter, axes=(-2, -1)) for quarter in range(4)])
-    kept = [names[c] for c in chosen]
-    turned_names = [name if not angle else f"{name}@{angle}" for angle in (0, 90, 180, 270) for name in kept]
-    return Dataset.from_sorted(
-        turned, np.arange(len(turned_names) + 1) * _DRAWERS, turned_names, name=title, split=split
-    )
+    turned_names = [f"{names[c]}{angle}" for angle in ("", "@90", "@180", "@270") for c in chosen]
+    counts = np.arange(len(turned_names) + 1) * _DRAWERS
+    return Dataset.from_sorted(turned, counts, turned_names, name=title, split=split)
 
 
 def omniglot_originals() -> tuple[Bool[np.ndarray, "1623 20 105 105"], list[str]]:
@@ -100,8 +98,7 @@ def _unpack(archive: bytes) -> tuple[Bool[np.ndarray, "characters drawers side s
 
 
 def _chosen_classes(names: list[str], split: str, scheme: str, seed: int) -> Int[np.ndarray, " classes"]:
-    if split not in _RANDOM_SPLIT:
-        raise ValueError(f"split must be one of {', '.join(_RANDOM_SPLIT)}, not {split!r}")
+    check_choice("split", split, tuple(_RANDOM_SPLIT))
     if scheme == "random":
         start, stop = _RANDOM_SPLIT[split]
         return np.argsort(draws.words(seed, 0, "omniglot split", (len(names),)), kind="stable")[start:stop]

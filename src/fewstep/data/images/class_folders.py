@@ -13,6 +13,7 @@ import PIL
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, features
 
+from fewstep.data.checks import check_count
 from fewstep.data.images.files import SUFFIXES, DamagedImage, Fit, pixels
 from fewstep.data.images.store import ImageSource
 
@@ -141,6 +142,7 @@ def folder_source(
         fit: as in :func:`read_image`.
         skips: as in :class:`ImageSource`. A file that may not be read, or a link that leads nowhere, is damaged too.
     """
+    check_count("size", size)
     paths = [path for of_class in files.values() for path in of_class]
     readable = [not skips or (os.path.isfile(path) and os.access(path, os.R_OK)) for path in paths]
     digest = hashlib.sha256()

@@ -5,6 +5,8 @@ import json
 from importlib import resources
 from typing import Literal
 
+from fewstep.data.checks import check_choice
+
 Split = Literal["train", "val", "trainval", "test"]
 
 _PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
@@ -22,8 +24,7 @@ def class_split(dataset: str, split: str) -> tuple[str, ...]:
     Raises:
         ValueError: if the split is unknown.
     """
-    if split not in _PARTS:
-        raise ValueError(f"split must be one of {', '.join(_PARTS)}, not {split!r}")
+    check_choice("split", split, tuple(_PARTS))
     named = [name for part in _PARTS[split] for name in _lists()[dataset][part]]
     if dataset == "FC100":
         return tuple(fine for superclass in named for fine in _lists()["CIFAR-100"][superclass])

@@ -10,6 +10,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fewstep.data.checks import check_count
+
 Fit: TypeAlias = Literal["squeeze", "crop"]
 """How an image becomes a square: its sides are scaled differently, or its middle is cut out."""
 
@@ -144,14 +146,12 @@ def pixels(
         DamagedImage: if it is damaged or no image.
         ValueError: if the system refuses to read it, which says nothing about the image.
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
-    mode = "RGB" if colour else "L"
+    check_count("size", size)
     try:
         with Image.open(path) as file:
             if fit == "crop":
                 file.draft(None if colour else "L", (_SPARE * size, _SPARE * size))
-            opaque = _opaque(ImageOps.exif_transpose(file)).convert(mode)
+            opaque = _opaque(ImageOps.exif_transpose(file)).convert("RGB" if colour else "L")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image {path}") from None
     except MemoryError:
@@ -161,12 +161,10 @@ def pixels(
             raise ValueError(f"{path} cannot be read ({error.strerror}): repair that, or move it away") from error
         # Pillow says "cannot identify image file" and then the path, which is known.
         raise DamagedImage(path, str(error).removesuffix(f" {str(path)!r}") or type(error).__name__) from error
-    if invert is None:
-        invert = not colour
     side, lanczos = (size, size), Image.Resampling.LANCZOS
     small = np.array(ImageOps.fit(opaque, side, lanczos) if fit == "crop" else opaque.resize(side, lanczos))
     channels = np.moveaxis(small, -1, 0) if colour else small[None]
-    return np.ascontiguousarray(255 - channels if invert else channels)
+    return np.ascontiguousarray(255 - channels if (not colour if invert is None else invert) else channels)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

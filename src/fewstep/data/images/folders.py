@@ -6,16 +6,18 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from fewstep.data.checks import check_choice, check_count
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import contents_of, folder_source
 from fewstep.data.images.class_splits import Split
 from fewstep.data.images.files import SUFFIXES, Fit
 from fewstep.data.images.store import image_store, skipped_images
+from fewstep.data.storage.cache import Report
 
 Damaged: TypeAlias = Literal["stop", "skip"]
 """What becomes of images that cannot be read: an error that lists them, or a report."""
@@ -39,7 +41,7 @@ def photographs(
     damaged: Damaged = "stop",
     least: int = 2,
     cache: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """Images of one's own: classes are folders, and each class is in one split.
 
@@ -86,10 +88,9 @@ def photographs(
             read; or a class has too few.
         OSError: if the cache folder cannot be written, or a folder cannot be listed.
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
-    _check_choice("damaged", damaged, get_args(Damaged))
-    _check_choice("fit", fit, get_args(Fit))
+    check_count("size", size)
+    check_choice("damaged", damaged, get_args(Damaged))
+    check_choice("fit", fit, get_args(Fit))
     root, say = Path(path), report or _log.warning
     layout = _layout(root, split_file)
     parts = _parts(split, layout, root)
@@ -109,9 +110,8 @@ def photographs(
     _check_sizes(layout, Counter(name for name, _, _ in bad), least)
     for part in parts:
         _tell(layout, part, bad, root, say)
-    index = {name: c for c, name in enumerate(dataset.class_names)}
     chosen = sorted(name for part in parts for name in layout.splits[part])
-    return replace(dataset.subset([index[name] for name in chosen], split=split), name=_name(root))
+    return replace(dataset.subset(chosen, split=split), name=_name(root))
 
 
 def photograph_splits(path: str | Path, *, split_file: str | Path | None = None) -> tuple[str, ...]:
@@ -328,17 +328,12 @@ def _check_sizes(layout: _Layout, bad: Mapping[str, int], least: int) -> None:
 
 
 def _parts(split: str, layout: _Layout, root: Path) -> tuple[str, ...]:
-    _check_choice("split", split, get_args(Split))
+    check_choice("split", split, get_args(Split))
     parts = ("train", "val") if split == "trainval" else (split,)
     missing = [part for part in parts if part not in layout.splits]
     if missing:
         raise ValueError(f"{root} has no classes for {missing[0]}, only for {', '.join(layout.splits)}: add some")
     return parts
-
-
-def _check_choice(what: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        raise ValueError(f"{what} must be one of {', '.join(known)}, not {given!r}")
 
 
 def _share(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]]) -> str:
@@ -347,9 +342,7 @@ def _share(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]]) -> 
     return f"{sum(name in layout.splits[part] for name, _, _ in bad):,} of {n:,}"
 
 
-def _tell(
-    layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]], root: Path, say: Callable[[str], None]
-) -> None:
+def _tell(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]], root: Path, say: Report) -> None:
     """Say what was left out of a split."""
     here = [f"{f.relative_to(root).as_posix()} ({why})" for name, f, why in bad if name in layout.splits[part]]
     if here:

@@ -2,24 +2,20 @@
 
 import csv
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import check_complete, class_files, folder_source
 from fewstep.data.images.class_splits import Split, all_classes, class_split
 from fewstep.data.images.store import image_store
+from fewstep.data.storage.cache import Report
 
 _MINI_IMAGES = 600  # of each class
 
 
 def mini_imagenet(
-    split: Split,
-    path: str | Path,
-    *,
-    size: int = 84,
-    cache: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    split: Split, path: str | Path, *, size: int = 84, cache: str | Path | None = None, report: Report | None = None
 ) -> Dataset:
     """miniImageNet: 64 / 16 / 20 classes of 600 images (Vinyals et al. 2016), split by Ravi and Larochelle 2017.
 
@@ -55,16 +51,12 @@ def mini_imagenet(
             f"with {len(files[other[0]])}: results cannot be compared with published ones",
             stacklevel=2,
         )
-    return _load("miniImageNet", root, files, chosen, split, size, cache, report)
+    source = folder_source("miniImageNet", root, files, size)
+    return image_store(source, cache=cache, report=report).subset(chosen, split=split)
 
 
 def tiered_imagenet(
-    split: Split,
-    path: str | Path,
-    *,
-    size: int = 84,
-    cache: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    split: Split, path: str | Path, *, size: int = 84, cache: str | Path | None = None, report: Report | None = None
 ) -> Dataset:
     """tieredImageNet: 351 / 97 / 160 classes that were split by superclass (Ren et al. 2018), 779,165 images in all.
 
@@ -84,25 +76,8 @@ def tiered_imagenet(
         OSError: if the cache folder cannot be written.
     """
     chosen, root = class_split("tieredImageNet", split), Path(path)
-    files = class_files(root, all_classes("tieredImageNet"))
-    return _load("tieredImageNet", root, files, chosen, split, size, cache, report)
-
-
-def _load(
-    name: str,
-    root: Path,
-    files: Mapping[str, Sequence[Path]],
-    chosen: Sequence[str],
-    split: str,
-    size: int,
-    cache: str | Path | None,
-    report: Callable[[str], None] | None,
-) -> Dataset:
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
-    dataset = image_store(folder_source(name, root, files, size), cache=cache, report=report)
-    index = {name: c for c, name in enumerate(dataset.class_names)}
-    return dataset.subset([index[name] for name in chosen], split=split)
+    source = folder_source("tieredImageNet", root, class_files(root, all_classes("tieredImageNet")), size)
+    return image_store(source, cache=cache, report=report).subset(chosen, split=split)
 
 
 def _listed_files(root: Path, lists: Sequence[Path], names: Sequence[str]) -> dict[str, list[Path]]:

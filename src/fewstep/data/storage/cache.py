@@ -1,13 +1,17 @@
-"""The folder for what can be computed again, and arrays as file contents."""
+"""The folder for what can be computed again, who is told of its making, and arrays as file contents."""
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
+
+Report: TypeAlias = Callable[[str], None]
+"""Receives sentences on what takes time."""
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
