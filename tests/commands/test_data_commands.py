@@ -19,10 +19,10 @@ import pytest
 
 from fewstep.commands.main import main
 from fewstep.data import embeddings
+from fewstep.data.features import published
 from fewstep.data.features.published import SETS, URL
 from fewstep.data.storage.download import fetch
 
-LEO = sys.modules["fewstep.data.features.published"]
 SPLITS = ("train", "val", "test")
 SIZES = {"miniImageNet": {"train": 3, "val": 1, "test": 2}, "tieredImageNet": {"train": 2, "val": 2, "test": 1}}
 
@@ -30,10 +30,10 @@ SIZES = {"miniImageNet": {"train": 3, "val": 1, "test": 2}, "tieredImageNet": {"
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A small archive, and no net."""
-    monkeypatch.setattr(LEO, "_CLASSES", SIZES)
-    monkeypatch.setattr(LEO, "_PER_CLASS", 4)
-    monkeypatch.setattr(LEO, "_DIMENSIONS", 3)
-    monkeypatch.setattr(LEO, "URL", "http://127.0.0.1:1/embeddings.zip")
+    monkeypatch.setattr(published, "CLASSES", SIZES)
+    monkeypatch.setattr(published, "PER_CLASS", 4)
+    monkeypatch.setattr(published, "DIMENSIONS", 3)
+    monkeypatch.setattr(published, "URL", "http://127.0.0.1:1/embeddings.zip")
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -220,7 +220,7 @@ def test_leo_embeddings_are_fetched_laid_out_and_checked(
     content = archive(tmp_path / "made.zip").read_bytes()
     server = serve(content)
     server.breaks = [1000, 0, 0, 0]
-    monkeypatch.setattr(LEO, "URL", server.url)
+    monkeypatch.setattr(published, "URL", server.url)
     assert run("leo-embeddings", "--out", tmp_path / "out") == 2
     told = " ".join(capsys.readouterr().err.split())
     assert f"1,000 bytes are kept). The same command goes on from there. Or fetch {server.url} elsewhere" in told

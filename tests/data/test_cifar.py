@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -18,19 +17,18 @@ import pytest
 from PIL import Image
 
 from fewstep.data import Dataset, cifar_fs, fc100
+from fewstep.data.images import cifar
 from fewstep.data.images.class_splits import all_classes, class_split
 
 NAMES = all_classes("CIFAR-FS")
-MODULE = sys.modules["fewstep.data.images.cifar"]
 SPLITS = ("train", "val", "trainval", "test")
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Three images of a class instead of 600, and no net."""
-    monkeypatch.setattr(MODULE, "_PARTS", {"train": 2, "test": 1})
-    monkeypatch.setattr(MODULE, "_PER_CLASS", 3)
-    monkeypatch.setattr(MODULE, "URL", "http://127.0.0.1:1/cifar-100-python.tar.gz")
+    monkeypatch.setattr(cifar, "PARTS", {"train": 2, "test": 1})
+    monkeypatch.setattr(cifar, "URL", "http://127.0.0.1:1/cifar-100-python.tar.gz")
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
 
 
@@ -224,8 +222,8 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        monkeypatch.setattr(MODULE, "URL", f"http://127.0.0.1:{server.server_port}/{archive.name}")
-        monkeypatch.setattr(MODULE, "MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+        monkeypatch.setattr(cifar, "URL", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+        monkeypatch.setattr(cifar, "MD5", hashlib.md5(archive.read_bytes()).hexdigest())
         yield archive
         server.shutdown()
 
@@ -254,8 +252,7 @@ def test_a_changed_archive_is_not_taken(served: Path, tmp_path: Path, monkeypatc
 
 @pytest.mark.slow
 def test_the_whole_of_cifar_100(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_PARTS", {"train": 500, "test": 100})
-    monkeypatch.setattr(MODULE, "_PER_CLASS", 600)
+    monkeypatch.setattr(cifar, "PARTS", {"train": 500, "test": 100})
     spec = importlib.util.spec_from_file_location("unpack", shared / "data" / "unpack.py")
     unpack = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(unpack)

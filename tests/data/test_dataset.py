@@ -1,4 +1,3 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,7 +211,7 @@ def test_l2_normalise() -> None:
 @pytest.fixture
 def mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Some classes of an unsorted store of half precision in a file, read seven rows at a time."""
-    monkeypatch.setattr(sys.modules[Dataset.__module__], "_AT_ONCE", 7 * 37)
+    monkeypatch.setattr("fewstep.data.dataset.AT_ONCE", 7 * 37)
     store = np.memmap(tmp_path / "m", np.float16, "w+", shape=(120, 37))
     store[:] = np.random.default_rng(0).standard_normal(store.shape) + 2
     return Dataset.from_labels(store, np.arange(120) % 5, name="n").subset([3, 0, 4]).transformed(l2_normalise)

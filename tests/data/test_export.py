@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.data import Dataset, embeddings
+from fewstep.data.features import datasets
 from fewstep.data.features.datasets import convert
 from fewstep.data.features.export import export_features, extractor_beside, features_digest
 from fewstep.data.features.formats import class_of
@@ -84,18 +85,15 @@ def test_the_folder_is_deepminds(images: dict[str, Dataset], tmp_path: Path) -> 
 def test_a_folder_is_whole_or_not_there(
     images: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib
+    write = datasets.write_atomically
 
-    module = importlib.import_module("fewstep.data.features.datasets")
-    write = module._write_pickle
-
-    def killed(target: Path, *rest: object) -> None:
+    def killed(target: Path, content: bytes) -> None:
         assert target.parent != tmp_path / "mini", "a kill would leave a part of the splits there"
         if target.name.startswith("val"):
             raise OSError("no space left")
-        write(target, *rest)
+        write(target, content)
 
-    monkeypatch.setattr(module, "_write_pickle", killed)
+    monkeypatch.setattr(datasets, "write_atomically", killed)
     with pytest.raises(OSError, match="no space"):
         export_features(linear, images, tmp_path / "mini")
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
+import inspect
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fewstep.data import Dataset, EpisodeSampler, omniglot
-from fewstep.data.images.characters import _chosen_classes, _reduce
+from fewstep.data.images import characters
 
 Originals = tuple[np.ndarray, list[str]]
 COUNTS = {"train": 1028, "val": 172, "test": 423, "trainval": 1200}
@@ -60,19 +60,14 @@ def test_ink_is_one_and_scarce() -> None:
 
 
 def test_rows_carry_the_names_of_their_characters(originals: Originals) -> None:
-    """Each class's images are the reduced originals of the character it is named after."""
+    """Each class's images are the originals of the character it is named after, reduced by Pillow's Lanczos filter."""
     bits, names = originals
     for split in ("train", "test"):
         dataset = omniglot(split)
         for c in (0, 7, dataset.classes - 1):
-            expected = _reduce(bits[[names.index(dataset.class_names[c])]])
+            grey = [Image.fromarray(ink).convert("L") for ink in bits[names.index(dataset.class_names[c])]]
+            expected = np.stack([image.resize((28, 28), Image.Resampling.LANCZOS) for image in grey])[:, None]
             assert torch.equal(rows(dataset, slice(c, c + 1))[0], torch.from_numpy(expected) / 255)
-
-
-def test_reduction_is_pillows_lanczos(originals: Originals) -> None:
-    bits, _ = originals
-    grey = Image.fromarray(bits[3, 4]).convert("L")
-    assert np.array_equal(_reduce(bits[3:4, 4:5])[0, 0], grey.resize((28, 28), Image.Resampling.LANCZOS))
 
 
 def test_originals_are_the_published_images(shared: Path, originals: Originals) -> None:
@@ -107,11 +102,11 @@ def test_tasks_have_a_channel_axis() -> None:
 
 
 def test_unknown_choices() -> None:
-    """Below the public function, whose types are checked first while tests run."""
+    unchecked = inspect.unwrap(omniglot)  # types are checked first while tests run
     with pytest.raises(ValueError, match="split must be one of train, val, trainval, test, not 'dev'"):
-        _chosen_classes([], "dev", "vinyals", 0)
+        unchecked("dev")
     with pytest.raises(ValueError, match="scheme must be 'vinyals' or 'random', not 'lake'"):
-        _chosen_classes([], "val", "lake", 0)
+        unchecked("val", scheme="lake")
 
 
 class TestCache:
@@ -125,10 +120,8 @@ class TestCache:
             calls.append(1)
             return np.full((32460, 1, 28, 28), 7, np.uint8)
 
-        # The package's attribute "omniglot" is the function, so the module is found by its name.
-        module = sys.modules["fewstep.data.images.characters"]
-        monkeypatch.setattr(module, "_unpack", lambda archive: (np.zeros((1623, 20, 1, 1), bool), originals[1]))
-        monkeypatch.setattr(module, "_reduce", reduce)
+        monkeypatch.setattr(characters, "omniglot_originals", lambda: (np.zeros((1623, 20, 1, 1), bool), originals[1]))
+        monkeypatch.setattr(characters, "reduced", reduce)
         return calls
 
     def test_second_load_reads_the_cache(self, tmp_path: Path, reductions: list[int], monkeypatch) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 Store: TypeAlias = Tensor | NDArray[np.generic]
 """``[n, *features]``: a tensor, an array or a memory map, of any real dtype."""
 
-_AT_ONCE = 2**22  # numbers that are looked at, or gathered, together by what goes through all rows
+AT_ONCE = 2**22
+"""Numbers that are looked at, or gathered, together by what goes through all rows."""
 
 
 @final
@@ -259,7 +260,7 @@ class Dataset:
 
     def blocks(self) -> Iterator[Int[np.ndarray, " some"]]:
         """All positions, in order, a few at a time: for what goes through rows that may not fit in memory at once."""
-        block = max(1, _AT_ONCE // max(1, int(np.prod(self.feature_shape))))
+        block = max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape))))
         for start in range(0, len(self), block):
             yield np.arange(start, min(start + block, len(self)))
 
@@ -291,7 +292,7 @@ class Dataset:
 def _finite_rows(store: Store) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     """Whether each row is finite, a block of rows at a time so that no copy of the store is made."""
     width = max(1, int(np.prod(store.shape[1:])))
-    block = max(1, _AT_ONCE // width)
+    block = max(1, AT_ONCE // width)
     for start in range(0, len(store), block):
         rows = store[start : start + block].reshape(-1, width)
         if isinstance(rows, Tensor):

@@ -3,8 +3,6 @@
 import hashlib
 import logging
 import pickle
-import secrets
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +21,13 @@ from fewstep.data.features.store import (
     Parts,
     as_dataset,
     joined,
-    raw,
     read_safetensors,
     shared_classes,
-    whole,
+    write_rows,
     write_store,
 )
-from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.files import folder_beside, replacing, write_atomically
 from fewstep.data.storage.lock import one_at_a_time
 
 _WANTED = {**{split: (split,) for split in SPLITS}, "trainval": ("train", "val")}
@@ -43,7 +41,7 @@ def embeddings(
     *,
     normalise: bool = True,
     cache: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """Feature vectors ``[n, d]`` with their classes, from a file of any of these formats.
 
@@ -170,7 +168,7 @@ def _is_own(source: Source) -> bool:
     return len(source.read) == 1 and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
 
 
-def _cached(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
+def _cached(source: Source, folder: Path, report: Report) -> Path:
     """The library's own file of a source, made where it is not there or the source has changed."""
     path = source.path.resolve()
     made_of = [[str(file.resolve()), (found := file.stat()).st_size, found.st_mtime_ns] for file in source.files]
@@ -178,9 +176,9 @@ def _cached(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
     store = folder / f"embeddings-{digest}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(store.with_suffix(".lock"), say):
+        with one_at_a_time(store.with_suffix(".lock"), report):
             if _made_of(store) != made_of:
-                say(f"converting {source.path}, once, to {store}")
+                report(f"converting {source.path}, once, to {store}")
                 parts = parts_of(source)
                 _refuse_shared(parts, source.path)
                 write_store(store, parts, str(source.path), made_of)
@@ -200,9 +198,9 @@ def _made_of(store: Path) -> Any:
 
 
 def _write_npz(target: Path, parts: Parts, where: str) -> None:
-    with whole(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with replacing(target) as whole, zipfile.ZipFile(whole, "w") as archive:
         with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as file:
-            _write_rows(file, parts, where)
+            _write_features(file, parts, where)
         for name, values in _columns(parts).items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, values, allow_pickle=False)
@@ -213,20 +211,19 @@ def _write_npy(target: Path, parts: Parts, where: str) -> None:
     if there := [path for path in columns if path.exists()]:
         raise FileExistsError(f"{there[0]} exists: remove it, or choose another target")
     for path, values in columns.items():
-        with whole(path) as temporary, temporary.open("wb") as file:
+        with replacing(path) as file:
             np.lib.format.write_array(file, values, allow_pickle=False)
-    with whole(target) as temporary, temporary.open("wb") as file:
-        _write_rows(file, parts, where)
+    with replacing(target) as file:
+        _write_features(file, parts, where)
 
 
-def _write_rows(file: Any, parts: Parts, where: str) -> None:
+def _write_features(file: Any, parts: Parts, where: str) -> None:
+    """Write all rows in NumPy's format."""
     store = next(iter(parts.values())).store
     shape = (sum(len(part.order) for part in parts.values()), store.shape[1])
     header = {"descr": f"<f{store.element_size()}", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-    for split, part in parts.items():
-        for rows in part.finite_blocks(f"{where} {split}".rstrip()):
-            file.write(raw(rows))
+    write_rows(file, parts, where)
 
 
 def _columns(parts: Parts) -> dict[str, NDArray[np.character]]:
@@ -246,21 +243,16 @@ def _write_pickle(target: Path, parts: Parts, where: str) -> None:
     (part,) = parts.values()
     rows = torch.cat(list(part.finite_blocks(where))).numpy()
     record = {"embeddings": rows, "keys": np.array(keys_of(part)), "labels": part.labels}
-    with whole(target) as temporary:
-        temporary.write_bytes(pickle.dumps(record, 2))
+    write_atomically(target, pickle.dumps(record, 2))
 
 
 def _write_folder(target: Path, parts: Parts, where: str) -> None:
     if "" in parts:
         raise ValueError(f"{where} does not say which of its classes are for what: give a target that ends in .pkl")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
+    with folder_beside(target) as folder:
         for split, part in parts.items():
-            _write_pickle(temporary / f"{split}_embeddings.pkl", {split: part}, f"{where} {split}")
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _write_pickle(folder / f"{split}_embeddings.pkl", {split: part}, f"{where} {split}")
+        folder.rename(target)
 
 
 _WRITERS: dict[str, Callable[[Path, Parts, str], None]] = {

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from fewstep.data.dataset import Dataset
 from fewstep.data.features.datasets import writer_for
 from fewstep.data.features.formats import SUFFIXES
 from fewstep.data.features.store import SPLITS, Parts, as_dataset, as_tensor, grouped, joined, raw
+from fewstep.data.storage.files import folder_beside
 
 Extract: TypeAlias = Callable[[Tensor], Tensor]
 """Images ``[rows, channels, height, width]`` from 0 to 1 to features ``[rows, d]``."""
@@ -80,18 +80,14 @@ def export_features(
         raise ValueError(f"{target} can hold one split, there are {', '.join(images)}: give a target without a suffix")
     if batch < 1:
         raise ValueError(f"export: batch must be at least 1, got {batch}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.features.part")
     rows = _Rows(extractor, getattr(torch, dtype), torch.device(device), batch, progress or (lambda done, total: None))
-    try:
-        with part.open("xb") as file, _evaluating(extractor), torch.no_grad():
+    with folder_beside(target) as folder:
+        with (folder / "features").open("xb") as file, _evaluating(extractor), torch.no_grad():
             width = rows.write(images, file)
-        parts = _parts(part, images, width, rows.dtype)
+        parts = _parts(folder / "features", images, width, rows.dtype)
         if before_writing is not None:
             before_writing(_digest_of(parts))
         write(target, parts, str(target))
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 

@@ -7,28 +7,31 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from fewstep.data.features.datasets import embeddings
-from fewstep.data.features.store import SPLITS, whole
+from fewstep.data.features.store import SPLITS
 from fewstep.data.images.class_splits import Split
-from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.cache import Report, cache_folder
 from fewstep.data.storage.download import fetch
+from fewstep.data.storage.files import replacing
 
 URL = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 SETS = ("miniImageNet/center", "miniImageNet/multiview", "tieredImageNet/center")
 
-_ARCHIVE = "embeddings.zip"
-_DIMENSIONS = 640
-_CLASSES: dict[str, dict[Split, int]] = {
+CLASSES: dict[str, dict[Split, int]] = {
     "miniImageNet": {"train": 64, "val": 16, "test": 20},
     "tieredImageNet": {"train": 351, "val": 97, "test": 160},
 }
-_PER_CLASS = 600  # of tieredImageNet, at least
+PER_CLASS = 600
+"""Rows of each class; of tieredImageNet, at least."""
+DIMENSIONS = 640
+
+_ARCHIVE = "embeddings.zip"
 
 
 def leo_embeddings(
     out: str | Path | None = None,
     *,
     path: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Path]:
     """DeepMind's embeddings of miniImageNet and tieredImageNet (Rusu et al. 2019), as files.
@@ -53,7 +56,7 @@ def leo_embeddings(
         ValueError: if a file is damaged, or its classes, rows or dimensions are not those that were published.
         OSError: if a folder cannot be written.
     """
-    say = report or (lambda text: None)
+    report = report or (lambda text: None)
     root = Path(out) if out is not None else cache_folder() / "leo-embeddings"
     archive = root / _ARCHIVE
     if path is not None and Path(path).is_dir():
@@ -62,30 +65,30 @@ def leo_embeddings(
             raise ValueError(
                 f"{path} holds none of {', '.join(SETS)}: give {_ARCHIVE}, or the folder it was unpacked to"
             )
-        return [_checked(folder, name, say) for name, folder in found.items()]
+        return [_checked(folder, name, report) for name, folder in found.items()]
     if path is not None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file or folder {path}")
         archive = Path(path)
     elif len(found := _sets(root)) == len(SETS):
-        say(f"{root} holds them already")
-        return [_checked(folder, name, say) for name, folder in found.items()]
+        report(f"{root} holds them already")
+        return [_checked(folder, name, report) for name, folder in found.items()]
     else:
-        _download(archive, say, progress)
-    _lay_out(archive, root, say)
+        _download(archive, report, progress)
+    _lay_out(archive, root, report)
     found = _sets(root)
     missing = [name for name in SETS if name not in found]
     if not found or (missing and path is None):
         raise ValueError(f"{archive} lacks {', '.join(missing)}: remove it, and fetch {URL}")
-    folders = [_checked(folder, name, say) for name, folder in found.items()]
+    folders = [_checked(folder, name, report) for name, folder in found.items()]
     if path is None:
         archive.unlink()
     return folders
 
 
-def _download(archive: Path, say: Callable[[str], None], progress: Callable[[int, int | None], None] | None) -> None:
+def _download(archive: Path, report: Report, progress: Callable[[int, int | None], None] | None) -> None:
     if not archive.is_file():
-        say(f"fetching {URL} into {archive.parent}")
+        report(f"fetching {URL} into {archive.parent}")
     try:
         fetch(URL, archive, progress)
     except ConnectionError as error:
@@ -106,7 +109,7 @@ def _sets(root: Path) -> dict[str, Path]:
     return found
 
 
-def _lay_out(archive: Path, root: Path, say: Callable[[str], None]) -> None:
+def _lay_out(archive: Path, root: Path, report: Report) -> None:
     """Unpack the files that are wanted, each whole or not at all, to places that do not depend on the archive."""
     wanted = {f"{name}/{split}_embeddings.pkl" for name in SETS for split in SPLITS}
     try:
@@ -115,9 +118,8 @@ def _lay_out(archive: Path, root: Path, say: Callable[[str], None]) -> None:
                 place = "/".join(PurePosixPath(member.filename).parts[-3:])
                 if place not in wanted:
                     continue
-                say(f"unpacking {place}")
-                target = root / "embeddings" / place
-                with opened.open(member) as file, whole(target) as temporary, temporary.open("wb") as into:
+                report(f"unpacking {place}")
+                with opened.open(member) as file, replacing(root / "embeddings" / place) as into:
                     shutil.copyfileobj(file, into, 2**20)
     # zipfile raises NotImplementedError for a compression that it lacks, RuntimeError for an encrypted file.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -126,19 +128,19 @@ def _lay_out(archive: Path, root: Path, say: Callable[[str], None]) -> None:
         ) from error
 
 
-def _checked(folder: Path, name: str, say: Callable[[str], None]) -> Path:
+def _checked(folder: Path, name: str, report: Report) -> Path:
     """The folder, when what it holds is what was published."""
     dataset, *_ = name.split("/")
-    for split, classes in _CLASSES[dataset].items():
-        found = embeddings(folder, split, report=say)
+    for split, classes in CLASSES[dataset].items():
+        found = embeddings(folder, split, report=report)
         sizes, shape = found.sizes, found.feature_shape
-        right = sizes.min() == sizes.max() == _PER_CLASS if dataset == "miniImageNet" else sizes.min() >= _PER_CLASS
-        if found.classes != classes or shape != (_DIMENSIONS,) or not right:
+        right = sizes.min() == sizes.max() == PER_CLASS if dataset == "miniImageNet" else sizes.min() >= PER_CLASS
+        if found.classes != classes or shape != (DIMENSIONS,) or not right:
             least = "" if dataset == "miniImageNet" else "at least "
             raise ValueError(
                 f"{folder / f'{split}_embeddings.pkl'} is not what was published: expected {classes} "
-                f"classes of {least}{_PER_CLASS} rows of {_DIMENSIONS} dimensions, it holds {found.classes} of "
+                f"classes of {least}{PER_CLASS} rows of {DIMENSIONS} dimensions, it holds {found.classes} of "
                 f"{sizes.min()} to {sizes.max()} rows of {shape[0]}. Remove it, and fetch {URL}"
             )
-    say(f"{name}: {', '.join(f'{n} {split}' for split, n in _CLASSES[dataset].items())} classes, as published")
+    report(f"{name}: {', '.join(f'{n} {split}' for split, n in CLASSES[dataset].items())} classes, as published")
     return folder

@@ -7,12 +7,9 @@ val, test), then by class; ``keys``, where rows have names, as text that zeros d
 
 import itertools
 import json
-import os
-import secrets
 import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -24,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fewstep.data.dataset import Dataset, classes_of
+from fewstep.data.storage.files import replacing
 
 SPLITS = ("train", "val", "test")
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
@@ -205,20 +203,6 @@ def as_dataset(part: Part, *, name: str, split: str) -> Dataset:
     )
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place at the end, and goes if there is an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_store(path: Path, parts: Parts, where: str, made_of: object = None) -> None:
     """Write the library's file, whole or not at all, a block of rows at a time.
 
@@ -253,12 +237,21 @@ def write_store(path: Path, parts: Parts, where: str, made_of: object = None) ->
         header["keys"] = {"dtype": "U8", "shape": [len(keys)], "data_offsets": [size, size + len(keys)]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-(8 + len(encoded)) % 64)  # rows begin where a processor likes them
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
-        for split, part in parts.items():
-            for rows in part.finite_blocks(f"{where} {split}".rstrip()):
-                file.write(raw(rows))
+        write_rows(file, parts, where)
         file.write(keys)
+
+
+def write_rows(file: Any, parts: Parts, where: str) -> None:
+    """Write the bytes of all rows, a block of them at a time.
+
+    Raises:
+        ValueError: if a row is not finite.
+    """
+    for split, part in parts.items():
+        for rows in part.finite_blocks(f"{where} {split}".rstrip()):
+            file.write(raw(rows))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Any] | None]:

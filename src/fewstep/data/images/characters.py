@@ -83,18 +83,14 @@ def omniglot(
 
 def omniglot_originals() -> tuple[Bool[np.ndarray, "1623 20 105 105"], list[str]]:
     """Every image at its original size, True for ink, and the names "Alphabet/character01" of the characters."""
-    return _unpack(_packaged("omniglot105_bits.npz"))
+    with np.load(io.BytesIO(_packaged("omniglot105_bits.npz")), allow_pickle=False) as file:
+        packed, names = file["bits"], file["names"].tolist()
+    bits = np.unpackbits(packed, axis=-1, count=_ORIGINAL**2)
+    return bits.reshape(len(names), _DRAWERS, _ORIGINAL, _ORIGINAL).view(bool), names
 
 
 def _packaged(name: str) -> bytes:
     return (resources.files("fewstep") / "data" / "files" / name).read_bytes()
-
-
-def _unpack(archive: bytes) -> tuple[Bool[np.ndarray, "characters drawers side side"], list[str]]:
-    with np.load(io.BytesIO(archive), allow_pickle=False) as file:
-        packed, names = file["bits"], file["names"].tolist()
-    bits = np.unpackbits(packed, axis=-1, count=_ORIGINAL**2)
-    return bits.reshape(len(names), _DRAWERS, _ORIGINAL, _ORIGINAL).view(bool), names
 
 
 def _chosen_classes(names: list[str], split: str, scheme: str, seed: int) -> Int[np.ndarray, " classes"]:
@@ -116,11 +112,10 @@ def _small_images(folder: Path) -> tuple[UInt8[np.ndarray, "n 1 28 28"], list[st
     # Another release of Pillow may round otherwise: what is cached must be what would be computed.
     key = hashlib.sha256(archive + f"{_RECIPE} {PIL.__version__}".encode()).hexdigest()[:16]
     path = folder / f"omniglot{_SIDE}-{key}.npz"
-    cached = _read_cached(path)
-    if cached is not None:
+    if (cached := _read_cached(path)) is not None:
         return cached
-    bits, names = _unpack(archive)
-    images = _reduce(bits)
+    bits, names = omniglot_originals()
+    images = reduced(bits)
     try:
         write_atomically(path, npz({"images": images, "names": np.array(names)}, compressed=False))
     except OSError as error:
@@ -141,7 +136,8 @@ def _read_cached(path: Path) -> tuple[UInt8[np.ndarray, "n 1 28 28"], list[str]]
     return images, names
 
 
-def _reduce(bits: Bool[np.ndarray, "characters drawers side side"]) -> UInt8[np.ndarray, "n 1 28 28"]:
+def reduced(bits: Bool[np.ndarray, "characters drawers side side"]) -> UInt8[np.ndarray, "n 1 28 28"]:
+    """Drawings at 28 × 28, in grey, by a Lanczos filter."""
     small = np.empty((*bits.shape[:2], _SIDE, _SIDE), np.uint8)
 
     def reduce_character(c: int) -> None:

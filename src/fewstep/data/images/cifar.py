@@ -16,18 +16,19 @@ from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import class_files, folder_source
 from fewstep.data.images.class_splits import Split, all_classes, class_split
 from fewstep.data.images.store import ImageSource, image_store
-from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.download import fetch
 from fewstep.data.storage.unpickling import unpickle
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
 """By which the download is verified."""
+PARTS = {"train": 500, "test": 100}
+"""Images of a class in the archive's two files."""
 
 _ARCHIVE = "cifar-100-python.tar.gz"
 _FOLDER = "cifar-100-python"
-_PARTS = {"train": 500, "test": 100}  # images of a class
-_FILES = ("meta", *_PARTS)
-_PER_CLASS = sum(_PARTS.values())
+_FILES = ("meta", "train", "test")
 _SIDE = 32
 _RECIPE = 1  # raise it when the order of the images changes: it decides the store's name
 _LARGEST = 2**29  # bytes of a file that is read from an archive; the real ones are smaller by a factor of three
@@ -36,11 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def cifar_fs(
-    split: Split,
-    *,
-    path: str | Path | None = None,
-    cache: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    split: Split, *, path: str | Path | None = None, cache: str | Path | None = None, report: Report | None = None
 ) -> Dataset:
     """CIFAR-FS (Bertinetto et al. 2019): 64 / 16 / 20 classes of CIFAR-100, 600 images each.
 
@@ -69,11 +66,7 @@ def cifar_fs(
 
 
 def fc100(
-    split: Split,
-    *,
-    path: str | Path | None = None,
-    cache: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    split: Split, *, path: str | Path | None = None, cache: str | Path | None = None, report: Report | None = None
 ) -> Dataset:
     """FC100 (Oreshkin et al. 2018): 60 / 20 / 20 classes of CIFAR-100, 12 / 4 / 4 whole superclasses.
 
@@ -94,33 +87,25 @@ def fc100(
     return _load("FC100", split, path, cache, report)
 
 
-def _load(
-    name: str, split: str, path: str | Path | None, cache: str | Path | None, report: Callable[[str], None] | None
-) -> Dataset:
+def _load(name: str, split: str, path: str | Path | None, cache: str | Path | None, report: Report | None) -> Dataset:
     chosen = class_split(name, split)
-    source = _official(cache, report or _log.info) if path is None else _local(Path(path))
-    dataset = image_store(source, cache=cache, report=report)
-    index = {name: c for c, name in enumerate(dataset.class_names)}
-    return replace(dataset.subset([index[name] for name in chosen], split=split), name=name)
-
-
-def _official(cache: str | Path | None, say: Callable[[str], None]) -> ImageSource:
-    """The downloaded archive; where its store is there, the archive need not be."""
-
-    def read() -> Callable[[int], UInt8[np.ndarray, "3 32 32"]]:
-        return _sorted_images(_archived(_download(cache_folder(cache), say)))
-
-    return _source(f"md5 {MD5}", read)
+    if path is None:  # where the store is there, the archive need not be
+        source = _source(MD5, lambda: _archived(_download(cache_folder(cache), report or _log.info)))
+    else:
+        source = _local(Path(path))
+    return replace(image_store(source, cache=cache, report=report).subset(chosen, split=split), name=name)
 
 
 def _local(path: Path) -> ImageSource:
+    """Files of one's own."""
     if path.is_file():
-        return _source(f"md5 {_md5(path)}", lambda: _sorted_images(_archived(path)))
+        return _source(_md5(path), lambda: _archived(path))
     if not path.is_dir():
         raise FileNotFoundError(f"there is no file or folder {path}")
     for folder in (path, path / _FOLDER):
         if all((folder / name).is_file() for name in _FILES):
-            return _unpacked(folder)
+            digest = " ".join(_md5(folder / name) for name in _FILES)
+            return _source(digest, lambda at=folder: {name: unpickle(at / name) for name in _FILES})
     if (path / _ARCHIVE).is_file():
         return _local(path / _ARCHIVE)
     try:
@@ -131,25 +116,21 @@ def _local(path: Path) -> ImageSource:
             f"images for each class: {error}"
         ) from error
     for name, of_class in classes.items():
-        if len(of_class) != _PER_CLASS:
-            raise ValueError(f"{of_class[0].parent}: class {name} has {len(of_class)} images, expected {_PER_CLASS}")
+        if len(of_class) != (expected := sum(PARTS.values())):
+            raise ValueError(f"{of_class[0].parent}: class {name} has {len(of_class)} images, expected {expected}")
     return folder_source("CIFAR-100", path, classes, _SIDE)
 
 
-def _unpacked(folder: Path) -> ImageSource:
-    digest = " ".join(_md5(folder / name) for name in _FILES)
-    return _source(f"md5 {digest}", lambda: _sorted_images({name: unpickle(folder / name) for name in _FILES}))
-
-
-def _source(made_of: str, read: Callable[[], Callable[[int], UInt8[np.ndarray, "3 32 32"]]]) -> ImageSource:
+def _source(md5: str, files: Callable[[], dict[str, Any]]) -> ImageSource:
+    """The images of CIFAR's own three files, which are read when the store is made."""
     names = all_classes("CIFAR-FS")
     return ImageSource(
         name="CIFAR-100",
         class_names=names,
-        counts=(_PER_CLASS,) * len(names),
+        counts=(sum(PARTS.values()),) * len(names),
         shape=(3, _SIDE, _SIDE),
-        made_of={"recipe": _RECIPE, "source": made_of},
-        open=read,
+        made_of={"recipe": _RECIPE, "source": f"md5 {md5}"},
+        open=lambda: _sorted_images(files()),
     )
 
 
@@ -158,50 +139,31 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-class _Progress:
-    """Tells of a download, in the form in which pooch reports."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.total, self.fetched, self.told = say, 0, 0, 0
-
-    def update(self, fetched: int) -> None:
-        self.fetched += fetched
-        if self.total and self.fetched < self.total and self.fetched * 10 // self.total > self.told:
-            self.told = self.fetched * 10 // self.total
-            self.say(f"{_ARCHIVE}: {self.fetched / 1e6:.0f} of {self.total / 1e6:.0f} MB")
-
-    def reset(self) -> None:
-        self.fetched = 0
-
-    def close(self) -> None:
-        self.say(f"{_ARCHIVE}: fetched")
-
-
-def _download(folder: Path, say: Callable[[str], None]) -> Path:
+def _download(folder: Path, report: Report) -> Path:
     """The official archive in the cache folder, fetched where it is not there, and verified."""
-    import pooch  # slow to import, and seldom needed
-
     target = folder / _ARCHIVE
+    if target.is_file() and _md5(target) != MD5:
+        target.unlink()
     if not target.is_file():
-        say(f"fetching {URL} into {folder}")
-    level = pooch.get_logger().level
-    pooch.get_logger().setLevel(logging.WARNING)  # what it would tell is told already
+        report(f"fetching {URL} into {folder}")
+    tenths = 0
+
+    def progress(here: int, total: int | None) -> None:
+        nonlocal tenths
+        if total and here * 10 // total > tenths:
+            tenths = here * 10 // total
+            report(f"{_ARCHIVE}: {here / 1e6:.0f} of {total / 1e6:.0f} MB")
+
     try:
-        pooch.retrieve(
-            URL, f"md5:{MD5}", fname=_ARCHIVE, path=folder, downloader=pooch.HTTPDownloader(progressbar=_Progress(say))
-        )
-    except PermissionError:
-        raise
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # pooch's errors of the net are OSErrors, that of a wrong hash is a ValueError
+        fetch(URL, target, progress)
+        if (md5 := _md5(target)) != MD5:
+            target.unlink()
+            raise ConnectionError(f"its md5 hash {md5} does not match")
+    except ConnectionError as error:
         raise ConnectionError(
             f"cannot fetch CIFAR-100 ({error}). Fetch {URL} (md5 {MD5}) elsewhere and put it at {target}, or give its "
             "place as path="
         ) from error
-    finally:
-        pooch.get_logger().setLevel(level)
     return target
 
 
@@ -221,21 +183,20 @@ def _archived(path: Path) -> dict[str, Any]:
                 read[name] = unpickle(file.read())
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         raise ValueError(f"{path} is damaged or is not {_ARCHIVE} ({error}): fetch {URL} again") from error
-    missing = [name for name in _FILES if name not in read]
-    if missing:
+    if missing := [name for name in _FILES if name not in read]:
         raise ValueError(f"{path} holds no regular file {_FOLDER}/{missing[0]}: fetch {URL}")
     return read
 
 
 def _sorted_images(files: dict[str, Any]) -> Callable[[int], UInt8[np.ndarray, "3 32 32"]]:
     """Image i in the order of the classes."""
-    names = all_classes("CIFAR-FS")
+    names, per_class = all_classes("CIFAR-FS"), sum(PARTS.values())
     listed = _entry(files, "meta", "fine_label_names", list)
     if [name.decode("latin1") if isinstance(name, bytes) else name for name in listed] != list(names):
         raise ValueError(f"CIFAR-100's meta file must list its 100 classes, it lists {len(listed)}: {listed[:3]} ...")
-    data = {part: _entry(files, part, "data", np.ndarray) for part in _PARTS}
-    rows = np.empty((len(names), _PER_CLASS, 2), np.int64)  # part, and row in it
-    for which, (part, count) in enumerate(_PARTS.items()):
+    data = {part: _entry(files, part, "data", np.ndarray) for part in PARTS}
+    rows = np.empty((len(names), per_class, 2), np.int64)  # part, and row in it
+    for which, (part, count) in enumerate(PARTS.items()):
         fine = np.asarray(_entry(files, part, "fine_labels", list))
         if data[part].dtype != np.uint8 or data[part].shape != (len(names) * count, 3 * _SIDE**2):
             raise ValueError(
@@ -245,7 +206,7 @@ def _sorted_images(files: dict[str, Any]) -> Callable[[int], UInt8[np.ndarray, "
         labels = np.repeat(np.arange(len(names)), count)
         if fine.shape != labels.shape or not np.array_equal(np.sort(fine), labels):
             raise ValueError(f"CIFAR-100's {part} file must hold {count} images of each of its 100 classes")
-        place = slice(0, count) if which == 0 else slice(_PER_CLASS - count, _PER_CLASS)
+        place = slice(0, count) if which == 0 else slice(per_class - count, per_class)
         rows[:, place, 0] = which
         rows[:, place, 1] = np.argsort(fine, kind="stable").reshape(len(names), count)
     flat, parts = rows.reshape(-1, 2).tolist(), list(data.values())

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,8 +24,8 @@ from numpy.typing import NDArray
 
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.files import DamagedImage
-from fewstep.data.storage.cache import cache_folder
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.files import folder_beside, write_atomically
 from fewstep.data.storage.lock import one_at_a_time
 
 _FORMAT = 1  # of the store itself
@@ -125,9 +124,7 @@ def _read_skipped(source: ImageSource, folder: Path) -> dict[int, str]:
     return skipped
 
 
-def image_store(
-    source: ImageSource, *, cache: str | Path | None = None, report: Callable[[str], None] | None = None
-) -> Dataset:
+def image_store(source: ImageSource, *, cache: str | Path | None = None, report: Report | None = None) -> Dataset:
     """All classes of a source, from its store, which is made first where there is none or a damaged one.
 
     Images are decoded by a thread pool and written as they come: memory does not grow with their number. The store gets
@@ -144,30 +141,27 @@ def image_store(
         OSError: if the cache folder cannot be written or is full.
         ValueError: whatever ``source`` raises for a damaged image, or if an image has another shape.
     """
-    found = find_store(source, cache=cache)
-    if found is not None:
+    if (found := find_store(source, cache=cache)) is not None:
         return found
-    root, say = cache_folder(cache), report or _log.info
+    root, report = cache_folder(cache), report or _log.info
     size = sum(source.counts) * int(np.prod(source.shape))
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(root / f"{source.folder}.lock", say) as alone:
-            found = find_store(source, cache=cache)  # another process may have made it
-            if found is not None:
+        with one_at_a_time(root / f"{source.folder}.lock", report) as alone:
+            if (found := find_store(source, cache=cache)) is not None:  # another process may have made it
                 return found
             if alone:
                 for left_over in root.glob(f".{source.folder}.*.part"):
                     shutil.rmtree(left_over, ignore_errors=True)
-            _make(source, root, say)
+            _make(source, root, report)
+    except _SourceError as error:
+        raise error.args[0] from None
     except OSError as error:
-        if isinstance(error, _SourceError):
-            raise error.reason from None
         raise OSError(
             f"cannot keep the images of {source.name} in {root} ({error}): set $FEWSTEP_CACHE to a folder that can be "
             f"written and has {size / 1e9:.2g} GB left"
         ) from error
-    found = find_store(source, cache=cache)
-    if found is None:
+    if (found := find_store(source, cache=cache)) is None:
         raise OSError(f"the image store {root / source.folder} was changed while it was made: load it again")
     return found
 
@@ -175,18 +169,12 @@ def image_store(
 class _SourceError(OSError):
     """Carries an error of the source past the handling of the cache's own."""
 
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
-
-def _make(source: ImageSource, root: Path, say: Callable[[str], None]) -> None:
+def _make(source: ImageSource, root: Path, report: Report) -> None:
     """Write the store beside its place, then rename it."""
     target = root / source.folder
-    part, aside = (root / f".{source.folder}.{secrets.token_hex(4)}.part" for _ in range(2))
-    part.mkdir()
-    try:
-        skipped = _write_images(source, part / "images.npy", say)
+    with folder_beside(target) as part:
+        skipped = _write_images(source, part / "images.npy", report)
         if source.skips:
             write_atomically(part / _SKIPPED, json.dumps(skipped))
         write_atomically(part / "index.json", json.dumps(source.index))
@@ -195,26 +183,22 @@ def _make(source: ImageSource, root: Path, say: Callable[[str], None]) -> None:
         except OSError:
             # Something is there: a damaged store, or, without locks, one that another process has just made.
             if find_store(source, cache=root) is None:
-                target.rename(aside)
-                part.rename(target)
-    finally:
-        for rest in (part, aside):
-            shutil.rmtree(rest, ignore_errors=True)
+                with folder_beside(target) as aside:
+                    target.rename(aside / "damaged")
+                    part.rename(target)
 
 
-def _write_images(source: ImageSource, path: Path, say: Callable[[str], None]) -> dict[int, str]:
+def _write_images(source: ImageSource, path: Path, report: Report) -> dict[int, str]:
     """Write the images; those that were skipped, and why."""
     n, skipped = sum(source.counts), dict[int, str]()
     started = told = time.monotonic()
     with path.open("wb") as file, ThreadPoolExecutor() as pool:
-        say(f"{source.name}: reading {n:,} images, once, into {path.parent.parent}")
+        report(f"{source.name}: reading {n:,} images, once, into {path.parent.parent}")
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, *source.shape)}
         np.lib.format.write_array_header_1_0(file, header)
-        read = _of_source(source.open)()
-        if source.skips:
-            read = _or_zeros(read, source.shape, skipped)
+        read = _reader(source, skipped)
         for start in range(0, n, _TOGETHER):
-            for image in pool.map(_of_source(read), range(start, min(n, start + _TOGETHER))):
+            for image in pool.map(read, range(start, min(n, start + _TOGETHER))):
                 if image.dtype != np.uint8 or image.shape != source.shape:
                     raise ValueError(
                         f"{source.name}: an image is {image.dtype} {list(image.shape)}, not uint8 {list(source.shape)}"
@@ -222,29 +206,32 @@ def _write_images(source: ImageSource, path: Path, say: Callable[[str], None]) -
                 file.write(image.tobytes())
             if time.monotonic() - told > _SECONDS:
                 told = time.monotonic()
-                say(f"{source.name}: {min(n, start + _TOGETHER):,} of {n:,} images")
+                report(f"{source.name}: {min(n, start + _TOGETHER):,} of {n:,} images")
         file.flush()
         os.fsync(file.fileno())
-    say(f"{source.name}: {n:,} images read in {time.monotonic() - started:.0f} s")
+    report(f"{source.name}: {n:,} images read in {time.monotonic() - started:.0f} s")
     return dict(sorted(skipped.items()))
 
 
-def _or_zeros(read: Callable[[int], Any], shape: tuple[int, ...], skipped: dict[int, str]) -> Callable[[int], Any]:
-    def tried(i: int) -> Any:
-        try:
-            return read(i)
-        except DamagedImage as error:
-            skipped[i] = error.reason
-            return np.zeros(shape, np.uint8)
+def _reader(source: ImageSource, skipped: dict[int, str]) -> Callable[[int], NDArray[Any]]:
+    """What gives image i: zeros for one that is left out, which ``skipped`` then holds."""
 
-    return tried
-
-
-def _of_source(function: Callable[..., Any]) -> Callable[..., Any]:
-    def guarded(*arguments: Any) -> Any:
+    def guarded(function: Callable[..., Any], *arguments: int) -> Any:
         try:
             return function(*arguments)
         except OSError as error:
             raise _SourceError(error) from error
 
-    return guarded
+    read = guarded(source.open)
+
+    def image(i: int) -> NDArray[Any]:
+        try:
+            pixels: NDArray[Any] = guarded(read, i)
+            return pixels
+        except DamagedImage as error:
+            if not source.skips:
+                raise
+            skipped[i] = error.reason
+            return np.zeros(source.shape, np.uint8)
+
+    return image

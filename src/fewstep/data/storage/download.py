@@ -45,7 +45,7 @@ def fetch(url: str, target: Path, progress: Callable[[int, int | None], None] | 
 
 @final
 class _Fetch:
-    """One fetch, and what is here of it. (pooch, which gets other files, always begins at the beginning.)"""
+    """One fetch, and what is here of it."""
 
     def __init__(self, url: str, part: Path, progress: Callable[[int, int | None], None]) -> None:
         self.url, self.part, self.progress = url, part, progress

@@ -3,8 +3,11 @@
 import json
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -19,20 +22,46 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     Raises:
         OSError: if the file cannot be written; an existing one is then left as it was.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, for a rename is atomic only within one file system. Not by ``tempfile``, whose files are
-    # readable by their owner alone and would stay so after the rename.
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    with replacing(Path(path)) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes its place when all is written, and is gone after an error.
+
+    Folders on the way are made.
+    """
+    part = _beside(target)
     try:
         with part.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """A new folder beside a place, to be filled and renamed to it; what is left of it at the end is removed."""
+    part = _beside(target)
+    part.mkdir()
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """A new name beside a place, in a folder that is there.
+
+    In the same folder, for a rename is atomic only within one file system. Not by ``tempfile``, whose files are
+    readable by their owner alone and would stay so after the rename.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
 
 def json_text(value: Any) -> str:
