@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 _DTYPE = re.compile(r"[<>=|]?(\?|b1|[iu][1248]|f[248]|c8|c16|[SU][1-9]\d{0,6})")
 _BEYOND = frozenset({"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"})
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+# A wrong program fails in as many ways as there are instructions.
+_DAMAGE = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError)
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _ADVICE = (
     "It may run code, so it is not loaded. Only plain containers and NumPy arrays of numbers or text are read: if you "
@@ -71,16 +74,7 @@ def _read(file: io.BufferedIOBase, name: str, encoding: str) -> Any:
         raise ValueError(f"{name} is damaged: it announces more bytes than there is memory. Fetch it again") from error
     except RecursionError as error:
         raise ValueError(f"{name} is nested too deeply to be read. {_ADVICE}") from error
-    # A wrong program fails in as many ways as there are instructions.
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        EOFError,
-        OverflowError,
-    ) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{name} is damaged or is no pickle ({error}): fetch it again") from error
 
 
@@ -99,28 +93,20 @@ def _scan(file: io.BufferedIOBase) -> None:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        made = _GLOBALS.get((module_name, global_name))
-        if made is None:
+        if (made := _GLOBALS.get((_NEWER.get(module_name, module_name), global_name))) is None:
             raise _Refused(f"asks for {f'{module_name}.{global_name}':.200}")
         return _Global(f"{module_name}.{global_name}", made)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Global:
     """What a permitted name stands for: it can be called, and cannot be changed."""
 
-    __slots__ = ("made", "name")
-    made: Any
     name: str
-
-    def __init__(self, name: str, made: Any) -> None:
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "made", made)
+    made: Any
 
     def __call__(self, *arguments: Any) -> Any:
         return self.made(*arguments)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise _Refused(f"tries to change {self.name}")
 
     def __setstate__(self, state: object) -> None:
         raise _Refused(f"tries to change {self.name}")
@@ -149,18 +135,17 @@ class _DType:
 
     def make(self) -> np.dtype[Any]:
         plain = np.dtype(self.spec)
-        return plain.newbyteorder(">") if self.order == ">" else plain.newbyteorder("<") if self.order == "<" else plain
+        return plain.newbyteorder(">" if self.order == ">" else "<") if self.order in ("<", ">") else plain
 
 
+@dataclass(slots=True, eq=False)
 class _Array:
     """A note of an array."""
 
-    __slots__ = ("data", "dtype", "fortran", "shape")
-
-    def __init__(
-        self, dtype: object = None, shape: object = None, fortran: object = False, data: object = None
-    ) -> None:
-        self.dtype, self.shape, self.fortran, self.data = dtype, shape, fortran, data
+    dtype: object = None
+    shape: object = None
+    fortran: object = False
+    data: object = None
 
     def __setstate__(self, state: Any) -> None:
         _, self.shape, self.dtype, self.fortran, self.data = state
@@ -236,22 +221,17 @@ def _frozenset(items: object = ()) -> frozenset[Any]:
 _GLOBALS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): _DType,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "scalar"): _Scalar,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
     ("_codecs", "encode"): _encode,
-    **{
-        (f"numpy.{core}.{module}", name): made
-        for core in ("core", "_core")  # before and since NumPy 2
-        for module, name, made in (
-            ("multiarray", "_reconstruct", _reconstruct),
-            ("multiarray", "scalar", _Scalar),
-            ("numeric", "_frombuffer", _frombuffer),
-        )
-    },
-    **{
-        (module, name): made
-        for module in ("__builtin__", "builtins")  # of Python 2 and 3
-        for name, made in (("bytes", _bytes), ("set", _set), ("frozenset", _frozenset))
-    },
+    ("builtins", "bytes"): _bytes,
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _frozenset,
 }
+# Modules before NumPy 2 and Python 3.
+_NEWER = {f"numpy.core.{module}": f"numpy._core.{module}" for module in ("multiarray", "numeric")}
+_NEWER["__builtin__"] = "builtins"
 
 
 def _text(value: object) -> str:
@@ -263,13 +243,9 @@ def _text(value: object) -> str:
 
 
 def _brief(value: object) -> str:
-    return (
-        value.name
-        if isinstance(value, _Global)
-        else f"{value!r:.80}"
-        if isinstance(value, _PLAIN)
-        else str(type(value))
-    )
+    if isinstance(value, _Global):
+        return value.name
+    return f"{value!r:.80}" if isinstance(value, _PLAIN) else str(type(value))
 
 
 class _Finish:
@@ -300,11 +276,8 @@ class _Finish:
             return kind(map(self, value))
         if kind in (_Array, _Scalar):
             return value.make()
-        if kind is _Global:
-            raise _Refused(f"holds {value.name}")
-        if kind is _DType:
-            raise _Refused("holds a numpy.dtype")
-        raise _Refused(f"holds a {kind.__name__}")
+        what = value.name if kind is _Global else f"a {'numpy.dtype' if kind is _DType else kind.__name__}"
+        raise _Refused(f"holds {what}")
 
     def _key(self, value: Any) -> Any:
         finished = self(value)
