@@ -172,8 +172,7 @@ class EpisodeSampler(OnDevice):
                 "lower ways or add classes"
             )
         needed = self.shots + (1 if self.queries is None else self.queries)
-        short = np.flatnonzero(self.dataset.sizes < needed)
-        if short.size:
+        if (short := np.flatnonzero(self.dataset.sizes < needed)).size:
             first = int(short[0])
             wanted = "at least 1 query" if self.queries is None else f"{self.queries} queries"
             others = f" (and {short.size - 1} other classes are too small)" if short.size > 1 else ""

@@ -137,8 +137,7 @@ def writer_for(target: Path) -> Callable[[Path, Parts, str], None]:
         ValueError: for a suffix of no format that is written.
         FileExistsError: if the target is there.
     """
-    write = _WRITERS.get(target.suffix)
-    if write is None:
+    if (write := _WRITERS.get(target.suffix)) is None:
         raise ValueError(f"{target}: a target ends in one of {', '.join(filter(None, _WRITERS))}, or in no suffix")
     if target.exists():
         raise FileExistsError(f"{target} exists: remove it, or choose another target")

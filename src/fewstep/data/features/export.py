@@ -157,8 +157,7 @@ class _Rows:
             raise ValueError(f"export: features must be floating-point numbers, the extractor gave {found.dtype}.")
 
     def _check_finite(self, found: Tensor, stored: Tensor, dataset: Dataset, split: str, start: int) -> None:
-        bad = np.flatnonzero(~torch.isfinite(stored).all(1).numpy())
-        if not bad.size:
+        if not (bad := np.flatnonzero(~torch.isfinite(stored).all(1).numpy())).size:
             return
         position = start + int(bad[0])
         owner = int(np.searchsorted(dataset.offsets, position, side="right")) - 1

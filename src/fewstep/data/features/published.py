@@ -60,8 +60,7 @@ def leo_embeddings(
     root = Path(out) if out is not None else cache_folder() / "leo-embeddings"
     archive = root / _ARCHIVE
     if path is not None and Path(path).is_dir():
-        found = _sets(Path(path))
-        if not found:
+        if not (found := _sets(Path(path))):
             raise ValueError(
                 f"{path} holds none of {', '.join(SETS)}: give {_ARCHIVE}, or the folder it was unpacked to"
             )

@@ -75,8 +75,7 @@ class Part:
             ValueError: naming the first row that holds NaN or infinity.
         """
         for start, rows in self.blocks():
-            bad = np.flatnonzero(~torch.isfinite(rows).all(1).numpy())
-            if bad.size:
+            if (bad := np.flatnonzero(~torch.isfinite(rows).all(1).numpy())).size:
                 position = start + int(bad[0])
                 owner = self.names[int(np.searchsorted(np.cumsum(self.sizes), position, side="right"))]
                 raise ValueError(
@@ -166,8 +165,7 @@ def shared_classes(parts: Parts) -> list[str]:
     told, splits = [], list(parts)
     for i, one in enumerate(splits):
         for other in splits[i + 1 :]:
-            both = [name for name in parts[one].names if name in set(parts[other].names)]
-            if both:
+            if both := [name for name in parts[one].names if name in set(parts[other].names)]:
                 more = f" and {len(both) - 1} others are" if len(both) > 1 else " is"
                 told.append(f"class {both[0]!r}{more} in {one} and in {other}")
     return told
@@ -303,8 +301,7 @@ def read_store(path: Path, entries: Mapping[str, Any], index: Mapping[str, Any])
 
 
 def _mapped(path: Path, start: int, entry: Mapping[str, Any]) -> Tensor:
-    dtype = DTYPES.get(entry["dtype"])
-    if dtype is None:
+    if (dtype := DTYPES.get(entry["dtype"])) is None:
         raise ValueError(f"features are {entry['dtype']}, expected one of {', '.join(DTYPES)}")
     offset = start + entry["data_offsets"][0]
     plain = np.dtype({"BF16": "<i2"}.get(entry["dtype"], f"<f{dtype.itemsize}"))

@@ -70,8 +70,7 @@ def class_files(path: str | Path, names: Sequence[str]) -> dict[str, list[Path]]
             found[candidate.name] = candidate
     check_complete(root, found, names)
     files = {name: _images(found[name]) for name in names}
-    empty = [name for name in names if not files[name]]
-    if empty:
+    if empty := [name for name in names if not files[name]]:
         raise ValueError(f"the class folder {found[empty[0]]} holds no images ({len(empty)} such folders): fill it")
     return files
 
@@ -82,8 +81,7 @@ def check_complete(root: Path, found: Mapping[str, object], names: Sequence[str]
     Raises:
         ValueError: naming the first missing class and the number of them.
     """
-    missing = [name for name in names if name not in found]
-    if missing:
+    if missing := [name for name in names if name not in found]:
         raise ValueError(
             f"{root} lacks {len(missing)} of {len(names)} classes, the first is {missing[0]}: "
             f"add a folder {missing[0]} with its images in {root} or in a folder of it"

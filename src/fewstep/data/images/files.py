@@ -120,11 +120,9 @@ def image_folder(
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     inside = [p for p in sorted(root.rglob("*")) if not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    paths = [p for p in inside if p.is_file() and p.suffix.lower() in SUFFIXES]
-    if not paths:
+    if not (paths := [p for p in inside if p.is_file() and p.suffix.lower() in SUFFIXES]):
         raise ValueError(f"{root} holds no images (looked for {', '.join(sorted(SUFFIXES))})")
-    loose = [p for p in paths if p.parent == root]
-    if loose and len(loose) < len(paths):
+    if (loose := [p for p in paths if p.parent == root]) and len(loose) < len(paths):
         raise ValueError(
             f"{root} holds images ({loose[0].name}, ...) beside class folders: move them into a class folder"
         )

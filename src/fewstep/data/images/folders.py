@@ -151,14 +151,12 @@ def _layout(root: Path, split_file: str | Path | None) -> _Layout:
     folders = _told_by_folders(root, top) if file is None else _told_by_file(root, top, file)
     _check_distinct([(split, folder) for split, of_split in folders.items() for folder in of_split])
     contents = {folder: contents_of(folder) for of_split in folders.values() for folder in of_split}
-    nested = [inner for found in contents.values() for inner in found.folders]
-    if nested:
+    if nested := [inner for found in contents.values() for inner in found.folders]:
         raise ValueError(
             f"class folders must hold images and no folders, but there are {_some(nested)}: move their images up, or "
             "give them names that begin with a dot to have them passed over"
         )
-    empty = [folder for folder, found in contents.items() if not found.images]
-    if empty:
+    if empty := [folder for folder, found in contents.items() if not found.images]:
         instead = f" (but {_by_suffix(contents[empty[0]].others)})" if contents[empty[0]].others else ""
         raise ValueError(
             f"{len(empty)} of {len(contents)} class folders hold no images: {_some(empty)}{instead}. Fill or remove "
@@ -203,12 +201,10 @@ def _told_by_folders(root: Path, top: Sequence[Path]) -> dict[str, list[Path]]:
             f"({_some(others)}): move those into a split folder or away; or, if all are classes, add {root}/split.csv "
             "with the columns class and split"
         )
-    twice = [folders for folders in by_split.values() if len(folders) > 1]
-    if twice:
+    if twice := [folders for folders in by_split.values() if len(folders) > 1]:
         raise ValueError(f"{_some(twice[0])} in {root} are names of the same split: merge them into one folder")
     inner = {split: _class_folders_of(folders[0]) for split, folders in by_split.items() if folders}
-    empty = [by_split[split][0] for split, classes in inner.items() if not classes]
-    if empty:
+    if empty := [by_split[split][0] for split, classes in inner.items() if not classes]:
         raise ValueError(f"the split folder {empty[0]} holds no class folders: fill or remove it")
     return inner
 
@@ -303,8 +299,7 @@ def _check_distinct(folders: Sequence[tuple[str, Path]]) -> None:
         groups: dict[str, list[tuple[str, Path]]] = {}
         for split, folder in folders:
             groups.setdefault(alike(folder), []).append((split, folder))
-        twice = [group for group in groups.values() if len(group) > 1]
-        if twice:
+        if twice := [group for group in groups.values() if len(group) > 1]:
             (one, first), (other, second) = twice[0][:2]
             more = f" ({len(twice)} classes are)" if len(twice) > 1 else ""
             raise ValueError(
@@ -330,8 +325,7 @@ def _check_sizes(layout: _Layout, bad: Mapping[str, int], least: int) -> None:
 def _parts(split: str, layout: _Layout, root: Path) -> tuple[str, ...]:
     check_choice("split", split, get_args(Split))
     parts = ("train", "val") if split == "trainval" else (split,)
-    missing = [part for part in parts if part not in layout.splits]
-    if missing:
+    if missing := [part for part in parts if part not in layout.splits]:
         raise ValueError(f"{root} has no classes for {missing[0]}, only for {', '.join(layout.splits)}: add some")
     return parts
 
@@ -344,11 +338,9 @@ def _share(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]]) -> 
 
 def _tell(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]], root: Path, say: Report) -> None:
     """Say what was left out of a split."""
-    here = [f"{f.relative_to(root).as_posix()} ({why})" for name, f, why in bad if name in layout.splits[part]]
-    if here:
+    if here := [f"{f.relative_to(root).as_posix()} ({why})" for name, f, why in bad if name in layout.splits[part]]:
         say(f"{_name(root)} {part}: skipped {_share(layout, part, bad)} images: {_some(here)}")
-    others = sum((layout.others[name] for name in layout.splits[part]), Counter[str]())
-    if others:
+    if others := sum((layout.others[name] for name in layout.splits[part]), Counter[str]()):
         say(f"{_name(root)} {part}: passed over what is no image by its suffix: {_by_suffix(others)}")
 
 

@@ -44,8 +44,7 @@ def mini_imagenet(
     lists = [root / f"{part}.csv" for part in ("train", "val", "test")]
     listed = (root / "images").is_dir() and any(file.is_file() for file in lists)
     files = _listed_files(root, lists, names) if listed else class_files(root, names)
-    other = [name for name in names if len(files[name]) != _MINI_IMAGES]
-    if other:
+    if other := [name for name in names if len(files[name]) != _MINI_IMAGES]:
         warnings.warn(
             f"{root}: {len(other)} classes have not the {_MINI_IMAGES} images of miniImageNet, the first is {other[0]} "
             f"with {len(files[other[0]])}: results cannot be compared with published ones",

@@ -95,8 +95,7 @@ def cached_features(
     say = report or _log.info
     device, config = torch.device(device), config.resolved(device)
     path = cache_folder(folder) / f"features-{cache_key(images, config, layer, seed, normalise, device)}.safetensors"
-    cached = _read(path, images, device)
-    if cached is not None:
+    if (cached := _read(path, images, device)) is not None:
         say(f"features: taken from {path}")
         return cached
     train: Dataset = dict(images)["train"]  # type: ignore[index]
