@@ -258,9 +258,13 @@ class Dataset:
             self.gather(positions, dtype=dtype, out=rows[positions[0] : positions[-1] + 1])
         return replace(self, store=rows, order=None, transform=None)
 
-    def blocks(self) -> Iterator[Int[np.ndarray, " some"]]:
-        """All positions, in order, a few at a time: for what goes through rows that may not fit in memory at once."""
-        block = max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape))))
+    def blocks(self, rows: int | None = None) -> Iterator[Int[np.ndarray, " some"]]:
+        """All positions, in order, a few at a time: for what goes through rows that may not fit in memory at once.
+
+        Args:
+            rows: how many at a time; as many as some millions of numbers when omitted.
+        """
+        block = rows or max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape))))
         for start in range(0, len(self), block):
             yield np.arange(start, min(start + block, len(self)))
 

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fewstep.data.storage.tensors import write_tensors
 from fewstep.networks.backbone import Backbone
 from fewstep.training.pretraining import Architecture, FeatureExtractor, Standardised
-from fewstep.training.pretraining.extractor import digest_of
 
 NETWORKS = {
     "convnet": Architecture("convnet", (4, 6, 8), pools=2),
@@ -188,15 +188,16 @@ def test_files_that_are_no_extractors(tmp_path: Path) -> None:
         (fewer, settings),
     ]
     for tensors, described in contents:
-        digest = {"digest": digest_of(tensors)}
-        save_file(tensors, bad, None if described is None else digest | {"fewstep": json.dumps(described)})
+        write_tensors(bad, tensors, {} if described is None else {"fewstep": json.dumps(described)})
         with pytest.raises(ValueError, match="bad is damaged or is no feature extractor: "):
             FeatureExtractor.load(bad)
-    for content in (b"", b"no", good.read_bytes()[:-9]):
+    save_file(weights, bad, {"fewstep": json.dumps(settings)})
+    undigested = bad.read_bytes()
+    for content in (b"", b"no", good.read_bytes()[:-9], undigested):
         bad.write_bytes(content)
         with pytest.raises(ValueError, match="bad is damaged or is no feature extractor: "):
             FeatureExtractor.load(bad)
-    save_file(weights, bad, {"fewstep": json.dumps(settings), "digest": digest_of(weights)})
+    write_tensors(bad, weights, {"fewstep": json.dumps(settings)})
     FeatureExtractor.load(bad)
     flipped = bytearray(good.read_bytes())
     flipped[-1] ^= 1

@@ -128,14 +128,13 @@ class _Rows:
         """Write all rows, in the order of splits and positions; their width."""
         width, done, total = None, 0, sum(map(len, images.values()))
         for split, dataset in images.items():
-            for start in range(0, len(dataset), self.batch):
-                positions = np.arange(start, min(start + self.batch, len(dataset)))
+            for positions in dataset.blocks(self.batch):
                 shown = dataset.gather(positions, device=self.device)
                 found = self.extractor(shown)
                 self._check(found, shown, width)
                 width = found.shape[1]
                 stored = found.to(self.dtype).cpu()
-                self._check_finite(found, stored, dataset, split, start)
+                self._check_finite(found, stored, dataset, split, int(positions[0]))
                 file.write(raw(stored))
                 done += len(positions)
                 self.progress(done, total)

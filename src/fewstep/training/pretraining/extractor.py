@@ -1,7 +1,6 @@
 """Images to feature vectors, by a trained network."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,14 +9,12 @@ from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from fewstep.data import l2_normalise
 from fewstep.data.images.files import Reading
 from fewstep.data.images.views import views
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
 from fewstep.training.pretraining.options import Architecture, structure, unstructure
 from fewstep.training.pretraining.standardised import Standardised
 
@@ -161,9 +158,7 @@ class FeatureExtractor(nn.Module):
         Raises:
             OSError: if the file cannot be written.
         """
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        facts = self.metadata() | {"digest": digest_of(weights)} | ({} if features is None else {"features": features})
-        write_atomically(path, save(weights, facts))
+        write_tensors(path, self.state_dict(), self.metadata() | ({} if features is None else {"features": features}))
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "FeatureExtractor":
@@ -174,15 +169,8 @@ class FeatureExtractor(nn.Module):
             ValueError: if it is damaged or no feature extractor.
         """
         try:
-            with safe_open(path, "pt") as file:
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                metadata = file.metadata() or {}
-            if digest_of(weights) != metadata.get("digest"):
-                raise ValueError("its numbers do not match its digest")
-            return cls.rebuilt(weights, metadata).to(device)
-        except FileNotFoundError:
-            raise
-        except (SafetensorError, KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
+            return cls.rebuilt(*read_tensors(path)).to(device)
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is damaged or is no feature extractor: {error}") from error
 
     def metadata(self) -> dict[str, str]:
@@ -206,15 +194,6 @@ class FeatureExtractor(nn.Module):
         return extractor
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """Of names and numbers: safetensors checks that the sizes fit the file, but not the numbers."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
-
-
 def features_of(path: str | Path) -> str | None:
     """Which features an extractor's file belongs to: the digest that it was saved with, None without one.
 
@@ -223,10 +202,6 @@ def features_of(path: str | Path) -> str | None:
         ValueError: if it is damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            return metadata.get("features")
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, OSError) as error:
+        return read_metadata(path).get("features")
+    except ValueError as error:
         raise ValueError(f"{path} is damaged or is no feature extractor: {error}") from error

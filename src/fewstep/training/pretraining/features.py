@@ -7,23 +7,19 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from fewstep.data import Dataset
-from fewstep.data.storage.cache import cache_folder
-from fewstep.data.storage.files import write_atomically
-from fewstep.training.pretraining.extractor import FeatureExtractor, digest_of
+from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.tensors import read_tensors, write_tensors
+from fewstep.training.pretraining.extractor import FeatureExtractor
 from fewstep.training.pretraining.options import Pretraining
 from fewstep.training.pretraining.pretrainer import Progress, pretrain
 
@@ -49,11 +45,8 @@ def embed(
     Raises:
         ValueError: if the images do not fit the network.
     """
-    return _like(dataset, _embedded(extractor.to(device), dataset, batch))
-
-
-def _embedded(extractor: FeatureExtractor, dataset: Dataset, batch: int = 512) -> Float[Tensor, "rows features"]:
-    return torch.cat([extractor(x, batch) for x in _blocks(dataset, batch)])
+    extractor = extractor.to(device)
+    return _like(dataset, torch.cat([extractor(dataset.gather(some), batch) for some in dataset.blocks(batch)]))
 
 
 def cached_features(
@@ -65,7 +58,7 @@ def cached_features(
     normalise: bool = True,
     device: torch.device | str = "cpu",
     folder: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[_Split, Dataset], FeatureExtractor]:
     """Pretrain on ``images["train"]`` and embed every split; or read from the cache what an earlier call computed.
@@ -92,24 +85,23 @@ def cached_features(
     """
     if "train" not in images:
         raise ValueError(f"features: a split named 'train' is needed to pretrain on, got {sorted(images)}.")
-    say = report or _log.info
+    report = report or _log.info
     device, config = torch.device(device), config.resolved(device)
     path = cache_folder(folder) / f"features-{cache_key(images, config, layer, seed, normalise, device)}.safetensors"
     if (cached := _read(path, images, device)) is not None:
-        say(f"features: taken from {path}")
+        report(f"features: taken from {path}")
         return cached
     train: Dataset = dict(images)["train"]  # type: ignore[index]
-    say(f"pretraining: {config.epochs} epochs on {len(train)} images of {train.classes} classes ({config.precision})")
+    data = f"{len(train)} images of {train.classes} classes"
+    report(f"pretraining: {config.epochs} epochs on {data} ({config.precision})")
     network = pretrain(train, config, seed=seed, device=device, progress=progress)
     extractor = FeatureExtractor(network, config.network, layer, normalise=normalise)
-    rows = {split: _embedded(extractor, dataset) for split, dataset in images.items()}
-    features = {split: _like(dataset, rows[split]) for split, dataset in images.items()}
+    features = {split: embed(extractor, dataset, device=device) for split, dataset in images.items()}
+    tensors = {f"extractor/{name}": tensor for name, tensor in extractor.state_dict().items()}
+    tensors |= {f"features/{split}": torch.as_tensor(rows.store) for split, rows in features.items()}
     try:
-        tensors = {f"features/{split}": tensor for split, tensor in rows.items()}
-        weights = {f"extractor/{name}": tensor for name, tensor in extractor.state_dict().items()}
-        stored = _contiguous(tensors | weights)
-        write_atomically(path, save(stored, extractor.metadata() | {"digest": digest_of(stored)}))
-        say(f"features: kept in {path}")
+        write_tensors(path, tensors, extractor.metadata())
+        report(f"features: kept in {path}")
     except OSError as error:
         _log.warning("cannot keep the features in %s (%s); the next run computes them again", path, error)
     return features, extractor
@@ -119,17 +111,14 @@ def _read(
     path: Path, images: Mapping[_Split, Dataset], device: torch.device
 ) -> tuple[dict[_Split, Dataset], FeatureExtractor] | None:
     """What the cache holds; None if there is nothing or the file is damaged."""
-    if not path.exists():
-        return None
     try:
-        with safe_open(path, "pt") as file:
-            tensors, metadata = _tensors(file), file.metadata()
-        if digest_of(tensors) != metadata["digest"]:
-            raise ValueError("its numbers do not match its digest")
+        tensors, metadata = read_tensors(path)
         weights = {name.removeprefix("extractor/"): t for name, t in tensors.items() if name.startswith("extractor/")}
         extractor = FeatureExtractor.rebuilt(weights, metadata).to(device)
         return {s: _like(dataset, tensors[f"features/{s}"].to(device)) for s, dataset in images.items()}, extractor
-    except (SafetensorError, KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
         _log.warning("the cached features in %s are unreadable (%s); computing them again", path, error)
         return None
 
@@ -147,8 +136,8 @@ def cache_key(
         dataset = images[split]
         # Names may be written otherwise; what matters is which images are of one class.
         digest.update(json.dumps([split, dataset.offsets.tolist(), dataset.feature_shape]).encode())
-        for rows in _blocks(dataset, 4096):
-            digest.update(rows.numpy().tobytes())
+        for some in dataset.blocks(4096):
+            digest.update(dataset.gather(some).numpy().tobytes())
     return digest.hexdigest()[:20]
 
 
@@ -169,21 +158,6 @@ def sources(module: ModuleType) -> list[ModuleType]:
     return [found[name] for name in sorted(found)]
 
 
-def _tensors(file: Any) -> dict[str, Tensor]:
-    names: list[str] = file.keys()
-    return {name: file.get_tensor(name) for name in names}
-
-
-def _blocks(dataset: Dataset, rows: int) -> Iterator[Float[Tensor, "rows *features"]]:
-    """A dataset's rows in class order, so many at a time."""
-    for start in range(0, len(dataset), rows):
-        yield dataset.gather(np.arange(start, min(start + rows, len(dataset))))
-
-
 def _like(dataset: Dataset, rows: Tensor) -> Dataset:
     """Other rows with the classes of a dataset."""
     return Dataset.from_sorted(rows, dataset.offsets, dataset.class_names, name=dataset.name, split=dataset.split)
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
