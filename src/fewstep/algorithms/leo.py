@@ -1,5 +1,6 @@
 """Latent Embedding Optimization (Rusu, Rao, Sygnowski, Vinyals, Pascanu, Osindero and Hadsell, ICLR 2019)."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -75,13 +76,12 @@ def leo(
         torch.Size([4, 15, 3])
     """
     form, official = FORMULATIONS[formulation] if isinstance(formulation, str) else (formulation, True)
-    start = core.Generator(features, latents, hidden=hidden, kl_weight=kl_weight, stochastic=stochastic,
-        encoded=encoded, encoder_penalty_weight=encoder_penalty_weight, formulation=form)  # fmt: skip
+    generator = partial(core.Generator, hidden=hidden, formulation=form, stochastic=stochastic, encoded=encoded)
+    start = generator(features, latents, kl_weight=kl_weight, encoder_penalty_weight=encoder_penalty_weight)
     rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
     rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
-    finetuning = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
-    descents = core.Descend(rule, latent_steps), core.Descend(finetuning, finetuning_steps)
-    stages = core.skip_empty(descents[0], core.Decode(), descents[1])
+    tuning = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
+    stages = core.skip_empty(core.Descend(rule, latent_steps), core.Decode(), core.Descend(tuning, finetuning_steps))
     learner = core.Learner(Generated(), start, stages, loss=core.classification(support_reduction), dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
     how: core.Reduction = orthogonality_reduction or ("mean" if official else "sum")

@@ -85,6 +85,6 @@ def leo_network(
     stages = core.skip_empty(core.Descend(latent, latent_steps), core.Decode(), core.Descend(rule, finetuning_steps))
     learner = core.Learner(network, start, stages, loss=loss or core.regression())
     l2 = core.L2(l2_weight, [f"start.{name}" for name, _ in start.named_parameters()], half=False)
-    layers = [core.Orthogonality(orthogonality_weight, f"start.{name}", formulation.reduction, f"orthogonality_{i}")
-        for i, name in enumerate(start.decoder_layers)]  # fmt: skip
+    of = [(f"start.{name}", formulation.reduction, f"orthogonality_{i}") for i, name in enumerate(start.decoder_layers)]
+    layers = [core.Orthogonality(orthogonality_weight, *layer) for layer in of]
     return core.Method(learner, meta_gradient or core.Backprop(), [l2, *layers])

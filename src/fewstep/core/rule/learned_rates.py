@@ -40,7 +40,8 @@ class LearnedRates(Rule):
         self.unit = unit
         self.names = tuple(rates)
         self.rates = nn.Module()
-        dotted.register(self.rates, {name: nn.Parameter(rate.detach() / unit) for name, rate in rates.items()})
+        # In alphabetical order, as ever: sums over meta-parameters then have the same bits as in older versions.
+        dotted.register(self.rates, {name: nn.Parameter(rates[name].detach() / unit) for name in sorted(rates)})
 
     def __getitem__(self, name: str) -> Tensor:
         """The rates of one value."""
