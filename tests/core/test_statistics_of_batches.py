@@ -1,6 +1,8 @@
 """What batch normalisation of a query takes its statistics from, against torch's own ``batch_norm`` row by row."""
 
+import re
 from collections.abc import Callable
+from inspect import unwrap
 
 import pytest
 import torch
@@ -304,3 +306,21 @@ def test_a_query_is_joined_to_a_support_or_not_at_all() -> None:
     method = maml(network, rate=0.1, loss=regression())
     with pytest.raises(ValueError, match="give its rows too"):
         method.predict(method.adapt(tasks.support), tasks.query, statistics="joined")
+
+
+def test_statistics_that_there_are_not_are_refused_wherever_they_are_chosen() -> None:
+    network, _, _, tasks = build("mlp")
+    method = maml(network, rate=0.1)
+    point, task = method.adapt(tasks.support), tree_map(lambda tensor: tensor[0], tasks)
+    one = tree_map(lambda tensor: tensor[0], point)
+    choices: dict[str, Callable[[], object]] = {
+        "Learner.predict": lambda: unwrap(Learner.predict)(method.learner, one, task.query, statistics="batch"),
+        "Method.adapt": lambda: unwrap(Method.adapt)(method, tasks.support, statistics="batch"),
+        "Backprop": lambda: unwrap(Backprop.__init__)(Backprop(), "batch"),
+    }
+    for name, choose in choices.items():
+        said = f"{name}: statistics is one of 'query', 'support', 'joined', 'running', got 'batch'."
+        with pytest.raises(ValueError, match=re.escape(said)):
+            choose()
+    with pytest.raises(ValueError, match="running statistics are of testing"):
+        Backprop("running")

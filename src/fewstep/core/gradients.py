@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from fewstep.core.executors import Executor, Vmap
+from fewstep.core.meta_gradient.outer_loss import with_penalties
 from fewstep.core.method import Method
 from fewstep.core.noise import Drawn, Draws, fill
 from fewstep.core.types import Estimate, Task
@@ -89,8 +90,4 @@ class Differentiate:
         estimates = self.method.estimate(tasks, noise, self.executor)
         objective = estimates.objective.sum() / (count if self.method.task_reduction == "mean" else 1)
         metrics = {name: values.sum() / count for name, values in estimates.metrics.items()}
-        if regularised:
-            penalties = self.method.penalties()
-            objective = objective + sum(penalties.values())
-            metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
-        return Estimate(objective, metrics)
+        return with_penalties(objective, metrics, self.method.penalties() if regularised else {})

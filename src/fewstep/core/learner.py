@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,12 +15,12 @@ from fewstep.core.executors import Executor, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
 from fewstep.core.network.row_weights import RowWeights, batch_statistics, row_weights, running
 from fewstep.core.network.shapes import output_shape
-from fewstep.core.noise import Draws, Mask, Noise, dropout, fill
+from fewstep.core.noise import Draws, Mask, Noise, dropout, entry, fill
 from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Given, InnerLoss, Stage, Visit
 from fewstep.core.start.base import Start
-from fewstep.core.types import Batch, Params, Penalties, Point, Statistics, Task
+from fewstep.core.types import Batch, Params, Penalties, Point, Statistics, Task, require_statistics
 
 _NONE_RUN = (
     "the embedding normalises by batch statistics and is not adapted, so none of it run along an adaptation; normalise "
@@ -141,7 +141,7 @@ class Learner(nn.Module):
         return {"kept": Mask(shape, self.dropout)} if self.dropout else {}
 
     def _dropped(self, batch: Batch, noise: Noise) -> Batch:
-        masks = _entry(noise, "dropout")
+        masks = entry(noise, "dropout")
         return batch._replace(x=dropout(batch.x, masks["kept"], self.dropout)) if masks else batch
 
     def _as_embedded(self, batch: Batch) -> Batch:
@@ -163,7 +163,7 @@ class Learner(nn.Module):
         map_tasks: Executor = direct,
         visit: Visit | None = None,
     ) -> tuple[Point, Penalties]:
-        """From a support to adapted network weights.
+        """Adapt to a support: from where the task starts, through the stages, to network weights.
 
         Args:
             support: the labelled rows of one task, or of many when ``map_tasks`` maps over tasks.
@@ -177,7 +177,7 @@ class Learner(nn.Module):
         """
         if self.embedding is not None:
             support = map_tasks(self.embed)(support)
-        begun, penalties = map_tasks(self._begin)(support, _entry(noise, "begin"))
+        begun, penalties = map_tasks(self._begin)(support, entry(noise, "begin"))
         map_step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
         loss, visit = self.inner_loss(decoded=False), visit or (lambda point: None)
         given = Given(support, loss, self.start.decode, slope, None, None, map_tasks, map_step, visit)
@@ -197,7 +197,7 @@ class Learner(nn.Module):
         return batch if self.embedding is None else batch._replace(x=self._embedded(batch.x, batch.weight))
 
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
-        return self.start.begin(self.network, self._dropped(support, noise), _entry(noise, "start"))
+        return self.start.begin(self.network, self._dropped(support, noise), entry(noise, "start"))
 
     def inner_loss(self, decoded: bool) -> InnerLoss:
         """The loss of an embedded support by codes, or by weights once they are ``decoded``: what a stage descends."""
@@ -206,7 +206,7 @@ class Learner(nn.Module):
     def _inner_loss(self, decoded: bool, value: Params, context: Params, support: Batch, noise: Noise) -> Tensor:
         point = Point(value, context)
         if not decoded:
-            point = self.start.decode(point, _entry(noise, "decode"))
+            point = self.start.decode(point, entry(noise, "decode"))
         return self.support_loss(point, support, noise)
 
     def support_loss(self, point: Point, support: Batch, noise: Noise = None) -> Float[Tensor, ""]:
@@ -238,6 +238,7 @@ class Learner(nn.Module):
         Raises:
             ValueError: for statistics that there are not, or without what they are made of.
         """
+        require_statistics(statistics, "Learner.predict")
         statistics = self._checked(statistics, point, query, support)
         if statistics != "running":  # which a point may carry nevertheless
             left_out = self._running_slots(query)
@@ -270,9 +271,6 @@ class Learner(nn.Module):
 
     def _checked(self, statistics: Statistics, point: Point, query: Batch, support: Batch | None) -> Statistics:
         """The statistics to use: those of the query where nothing is made of any."""
-        if statistics not in get_args(Statistics):
-            known = ", ".join(map(repr, get_args(Statistics)))
-            raise ValueError(f"Learner.predict: statistics is one of {known}, got {statistics!r}.")
         if statistics in ("support", "joined") and support is None:
             raise ValueError(f"Learner.predict: {statistics!r} statistics are made of the support; give its rows too.")
         if not self.batch_normalised:
@@ -313,10 +311,6 @@ class Learner(nn.Module):
         weights = {**point.context, **point.value, **row_weights(self.network, weight)}
         prediction: Tensor = functional_call(self.network, weights, (x,))
         return prediction
-
-
-def _entry(noise: Noise, name: str) -> Noise:
-    return None if noise is None else noise[name]
 
 
 def _single(batch: Batch) -> Batch:

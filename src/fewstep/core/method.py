@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,13 @@ from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Reduction
 from fewstep.core.meta_gradient.base import MetaGradient
+from fewstep.core.meta_gradient.outer_loss import with_penalties
 from fewstep.core.noise import Draws, Noise, copied, fill
 from fewstep.core.regularisers import Regulariser
-from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task
+from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task, require_statistics
+
+Granularity: TypeAlias = Literal["task", "step"]
+"""What is mapped over tasks at a time: the whole of a task, or an inner step."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,7 @@ class Method:
         return fill(self.sites(tasks), self.draws(tasks, source)[:])
 
     def objective(
-        self,
-        tasks: Task,
-        noise: Noise,
-        executor: Executor | None = None,
-        granularity: Literal["task", "step"] | None = None,
+        self, tasks: Task, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
     ) -> Estimate:
         """The meta-objective of a batch of tasks: differentiate it, and step.
 
@@ -123,25 +123,18 @@ class Method:
         """
         estimates = self.estimate(tasks, noise, executor, granularity)
         objective = estimates.objective.mean() if self.task_reduction == "mean" else estimates.objective.sum()
-        penalties = self.penalties()
-        metrics = estimates.metrics | {name: penalty.detach() for name, penalty in penalties.items()}
-        return Estimate(objective + sum(penalties.values()), metrics)
+        return with_penalties(objective, estimates.metrics, self.penalties())
 
     def estimate(
-        self,
-        tasks: Task,
-        noise: Noise,
-        executor: Executor | None = None,
-        granularity: Literal["task", "step"] | None = None,
+        self, tasks: Task, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
     ) -> Estimate:
         """As :meth:`objective`, without the regularisers, and with a task axis on the objective too."""
         executor = executor or Vmap()
-        estimates: Estimate
-        apart = self.learner.recompute and not isinstance(executor, Loop)
-        if (granularity or ("step" if apart else "task")) == "task":
-            estimates = executor(partial(self.meta_gradient, self.learner))(tasks, noise)
-        else:
-            estimates = self.meta_gradient(self.learner, tasks, noise, executor)
+        if granularity is None:
+            granularity = "step" if self.learner.recompute and not isinstance(executor, Loop) else "task"
+        if granularity == "step":
+            return self.meta_gradient(self.learner, tasks, noise, executor)
+        estimates: Estimate = executor(partial(self.meta_gradient, self.learner))(tasks, noise)
         return estimates
 
     def penalties(self) -> Penalties:
@@ -169,6 +162,7 @@ class Method:
                 supports, see ``Learner.running``: of the weights that the inner steps began with, as they pass by in
                 Meta-LSTM's meta-testing. The others are made when predicting.
         """
+        require_statistics(statistics, "Method.adapt")
         # The exact slope costs nothing here: under no_grad nothing is recorded outside the inner loop's own gradient.
         # Which inference mode would take for zero, and tensors made in it cannot be differentiated.
         with torch.inference_mode(False), torch.no_grad():
@@ -183,7 +177,7 @@ class Method:
         if not running:
             return point
         # Codes are no weights: of them there are no statistics.
-        passed = [at for at in passed if at.value.keys() == point.value.keys()]
+        passed = [earlier for earlier in passed if earlier.value.keys() == point.value.keys()]
         statistics = self.learner.running(passed[:-1] or passed or [point], support)
         return Point(point.value, point.context | statistics)
 

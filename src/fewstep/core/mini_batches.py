@@ -36,7 +36,7 @@ def mini_batches(support: Batch, steps: int, size: int, keys: Float[Tensor, "pas
         keys = torch.from_numpy(fixed).to(support.x).T
     order = torch.where(support.weight > 0, keys, torch.inf).argsort(1)  # padding comes last in every pass
     real = (support.weight > 0).sum().clamp(min=1)
-    place = torch.arange(steps * size, device=real.device)
-    index = order[(place // real) % len(order), place % real]
+    position = torch.arange(steps * size, device=real.device)
+    index = order[(position // real) % len(order), position % real]
     x, y, weight = (tensor[index].unflatten(0, (steps, size)) for tensor in support)
     return Batch(x, y, weight)

@@ -41,6 +41,11 @@ Noise: TypeAlias = Any
 """A nest of dicts and lists of tensors in the shape of the sites that it fills, or None (evaluation)."""
 
 
+def entry(noise: Noise, name: str) -> Noise:
+    """A part of noise by its name, or None in evaluation."""
+    return None if noise is None else noise[name]
+
+
 def generator(seed: int, step: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
     """An independent random stream for one (seed, step, purpose), reachable without drawing what came before.
 

@@ -28,8 +28,7 @@ def exact(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tens
             "An inner step differentiates its loss, which torch.inference_mode does not allow; use torch.no_grad()."
         )
     differentiate = grad_and_value(loss) if _transformed() else _by_tape(loss)
-    gradient, at = differentiate(value)
-    return gradient, at
+    return differentiate(value)
 
 
 def stopped(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tensor]:
@@ -41,8 +40,8 @@ def stopped(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Te
         (6.0, False)
     """
     with torch.no_grad():
-        gradient, at = exact(loss, {name: tensor.detach() for name, tensor in value.items()})
-    return {name: tensor.detach() for name, tensor in gradient.items()}, at.detach()
+        gradient, loss_value = exact(loss, {name: tensor.detach() for name, tensor in value.items()})
+    return {name: tensor.detach() for name, tensor in gradient.items()}, loss_value.detach()
 
 
 def _transformed() -> bool:
@@ -67,8 +66,8 @@ def _by_tape(loss: Callable[[Params], Tensor]) -> Callable[[Params], tuple[Param
                 name: tensor.view_as(tensor) if wanted and tensor.requires_grad else tensor.detach().requires_grad_()
                 for name, tensor in value.items()
             }
-            at = loss(own)
-            gradients = torch.autograd.grad(at, list(own.values()), create_graph=wanted, materialize_grads=True)
-        return dict(zip(own, gradients, strict=True)), at if wanted else at.detach()
+            loss_value = loss(own)
+            gradients = torch.autograd.grad(loss_value, list(own.values()), create_graph=wanted, materialize_grads=True)
+        return dict(zip(own, gradients, strict=True)), loss_value if wanted else loss_value.detach()
 
     return differentiate

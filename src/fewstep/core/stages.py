@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewstep.core.executors import Executor
 from fewstep.core.mini_batches import mini_batches, shuffle_site
-from fewstep.core.noise import Noise, Sites
+from fewstep.core.noise import Noise, Sites, entry
 from fewstep.core.rule.base import Rule
 from fewstep.core.slope import Slope
 from fewstep.core.tree import zip_map
@@ -171,7 +171,7 @@ class Descend(Stage):
         beginning, rows, batch = point.value, given.support, self.batch
         value, state = beginning, given.map_tasks(self.rule.init)(beginning)
         if batch is not None:
-            keys = given.shuffle and given.shuffle["keys"]
+            keys = entry(given.shuffle, "keys")
             rows = given.map_tasks(lambda support, keys: mini_batches(support, self.steps, batch, keys))(rows, keys)
         given.visit(point)
         pulled = self.prox > 0 and self.proximal == "every"
@@ -205,8 +205,8 @@ class Descend(Stage):
             terms += [] if anchor is None else [self._distance(v, anchor)]
             return sum(terms[1:], terms[0])
 
-        gradient, height = slope(objective, value)
-        step, state = rule.update(gradient, state, value, height)
+        gradient, loss_value = slope(objective, value)
+        step, state = rule.update(gradient, state, value, loss_value)
         return zip_map(torch.add, value, step), state
 
     def _distance(self, value: Params, anchor: Params) -> Tensor:
@@ -232,7 +232,8 @@ class Decode(Stage):
 
     def forward(self, point: Point, given: Given) -> Point:
         """The decoded weights."""
-        return given.map_tasks(given.decode)(point, given.noise and given.noise["decode"])  # type: ignore[no-any-return]
+        decoded: Point = given.map_tasks(given.decode)(point, entry(given.noise, "decode"))
+        return decoded
 
 
 def skip_empty(*stages: Stage) -> list[Stage]:

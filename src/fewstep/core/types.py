@@ -5,7 +5,7 @@ closure could not leave the map, a tensor can. The functions of ``core`` see one
 tuple with a leading task axis on every tensor.
 """
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +21,17 @@ Statistics: TypeAlias = Literal["query", "support", "joined", "running"]
 """What batch normalisation of a query takes its statistics from: all rows of the ``"query"`` (*transductive*), the
 ``"support"`` alone, the support ``"joined"`` by that one query row (Reptile's inductive evaluation), or ``"running"``
 statistics of the support along adaptation (Meta-LSTM's)."""
+
+
+def require_statistics(given: str, caller: str) -> None:
+    """Refuse what is none of :data:`Statistics`.
+
+    Raises:
+        ValueError: naming all of them.
+    """
+    if given not in get_args(Statistics):
+        known = ", ".join(map(repr, get_args(Statistics)))
+        raise ValueError(f"{caller}: statistics is one of {known}, got {given!r}.")
 
 
 class Batch(NamedTuple):

@@ -5,10 +5,10 @@ from functools import partial
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
-from fewstep.core.meta_gradient.outer_loss import query_loss
-from fewstep.core.noise import Noise
+from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
+from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import Slope, exact
-from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task
+from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task, require_statistics
 
 
 class Backprop(MetaGradient):
@@ -29,6 +29,7 @@ class Backprop(MetaGradient):
     slope: Slope = staticmethod(exact)
 
     def __init__(self, statistics: Statistics = "query") -> None:
+        require_statistics(statistics, "Backprop")
         if statistics == "running":
             raise ValueError('Backprop: running statistics are of testing; train by "query", "support" or "joined".')
         self.statistics = statistics
@@ -36,14 +37,12 @@ class Backprop(MetaGradient):
     def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Mean query loss at the adapted point, plus penalties."""
         point, penalties = learner.adapt(task.support, self.slope, noise, map_tasks)
-        query_noise = None if noise is None else noise["query"]
         outer = map_tasks(partial(self._outer, learner))
-        estimate: Estimate = outer(point, penalties, task.support, task.query, query_noise)
+        estimate: Estimate = outer(point, penalties, task.support, task.query, entry(noise, "query"))
         return estimate
 
     def _outer(
         self, learner: Learner, point: Point, penalties: Penalties, support: Batch, query: Batch, noise: Noise
     ) -> Estimate:
         loss, metrics = query_loss(learner, point, query, support, noise, self.statistics)
-        metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
-        return Estimate(loss + sum(penalties.values()), metrics)
+        return with_penalties(loss, metrics, penalties)

@@ -18,5 +18,5 @@ def only_descent(learner: Learner, estimator: str) -> tuple[Descend, int, bool]:
             f"{estimator} learns from one descent, but the learner has {len(found)} Descend stages{others}: give it "
             "exactly one, or use Backprop or FirstOrder."
         )
-    place, stage = found[0]
-    return stage, place, any(isinstance(before, Decode) for before in list(learner.stages)[:place])
+    index, stage = found[0]
+    return stage, index, any(isinstance(before, Decode) for before in list(learner.stages)[:index])

@@ -9,11 +9,11 @@ from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.descent import only_descent
-from fewstep.core.meta_gradient.outer_loss import query_loss
-from fewstep.core.noise import Noise
+from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
+from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import stopped
 from fewstep.core.tree import stopped_square, zip_map
-from fewstep.core.types import Estimate, Params, Penalties, Point, Task
+from fewstep.core.types import Estimate, Params, Point, Task
 
 
 class Difference(MetaGradient):
@@ -44,28 +44,23 @@ class Difference(MetaGradient):
                 "Difference: without an inner step adaptation ends where it starts, and nothing is learned; "
                 "give the learner's Descend one step or more (got 0)."
             )
-        names, steered = (
-            {name for name, _ in learner.named_parameters()},
-            learner.start.start_parameters(learner.network),
-        )
+        names = {name for name, _ in learner.named_parameters()}
+        trained = learner.start.start_parameters(learner.network)
         if decoded:  # the descent begins at what a whole start has made
-            steered |= {name for name in names if name.startswith("start.")}
-        return names - steered
+            trained |= {name for name in names if name.startswith("start.")}
+        return names - trained
 
     def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Half of the squared distance between start and end, plus penalties."""
         passed: list[Point] = []
         point, penalties = learner.adapt(task.support, stopped, noise, map_tasks, passed.append)
         with torch.no_grad():
-            _, metrics = map_tasks(partial(query_loss, learner))(
-                point, task.query, None, None if noise is None else noise["query"]
-            )
-        objective, logged = map_tasks(self._distance)(passed[0].value, passed[-1].value, penalties)
-        return Estimate(objective, metrics | logged)
+            _, metrics = map_tasks(partial(query_loss, learner))(point, task.query, None, entry(noise, "query"))
+        half = map_tasks(_half_square)(passed[0].value, passed[-1].value)
+        return with_penalties(half, metrics | {"distance": (2 * half.detach()).sqrt()}, penalties)
 
-    @staticmethod
-    def _distance(start: Params, end: Params, penalties: Penalties) -> tuple[Tensor, dict[str, Tensor]]:
-        squares = zip_map(lambda a, b: stopped_square(a, b).sum(), start, end)
-        half = 0.5 * torch.stack(list(squares.values())).sum()
-        logged = {"distance": (2 * half.detach()).sqrt()} | {name: p.detach() for name, p in penalties.items()}
-        return half + sum(penalties.values()), logged
+
+def _half_square(start: Params, end: Params) -> Tensor:
+    """``½ ‖θ − stop(φ_K)‖²``."""
+    squares = zip_map(lambda a, b: stopped_square(a, b).sum(), start, end)
+    return 0.5 * torch.stack(list(squares.values())).sum()

@@ -13,8 +13,8 @@ from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.descent import only_descent
-from fewstep.core.meta_gradient.outer_loss import query_loss
-from fewstep.core.noise import Noise
+from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
+from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import exact, stopped
 from fewstep.core.tree import dot, zip_map
 from fewstep.core.types import Estimate, Params, Penalties, Point, Task
@@ -94,10 +94,10 @@ class Implicit(MetaGradient):
     def _estimate(
         self, learner: Learner, begun: Point, end: Params, penalties: Penalties, task: Task, noise: Noise
     ) -> Estimate:
-        stage, place, decoded = only_descent(learner, "Implicit")
+        stage, index, decoded = only_descent(learner, "Implicit")
         end = {name: tensor.detach() for name, tensor in end.items()}
         # The noise of the last step: the one at which the descent has arrived.
-        last = noise["stages"][place][-1] if noise is not None and stage.steps else None
+        last = noise["stages"][index][-1] if noise is not None and stage.steps else None
         of_support, support, context = learner.inner_loss(decoded), learner.embed(task.support), begun.context
 
         def support_loss(value: Params, context: Params = context) -> Tensor:
@@ -106,9 +106,8 @@ class Implicit(MetaGradient):
         def outer_loss(value: Params) -> tuple[Tensor, dict[str, Tensor]]:
             point = Point(value, context)
             if not decoded:
-                entry = None if noise is None else noise["stages"][place + 1]["decode"]
-                point = learner.start.decode(point, entry)
-            return query_loss(learner, point, task.query, None, None if noise is None else noise["query"])
+                point = learner.start.decode(point, None if noise is None else noise["stages"][index + 1]["decode"])
+            return query_loss(learner, point, task.query, None, entry(noise, "query"))
 
         with torch.no_grad():
             slope = grad(lambda value: outer_loss(value)[0])(end)
@@ -130,8 +129,7 @@ class Implicit(MetaGradient):
             objective = objective - dot(solution.x, exact(support_loss, end)[0]) / stage.prox
         metrics |= {"residual": solution.residual, "negative_curvature": solution.negative_curvature}
         metrics["slope_left"] = dot(left, left).sqrt()
-        metrics |= {name: penalty.detach() for name, penalty in penalties.items()}
-        return Estimate(objective + sum(penalties.values()), metrics)
+        return with_penalties(objective, metrics, penalties)
 
 
 class Solution(NamedTuple):

@@ -11,7 +11,7 @@ from fewstep.core.executors import Executor, Function, Vmap, direct
 from fewstep.core.learner import Learner
 from fewstep.core.loss import reduce_rows
 from fewstep.core.meta_gradient.base import MetaGradient
-from fewstep.core.noise import Noise
+from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import Slope, exact
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
 
@@ -74,11 +74,11 @@ class Mixture(MetaGradient):
         # The samples of a task are a batch of tasks of their own, inside the task.
         own = map_tasks(partial(_repeated, samples))(task)
         point, penalties = learner.adapt(own.support, self.slope, noise, each_sample)
-        judged = each_sample(partial(self._judge, learner))(point, own.query, None if noise is None else noise["query"])
-        estimate: Estimate = map_tasks(partial(_together, learner.loss.score_name))(*judged, penalties, task.query)
+        answers = each_sample(partial(self._answer, learner))(point, own.query, entry(noise, "query"))
+        estimate: Estimate = map_tasks(partial(_together, learner.loss.score_name))(*answers, penalties, task.query)
         return estimate
 
-    def _judge(self, learner: Learner, point: Point, query: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _answer(self, learner: Learner, point: Point, query: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         """log p of the rows of the query together, and their mean score."""
         prediction = learner.predict(point, query, noise=noise)
         if self.deviation is None:

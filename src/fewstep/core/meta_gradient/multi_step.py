@@ -10,7 +10,7 @@ from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.descent import only_descent
 from fewstep.core.meta_gradient.outer_loss import query_loss
-from fewstep.core.noise import Noise
+from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import exact
 from fewstep.core.types import Estimate, Point, Task
 
@@ -40,7 +40,7 @@ class MultiStep(MetaGradient):
         self.weights = tuple(weights)
 
     def untrained(self, learner: Learner) -> set[str]:
-        """None.
+        """No parameter.
 
         Raises:
             ValueError: when the learner has not exactly one ``Descend``, with a step for each weight and no other.
@@ -62,12 +62,11 @@ class MultiStep(MetaGradient):
         """The weighted losses, plus penalties; logged are loss and score after the last step."""
         passed: list[Point] = []
         _, penalties = learner.adapt(task.support, exact, noise, map_tasks, passed.append)
-        query_noise = None if noise is None else noise["query"]
         _, _, decoded = only_descent(learner, "MultiStep")
         losses = list(penalties.values())  # each of one task, or with a task axis
         for weight, point in zip(self.weights, passed[1:], strict=True):
             weights = point if decoded else map_tasks(learner.start.decode)(point, None)
-            loss, metrics = map_tasks(partial(query_loss, learner))(weights, task.query, None, query_noise)
+            loss, metrics = map_tasks(partial(query_loss, learner))(weights, task.query, None, entry(noise, "query"))
             losses.append(weight * loss)
         return Estimate(
             torch.stack(losses).sum(0), metrics | {name: penalty.detach() for name, penalty in penalties.items()}

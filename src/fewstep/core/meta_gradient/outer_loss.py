@@ -5,7 +5,7 @@ from torch import Tensor
 from fewstep.core.learner import Learner
 from fewstep.core.loss import reduce_rows
 from fewstep.core.noise import Noise
-from fewstep.core.types import Batch, Point, Statistics
+from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics
 
 
 def query_loss(
@@ -24,3 +24,9 @@ def query_loss(
     loss = reduce_rows(learner.loss.rows(prediction, query.y), query.weight, "mean")
     score = reduce_rows(learner.loss.score(prediction.detach(), query.y), query.weight, "mean")
     return loss, {"loss": loss.detach(), learner.loss.score_name: score}
+
+
+def with_penalties(objective: Tensor, metrics: dict[str, Tensor], penalties: Penalties) -> Estimate:
+    """An estimate to whose objective penalties are added, and that logs them."""
+    logged = {name: penalty.detach() for name, penalty in penalties.items()}
+    return Estimate(objective + sum(penalties.values()), metrics | logged)

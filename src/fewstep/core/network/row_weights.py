@@ -48,7 +48,7 @@ def batch_statistics(network: nn.Module, weights: Params, x: Tensor) -> Params:
 
 
 def running(network: nn.Module, before: Params, newest: Params) -> Params:
-    """``s ← (1 − m) s + m s_new`` with each module's momentum m, from mean 0 and variance 1."""
+    """Running statistics: ``s ← (1 − m) s + m s_new``, with each module's momentum m, from mean 0 and variance 1."""
     momentum = {name: part.momentum for name, part in _normalising(network)}
     result: Params = {}
     for slot, new in newest.items():

@@ -1,4 +1,4 @@
-"""What a module makes of a shape."""
+"""The shape of a module's output."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Parameters that a network gives up: their places are filled for every task."""
+"""Slots: places of parameters that a network gives up, filled anew for every task."""
 
 import math
 from collections.abc import Callable, Collection

@@ -19,16 +19,14 @@ class Rule(nn.Module, ABC):
 
     Example:
         >>> class SignDescent(Rule):
-        ...     def init(self, value):
-        ...         return ()  # nothing to remember
         ...     def update(self, gradient, state, value, loss):
         ...         return {name: -0.1 * g.sign() for name, g in gradient.items()}, state
         >>> learner = Learner(line, Shared(), [Descend(SignDescent(), steps=3)])
     """
 
-    @abstractmethod
     def init(self, value: Params) -> Any:
-        """The state that a task's first step starts from: a pytree of tensors."""
+        """The state that a task's first step starts from: a pytree of tensors, empty unless a rule remembers."""
+        return ()
 
     def check(self, names: Collection[str]) -> None:
         """Refuse values of these names where the rule's meta-parameters belong to others.

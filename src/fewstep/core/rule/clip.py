@@ -37,10 +37,6 @@ class Clip(Rule):
             raise ValueError(f"Clip: the norm must be positive and finite, got {norm}.")
         self.norm = norm
 
-    def init(self, value: Params) -> tuple[()]:
-        """No state."""
-        return ()
-
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
         """``−g · min(1, c/‖g‖)``."""
         # In units of the largest entry, whose square may be infinite; and the bound comes before the root, whose

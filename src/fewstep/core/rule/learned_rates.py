@@ -40,7 +40,7 @@ class LearnedRates(Rule):
         self.unit = unit
         self.names = tuple(rates)
         self.rates = nn.Module()
-        # In alphabetical order, as ever: sums over meta-parameters then have the same bits as in older versions.
+        # In alphabetical order: a sum over all meta-parameters then has the bits that it had in older versions.
         dotted.register(self.rates, {name: nn.Parameter(rates[name].detach() / unit) for name in sorted(rates)})
 
     def __getitem__(self, name: str) -> Tensor:

@@ -59,6 +59,6 @@ class PerStep(Rule):
         """Not defined without a step.
 
         Raises:
-            TypeError: always; the rule of a step is :meth:`at`'s.
+            TypeError: always; the rule of a step is :meth:`for_step`'s.
         """
-        raise TypeError("PerStep: a step is moved by the rule of that step; call update of at(step) instead.")
+        raise TypeError("PerStep: a step is moved by the rule of that step; call update of for_step(step) instead.")

@@ -28,10 +28,6 @@ class SGD(Rule):
             raise ValueError(f"SGD: the rate must be positive, got {rate}.")
         self.rate = rate
 
-    def init(self, value: Params) -> tuple[()]:
-        """No state."""
-        return ()
-
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:
         """``−α g``."""
         return {name: -self.rate * g for name, g in gradient.items()}, state

@@ -64,7 +64,7 @@ class Prototypes(Start):
         return selected | {f"{head}weight", f"{head}bias"}
 
     def decode(self, point: Point, noise: Noise) -> Point:
-        """The identity: values already are weights."""
+        """Return the point unchanged: its values already are weights."""
         return point
 
     def start_parameters(self, network: nn.Module) -> set[str]:

@@ -50,5 +50,5 @@ class Shared(Start):
         return {f"network.{name}" for name, _ in network.named_parameters() if self.adapts(name)}
 
     def decode(self, point: Point, noise: Noise) -> Point:
-        """The identity: values already are weights."""
+        """Return the point unchanged: its values already are weights."""
         return point
