@@ -134,7 +134,7 @@ def test_a_planted_circle_is_found() -> None:
 
 
 def test_no_function_hides_the_module_that_it_is_in() -> None:
-    """``fewstep.data.images.views`` is a module, and not a function of it. One algorithm a file is the exception."""
+    """``fewstep.data.images.crops`` is a module, and not a function of it. One algorithm a file is the exception."""
     hidden = []
     for name, path in imports.modules().items():
         if path.name != "__init__.py" or folder(name) == "algorithms":

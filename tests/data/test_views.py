@@ -3,7 +3,7 @@ import inspect
 import pytest
 import torch
 
-from fewstep.data.images.views import views
+from fewstep.data.images.crops import views
 
 
 @pytest.mark.parametrize("leading", [(), (2,), (2, 3)])

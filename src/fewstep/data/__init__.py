@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fewstep.data.images.characters import omniglot_originals as omniglot_originals
     from fewstep.data.images.cifar import cifar_fs as cifar_fs
     from fewstep.data.images.cifar import fc100 as fc100
+    from fewstep.data.images.crops import views as views
     from fewstep.data.images.files import ImageFolder as ImageFolder
     from fewstep.data.images.files import image_folder as image_folder
     from fewstep.data.images.files import read_image as read_image
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from fewstep.data.images.imagenet import tiered_imagenet as tiered_imagenet
     from fewstep.data.images.store import ImageSource as ImageSource
     from fewstep.data.images.store import image_store as image_store
-    from fewstep.data.images.views import views as views
     from fewstep.data.source import Deferred as Deferred
     from fewstep.data.source import Deferring as Deferring
     from fewstep.data.source import TaskSource as TaskSource

@@ -14,6 +14,11 @@ from torch import Tensor
 Store: TypeAlias = Tensor | NDArray[np.generic]
 """``[n, *features]``: a tensor, an array or a memory map, of any real dtype."""
 
+Labels: TypeAlias = Sequence[object] | NDArray[np.generic] | Tensor
+"""``[n]``, names or numbers."""
+
+Indices: TypeAlias = Int[np.ndarray, " some"] | Sequence[int]
+
 AT_ONCE = 2**22
 """Numbers that are looked at, or gathered, together by what goes through all rows."""
 
@@ -64,7 +69,7 @@ class Dataset:
     def from_sorted(
         cls,
         rows: Store,
-        offsets: Int[np.ndarray, " bounds"] | Sequence[int],
+        offsets: Indices,
         class_names: Sequence[str] | None = None,
         *,
         name: str = "dataset",
@@ -90,14 +95,7 @@ class Dataset:
         return dataset
 
     @classmethod
-    def from_labels(
-        cls,
-        rows: Store,
-        labels: Sequence[object] | NDArray[np.generic] | Tensor,
-        *,
-        name: str = "dataset",
-        split: str = "",
-    ) -> "Dataset":
+    def from_labels(cls, rows: Store, labels: Labels, *, name: str = "dataset", split: str = "") -> "Dataset":
         """Rows in any order, with the name of each row's class.
 
         Classes are ordered by label, numbers as numbers and names as text; within a class the rows keep their order.
@@ -112,11 +110,10 @@ class Dataset:
             ValueError: if there are no rows, the lengths differ, a label is missing (None, NaN or empty), or an
                 in-memory row is not finite.
         """
-        known, which = classes_of(labels, f"{name} {split}".rstrip())
+        owner = f"{name} {split}".rstrip()
+        known, which = classes_of(labels, owner)
         if len(which) != len(rows):
-            raise ValueError(
-                f"{f'{name} {split}'.rstrip()}: {len(rows)} rows but {len(which)} labels: give one label for each row"
-            )
+            raise ValueError(f"{owner}: {len(rows)} rows but {len(which)} labels: give one label for each row")
         order = np.argsort(which, kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(known)))]).astype(np.int64)
         in_place = bool((np.diff(which) >= 0).all())
@@ -185,14 +182,15 @@ class Dataset:
             raise IndexError(f"{self}: positions {flat.min()} to {flat.max()} asked for, there are {len(self)}")
         index = flat if self.order is None else self.order[flat]
         target = None
-        if (store := _as_tensor(self.store)) is not None:
+        if _shares_memory(self.store):
+            store = as_tensor(self.store)
             if out is not None and (out.dtype, out.device) == (store.dtype, store.device) and self.transform is None:
                 target = out.view(-1, *store.shape[1:])
             # Three times as fast as indexing: whole rows are copied, by several threads.
             rows = torch.index_select(store, 0, torch.from_numpy(index).to(store.device), out=target)
         else:
             # Indexing, not np.take: np.take copies the whole of a store that is not contiguous.
-            rows = torch.from_numpy(_torch_readable(np.asarray(self.store)[index]))
+            rows = as_tensor(np.asarray(self.store)[index])
         values = rows.to(device).to(dtype)
         if rows.dtype == torch.uint8:
             values /= 255
@@ -201,9 +199,7 @@ class Dataset:
         values = values.reshape(*positions.shape, *values.shape[1:])
         return values if out is None or target is not None else out.copy_(values)
 
-    def subset(
-        self, classes: Int[np.ndarray, " some"] | Sequence[int] | Sequence[str], *, split: str | None = None
-    ) -> "Dataset":
+    def subset(self, classes: Indices | Sequence[str], *, split: str | None = None) -> "Dataset":
         """Some of the classes, in the order given, over the same store.
 
         Args:
@@ -280,9 +276,11 @@ class Dataset:
         floating = self.store.is_floating_point() if isinstance(self.store, Tensor) else self.store.dtype.kind == "f"
         if not floating:
             return
-        for start, finite in _finite_rows(self.store):
+        block = max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape))))
+        for start in range(0, len(self.store), block):
+            finite = torch.isfinite(as_tensor(self.store[start : start + block])).flatten(1).all(1)
             if not finite.all():
-                row = start + int(np.argmin(finite))
+                row = start + int(finite.int().argmin())
                 position = row if self.order is None else np.flatnonzero(self.order == row)
                 if np.size(position) == 0:
                     continue  # a row of a class that was left out
@@ -293,39 +291,27 @@ class Dataset:
                 )
 
 
-def _finite_rows(store: Store) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Whether each row is finite, a block of rows at a time so that no copy of the store is made."""
-    width = max(1, int(np.prod(store.shape[1:])))
-    block = max(1, AT_ONCE // width)
-    for start in range(0, len(store), block):
-        rows = store[start : start + block].reshape(-1, width)
-        if isinstance(rows, Tensor):
-            yield start, torch.isfinite(rows).all(1).cpu().numpy()
-        else:
-            yield start, np.logical_and.reduce(np.isfinite(rows), axis=1)
+def as_tensor(rows: Store) -> Tensor:
+    """Rows as a tensor: over the same memory where torch can, else a copy."""
+    if isinstance(rows, Tensor):
+        return rows
+    if not _shares_memory(rows):
+        rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        # Torch warns that it could write to a read-only array, a memory map for example. It is only read here.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(rows)
 
 
-def _as_tensor(store: Store) -> Tensor | None:
-    """The store as a tensor over the same memory; None where there is no such tensor (byte order, strides)."""
-    if isinstance(store, Tensor):
-        return store
-    try:
-        with warnings.catch_warnings():
-            # Torch warns that it could write to a read-only array, a memory map for example. It is only read here.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.from_numpy(store)
-    except (TypeError, ValueError):
-        return None
+def _shares_memory(rows: Store) -> bool:
+    """Whether torch can have the rows without a copy, which their byte order or their strides may forbid."""
+    if isinstance(rows, Tensor):
+        return True
+    regular = all(stride >= 0 and stride % rows.itemsize == 0 for stride in rows.strides)
+    return rows.dtype.isnative and rows.flags.aligned and regular
 
 
-def _torch_readable(rows: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The rows in a form that torch accepts: contiguous and in the machine's byte order."""
-    return np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("="))
-
-
-def classes_of(
-    labels: Sequence[object] | NDArray[np.generic] | Tensor, owner: str
-) -> tuple[tuple[str, ...], Int[np.ndarray, " rows"]]:
+def classes_of(labels: Labels, owner: str) -> tuple[tuple[str, ...], Int[np.ndarray, " rows"]]:
     """Distinct class names in order, and the class index of each row."""
     values = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if values.ndim != 1 or not len(values):

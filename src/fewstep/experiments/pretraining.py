@@ -30,7 +30,7 @@ from fewstep.training.pretraining import (
 )
 from fewstep.training.pretraining.options import structure, unstructure
 from fewstep.training.pretraining.pretrainer import Progress
-from fewstep.training.pretraining.report import report
+from fewstep.training.pretraining.report import write_report
 
 logger = logging.getLogger("fewstep")
 
@@ -224,5 +224,5 @@ class PretrainingRun:
             for layer, of in scores.items()
         }
         write_files(self.folder, {SCORES: plain})
-        report(self.folder)
+        write_report(self.folder)
         return scores

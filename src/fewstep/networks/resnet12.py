@@ -61,13 +61,10 @@ class ResNet12(Backbone):
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.branch = nn.Sequential(
-            *_convolution(inputs, outputs, 3, norm),
-            nn.LeakyReLU(0.1),
-            *_convolution(outputs, outputs, 3, norm),
-            nn.LeakyReLU(0.1),
-            *_convolution(outputs, outputs, 3, norm),
-        )
+        layers: list[nn.Module] = []
+        for width in (inputs, outputs, outputs):
+            layers += [*_convolution(width, outputs, 3, norm), nn.LeakyReLU(0.1)]
+        self.branch = nn.Sequential(*layers[:-1])
         self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, norm))
         self.ends = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2))
 

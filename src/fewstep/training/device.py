@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from fewstep.data.checks import check_count
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt, in glibc's malloc.h
 
 
@@ -38,8 +40,7 @@ def prepare_device(device: str, dtype: Literal["float32", "float64"] = "float32"
     """
     keep_freed_memory()
     if threads is not None:
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}.")
+        check_count("threads", threads)
         torch.set_num_threads(threads)
     try:
         found = torch.device(device)

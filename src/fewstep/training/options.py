@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fewstep import core
+from fewstep.data.checks import check_count
 
 if TYPE_CHECKING:
     import torch
@@ -64,24 +65,15 @@ class Training:
     together with recompute."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "tasks",
-            "validate_every",
-            "validation_tasks",
-            "log_every",
-            "checkpoint_every",
-            "halve_every",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
+        names = ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every", "halve_every")
+        for name in names:
+            check_count(f"training.{name}", getattr(self, name))
         if self.compile == "on" and self.recompute:
             # dynamo has been seen to differentiate an autograd.Function wrongly: see benchmarks/NOTES.md.
             raise ValueError("training.compile=on and training.recompute exclude each other: set one of them.")
-        if not self.rate > 0:
-            raise ValueError(f"training.rate must be positive, got {self.rate}.")
-        if not self.eps > 0:
-            raise ValueError(f"training.eps must be positive, got {self.eps}.")
+        for name in ("rate", "eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}.")
 
     def rate_at(self, step: int) -> float:
         """The outer rate of a meta-step."""

@@ -152,7 +152,7 @@ def test_without_validation_the_last_network_is_the_best(tmp_path: Path) -> None
 
 
 def test_the_log_has_the_means_of_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOOKED_AT", 1)
+    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOG_EVERY", 1)
     looks: list[float] = []
     Pretrainer(pictures(), SMALL, seed=0, folder=tmp_path).run(lambda _, values: looks.append(values["loss"]))
     rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()]
@@ -164,7 +164,7 @@ def test_the_log_has_the_means_of_each_epoch(tmp_path: Path, monkeypatch: pytest
 def test_a_loss_that_is_not_finite_ends_it_and_spares_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOOKED_AT", 2)
+    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOG_EVERY", 2)
     # The 8th of 15 steps has a rate of 1e38; its next look at the loss is after the 9th.
     options = replace(SMALL, optimiser="sgd", schedule="steps", milestones=(7 / 15,), decay=1e40)
     run = Pretrainer(pictures(), options, seed=0, folder=tmp_path, checkpoint_seconds=0.0)
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_spares_the_checkpoint(
 
 
 def test_weights_that_the_last_step_threw_out_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOOKED_AT", 2)
+    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOG_EVERY", 2)
     step = Pretrainer.advance
 
     def exploding(self: Pretrainer, *batch: Tensor) -> Tensor:

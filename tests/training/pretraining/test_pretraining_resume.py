@@ -52,7 +52,7 @@ def assert_same_weights(ours: Standardised, theirs: Standardised) -> None:
 
 @pytest.mark.parametrize("case", ["sgd", "adamw", "dropout", "stopping"])
 def test_stopped_anywhere_and_continued(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOOKED_AT", 2)
+    monkeypatch.setattr(fewstep.training.pretraining.pretrainer, "LOG_EVERY", 2)
     whole = pretrainer(tmp_path / "whole", case, seconds=1e9)
     expected = whole.run()
     moments = load_file(tmp_path / "whole/last.safetensors")

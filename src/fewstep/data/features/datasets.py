@@ -20,7 +20,7 @@ from fewstep.data.features.store import (
     Part,
     Parts,
     as_dataset,
-    joined,
+    join,
     read_safetensors,
     shared_classes,
     write_rows,
@@ -85,10 +85,10 @@ def embeddings(
         parts = parts_of(source)
         _refuse_shared(parts, path)
         own = _is_own(source)
-        part = joined(_wanted(parts, split, path))
+        part = join(_chosen(parts, split, path))
     if part is None:
         parts = parts_of(source_of(_cached(source, cache_folder(cache), report or _log.info)))
-        part, own = joined(_wanted(parts, split, path)), True
+        part, own = join(_chosen(parts, split, path)), True
     assert part is not None  # one file
     if not own:
         for _ in part.finite_blocks(f"{path} {split}"):
@@ -144,7 +144,7 @@ def writer_for(target: Path) -> Callable[[Path, Parts, str], None]:
     return write
 
 
-def _wanted(parts: Parts, split: str, path: str | Path) -> list[Part]:
+def _chosen(parts: Parts, split: str, path: str | Path) -> list[Part]:
     if split == "all":
         return list(parts.values())
     if "" in parts:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewstep.data.dataset import Dataset
+from fewstep.data.checks import check_count
+from fewstep.data.dataset import Dataset, as_tensor
 from fewstep.data.features.datasets import writer_for
 from fewstep.data.features.formats import SUFFIXES
-from fewstep.data.features.store import SPLITS, Parts, as_dataset, as_tensor, grouped, joined, raw
+from fewstep.data.features.store import SPLITS, Parts, as_dataset, bytes_of, group, join
 from fewstep.data.storage.files import folder_beside
 
 Extract: TypeAlias = Callable[[Tensor], Tensor]
@@ -78,8 +79,7 @@ def export_features(
         raise ValueError(f"export: dtype must be one of {', '.join(get_args(StoredAs))}, got {dtype!r}.")
     if target.suffix == ".pkl" and len(images) > 1:
         raise ValueError(f"{target} can hold one split, there are {', '.join(images)}: give a target without a suffix")
-    if batch < 1:
-        raise ValueError(f"export: batch must be at least 1, got {batch}.")
+    check_count("export: batch", batch)
     rows = _Rows(extractor, getattr(torch, dtype), torch.device(device), batch, progress or (lambda done, total: None))
     with folder_beside(target) as folder:
         with (folder / "features").open("xb") as file, _evaluating(extractor), torch.no_grad():
@@ -135,7 +135,7 @@ class _Rows:
                 width = found.shape[1]
                 stored = found.to(self.dtype).cpu()
                 self._check_finite(found, stored, dataset, split, int(positions[0]))
-                file.write(raw(stored))
+                file.write(bytes_of(stored))
                 done += len(positions)
                 self.progress(done, total)
         assert width is not None  # there are images
@@ -193,11 +193,11 @@ def _parts(path: Path, images: Mapping[str, Dataset], width: int, dtype: torch.d
     labels = np.concatenate([np.repeat(np.array(d.class_names, np.str_), d.sizes) for d in images.values()])
     splits = np.repeat(np.array(list(images)), [len(dataset) for dataset in images.values()])
     mapped = np.memmap(path, f"<f{dtype.itemsize}", "r", 0, (len(labels), width))
-    return grouped(as_tensor(mapped), labels, path.name, splits=splits)
+    return group(as_tensor(mapped), labels, path.name, splits=splits)
 
 
 def _digest_of(parts: Parts) -> str:
-    together = joined(list(parts.values()))
+    together = join(list(parts.values()))
     assert together is not None  # one file
     return features_digest(as_dataset(together, name="features", split=""))
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewstep.data.features.store import SPLITS, Part, Parts, alike, as_tensor, grouped, read_safetensors, read_store
+from fewstep.data.dataset import as_tensor
+from fewstep.data.features.store import SPLITS, Part, Parts, check_alike, group, read_safetensors, read_store
 from fewstep.data.storage.unpickling import unpickle
 
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pkl")
@@ -94,7 +95,7 @@ def parts_of(source: Source) -> Parts:
         if list(found) not in ([""], [split]):
             raise ValueError(f"{source.path}: the file for {split} says itself that it holds {', '.join(found)}")
         parts[split] = next(iter(found.values()))
-    alike(parts, str(source.path))
+    check_alike(parts, str(source.path))
     return parts
 
 
@@ -115,7 +116,7 @@ def _in_folder(folder: Path) -> Source:
             files += _beside(there[0])
     if not read:
         below = [file.parent for file in folder.rglob("*_embeddings.pkl")]
-        raise ValueError(_nothing(str(folder), sorted({str(place) for place in below})))
+        raise ValueError(_no_features(str(folder), sorted({str(place) for place in below})))
     return Source(folder, tuple(files), read, all(file.suffix in (".safetensors", ".npy") for file in files))
 
 
@@ -128,7 +129,7 @@ def _in_archive(path: Path, archive: Path, inside: str) -> Source:
     folders = sorted({str(PurePosixPath(name).parent) for name in members})
     chosen = [place for place in folders if place == inside or place.endswith(f"/{inside}")]
     if len(chosen) != 1:
-        raise ValueError(_nothing(str(path), [f"{archive}/{place}" for place in folders]))
+        raise ValueError(_no_features(str(path), [f"{archive}/{place}" for place in folders]))
     read = {
         split: functools.partial(_read_member, archive, member)
         for split in SPLITS
@@ -137,7 +138,7 @@ def _in_archive(path: Path, archive: Path, inside: str) -> Source:
     return Source(path, (archive,), read, False)
 
 
-def _nothing(where: str, below: list[str]) -> str:
+def _no_features(where: str, below: list[str]) -> str:
     if below:
         return f"{where} holds {len(below)} sets of features; give one of them: {', '.join(below)}"
     return (
@@ -240,7 +241,7 @@ def _arrays(entries: Mapping[str, Any], where: str) -> Parts:
                 "or one for each class of class_names"
             )
         splits = splits[which]
-    return grouped(features, labels, where, splits=splits, keys=keys)
+    return group(features, labels, where, splits=splits, keys=keys)
 
 
 def _features(features: Any, where: str) -> Tensor:
@@ -299,9 +300,9 @@ def _pickled(content: Any, where: str) -> Parts:
     if "keys" not in entries:
         if "labels" not in entries:
             raise ValueError(f"{where} must hold 'keys' or 'labels', one for each row; it holds {sorted(entries)}")
-        return grouped(features, entries["labels"], where)
+        return group(features, entries["labels"], where)
     keys = _text(entries["keys"], "keys", where)
-    return grouped(features, [class_of(key, where) for key in keys.tolist()], where, keys=keys)
+    return group(features, [class_of(key, where) for key in keys.tolist()], where, keys=keys)
 
 
 def class_of(key: str, where: str) -> str:
@@ -310,26 +311,22 @@ def class_of(key: str, where: str) -> str:
     Raises:
         ValueError: if the key is of another form.
     """
-    parts = key.split("-")
-    if len(parts) != 3 or parts[1] != parts[2].split("_")[0]:
+    if (found := _class_in(key)) is None:
         raise ValueError(f"{where}: keys must be '<anything>-<class>-<class>_<image>', one is {key!r:.80}")
-    return unquote(parts[1])
+    return found
+
+
+def _class_in(key: str) -> str | None:
+    parts = key.split("-")
+    return unquote(parts[1]) if len(parts) == 3 and parts[1] == parts[2].split("_")[0] else None
 
 
 def keys_of(part: Part) -> list[str]:
     """Keys of DeepMind's form for the positions of a part: its own where they are, else made ones."""
     labels = part.labels.tolist()
-    own: list[str | None] = [None] * len(labels) if part.ordered_keys is None else part.ordered_keys.tolist()
-    made = []
-    for i, (label, key) in enumerate(zip(labels, own, strict=True)):
-        code = label.replace("%", "%25").replace("-", "%2D").replace("_", "%5F")
-        fits = key is not None and _class_or_none(key) == label
-        made.append(key if fits and key is not None else f"{i}-{code}-{code}_{i}")
-    return made
-
-
-def _class_or_none(key: str) -> str | None:
-    try:
-        return class_of(key, "")
-    except ValueError:
-        return None
+    keys = [""] * len(labels) if part.ordered_keys is None else part.ordered_keys.tolist()
+    for i, label in enumerate(labels):
+        if _class_in(keys[i]) != label:
+            code = label.replace("%", "%25").replace("-", "%2D").replace("_", "%5F")
+            keys[i] = f"{i}-{code}-{code}_{i}"
+    return keys

@@ -58,29 +58,28 @@ def leo_embeddings(
     """
     report = report or (lambda text: None)
     root = Path(out) if out is not None else cache_folder() / "leo-embeddings"
-    archive = root / _ARCHIVE
-    if path is not None and Path(path).is_dir():
-        if not (found := _sets(Path(path))):
+    mine = None if path is None else Path(path)
+    archive = mine or root / _ARCHIVE
+    if mine is not None and mine.is_dir():
+        if not (found := _sets(mine)):
             raise ValueError(
                 f"{path} holds none of {', '.join(SETS)}: give {_ARCHIVE}, or the folder it was unpacked to"
             )
-        return [_checked(folder, name, report) for name, folder in found.items()]
-    if path is not None:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file or folder {path}")
-        archive = Path(path)
-    elif len(found := _sets(root)) == len(SETS):
+        return [_check(folder, name, report) for name, folder in found.items()]
+    if mine is None and len(found := _sets(root)) == len(SETS):
         report(f"{root} holds them already")
-        return [_checked(folder, name, report) for name, folder in found.items()]
-    else:
+        return [_check(folder, name, report) for name, folder in found.items()]
+    if mine is None:
         _download(archive, report, progress)
+    elif not mine.is_file():
+        raise FileNotFoundError(f"there is no file or folder {path}")
     _lay_out(archive, root, report)
     found = _sets(root)
     missing = [name for name in SETS if name not in found]
-    if not found or (missing and path is None):
+    if not found or (missing and mine is None):
         raise ValueError(f"{archive} lacks {', '.join(missing)}: remove it, and fetch {URL}")
-    folders = [_checked(folder, name, report) for name, folder in found.items()]
-    if path is None:
+    folders = [_check(folder, name, report) for name, folder in found.items()]
+    if mine is None:
         archive.unlink()
     return folders
 
@@ -127,7 +126,7 @@ def _lay_out(archive: Path, root: Path, report: Report) -> None:
         ) from error
 
 
-def _checked(folder: Path, name: str, report: Report) -> Path:
+def _check(folder: Path, name: str, report: Report) -> Path:
     """The folder, when what it holds is what was published."""
     dataset, *_ = name.split("/")
     for split, classes in CLASSES[dataset].items():

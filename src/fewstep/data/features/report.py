@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewstep.data.features.formats import parts_of, source_of
-from fewstep.data.features.store import Part, Parts, brief, shared_classes
+from fewstep.data.features.store import Part, Parts, dtype_name, shared_classes
 
 
 @final
@@ -72,7 +72,7 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
     store = next(iter(parts.values())).store
     refusals, warnings, summaries, hashes = shared_classes(parts), [], [], {}
     for split, part in parts.items():
-        norms, finite, hashes[split] = _looked_through(part)
+        norms, finite, hashes[split] = _examine(part)
         shown = norms[finite] if finite.any() else np.array([np.nan])
         three = (float(shown.min()), float(np.median(shown)), float(shown.max()))
         sizes = part.sizes
@@ -88,11 +88,11 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
             warnings.append(f"{single} classes{of} with one example: no task can be made with them")
     warnings += _copies(parts, hashes)
     return EmbeddingReport(
-        Path(path), store.shape[1], brief(store.dtype), tuple(summaries), tuple(refusals), tuple(warnings)
+        Path(path), store.shape[1], dtype_name(store.dtype), tuple(summaries), tuple(refusals), tuple(warnings)
     )
 
 
-def _looked_through(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.uint64]]:
+def _examine(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.uint64]]:
     """Length of each row, whether it is finite, and a hash of its bits."""
     norms, finite, hashes = [], [], []
     odd = np.random.default_rng(0).integers(0, 2**63, part.store.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
@@ -130,14 +130,15 @@ def _copies(parts: Parts, hashes: dict[str, NDArray[np.uint64]]) -> list[str]:
             if before:
                 found[split if split in before else min(before), split] += 1
             before.add(split)
-    told = []
+    sentences = []
     for (one, other), count in sorted(found.items()):
         if one == other:
             of = f" of {splits[one]}" if splits[one] else ""
-            told.append(f"{_rows(count)}{of} that {'is a copy of another' if count == 1 else 'are copies of others'}")
+            which = f"{of} that {'is a copy of another' if count == 1 else 'are copies of others'}"
         else:
-            told.append(f"{_rows(count)} of {splits[other]} that {'is' if count == 1 else 'are'} in {splits[one]} too")
-    return told
+            which = f" of {splits[other]} that {'is' if count == 1 else 'are'} in {splits[one]} too"
+        sentences.append(f"{_rows(count)}{which}")
+    return sentences
 
 
 def _rows(count: int) -> str:

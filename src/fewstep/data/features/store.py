@@ -8,7 +8,6 @@ val, test), then by class; ``keys``, where rows have names, as text that zeros d
 import itertools
 import json
 import struct
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fewstep.data.dataset import Dataset, classes_of
+from fewstep.data.dataset import Dataset, as_tensor, classes_of
 from fewstep.data.storage.files import replacing
 
 SPLITS = ("train", "val", "test")
@@ -89,7 +88,7 @@ Parts: TypeAlias = dict[str, Part]
 """By split, in the order train, val, test; or all under "", where it is not known which classes are for what."""
 
 
-def grouped(
+def group(
     store: Tensor,
     labels: Any,
     where: str,
@@ -118,7 +117,7 @@ def grouped(
         rows = np.arange(len(store)) if splits is None else np.flatnonzero(splits == split)
         if not len(rows):
             continue
-        present = sorted(set(which[rows].tolist()), key=_place([names[c] for c in np.unique(which[rows])], names))
+        present = sorted(set(which[rows].tolist()), key=_sort_key([names[c] for c in np.unique(which[rows])], names))
         rank = np.zeros(len(names), np.int64)
         rank[present] = np.arange(len(present))
         order = rows[np.argsort(rank[which[rows]], kind="stable")]
@@ -134,13 +133,13 @@ def grouped(
     return parts
 
 
-def _place(present: Sequence[str], names: Sequence[str]) -> Any:
+def _sort_key(present: Sequence[str], names: Sequence[str]) -> Any:
     """The sort key of a class, the same whatever the file's format has made of its label."""
     numbers = all(name.isascii() and name.isdigit() for name in present)
     return lambda c: (int(names[c]), names[c]) if numbers else names[c]
 
 
-def alike(parts: Parts, where: str) -> None:
+def check_alike(parts: Parts, where: str) -> None:
     """Refuse parts that do not fit together.
 
     Raises:
@@ -155,23 +154,23 @@ def alike(parts: Parts, where: str) -> None:
             )
         if part.store.dtype != other.store.dtype:
             raise ValueError(
-                f"{where}: features of {first} are {brief(part.store.dtype)}, those of {split} "
-                f"{brief(other.store.dtype)}: make them one type"
+                f"{where}: features of {first} are {dtype_name(part.store.dtype)}, those of {split} "
+                f"{dtype_name(other.store.dtype)}: make them one type"
             )
 
 
 def shared_classes(parts: Parts) -> list[str]:
     """A sentence for each two splits that have classes in common."""
-    told, splits = [], list(parts)
+    sentences, splits = [], list(parts)
     for i, one in enumerate(splits):
         for other in splits[i + 1 :]:
             if both := [name for name in parts[one].names if name in set(parts[other].names)]:
                 more = f" and {len(both) - 1} others are" if len(both) > 1 else " is"
-                told.append(f"class {both[0]!r}{more} in {one} and in {other}")
-    return told
+                sentences.append(f"class {both[0]!r}{more} in {one} and in {other}")
+    return sentences
 
 
-def joined(parts: Sequence[Part]) -> Part | None:
+def join(parts: Sequence[Part]) -> Part | None:
     """Several parts as one, in their order; None if their rows are not in one file."""
     first, *others = parts
     if not others:
@@ -249,7 +248,7 @@ def write_rows(file: Any, parts: Parts, where: str) -> None:
     """
     for split, part in parts.items():
         for rows in part.finite_blocks(f"{where} {split}".rstrip()):
-            file.write(raw(rows))
+            file.write(bytes_of(rows))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
@@ -311,22 +310,13 @@ def _mapped(path: Path, start: int, entry: Mapping[str, Any]) -> Tensor:
     return as_tensor(array).view(dtype)
 
 
-def as_tensor(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor, over the same memory where torch can."""
-    if not (array.dtype.isnative and array.flags.aligned and all(stride >= 0 for stride in array.strides)):
-        array = np.array(array, array.dtype.newbyteorder("="))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it could write to a read-only map: nothing here writes
-        return torch.from_numpy(array)
-
-
-def raw(rows: Tensor) -> bytes:
+def bytes_of(rows: Tensor) -> bytes:
     """The bytes of some rows."""
     rows = rows.contiguous()
     return (rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows).numpy().tobytes()
 
 
-def brief(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     """ "float32" for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
 

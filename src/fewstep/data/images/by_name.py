@@ -1,10 +1,9 @@
 """Image data by name: what a command line or a kept configuration says of it."""
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, final
+from typing import Any, Literal, cast, final
 
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.characters import omniglot
@@ -12,6 +11,7 @@ from fewstep.data.images.cifar import cifar_fs, fc100
 from fewstep.data.images.class_splits import Split
 from fewstep.data.images.folders import photograph_splits, photographs
 from fewstep.data.images.imagenet import mini_imagenet, tiered_imagenet
+from fewstep.data.storage.cache import Report
 
 TITLES = {
     "cifar-fs": "CIFAR-FS",
@@ -85,7 +85,7 @@ class ImageData:
             ValueError: if the name is neither known nor a folder, or an option is given that makes no sense for it.
         """
         if self.name not in TITLES and not (self.name and Path(self.name).is_dir()):
-            meant = " or ".join(self._near())
+            meant = " or ".join(self._suggestions())
             raise ValueError(
                 f"there is no image data {self.name!r}{f'; did you mean {meant}?' if meant else '.'} "
                 f"Give one of {', '.join(TITLES)}, or a folder that exists."
@@ -113,7 +113,7 @@ class ImageData:
             return ("train", "val", "test")
         return photograph_splits(self.name, split_file=self.split)
 
-    def examples(self, split: str, report: Callable[[str], None] | None = None) -> Dataset:
+    def examples(self, split: str, report: Report | None = None) -> Dataset:
         """The images of a split, uint8 ``[n, channels, size, size]``.
 
         Args:
@@ -128,34 +128,23 @@ class ImageData:
         """
         self.check()
         part = cast(Split, split)  # loaders refuse others
+        size = 84 if self.size is None else self.size
+        kept: dict[str, Any] = {"cache": self.cache, "report": report}
         match self.name:
             case "omniglot":
                 turned = self.rotations and split in ("train", "trainval")
                 return omniglot(part, rotations=turned, cache=self.cache)
             case "cifar-fs" | "fc100":
                 load = cifar_fs if self.name == "cifar-fs" else fc100
-                return load(part, path=self.path, cache=self.cache, report=report)
+                return load(part, path=self.path, **kept)
             case "mini-imagenet" | "tiered-imagenet":
                 assert self.path is not None  # checked
                 load_files = mini_imagenet if self.name == "mini-imagenet" else tiered_imagenet
-                return load_files(part, self.path, size=self._size, cache=self.cache, report=report)
-        return photographs(
-            part,
-            self.name,
-            split_file=self.split,
-            size=self._size,
-            grey=self.grey,
-            fit=self.fit or "crop",
-            damaged=self.damaged,
-            cache=self.cache,
-            report=report,
-        )
+                return load_files(part, self.path, size=size, **kept)
+        how: dict[str, Any] = {"grey": self.grey, "fit": self.fit or "crop", "damaged": self.damaged}
+        return photographs(part, self.name, split_file=self.split, size=size, **how, **kept)
 
-    @property
-    def _size(self) -> int:
-        return 84 if self.size is None else self.size
-
-    def _near(self) -> list[str]:
+    def _suggestions(self) -> list[str]:
         """What may have been meant: a name, or a folder beside that one."""
         plain = self.name.casefold().replace("_", "-").replace(" ", "-")
         near = difflib.get_close_matches(plain, TITLES, n=3)

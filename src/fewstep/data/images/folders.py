@@ -22,6 +22,9 @@ from fewstep.data.storage.cache import Report
 Damaged: TypeAlias = Literal["stop", "skip"]
 """What becomes of images that cannot be read: an error that lists them, or a report."""
 
+_Bad: TypeAlias = Sequence[tuple[str, Path, str]]
+"""Images that cannot be read: class, file and reason."""
+
 _NAMES = {"train": ("train", "base"), "val": ("val", "validation"), "test": ("test", "novel")}
 _SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
 _FILES = ("split.csv", "split.json")
@@ -91,7 +94,7 @@ def photographs(
     check_count("size", size)
     check_choice("damaged", damaged, get_args(Damaged))
     check_choice("fit", fit, get_args(Fit))
-    root, say = Path(path), report or _log.warning
+    root = Path(path)
     layout = _layout(root, split_file)
     parts = _parts(split, layout, root)
     _check_sizes(layout, Counter(), least)
@@ -100,7 +103,7 @@ def photographs(
     owners = [(name, file) for name, files in layout.files.items() for file in files]
     bad = [(*owners[i], reason) for i, reason in skipped_images(source, cache=cache).items()]
     if bad and damaged == "stop":
-        counts = ", ".join(f"{part} {_share(layout, part, bad)}" for part in layout.splits)
+        counts = ", ".join(f"{part} {_bad_of_all(layout, part, bad)}" for part in layout.splits)
         lines = "".join(f"\n  {file.relative_to(root).as_posix()}: {reason}" for _, file, reason in bad[:_NAMED])
         more = f"\n  and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
         raise ValueError(
@@ -109,7 +112,7 @@ def photographs(
         )
     _check_sizes(layout, Counter(name for name, _, _ in bad), least)
     for part in parts:
-        _tell(layout, part, bad, root, say)
+        _report_left_out(layout, part, bad, root, report or _log.warning)
     chosen = sorted(name for part in parts for name in layout.splits[part])
     return replace(dataset.subset(chosen, split=split), name=_name(root))
 
@@ -148,7 +151,7 @@ def _layout(root: Path, split_file: str | Path | None) -> _Layout:
         is_file = f"{root} is a file: give a folder of images, if need be unpack it"
         raise FileNotFoundError(is_file if root.is_file() else f"there is no folder {root}")
     top, file = _class_folders_of(root), _split_file(root, split_file)
-    folders = _told_by_folders(root, top) if file is None else _told_by_file(root, top, file)
+    folders = _split_by_folders(root, top) if file is None else _split_by_file(root, top, file)
     _check_distinct([(split, folder) for split, of_split in folders.items() for folder in of_split])
     contents = {folder: contents_of(folder) for of_split in folders.values() for folder in of_split}
     if nested := [inner for found in contents.values() for inner in found.folders]:
@@ -183,7 +186,7 @@ def _class_folders_of(folder: Path) -> list[Path]:
     return found.folders
 
 
-def _told_by_folders(root: Path, top: Sequence[Path]) -> dict[str, list[Path]]:
+def _split_by_folders(root: Path, top: Sequence[Path]) -> dict[str, list[Path]]:
     by_split = {split: [f for f in top if _SPLIT_OF.get(f.name.casefold()) == split] for split in _NAMES}
     others = [folder for folder in top if folder.name.casefold() not in _SPLIT_OF]
     if len(others) == len(top):
@@ -223,7 +226,7 @@ def _split_file(root: Path, given: str | Path | None) -> Path | None:
     return found[0] if found else None
 
 
-def _told_by_file(root: Path, top: Sequence[Path], file: Path) -> dict[str, list[Path]]:
+def _split_by_file(root: Path, top: Sequence[Path], file: Path) -> dict[str, list[Path]]:
     read = _csv_entries if file.suffix.lower() == ".csv" else _json_entries
     split_of: dict[str, str] = {}
     for where, name, said in read(file):
@@ -330,18 +333,18 @@ def _parts(split: str, layout: _Layout, root: Path) -> tuple[str, ...]:
     return parts
 
 
-def _share(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]]) -> str:
+def _bad_of_all(layout: _Layout, part: str, bad: _Bad) -> str:
     """How many of how many images of a split: "3 of 200"."""
     n = sum(len(layout.files[name]) for name in layout.splits[part])
     return f"{sum(name in layout.splits[part] for name, _, _ in bad):,} of {n:,}"
 
 
-def _tell(layout: _Layout, part: str, bad: Sequence[tuple[str, Path, str]], root: Path, say: Report) -> None:
+def _report_left_out(layout: _Layout, part: str, bad: _Bad, root: Path, report: Report) -> None:
     """Say what was left out of a split."""
     if here := [f"{f.relative_to(root).as_posix()} ({why})" for name, f, why in bad if name in layout.splits[part]]:
-        say(f"{_name(root)} {part}: skipped {_share(layout, part, bad)} images: {_some(here)}")
+        report(f"{_name(root)} {part}: skipped {_bad_of_all(layout, part, bad)} images: {_some(here)}")
     if others := sum((layout.others[name] for name in layout.splits[part]), Counter[str]()):
-        say(f"{_name(root)} {part}: passed over what is no image by its suffix: {_by_suffix(others)}")
+        report(f"{_name(root)} {part}: passed over what is no image by its suffix: {_by_suffix(others)}")
 
 
 def _by_suffix(others: Counter[str]) -> str:

@@ -191,7 +191,7 @@ def _make(source: ImageSource, root: Path, report: Report) -> None:
 def _write_images(source: ImageSource, path: Path, report: Report) -> dict[int, str]:
     """Write the images; those that were skipped, and why."""
     n, skipped = sum(source.counts), dict[int, str]()
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     with path.open("wb") as file, ThreadPoolExecutor() as pool:
         report(f"{source.name}: reading {n:,} images, once, into {path.parent.parent}")
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, *source.shape)}
@@ -204,8 +204,8 @@ def _write_images(source: ImageSource, path: Path, report: Report) -> dict[int, 
                         f"{source.name}: an image is {image.dtype} {list(image.shape)}, not uint8 {list(source.shape)}"
                     )
                 file.write(image.tobytes())
-            if time.monotonic() - told > _SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - reported > _SECONDS:
+                reported = time.monotonic()
                 report(f"{source.name}: {min(n, start + _TOGETHER):,} of {n:,} images")
         file.flush()
         os.fsync(file.fileno())

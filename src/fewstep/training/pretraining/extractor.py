@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.data import l2_normalise
+from fewstep.data.images.crops import views
 from fewstep.data.images.files import Reading
-from fewstep.data.images.views import views
 from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
 from fewstep.training.pretraining.options import Architecture, structure, unstructure
 from fewstep.training.pretraining.standardised import Standardised

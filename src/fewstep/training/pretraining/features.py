@@ -46,7 +46,7 @@ def embed(
         ValueError: if the images do not fit the network.
     """
     extractor = extractor.to(device)
-    return _like(dataset, torch.cat([extractor(dataset.gather(some), batch) for some in dataset.blocks(batch)]))
+    return _with_rows(dataset, torch.cat([extractor(dataset.gather(some), batch) for some in dataset.blocks(batch)]))
 
 
 def cached_features(
@@ -115,7 +115,7 @@ def _read(
         tensors, metadata = read_tensors(path)
         weights = {name.removeprefix("extractor/"): t for name, t in tensors.items() if name.startswith("extractor/")}
         extractor = FeatureExtractor.rebuilt(weights, metadata).to(device)
-        return {s: _like(dataset, tensors[f"features/{s}"].to(device)) for s, dataset in images.items()}, extractor
+        return {s: _with_rows(dataset, tensors[f"features/{s}"].to(device)) for s, dataset in images.items()}, extractor
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
@@ -158,6 +158,6 @@ def sources(module: ModuleType) -> list[ModuleType]:
     return [found[name] for name in sorted(found)]
 
 
-def _like(dataset: Dataset, rows: Tensor) -> Dataset:
+def _with_rows(dataset: Dataset, rows: Tensor) -> Dataset:
     """Other rows with the classes of a dataset."""
     return Dataset.from_sorted(rows, dataset.offsets, dataset.class_names, name=dataset.name, split=dataset.split)

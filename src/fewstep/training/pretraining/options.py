@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 import cattrs
 from cattrs.v import format_exception
 
+from fewstep.data.checks import check_count
 from fewstep.data.images.augmentation import Augmentation
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ class Pretraining:
     def __post_init__(self) -> None:
         _check_choices("pretraining", self)
         for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"pretraining: {name} must be at least 1, got {getattr(self, name)}.")
+            check_count(f"pretraining: {name}", getattr(self, name))
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"pretraining: {name} must be in [0, 1), got {getattr(self, name)}.")
@@ -163,11 +163,11 @@ def structure(values: Any, kind: type[_T]) -> _T:
         return _CONVERTER.structure(values, kind)
     except (cattrs.BaseValidationError, KeyError, TypeError, AttributeError) as error:
         validation = isinstance(error, cattrs.BaseValidationError)
-        what = cattrs.transform_error(error, format_exception=_said) if validation else [repr(error)]
+        what = cattrs.transform_error(error, format_exception=_error_text) if validation else [repr(error)]
         raise ValueError(f"no settings of {kind.__name__}: {'; '.join(what)}") from error
 
 
-def _said(error: BaseException, kind: Any) -> str:
+def _error_text(error: BaseException, kind: Any) -> str:
     """cattrs' words; and those of a settings' own check, which names no kind, where cattrs says no more than so."""
     return str(error) if isinstance(error, ValueError) and kind is None else format_exception(error, kind)
 

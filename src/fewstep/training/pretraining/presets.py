@@ -54,15 +54,5 @@ def preset(network: str, size: int, dataset: str = "") -> Pretraining:
         "wrn", depth=int(named[1]), factor=int(named[2]), dropout=0.5, strides=(1, 2, 2) if small else (2, 2, 2)
     )
     epochs, milestones = TABLE_4.get(dataset, TABLE_4["mini-imagenet"])
-    return Pretraining(
-        wide,
-        epochs=epochs,
-        batch=1024,
-        optimiser="sgd",
-        rate=0.1,
-        schedule="steps",
-        milestones=milestones,
-        weight_decay=5e-4,
-        label_smoothing=0.0,
-        augmentation=augmentation,
-    )
+    paper = replace(sgd, network=wide, epochs=epochs, batch=1024, rate=0.1, label_smoothing=0.0)
+    return replace(paper, schedule="steps", milestones=milestones)

@@ -23,7 +23,7 @@ Progress = Callable[[State, dict[str, float]], None]
 Validate = Callable[[Standardised], dict[str, float]]
 """Scores of the network as it stands, by name; the first decides which network is the best."""
 
-LOOKED_AT = 10
+LOG_EVERY = 10
 """Steps between two looks at the loss: each look waits for the device."""
 
 
@@ -129,11 +129,11 @@ class Pretrainer:
         with self.batches.ahead(state.step, self.total) as fetch:
             while not state.finished:
                 began, seen = time.perf_counter(), []
-                until = min(state.step + LOOKED_AT, (state.step // len(self.batches) + 1) * len(self.batches))
+                until = min(state.step + LOG_EVERY, (state.step // len(self.batches) + 1) * len(self.batches))
                 while state.step < until:
                     seen.append(self.advance(*self._fetched(fetch)))
                     state.step += 1
-                values = self._looked_at(torch.stack(seen))
+                values = self._record(torch.stack(seen))
                 state.seconds += time.perf_counter() - began
                 if epoch_ended := state.step % len(self.batches) == 0:
                     self._epoch_ended()
@@ -183,7 +183,7 @@ class Pretrainer:
             (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
             yield
 
-    def _looked_at(self, seen: Float[Tensor, "steps 2"]) -> dict[str, float]:
+    def _record(self, seen: Float[Tensor, "steps 2"]) -> dict[str, float]:
         state = self.state
         for loss, accuracy in seen.tolist():
             state.sums["loss"] = state.sums.get("loss", 0.0) + loss

@@ -3,7 +3,6 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation.figures import image, new_figure, style_curve
@@ -50,7 +49,7 @@ def learning_curves(folder: Path) -> None:
     write_atomically(folder / CURVES, image(figure, "png"))
 
 
-def report(folder: Path) -> Path:
+def write_report(folder: Path) -> Path:
     """Write ``report.md``, and ``learning_curves.png`` beside it, from what a pre-training left in its folder.
 
     Returns:
@@ -60,7 +59,8 @@ def report(folder: Path) -> Path:
         OSError: when the folder cannot be read or written.
     """
     config, scores, environment, network = (
-        _load(folder / f"{name}.json") for name in ("pretraining", "scores", "environment", "network")
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("pretraining", "scores", "environment", "network")
     )
     rows = [
         [layer, split, f"{shots}-shot", Interval(**score).text(percent=True), str(score["tasks"])]
@@ -100,8 +100,3 @@ def report(folder: Path) -> Path:
     ]
     write_atomically(folder / REPORT, "\n".join(lines) + "\n")
     return folder / REPORT
-
-
-def _load(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value

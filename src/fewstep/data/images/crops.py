@@ -1,4 +1,4 @@
-"""The views of an image that are the same every time, for testing and for features."""
+"""Crops at fixed places of an image, for testing and for features."""
 
 from typing import Literal
 
