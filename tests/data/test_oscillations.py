@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.core import Task
-from fewstep.data import Oscillations, OscillatorPrior, Oscillators, TaskSource
+from fewstep.data import Oscillations, OscillatorPrior, Oscillators
 
 
 def source(**changes: object) -> Oscillations:
@@ -111,14 +111,6 @@ def test_noise_is_the_same_in_other_units() -> None:
     assert np.allclose(3 * (one - exact), three - exact, rtol=0, atol=1e-13)
 
 
-def test_a_batch_is_a_function_of_seed_stream_and_step() -> None:
-    later = source().batch(500)
-    assert same(later, source().batch(500))
-    for other in (source().batch(501), source(seed=1).batch(500), source(stream="other").batch(500)):
-        assert not torch.equal(later.support.x, other.support.x)
-        assert not torch.equal(later.support.y, other.support.y)
-
-
 def test_the_numbers_of_a_seed_do_not_change() -> None:
     task = source(tasks=2, shots=1, queries=1, seen=1, ahead=1).batch(7)
     found = [tensor.flatten().tolist() for tensor in (task.support.x, task.support.y, task.query.x, task.query.y)]
@@ -133,19 +125,11 @@ PINNED = [
 ]
 
 
-def test_it_is_a_regression_source() -> None:
-    assert isinstance(source(), TaskSource)
-    assert source().ways is None
-    assert source().to(dtype=torch.float32).batch(0).query.y.dtype == torch.float32
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shots": 0}, "shots must be at least 1, got 0"),
         ({"seen": 0}, "seen must be at least 1, got 0"),
         ({"ahead": -1}, "ahead must be at least 1, got -1"),
-        ({"seed": -1}, "seed must be an integer from 0"),
         ({"noise": float("nan")}, "noise is a standard deviation"),
         ({"interval": 0.0}, r"interval is a time between observations, positive and finite, got 0\.0"),
     ],

@@ -89,22 +89,19 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
         TaskList.load(tmp_path / "t.npz", dataset())
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    TaskList.draw(sampler(), 1).save(tmp_path / "t.npz")
-    with np.load(tmp_path / "t.npz") as file:
-        arrays = dict(file)
-    np.savez(tmp_path / "t.npz", **(arrays | {"format": np.array(2)}))
-    with pytest.raises(ValueError, match="has format 2"):
-        TaskList.load(tmp_path / "t.npz", dataset())
-
-
-def test_shapes_must_agree(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("format", np.array(2), "has format 2"), ("query", np.zeros((1, 3, 2), int), "query must be|parameter 'query'")],
+)
+def test_a_newer_format_and_shapes_that_disagree_are_refused(
+    name: str, value: np.ndarray, message: str, tmp_path: Path
+) -> None:
     """Such a file can come from other software."""
     TaskList.draw(sampler(), 1).save(tmp_path / "t.npz")
     with np.load(tmp_path / "t.npz") as file:
         arrays = dict(file)
-    np.savez(tmp_path / "t.npz", **(arrays | {"query": arrays["query"][:1]}))
-    with pytest.raises(ValueError, match="query"):
+    np.savez(tmp_path / "t.npz", **(arrays | {name: value}))
+    with pytest.raises(ValueError, match=message):
         TaskList.load(tmp_path / "t.npz", dataset())
 
 

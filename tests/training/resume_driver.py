@@ -6,18 +6,16 @@ Noise, dropout, Adam, clipping, validation, early stopping and checkpoints all t
 the process kills itself in the middle of its N-th checkpoint write: after the temporary file, before the rename.
 """
 
-import os
-import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from killing import kill_in_write
 
 from fewstep.algorithms import leo
 from fewstep.core import generator
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
-from fewstep.data.storage import files
 from fewstep.evaluation import evaluate
 from fewstep.training import Trainer, Training
 
@@ -47,22 +45,6 @@ def trainer(folder: Path) -> Trainer:
     held_out = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=20, seed=1)
     score = lambda m: evaluate(m, held_out, 20, baselines=False).interval().mean  # noqa: E731
     return Trainer(method, train, OPTIONS, score, folder=folder)
-
-
-def kill_in_write(number: int) -> None:
-    """Die by SIGKILL between writing the temporary file of the ``number``-th checkpoint and renaming it."""
-    rename, seen = os.replace, 0
-
-    def replace(source: object, target: object) -> None:
-        nonlocal seen
-        if str(target).endswith(".safetensors"):
-            seen += 1
-            if seen == number:
-                os.truncate(str(source), os.path.getsize(str(source)) // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-        rename(source, target)  # type: ignore[arg-type]
-
-    files.os.replace = replace  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

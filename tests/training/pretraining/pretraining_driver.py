@@ -7,8 +7,6 @@ dropout where the case has it. With ``--kill-in-write N`` the process kills itse
 write: after the temporary file, before the rename.
 """
 
-import os
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -17,9 +15,11 @@ from pathlib import Path
 import torch
 from pictures import SMALL, everything, pictures
 
-from fewstep.data.storage import files
 from fewstep.training.checkpoint import State
 from fewstep.training.pretraining import Architecture, Pretrainer, Pretraining, Standardised
+
+sys.path.append(str(Path(__file__).parents[1]))
+from killing import kill_in_write
 
 CASES: dict[str, tuple[Pretraining, int]] = {
     "sgd": (replace(SMALL, optimiser="sgd", schedule="steps", rate=0.05, weight_decay=5e-4, epochs=2), 0),
@@ -45,22 +45,6 @@ def pretrainer(folder: Path | None, case: str, seconds: float = 0.0) -> Pretrain
     return Pretrainer(
         pictures(), options, seed=3, folder=folder, validate=accuracy, patience=patience, checkpoint_seconds=seconds
     )
-
-
-def kill_in_write(number: int) -> None:
-    """Die by SIGKILL between writing the temporary file of the ``number``-th checkpoint and renaming it."""
-    rename, seen = os.replace, 0
-
-    def dying(source: object, target: object) -> None:
-        nonlocal seen
-        if str(target).endswith(".safetensors"):
-            seen += 1
-            if seen == number:
-                os.truncate(str(source), os.path.getsize(str(source)) // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-        rename(source, target)  # type: ignore[arg-type]
-
-    files.os.replace = dying  # type: ignore[assignment]
 
 
 def note(state: State, _: dict[str, float]) -> None:
