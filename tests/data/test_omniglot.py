@@ -70,6 +70,13 @@ def test_rows_carry_the_names_of_their_characters(originals: Originals) -> None:
             assert torch.equal(rows(dataset, slice(c, c + 1))[0], torch.from_numpy(expected) / 255)
 
 
+def test_reduction_is_pillows_lanczos(originals: Originals) -> None:
+    """By itself: what ``omniglot`` gives may have been reduced by an earlier run."""
+    bits, _ = originals
+    grey = Image.fromarray(bits[3, 4]).convert("L")
+    assert np.array_equal(characters.reduced(bits[3:4, 4:5])[0, 0], grey.resize((28, 28), Image.Resampling.LANCZOS))
+
+
 def test_originals_are_the_published_images(shared: Path, originals: Originals) -> None:
     with np.load(shared / "data" / "omniglot105_bits.npz") as file:
         packed, names = file["bits"], file["names"].tolist()
