@@ -1,4 +1,4 @@
-"""A class-indexed store of examples: the ground that few-shot tasks are drawn from."""
+"""Examples grouped by class, from which few-shot tasks are drawn."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What every network has that is trained to name classes and is then used for its features."""
+"""The base class of networks that are trained to name classes, and then used for their features."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

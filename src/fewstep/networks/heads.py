@@ -1,4 +1,4 @@
-"""Output layers."""
+"""A linear output layer whose weights come from a task."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""What happens to a meta-gradient between the objective and the optimiser."""
+"""Clipping meta-gradients, and telling whether they are finite."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -92,7 +92,7 @@ def export_features(
 
 
 def features_digest(features: Dataset) -> str:
-    """Tells features from other ones: of the names and sizes of all classes, and of the first and last row of each.
+    """A fingerprint of features: a hash of the classes' names and sizes, and of the first and last row of each.
 
     The rows are taken as they are stored, so that it is the same in every format; another network, layer, view or type
     gives another one. Few rows are read.

@@ -33,7 +33,7 @@ _TOGETHER = 2**22  # numbers that are looked at, or written, at once
 @final
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The classes of one split: whose the rows of a file are.
+    """The classes of one split, and which rows of a file are theirs.
 
     Attributes:
         store: ``[rows, d]``, all rows of the file, this split's or not.

@@ -1,4 +1,4 @@
-"""Regression tasks made from functions."""
+"""Regression tasks made from sine curves."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, final

@@ -1,4 +1,4 @@
-"""Pixels of mean 0 and deviation 1, before a network sees them."""
+"""A network with the standardisation of its images: mean 0 and deviation 1 in each channel."""
 
 from typing import final
 
