@@ -50,7 +50,7 @@ def leo(method: Method) -> Callable[[Task, dict[str, Tensor]], Gradients]:
     p = dict(method.learner.named_parameters())
     encoder, decoder = p["start.encoder.weight"], p["start.decoder.weight"]
     relation = [p[f"start.relation.layers.{i}.weight"] for i in range(3)]
-    latent_rate, rate = p["stages.0.rule._rates.code"], p["stages.2.rule._rates.weight"]
+    latent_rate, rate = p["stages.0.rule.rates.code"], p["stages.2.rule.rates.weight"]
     kl_weight, penalty_weight = method.learner.start.kl_weight, method.learner.start.encoder_penalty_weight
     l2, orthogonality = method.regularisers
     parameters = list(method.learner.parameters())

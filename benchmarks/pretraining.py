@@ -23,7 +23,7 @@ def step(network: str, size: int, batch: int, rounds: int = 5) -> Case:
         trainer = _trainer(network, size, batch)
         trainer.network.train()
         x, y = trainer.batches.at(0)
-        return lambda: trainer._step(x, y)
+        return lambda: trainer.advance(x, y)
 
     def making() -> Work:
         batches, steps = _trainer(network, size, batch).batches, iter(range(10**9))
