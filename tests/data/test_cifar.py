@@ -1,3 +1,4 @@
+import errno
 import functools
 import hashlib
 import http.server
@@ -226,6 +227,20 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(cifar, "MD5", hashlib.md5(archive.read_bytes()).hexdigest())
         yield archive
         server.shutdown()
+
+
+@pytest.mark.parametrize("function", ["open", "write_text"])
+def test_a_folder_without_write_permission_is_named_and_is_no_error_of_the_net(
+    function: str, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:  # permissions do not bind root
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(Path, function, refuse)
+    named = {"open": f"cannot keep the images of CIFAR-100 in {cache} ", "write_text": f"the folder {cache} may not be"}
+    with pytest.raises(PermissionError, match=named[function]):
+        cifar_fs("test")
 
 
 def test_download(served: Path, tmp_path: Path) -> None:

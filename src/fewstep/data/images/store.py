@@ -157,7 +157,7 @@ def image_store(source: ImageSource, *, cache: str | Path | None = None, report:
     except _SourceError as error:
         raise error.args[0] from None
     except OSError as error:
-        raise OSError(
+        raise type(error)(
             f"cannot keep the images of {source.name} in {root} ({error}): set $FEWSTEP_CACHE to a folder that can be "
             f"written and has {size / 1e9:.2g} GB left"
         ) from error
@@ -216,22 +216,20 @@ def _write_images(source: ImageSource, path: Path, report: Report) -> dict[int, 
 def _reader(source: ImageSource, skipped: dict[int, str]) -> Callable[[int], NDArray[Any]]:
     """What gives image i: zeros for one that is left out, which ``skipped`` then holds."""
 
-    def guarded(function: Callable[..., Any], *arguments: int) -> Any:
-        try:
-            return function(*arguments)
-        except OSError as error:
-            raise _SourceError(error) from error
-
-    read = guarded(source.open)
+    try:
+        read = source.open()
+    except OSError as error:
+        raise _SourceError(error) from error
 
     def image(i: int) -> NDArray[Any]:
         try:
-            pixels: NDArray[Any] = guarded(read, i)
-            return pixels
+            return read(i)
         except DamagedImage as error:
             if not source.skips:
                 raise
             skipped[i] = error.reason
             return np.zeros(source.shape, np.uint8)
+        except OSError as error:
+            raise _SourceError(error) from error
 
     return image

@@ -5,7 +5,8 @@ import logging
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
@@ -34,13 +35,32 @@ def fetch(url: str, target: Path, progress: Callable[[int, int | None], None] | 
 
     Raises:
         ConnectionError: if it cannot be fetched whole; what has come is kept.
-        OSError: if the files cannot be written.
+        PermissionError: if the folder may not be written; it is named.
+        OSError: if the files cannot be written for another reason.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(target.with_name(f"{target.name}.lock"), _log.info):
-        if not target.is_file():
-            _Fetch(url, target.with_name(f"{target.name}.part"), progress or (lambda here, total: None)).run(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(target.with_name(f"{target.name}.lock"), _log.info):
+            if not target.is_file():
+                _Fetch(url, target.with_name(f"{target.name}.part"), progress or (lambda here, total: None)).run(target)
+    except PermissionError as error:
+        raise PermissionError(
+            f"the folder {target.parent} may not be written ({error}): change its permissions, or give another one"
+        ) from error
     return target
+
+
+class _Broken(Exception):
+    """Carries an error of the net, which may be a matter of luck; those of the disk are not."""
+
+
+@contextmanager
+def _net() -> Iterator[None]:
+    """Tell errors of the net from those of the disk: both are OSErrors."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(error) from error
 
 
 @final
@@ -58,7 +78,8 @@ class _Fetch:
             try:
                 self._go_on()
                 break
-            except (OSError, http.client.HTTPException) as error:
+            except _Broken as broken:
+                (error,) = broken.args
                 # An answer is an answer: only what may be a matter of luck is asked for again.
                 refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
                 failures = 0 if self._size() > before else failures + 1
@@ -78,13 +99,14 @@ class _Fetch:
             request.add_header("Range", f"bytes={here}-")
             request.add_header("If-Range", version)
         try:
-            answer = urllib.request.urlopen(request, timeout=_SECONDS)
-        except urllib.error.HTTPError as error:
-            if error.code != 416:  # there is nothing after what is here
-                raise
-            if error.headers.get("Content-Range") == f"bytes */{here}":
-                return
-            self.part.unlink()
+            with _net():
+                answer = urllib.request.urlopen(request, timeout=_SECONDS)
+        except _Broken as broken:
+            (error,) = broken.args
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # there is nothing after what is here
+                if error.headers.get("Content-Range") == f"bytes */{here}":
+                    return
+                self.part.unlink()
             raise
         with answer:
             sent = answer.headers.get("Content-Length")
@@ -94,13 +116,18 @@ class _Fetch:
                 self.part.unlink(missing_ok=True)
                 self.version.write_text(tag if tag.startswith('"') else answer.headers.get("Last-Modified", ""))
             elif not answer.headers.get("Content-Range", "").startswith(f"bytes {here}-"):
-                raise ConnectionError(f"{self.url}: asked for bytes {here}-, got {answer.headers.get('Content-Range')}")
+                got = answer.headers.get("Content-Range")
+                raise _Broken(ConnectionError(f"{self.url}: asked for bytes {here}-, got {got}"))
             total = None if sent is None else here + int(sent)
             with self.part.open("ab") as file:
                 self.progress(here, total)
-                while chunk := answer.read(_CHUNK):
+                while chunk := self._read(answer):
                     file.write(chunk)
                     here += len(chunk)
                     self.progress(here, total)
         if total is not None and here != total:
-            raise ConnectionError(f"{self.url} broke off after {here:,} of {total:,} bytes")
+            raise _Broken(ConnectionError(f"{self.url} broke off after {here:,} of {total:,} bytes"))
+
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
+        with _net():
+            return answer.read(_CHUNK)
