@@ -1,12 +1,12 @@
 """The log of a run: a CSV file in long format, and TensorBoard where it is installed."""
 
 import csv
-import io
 import logging
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import write_atomically
+from fewstep.evaluation.tables import csv_text
 
 COLUMNS = ("step", "split", "name", "value")
 
@@ -38,11 +38,7 @@ class Metrics:
 
     def save(self) -> None:
         """Write the file."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((step, split, name, repr(value)) for step, split, name, value in self.rows)
-        write_atomically(self.path, text.getvalue())
+        write_atomically(self.path, csv_text([COLUMNS, *self.rows]))
         if self._writer is not None:
             self._writer.flush()
 
