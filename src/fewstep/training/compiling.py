@@ -39,20 +39,18 @@ def or_eager(fast: Callable[..., T], eager: Callable[..., T]) -> Callable[..., T
 
     An error of the arguments themselves is raised again by ``eager``.
     """
-    chosen: list[Callable[..., T]] = []
+    chosen: Callable[..., T] | None = None
 
     def call(*arguments: object) -> T:
-        if not chosen:
-            try:
-                result = fast(*arguments)
-            except Exception as error:  # the compiler's failures have no common base class
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                result = eager(*arguments)
-                chosen.append(eager)
-                logger.warning("compilation failed, training goes on without it (training.compile=off): %s", reason)
-                return result
-            chosen.append(fast)
-            return result
-        return chosen[0](*arguments)
+        nonlocal chosen
+        if chosen is not None:
+            return chosen(*arguments)
+        try:
+            result, chosen = fast(*arguments), fast
+        except Exception as error:  # the compiler's failures have no common base class
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            result, chosen = eager(*arguments), eager
+            logger.warning("compilation failed, training goes on without it (training.compile=off): %s", reason)
+        return result
 
     return call

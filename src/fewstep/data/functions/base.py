@@ -1,7 +1,9 @@
 """What sources of drawn functions have in common: their counts, their noise, and tasks made of arrays."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from fewstep.core.types import Batch, Task
 from fewstep.data import draws
 from fewstep.data.checks import check_count
 from fewstep.data.source import OnDevice
+
+Rows: TypeAlias = tuple[Float[np.ndarray, "tasks rows inputs"], Float[np.ndarray, "tasks rows outputs"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +69,15 @@ class FunctionTasks(OnDevice, ABC):
 
         return Task(support=batch(slice(None, self.shots)), query=batch(slice(self.shots, None)))
 
+    def _parameters(
+        self, step: int, what: str, ranges: Sequence[tuple[float, float]], slice_: slice | None
+    ) -> list[Float[np.ndarray, " tasks"]]:
+        """For each task of a part a number of every range."""
+        words = draws.words(self.seed, step, f"{self.stream} {what}", (len(ranges), self.tasks))
+        return [draws.uniform(word[slice_ or slice(None)], *bounds) for word, bounds in zip(words, ranges, strict=True)]
+
     @abstractmethod
-    def _rows(
-        self, step: int, part: slice
-    ) -> tuple[Float[np.ndarray, "tasks rows inputs"], Float[np.ndarray, "tasks rows outputs"]]:
+    def _rows(self, step: int, part: slice) -> Rows:
         """x and y of a part of the tasks; the first ``shots`` rows, which ``queries`` do not change, are support."""
 
 

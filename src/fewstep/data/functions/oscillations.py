@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fewstep.data import draws
 from fewstep.data.checks import check_count
-from fewstep.data.functions.base import FunctionTasks, check_noise, check_range, normal
+from fewstep.data.functions.base import FunctionTasks, Rows, check_noise, check_range, normal
 
 
 class Oscillators(NamedTuple):
@@ -119,13 +119,9 @@ class Oscillations(FunctionTasks):
 
     def oscillators(self, step: int, slice_: slice | None = None) -> Oscillators:
         """The true oscillators of a step's tasks, for plots and checks."""
-        words = draws.words(self.seed, step, f"{self.stream} oscillators", (2, self.tasks))[:, slice_ or slice(None)]
-        ranges = (self.prior.damping, self.prior.frequency)
-        return Oscillators(*(draws.uniform(word, *bounds) for word, bounds in zip(words, ranges, strict=True)))
+        return Oscillators(*self._parameters(step, "oscillators", (self.prior.damping, self.prior.frequency), slice_))
 
-    def _rows(
-        self, step: int, part: slice
-    ) -> tuple[Float[np.ndarray, "tasks rows seen"], Float[np.ndarray, "tasks rows ahead"]]:
+    def _rows(self, step: int, part: slice) -> Rows:
         rows, times = self.shots + self.queries, self.times
         # Rows lead, so that asking for more queries leaves the support as it was.
         words = draws.words(self.seed, step, f"{self.stream} states", (rows, 2, 2, self.tasks))[..., part]

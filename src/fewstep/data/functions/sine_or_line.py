@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from fewstep.data import draws
-from fewstep.data.functions.base import FunctionTasks, check_noise, check_range, normal
+from fewstep.data.functions.base import FunctionTasks, Rows, check_noise, check_range, normal
 
 
 class SinesOrLines(NamedTuple):
@@ -125,16 +125,11 @@ class SineOrLine(FunctionTasks):
 
     def functions(self, step: int, slice_: slice | None = None) -> SinesOrLines:
         """The true functions of a step's tasks, ``[tasks]``: their parameters, and a callable, for plots and checks."""
-        words = draws.words(self.seed, step, f"{self.stream} functions", (5, self.tasks))[:, slice_ or slice(None)]
-        line = draws.uniform(words[0], 0.0, 1.0) < self.prior.lines
-        ranges = (self.prior.amplitude, self.prior.phase, self.prior.slope, self.prior.intercept)
-        return SinesOrLines.where(
-            line, *(draws.uniform(word, *bounds) for word, bounds in zip(words[1:], ranges, strict=True))
-        )
+        ranges = ((0.0, 1.0), self.prior.amplitude, self.prior.phase, self.prior.slope, self.prior.intercept)
+        kind, *parameters = self._parameters(step, "functions", ranges, slice_)
+        return SinesOrLines.where(kind < self.prior.lines, *parameters)
 
-    def _rows(
-        self, step: int, part: slice
-    ) -> tuple[Float[np.ndarray, "tasks rows 1"], Float[np.ndarray, "tasks rows 1"]]:
+    def _rows(self, step: int, part: slice) -> Rows:
         rows = self.shots + self.queries
         # Rows lead, so that asking for more queries leaves the support as it was.
         words = draws.words(self.seed, step, f"{self.stream} inputs", (rows, self.tasks))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from fewstep.data import draws
-from fewstep.data.functions.base import FunctionTasks, check_range
+from fewstep.data.functions.base import FunctionTasks, Rows, check_range
 
 
 class Sinusoid(NamedTuple):
@@ -67,13 +67,9 @@ class Sinusoids(FunctionTasks):
 
     def curves(self, step: int, slice_: slice | None = None) -> Sinusoid:
         """The true curves of a step's tasks, for plots and checks."""
-        words = draws.words(self.seed, step, f"{self.stream} curves", (3, self.tasks))[:, slice_ or slice(None)]
-        ranges = (self.amplitude, self.phase, self.frequency)
-        return Sinusoid(*(draws.uniform(word, *bounds) for word, bounds in zip(words, ranges, strict=True)))
+        return Sinusoid(*self._parameters(step, "curves", (self.amplitude, self.phase, self.frequency), slice_))
 
-    def _rows(
-        self, step: int, part: slice
-    ) -> tuple[Float[np.ndarray, "tasks rows 1"], Float[np.ndarray, "tasks rows 1"]]:
+    def _rows(self, step: int, part: slice) -> Rows:
         # Rows lead, so that asking for more queries leaves the support as it was.
         words = draws.words(self.seed, step, f"{self.stream} inputs", (self.shots + self.queries, self.tasks))
         x = draws.uniform(words.T[part], *self.x)

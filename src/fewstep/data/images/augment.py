@@ -1,7 +1,7 @@
 """Tasks of images whose images are augmented."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 from fewstep.core.types import Batch, Task
 from fewstep.data import draws
@@ -50,14 +50,12 @@ class Augmented:
     @property
     def shots(self) -> int:
         """Support examples of each class, where the source knows."""
-        shots: int = self._of_source("shots")
-        return shots
+        return cast(int, self._of_source("shots"))
 
     @property
     def queries(self) -> int | None:
         """Query examples of each class, where the source knows."""
-        queries: int | None = self._of_source("queries")
-        return queries
+        return cast("int | None", self._of_source("queries"))
 
     def batch(self, step: int, slice_: slice | None = None) -> Task:
         """The tasks of a step, or a slice of them, with their images augmented.

@@ -132,15 +132,12 @@ class ImageData:
         kept: dict[str, Any] = {"cache": self.cache, "report": report}
         match self.name:
             case "omniglot":
-                turned = self.rotations and split in ("train", "trainval")
-                return omniglot(part, rotations=turned, cache=self.cache)
+                return omniglot(part, rotations=self.rotations and split in ("train", "trainval"), cache=self.cache)
             case "cifar-fs" | "fc100":
-                load = cifar_fs if self.name == "cifar-fs" else fc100
-                return load(part, path=self.path, **kept)
+                return (cifar_fs if self.name == "cifar-fs" else fc100)(part, path=self.path, **kept)
             case "mini-imagenet" | "tiered-imagenet":
-                assert self.path is not None  # checked
-                load_files = mini_imagenet if self.name == "mini-imagenet" else tiered_imagenet
-                return load_files(part, self.path, size=size, **kept)
+                load = mini_imagenet if self.name == "mini-imagenet" else tiered_imagenet
+                return load(part, cast(str, self.path), size=size, **kept)  # checked
         how: dict[str, Any] = {"grey": self.grey, "fit": self.fit or "crop", "damaged": self.damaged}
         return photographs(part, self.name, split_file=self.split, size=size, **how, **kept)
 

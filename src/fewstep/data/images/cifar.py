@@ -195,13 +195,13 @@ def _archived(path: Path) -> dict[str, Any]:
 
 def _sorted_images(files: dict[str, Any]) -> Callable[[int], UInt8[np.ndarray, "3 32 32"]]:
     """Image i in the order of the classes."""
-    names, per_class = all_classes("CIFAR-FS"), sum(PARTS.values())
+    names = all_classes("CIFAR-FS")
     listed = _entry(files, "meta", "fine_label_names", list)
     if [name.decode("latin1") if isinstance(name, bytes) else name for name in listed] != list(names):
         raise ValueError(f"CIFAR-100's meta file must list its 100 classes, it lists {len(listed)}: {listed[:3]} ...")
     data = {part: _entry(files, part, "data", np.ndarray) for part in PARTS}
-    rows = np.empty((len(names), per_class, 2), np.int64)  # part, and row in it
-    for which, (part, count) in enumerate(PARTS.items()):
+    orders = {}
+    for part, count in PARTS.items():
         fine = np.asarray(_entry(files, part, "fine_labels", list))
         if data[part].dtype != np.uint8 or data[part].shape != (len(names) * count, 3 * _SIDE**2):
             raise ValueError(
@@ -211,14 +211,12 @@ def _sorted_images(files: dict[str, Any]) -> Callable[[int], UInt8[np.ndarray, "
         labels = np.repeat(np.arange(len(names)), count)
         if fine.shape != labels.shape or not np.array_equal(np.sort(fine), labels):
             raise ValueError(f"CIFAR-100's {part} file must hold {count} images of each of its 100 classes")
-        place = slice(0, count) if which == 0 else slice(per_class - count, per_class)
-        rows[:, place, 0] = which
-        rows[:, place, 1] = np.argsort(fine, kind="stable").reshape(len(names), count)
-    flat, parts = rows.reshape(-1, 2).tolist(), list(data.values())
+        orders[part] = np.argsort(fine, kind="stable").reshape(len(names), count)
+    rows = [(part, row) for c in range(len(names)) for part in PARTS for row in orders[part][c].tolist()]
 
     def image(i: int) -> UInt8[np.ndarray, "3 32 32"]:
-        which, row = flat[i]
-        pixels: UInt8[np.ndarray, "3 32 32"] = parts[which][row].reshape(3, _SIDE, _SIDE)
+        part, row = rows[i]
+        pixels: UInt8[np.ndarray, "3 32 32"] = data[part][row].reshape(3, _SIDE, _SIDE)
         return pixels
 
     return image

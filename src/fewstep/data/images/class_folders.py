@@ -58,8 +58,8 @@ def class_files(path: str | Path, names: Sequence[str]) -> dict[str, list[Path]]
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     wanted, found = set(names), dict[str, Path]()
-    for folder in _folders(root):
-        for candidate in [folder] if folder.name in wanted else _folders(folder):
+    for folder in contents_of(root).folders:
+        for candidate in [folder] if folder.name in wanted else contents_of(folder).folders:
             if candidate.name not in wanted:
                 continue
             if (other := found.get(candidate.name)) is not None:
@@ -69,7 +69,7 @@ def class_files(path: str | Path, names: Sequence[str]) -> dict[str, list[Path]]
                 )
             found[candidate.name] = candidate
     check_complete(root, found, names)
-    files = {name: _images(found[name]) for name in names}
+    files = {name: [path for path in contents_of(found[name]).images if path.is_file()] for name in names}
     if empty := [name for name in names if not files[name]]:
         raise ValueError(f"the class folder {found[empty[0]]} holds no images ({len(empty)} such folders): fill it")
     return files
@@ -172,17 +172,3 @@ def folder_source(
         open=lambda: read,
         skips=skips,
     )
-
-
-def _folders(root: Path) -> list[Path]:
-    with os.scandir(root) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry.path)
-            for entry in entries
-            if entry.is_file() and not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES
-        )
