@@ -63,3 +63,6 @@ QUICK: dict[str, Callable[[], Case]] = {
     "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1, channels=SMALL),
     "leo-iteration-1shot": lambda: leo.iteration(1),  # last: it takes its compiled code from leo-1shot
 }
+
+COMPILED = ("leo-1shot", "leo-iteration-1shot", "maml-sinusoid-1")
+"""Quick cases that compile: in the others the compiler would take nine tenths of the time."""

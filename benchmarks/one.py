@@ -2,11 +2,12 @@
 
 import argparse
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from benchmarks.cases import CASES, QUICK
+from benchmarks.cases import CASES, COMPILED, QUICK
 from benchmarks.measure import Case, difference, matrix_rate, operations, peak_memory, quartiles, take_turns
 from fewstep.training.device import keep_freed_memory
 
@@ -22,6 +23,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     case = (QUICK if options.quick else CASES)[options.case]()
+    if options.quick and options.case not in COMPILED:
+        case = replace(case, contenders=[c for c in case.contenders if "compiled" not in c.name])
     if options.memory_of:
         result = _memory(case, options.memory_of)
     else:

@@ -19,8 +19,12 @@ def check(backend: str, *cases: str) -> None:
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-2000:]}"
 
 
-def test_one_case_of_each_algorithm_and_a_convolution_trace_into_one_graph() -> None:
-    check("aot_eager", *{algorithm(case.name): case.name for case in reversed(CASES)}.values(), "maml-conv")
+def test_one_case_of_each_algorithm_traces_into_one_graph() -> None:
+    check("eager", *{algorithm(case.name): case.name for case in reversed(CASES)}.values())
+
+
+def test_the_backward_pass_of_leo_and_of_a_convolution_trace_too() -> None:
+    check("aot_eager", "leo", "maml-conv")
 
 
 @pytest.mark.slow
