@@ -21,6 +21,7 @@ from fewstep.data.features.store import (
     Parts,
     as_dataset,
     join,
+    keys_in,
     read_safetensors,
     shared_classes,
     write_rows,
@@ -78,9 +79,7 @@ def embeddings(
     """
     if split not in (*_WANTED, "all"):
         raise ValueError(f"split must be one of {', '.join(_WANTED)} or all, not {split!r}")
-    source = source_of(Path(path))
-    part = None
-    own = False
+    source, part, own = source_of(Path(path)), None, False
     if source.mapped:
         parts = parts_of(source)
         _refuse_shared(parts, path)
@@ -230,9 +229,8 @@ def _columns(parts: Parts) -> dict[str, NDArray[np.character]]:
     columns = {"labels": np.concatenate([part.labels for part in parts.values()])}
     if "" not in parts:
         columns["split"] = np.repeat(list(parts), [len(part.order) for part in parts.values()])
-    keys = [part.ordered_keys for part in parts.values()]
-    if all(some is not None for some in keys):
-        columns["keys"] = np.concatenate([some for some in keys if some is not None])
+    if (keys := keys_in(parts)) is not None:
+        columns["keys"] = keys
     return columns
 
 

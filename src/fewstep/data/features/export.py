@@ -4,9 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from fewstep.data.checks import check_count
 from fewstep.data.dataset import Dataset, as_tensor
 from fewstep.data.features.datasets import writer_for
 from fewstep.data.features.formats import SUFFIXES
-from fewstep.data.features.store import SPLITS, Parts, as_dataset, bytes_of, group, join
+from fewstep.data.features.store import SPLITS, Parts, as_dataset, bytes_of, dtype_name, group, join
 from fewstep.data.storage.files import folder_beside
 
 Extract: TypeAlias = Callable[[Tensor], Tensor]
@@ -80,11 +79,21 @@ def export_features(
     if target.suffix == ".pkl" and len(images) > 1:
         raise ValueError(f"{target} can hold one split, there are {', '.join(images)}: give a target without a suffix")
     check_count("export: batch", batch)
-    rows = _Rows(extractor, getattr(torch, dtype), torch.device(device), batch, progress or (lambda done, total: None))
     with folder_beside(target) as folder:
         with (folder / "features").open("xb") as file, _evaluating(extractor), torch.no_grad():
-            width = rows.write(images, file)
-        parts = _parts(folder / "features", images, width, rows.dtype)
+            width, done = 0, 0
+            for split, dataset in images.items():
+                for positions in dataset.blocks(batch):
+                    shown = dataset.gather(positions, device=device)
+                    found = extractor(shown)
+                    width = _check_shape(found, shown, width)
+                    stored = found.to(getattr(torch, dtype)).cpu()
+                    _check_finite(found, stored, dataset, split, int(positions[0]))
+                    file.write(bytes_of(stored))
+                    done += len(positions)
+                    if progress is not None:
+                        progress(done, sum(map(len, images.values())))
+        parts = _parts(folder / "features", images, width, getattr(torch, dtype))
         if before_writing is not None:
             before_writing(_digest_of(parts))
         write(target, parts, str(target))
@@ -106,68 +115,43 @@ def features_digest(features: Dataset) -> str:
     return digest.hexdigest()[:32]
 
 
+BESIDE = ".extractor.safetensors"
+"""What the file of a network has after the name of its features."""
+
+
 def extractor_beside(features: str | Path) -> Path:
     """Where the network that made some features is kept: ``photos.extractor.safetensors`` beside ``photos.npz``."""
     path = Path(features)
     stem = path.stem if path.suffix in SUFFIXES else path.name
-    return path.with_name(f"{stem}.extractor.safetensors")
+    return path.with_name(stem + BESIDE)
 
 
-@final
-@dataclass
-class _Rows:
-    """The features of images, one batch after another."""
+def _check_shape(found: Any, shown: Tensor, width: int) -> int:
+    """The width of features, which must be that of the batches before, if there were any."""
+    if not isinstance(found, Tensor):
+        raise ValueError(f"export: the extractor must give a tensor, it gave a {type(found).__name__}.")
+    fits = found.dim() == 2 and len(found) == len(shown) and found.shape[1] > 0
+    if not fits or width not in (0, found.shape[1]):
+        raise ValueError(
+            f"export: the extractor must map {len(shown)} images {list(shown.shape)} to features "
+            f"[{len(shown)}, {width or 'd'}], but gave {list(found.shape)}. Maps [rows, channels, height, width] are "
+            "to be averaged over space."
+        )
+    if not found.is_floating_point():
+        raise ValueError(f"export: features must be floating-point numbers, the extractor gave {found.dtype}.")
+    return found.shape[1]
 
-    extractor: Extract
-    dtype: torch.dtype
-    device: torch.device
-    batch: int
-    progress: Callable[[int, int], None]
 
-    def write(self, images: Mapping[str, Dataset], file: Any) -> int:
-        """Write all rows, in the order of splits and positions; their width."""
-        width, done, total = None, 0, sum(map(len, images.values()))
-        for split, dataset in images.items():
-            for positions in dataset.blocks(self.batch):
-                shown = dataset.gather(positions, device=self.device)
-                found = self.extractor(shown)
-                self._check(found, shown, width)
-                width = found.shape[1]
-                stored = found.to(self.dtype).cpu()
-                self._check_finite(found, stored, dataset, split, int(positions[0]))
-                file.write(bytes_of(stored))
-                done += len(positions)
-                self.progress(done, total)
-        assert width is not None  # there are images
-        return width
-
-    def _check(self, found: Any, shown: Tensor, width: int | None) -> None:
-        if not isinstance(found, Tensor):
-            raise ValueError(f"export: the extractor must give a tensor, it gave a {type(found).__name__}.")
-        d = "d" if width is None else width
-        fits = found.dim() == 2 and len(found) == len(shown) and found.shape[1] > 0
-        if not fits or width not in (None, found.shape[1]):
-            raise ValueError(
-                f"export: the extractor must map {len(shown)} images {list(shown.shape)} to features "
-                f"[{len(shown)}, {d}], but gave {list(found.shape)}. Maps [rows, channels, height, width] are to be "
-                "averaged over space."
-            )
-        if not found.is_floating_point():
-            raise ValueError(f"export: features must be floating-point numbers, the extractor gave {found.dtype}.")
-
-    def _check_finite(self, found: Tensor, stored: Tensor, dataset: Dataset, split: str, start: int) -> None:
-        if not (bad := np.flatnonzero(~torch.isfinite(stored).all(1).numpy())).size:
-            return
-        position = start + int(bad[0])
-        owner = int(np.searchsorted(dataset.offsets, position, side="right")) - 1
-        which = f"image {position - int(dataset.offsets[owner]) + 1} of class {dataset.class_names[owner]!r} ({split})"
-        if bool(found[int(bad[0])].isfinite().all()):
-            largest = float(found[int(bad[0])].abs().max())
-            name = str(self.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"export: features of {which} reach {largest:.3g}, too large for {name}: store as float32."
-            )
-        raise ValueError(f"export: features of {which} hold NaN or infinity: the extractor gives them.")
+def _check_finite(found: Tensor, stored: Tensor, dataset: Dataset, split: str, start: int) -> None:
+    if not (bad := np.flatnonzero(~torch.isfinite(stored).all(1).numpy())).size:
+        return
+    position, first = start + int(bad[0]), found[int(bad[0])]
+    owner = int(np.searchsorted(dataset.offsets, position, side="right")) - 1
+    which = f"image {position - int(dataset.offsets[owner]) + 1} of class {dataset.class_names[owner]!r} ({split})"
+    if bool(first.isfinite().all()):
+        reach = f"reach {float(first.abs().max()):.3g}, too large for {dtype_name(stored.dtype)}"
+        raise ValueError(f"export: features of {which} {reach}: store as float32.")
+    raise ValueError(f"export: features of {which} hold NaN or infinity: the extractor gives them.")
 
 
 def _in_order(images: Mapping[str, Dataset]) -> dict[str, Dataset]:

@@ -246,17 +246,15 @@ def _arrays(entries: Mapping[str, Any], where: str) -> Parts:
 
 def _features(features: Any, where: str) -> Tensor:
     kind = features.dtype
-    if not isinstance(features, Tensor):
-        if kind.kind != "f" or kind.itemsize > 8:
-            raise ValueError(f"{where}: features must be floating-point numbers of 16, 32 or 64 bits, they are {kind}")
-        features = as_tensor(features)
-    shape = list(features.shape)
-    if features.ndim not in (2, 3) or not all(shape):
+    if not isinstance(features, Tensor) and (kind.kind != "f" or kind.itemsize > 8):
+        raise ValueError(f"{where}: features must be floating-point numbers of 16, 32 or 64 bits, they are {kind}")
+    tensor = as_tensor(features)
+    if tensor.ndim not in (2, 3) or not tensor.numel():
+        shape = list(tensor.shape)
         raise ValueError(
             f"{where}: features must be [rows, d] or [classes, images, d], none of them 0, they are {shape}"
         )
-    assert isinstance(features, Tensor)
-    return features
+    return tensor
 
 
 def _splits(values: Any, where: str) -> NDArray[np.character]:

@@ -58,28 +58,27 @@ def leo_embeddings(
     """
     report = report or (lambda text: None)
     root = Path(out) if out is not None else cache_folder() / "leo-embeddings"
-    mine = None if path is None else Path(path)
-    archive = mine or root / _ARCHIVE
-    if mine is not None and mine.is_dir():
-        if not (found := _sets(mine)):
+    archive = root / _ARCHIVE if path is None else Path(path)
+    fetched = False
+    if path is not None and archive.is_dir():
+        if not (found := _sets(archive)):
             raise ValueError(
                 f"{path} holds none of {', '.join(SETS)}: give {_ARCHIVE}, or the folder it was unpacked to"
             )
-        return [_check(folder, name, report) for name, folder in found.items()]
-    if mine is None and len(found := _sets(root)) == len(SETS):
+    elif path is None and len(found := _sets(root)) == len(SETS):
         report(f"{root} holds them already")
-        return [_check(folder, name, report) for name, folder in found.items()]
-    if mine is None:
-        _download(archive, report, progress)
-    elif not mine.is_file():
-        raise FileNotFoundError(f"there is no file or folder {path}")
-    _lay_out(archive, root, report)
-    found = _sets(root)
-    missing = [name for name in SETS if name not in found]
-    if not found or (missing and mine is None):
-        raise ValueError(f"{archive} lacks {', '.join(missing)}: remove it, and fetch {URL}")
+    else:
+        if fetched := path is None:
+            _download(archive, report, progress)
+        elif not archive.is_file():
+            raise FileNotFoundError(f"there is no file or folder {path}")
+        _lay_out(archive, root, report)
+        found = _sets(root)
+        missing = [name for name in SETS if name not in found]
+        if not found or (missing and fetched):
+            raise ValueError(f"{archive} lacks {', '.join(missing)}: remove it, and fetch {URL}")
     folders = [_check(folder, name, report) for name, folder in found.items()]
-    if mine is None:
+    if fetched:
         archive.unlink()
     return folders
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewstep.data.features.formats import parts_of, source_of
-from fewstep.data.features.store import Part, Parts, dtype_name, shared_classes
+from fewstep.data.features.store import Part, Parts, bytes_of, dtype_name, shared_classes
 
 
 @final
@@ -79,9 +79,8 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
         summaries.append(SplitSummary(split, len(sizes), sum(sizes), min(sizes), max(sizes), three))
         of = f" of {split}" if split else ""
         if bad := int((~finite).sum()):
-            first = int(np.argmin(finite))
-            owner = part.names[int(np.searchsorted(np.cumsum(sizes), first, side="right"))]
-            refusals.append(f"{_rows(bad)}{of} with NaN or infinity; the first is {part.order[first]}, class {owner!r}")
+            row, owner = part.order[first := int(np.argmin(finite))], part.owner(first)
+            refusals.append(f"{_rows(bad)}{of} with NaN or infinity; the first is {row}, class {owner!r}")
         if zeros := int((norms == 0).sum()):
             warnings.append(f"{_rows(zeros)}{of} of zeros: normalisation leaves them so")
         if single := sum(size == 1 for size in sizes):
@@ -105,9 +104,7 @@ def _examine(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArra
 
 def _words(rows: Tensor) -> NDArray[np.unsignedinteger]:
     """The bits of each number."""
-    size = rows.element_size()
-    signed = {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
-    return rows.contiguous().view(signed).numpy().view(f"u{size}")
+    return rows.contiguous().view(torch.uint8).numpy().view(f"u{rows.element_size()}")
 
 
 def _copies(parts: Parts, hashes: dict[str, NDArray[np.uint64]]) -> list[str]:
@@ -126,7 +123,7 @@ def _copies(parts: Parts, hashes: dict[str, NDArray[np.uint64]]) -> list[str]:
         for i in order[group[0] - 1 : group[-1] + 1].tolist():
             split = int(whose[i])
             part = parts[splits[split]]
-            before = seen.setdefault(_words(part.store[int(part.order[int(place[i])])][None]).tobytes(), set())
+            before = seen.setdefault(bytes_of(part.store[int(part.order[place[i]])]), set())
             if before:
                 found[split if split in before else min(before), split] += 1
             before.add(split)

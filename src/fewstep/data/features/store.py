@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fewstep.data.dataset import Dataset, as_tensor, classes_of
+from fewstep.data.dataset import AT_ONCE, Dataset, as_tensor, classes_of
 from fewstep.data.storage.files import replacing
 
 SPLITS = ("train", "val", "test")
@@ -27,7 +27,6 @@ DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F
 """Of features, by the names of the safetensors format."""
 
 _FORMAT = 1
-_TOGETHER = 2**22  # numbers that are looked at, or written, at once
 
 
 @final
@@ -37,14 +36,14 @@ class Part:
 
     Attributes:
         store: ``[rows, d]``, all rows of the file, this split's or not.
-        order: the row of each position, class after class; a range where they lie like that.
+        order: the row of each position, class after class.
         names: one for each class: in the order of numbers where all are whole numbers, else of text.
         sizes: examples of each class.
         keys: text, a name of each row of the file.
     """
 
     store: Tensor
-    order: NDArray[np.int64] | range
+    order: NDArray[np.int64]
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     keys: NDArray[np.character] | None = field(default=None, repr=False)
@@ -57,15 +56,17 @@ class Part:
     @property
     def ordered_keys(self) -> NDArray[np.character] | None:
         """The name of each position."""
-        return None if self.keys is None else self.keys[np.asarray(self.order)]
+        return None if self.keys is None else self.keys[self.order]
+
+    def owner(self, position: int) -> str:
+        """The class of a position."""
+        return self.names[int(np.searchsorted(np.cumsum(self.sizes), position, side="right"))]
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """The first position, and rows ``[some, d]`` from there on, until all have come."""
-        size = max(1, _TOGETHER // max(1, self.store.shape[1]))
+        size = max(1, AT_ONCE // max(1, self.store.shape[1]))
         for start in range(0, len(self.order), size):
-            some = self.order[start : start + size]
-            rows = self.store[some.start : some.stop] if isinstance(some, range) else self.store[torch.from_numpy(some)]
-            yield start, rows
+            yield start, self.store[torch.from_numpy(self.order[start : start + size])]
 
     def finite_blocks(self, where: str) -> Iterator[Tensor]:
         """The rows of :meth:`blocks`.
@@ -76,9 +77,8 @@ class Part:
         for start, rows in self.blocks():
             if (bad := np.flatnonzero(~torch.isfinite(rows).all(1).numpy())).size:
                 position = start + int(bad[0])
-                owner = self.names[int(np.searchsorted(np.cumsum(self.sizes), position, side="right"))]
                 raise ValueError(
-                    f"{where}: row {self.order[position]} (class {owner!r}) holds NaN or infinity; "
+                    f"{where}: row {self.order[position]} (class {self.owner(position)!r}) holds NaN or infinity; "
                     "remove the row or repair the features"
                 )
             yield rows
@@ -121,15 +121,8 @@ def group(
         rank = np.zeros(len(names), np.int64)
         rank[present] = np.arange(len(present))
         order = rows[np.argsort(rank[which[rows]], kind="stable")]
-        in_place = bool((np.diff(order) == 1).all())
         sizes = np.bincount(rank[which[rows]], minlength=len(present))
-        parts[split] = Part(
-            store,
-            range(int(order[0]), int(order[-1]) + 1) if in_place else order,
-            tuple(names[c] for c in present),
-            tuple(sizes.tolist()),
-            keys,
-        )
+        parts[split] = Part(store, order, tuple(names[c] for c in present), tuple(sizes.tolist()), keys)
     return parts
 
 
@@ -161,43 +154,36 @@ def check_alike(parts: Parts, where: str) -> None:
 
 def shared_classes(parts: Parts) -> list[str]:
     """A sentence for each two splits that have classes in common."""
-    sentences, splits = [], list(parts)
-    for i, one in enumerate(splits):
-        for other in splits[i + 1 :]:
-            if both := [name for name in parts[one].names if name in set(parts[other].names)]:
-                more = f" and {len(both) - 1} others are" if len(both) > 1 else " is"
-                sentences.append(f"class {both[0]!r}{more} in {one} and in {other}")
+    sentences = []
+    for one, other in itertools.combinations(parts, 2):
+        if both := [name for name in parts[one].names if name in set(parts[other].names)]:
+            more = f" and {len(both) - 1} others are" if len(both) > 1 else " is"
+            sentences.append(f"class {both[0]!r}{more} in {one} and in {other}")
     return sentences
 
 
 def join(parts: Sequence[Part]) -> Part | None:
     """Several parts as one, in their order; None if their rows are not in one file."""
     first, *others = parts
-    if not others:
-        return first
     if any(part.store is not first.store for part in others):
         return None
-    ranges = [part.order for part in parts if isinstance(part.order, range)]
-    order: NDArray[np.int64] | range
-    if len(ranges) == len(parts) and all(left.stop == right.start for left, right in itertools.pairwise(ranges)):
-        order = range(ranges[0].start, ranges[-1].stop)
-    else:
-        order = np.concatenate([np.asarray(part.order, np.int64) for part in parts])
+    order = np.concatenate([part.order for part in parts])
     names = tuple(name for part in parts for name in part.names)
     return Part(first.store, order, names, tuple(size for part in parts for size in part.sizes), first.keys)
 
 
 def as_dataset(part: Part, *, name: str, split: str) -> Dataset:
     """The part as a dataset over the same memory; nothing is read."""
-    in_place = isinstance(part.order, range)
-    return Dataset(
-        part.store[part.order.start : part.order.stop] if isinstance(part.order, range) else part.store,
-        np.concatenate([[0], np.cumsum(part.sizes)]).astype(np.int64),
-        part.names,
-        None if in_place else np.asarray(part.order),
-        name=name,
-        split=split,
-    )
+    store, order, offsets = part.store, part.order, np.concatenate([[0], np.cumsum(part.sizes)]).astype(np.int64)
+    if len(order) and (np.diff(order) == 1).all():
+        return Dataset(store[order[0] : order[-1] + 1], offsets, part.names, name=name, split=split)
+    return Dataset(store, offsets, part.names, order, name=name, split=split)
+
+
+def keys_in(parts: Parts) -> NDArray[np.character] | None:
+    """The names of all positions of all parts, where every part has them."""
+    keys = [part.ordered_keys for part in parts.values() if part.ordered_keys is not None]
+    return np.concatenate(keys) if len(keys) == len(parts) else None
 
 
 def write_store(path: Path, parts: Parts, where: str, made_of: object = None) -> None:
@@ -228,9 +214,8 @@ def write_store(path: Path, parts: Parts, where: str, made_of: object = None) ->
         "features": {"dtype": named, "shape": [n, store.shape[1]], "data_offsets": [0, size]},
     }
     keys = b""
-    if all(part.keys is not None for part in parts.values()):
-        texts = [text for part in parts.values() for text in _list(part.ordered_keys)]
-        keys = "\0".join(texts).encode()
+    if (named_rows := keys_in(parts)) is not None:
+        keys = "\0".join(named_rows.tolist()).encode()
         header["keys"] = {"dtype": "U8", "shape": [len(keys)], "data_offsets": [size, size + len(keys)]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-(8 + len(encoded)) % 64)  # rows begin where a processor likes them
@@ -290,9 +275,8 @@ def read_store(path: Path, entries: Mapping[str, Any], index: Mapping[str, Any])
         keys = np.array(entries["keys"].tobytes().decode().split("\0"), np.str_)
     for split, classes in index["splits"].items():
         sizes = tuple(int(size) for _, size in classes)
-        parts[split] = Part(
-            store, range(start, start + sum(sizes)), tuple(str(name) for name, _ in classes), sizes, keys
-        )
+        rows = np.arange(start, start + sum(sizes))
+        parts[split] = Part(store, rows, tuple(str(name) for name, _ in classes), sizes, keys)
         start += sum(sizes)
     if start != len(store) or (keys is not None and len(keys) != start):
         raise ValueError(f"{path} is damaged: its index tells of {start} rows, it holds {len(store)}. Make it again")
@@ -312,16 +296,9 @@ def _mapped(path: Path, start: int, entry: Mapping[str, Any]) -> Tensor:
 
 def bytes_of(rows: Tensor) -> bytes:
     """The bytes of some rows."""
-    rows = rows.contiguous()
-    return (rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows).numpy().tobytes()
+    return rows.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def dtype_name(dtype: torch.dtype) -> str:
     """ "float32" for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
-
-
-def _list(values: NDArray[np.character] | None) -> list[str]:
-    assert values is not None
-    texts: list[str] = values.tolist()
-    return texts
