@@ -26,24 +26,21 @@ def learning_curves(folder: Path) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True)
     loss = series[("train", "loss")]
     epochs = range(1, len(loss) + 1)
-    upper.plot(epochs, loss, color="C0", marker="." if len(loss) < 40 else None, linewidth=1.2)
-    upper.set_ylabel("cross-entropy, nats")
-    upper.set_ylim(bottom=0)
+    marker = "." if len(loss) < 40 else None
+    upper.plot(epochs, loss, color="C0", marker=marker, linewidth=1.2)
+    upper.set(ylabel="cross-entropy, nats", ylim=(0, None))
     upper.set_title("Loss on base classes, mean over the epoch", loc="left", fontsize=10)
     accuracy = [100 * value for value in series[("train", "accuracy")]]
-    train_style = {"color": "0.6", "marker": "." if len(loss) < 40 else None, "linewidth": 1.0}
-    lower.plot(epochs, accuracy, **train_style, label="base classes, all ways, augmented training images")
+    label = "base classes, all ways, augmented training images"
+    lower.plot(epochs, accuracy, color="0.6", marker=marker, linewidth=1.0, label=label)
     for i, (name, values) in enumerate(validation.items(), start=1):
         scaled = [100 * value for value in values]
         style = {"color": f"C{i}", "marker": "o", "markersize": 3.5, "linewidth": 1.4}
         lower.plot(epochs, scaled, **style, label=f"validation classes, 5-way: {name}")
-    lower.set_ylabel("accuracy, %")
+    lower.set(xlabel="epoch", xlim=(0, len(loss) + 0.5), ylabel="accuracy, %", ylim=(0, None))
     lower.set_title("Accuracy", loc="left", fontsize=10)
     lower.legend(frameon=False, fontsize=8)
-    lower.set_xlabel("epoch")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    lower.set_xlim(0, len(loss) + 0.5)
-    lower.set_ylim(bottom=0)
     for axis in (upper, lower):
         style_curve(axis)
     write_atomically(folder / CURVES, image(figure, "png"))
@@ -69,34 +66,21 @@ def write_report(folder: Path) -> Path:
         for shots, score in by.items()
     ]
     learning_curves(folder)
-    lines = [
+    table = markdown_lines([["layer", "classes", "shots", "accuracy, %", "tasks"], *rows])
+    blocks = [
         f"# Pre-training on {config['images']['name']}",
-        "",
         f"{network['images']:,} images of {network['classes']} base classes; no other class was trained on.",
-        "",
         "## Nearest class mean",
-        "",
-        *(
-            markdown_lines([["layer", "classes", "shots", "accuracy, %", "tasks"], *rows])
-            if rows
-            else ["There are no validation or test classes."]
-        ),
-        "",
+        "\n".join(table) if rows else "There are no validation or test classes.",
         "5-way, 15 queries a class (fewer ways and queries where a split is smaller), task seed 0; features averaged "
         "over space, of length 1; inductive; mean ± half of the 95% interval over tasks. The best epoch was chosen on "
         "the validation classes.",
-        "",
         "## Learning curves",
-        "",
         f"![Loss and accuracy by epoch]({CURVES})",
-        "",
         "## Configuration",
-        "",
-        *settings_lines(config),
-        "",
+        "\n".join(settings_lines(config)),
         "## Environment",
-        "",
-        *settings_lines(environment),
+        "\n".join(settings_lines(environment)),
     ]
-    write_atomically(folder / REPORT, "\n".join(lines) + "\n")
+    write_atomically(folder / REPORT, "\n\n".join(blocks) + "\n")
     return folder / REPORT
