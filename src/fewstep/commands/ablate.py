@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from fewstep.commands.arguments import chosen, options_of
 from fewstep.commands.console import console, note, point_to, say
-from fewstep.commands.long_running import LongRunning, new_folder, stoppable
-from fewstep.recipes import Config
+from fewstep.commands.long_running import LongRunning, OnRecipe, new_folder, stoppable
 
 
 @dataclass(frozen=True)
-class Ablate:
+class Ablate(OnRecipe):
     """Table 2 of the LEO paper on your features: each row searched, trained and tested with the same budget.
 
-    Every field of the recipe can be overridden; --seed is of the searches, --threads of each process, 1 when omitted.
+    The recipe is LEO on features, and every field of it can be overridden; --seed is of the searches, --threads of each
+    process, 1 when omitted.
     """
 
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    """The recipe: LEO on features."""
     trials: int = 16
     """Configurations in the random search of each row."""
     seeds: int = 3
@@ -39,12 +34,6 @@ class Ablate:
     """Classes of the final runs. None: trainval for stored features, as in the last stage of the paper."""
     prune: bool = True
     """Let a search stop trials early that validate worse than the median."""
-    workers: int | None = None
-    """Processes at once. None: as many as cores and --threads allow; one on an accelerator."""
-    out: Path | None = None
-    """Folder of everything; an earlier one goes on. None: a new one under ablations/."""
-    detach: bool = False
-    """Go on without this terminal; output goes to log.txt in the folder."""
 
 
 def ablate(arguments: Sequence[str]) -> None:
@@ -71,10 +60,8 @@ def ablate(arguments: Sequence[str]) -> None:
             test_bar=test_bar,
             **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),
         )
-    for shown in table.tables():
-        console.print(shown)
-    for line in table.notes():
-        say(f"- {line}")
+    console.print(*table.tables())
+    say("\n".join(f"- {line}" for line in table.notes()))
     point_to("report", job.folder / "ablation.md")
     if not table.complete:
         raise SystemExit(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
@@ -14,6 +14,24 @@ from fewstep.commands.console import say
 from fewstep.recipes import RECIPES, Config, from_json
 
 Command = TypeVar("Command")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfTasks:
+    """Which tasks a test is of."""
+
+    split: Literal["test", "val", "train"] = "test"
+    """Classes to draw tasks from."""
+    tasks: int | None = None
+    """Number of tasks (2,000); what is omitted, here and below, is as in the recipe, of several that of the first."""
+    seed: int | None = None
+    """Of the tasks (0)."""
+    ways: int | None = None
+    """N, classes in a task; any number, whatever was trained."""
+    shots: int | None = None
+    """K, support examples of each class; likewise."""
+    queries: int | None = None
+    """Query examples of each class (all that remain; regression: 100 points)."""
 
 
 def explained(arguments: Sequence[str], usage: str) -> bool:

@@ -15,7 +15,7 @@ from fewstep.commands.arguments import explained, overridden, split_name, value_
 from fewstep.commands.console import note, point_to, say, warn
 from fewstep.data import Dataset
 from fewstep.data.features.datasets import writer_for
-from fewstep.data.features.export import StoredAs, export_features, extractor_beside
+from fewstep.data.features.export import BESIDE, StoredAs, export_features, extractor_beside
 from fewstep.data.features.formats import SUFFIXES
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.images.files import Reading
@@ -219,7 +219,7 @@ def _check_beside(out: Path, beside: Path) -> None:
     Raises:
         FileExistsError: if there are such features.
     """
-    stem = beside.name.removesuffix(".extractor.safetensors")
+    stem = beside.name.removesuffix(BESIDE)
     others = [beside.with_name(f"{stem}{suffix}") for suffix in ("", *SUFFIXES)]
     if beside.exists() and (there := [other for other in others if other.exists()]):
         raise FileExistsError(

@@ -9,28 +9,16 @@ from typing import Literal
 
 import tyro
 
-from fewstep.commands.arguments import options_of
+from fewstep.commands.arguments import OfTasks, options_of
 from fewstep.commands.console import console, note, say
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(OfTasks):
     """Test a trained run on fresh tasks, beside its own unadapted start and classifiers without meta-learning."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
-    split: Literal["test", "val", "train"] = "test"
-    """Classes to draw tasks from."""
-    tasks: int | None = None
-    """Number of tasks; as in the recipe (2,000) when omitted."""
-    seed: int | None = None
-    """Of the tasks; as in the recipe (0) when omitted."""
-    ways: int | None = None
-    """N, classes in a task; any number, whatever was trained."""
-    shots: int | None = None
-    """K, support examples of each class; likewise."""
-    queries: int | None = None
-    """Query examples of each class; all that remain when omitted (regression: 100 points)."""
     statistics: Literal["query", "support", "joined", "running"] | None = None
     """What queries are batch-normalised by: all of them (transductive), the support, the support joined by that one
     query, or its running statistics along adaptation; as in the recipe when omitted."""

@@ -6,11 +6,30 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from fewstep.commands import detached
 from fewstep.commands.console import say
+from fewstep.recipes import Config
+
+
+@dataclass(frozen=True)
+class OnRecipe:
+    """What the commands that run one recipe many times have in common."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    """The recipe."""
+    workers: int | None = None
+    """Processes at once; 1 runs searches in this one. None: as many as cores and --threads allow; one on a GPU."""
+    out: Path | None = None
+    """Folder of everything; an earlier one goes on. None: a new one under searches/, repeats/ or ablations/."""
+    detach: bool = False
+    """Go on in the background when the terminal is gone; what would be shown goes to log.txt in the folder."""
 
 
 def new_folder(parent: str, title: str = "") -> Path:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from fewstep.commands.arguments import chosen, options_of, value_of
 from fewstep.commands.console import console, note, point_to
-from fewstep.commands.long_running import LongRunning, new_folder, stoppable
-from fewstep.recipes import Config
+from fewstep.commands.long_running import LongRunning, OnRecipe, new_folder, stoppable
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(OnRecipe):
     """Train a recipe with several seeds, test all runs on the same tasks, and report mean and s.d. over the runs.
 
     Every field of the recipe can be overridden, but for its seed; --threads is of each run, 1 when omitted.
     """
 
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    """The recipe."""
     seeds: int = 5
     """How many, from --first-seed on."""
     first_seed: int = 0
@@ -31,12 +25,6 @@ class Repeat:
     baselines: Literal["none", "quick", "all"] = "quick"
     """Without meta-learning, on the same tasks: nearest class mean and ridge regression, or all, as fewstep evaluate
     explains."""
-    workers: int | None = None
-    """Runs at once. None: as many as cores and --threads allow; one on an accelerator."""
-    out: Path | None = None
-    """Folder of the runs and of the result; an earlier one goes on. None: a new one under repeats/."""
-    detach: bool = False
-    """Go on in the background when the terminal is gone; what would be shown goes to log.txt in the folder."""
 
 
 def repeat(arguments: Sequence[str]) -> None:

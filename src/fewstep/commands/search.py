@@ -6,13 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from fewstep.commands.arguments import chosen, options_of
 from fewstep.commands.console import console, note, point_to, say
-from fewstep.commands.long_running import LongRunning, new_folder, stoppable
+from fewstep.commands.long_running import LongRunning, OnRecipe, new_folder, stoppable
 from fewstep.recipes import RECIPES, Config, Range
 
 if TYPE_CHECKING:
@@ -20,22 +18,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(OnRecipe):
     """Train random configurations of a recipe's space and keep the one that validates best.
 
     Every field of the recipe can be overridden; what the space names is drawn. The same command continues a search
-    that was stopped or killed, and joins one that runs elsewhere.
+    that was stopped or killed, and joins one that runs elsewhere. --threads is of each process, 1 when omitted.
     """
 
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    """The recipe."""
     trials: int = 0
     """Configurations to train, with those that the study has already: to be given."""
-    workers: int | None = None
-    """Processes; 1 trains in this one. None: as many as there are cores (one on a GPU). With several, --threads is the
-    number of each; None is one."""
-    out: Path | None = None
-    """Folder of the search; one that exists is continued. None: a new one under searches/."""
     storage: str | None = None
     """Optuna's URL of a database, for several machines. None: SQLite in the folder."""
     name: str | None = None
@@ -44,8 +35,6 @@ class Search:
     """Of what is drawn."""
     prune: bool = True
     """Stop trials early that validate worse than the median of those before."""
-    detach: bool = False
-    """Go on without this terminal; output goes to log.txt in the folder."""
 
 
 def search(arguments: Sequence[str]) -> None:
@@ -88,20 +77,15 @@ def _space(config: Config) -> tuple[Range, ...]:
 
 
 def _show(found: SearchResult, folder: Path) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from fewstep.evaluation.tables import terminal_table
 
     # A column for each configuration: that many settings do not fit beside each other.
-    best = found.ranked[:5]
-    table = Table(title=f"the best of {len(found.rows)} configurations by validation", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("trial")
-    for row in best:
-        table.add_column(str(row.index), justify="right")
-    table.add_row(found.score, *(f"{row.value:.4f}" for row in best))
-    table.add_row("at meta-step", *(str(row.best_step) for row in best))
-    for range in found.space:
-        table.add_row(range.setting.removeprefix("method."), *(f"{row.settings[range.setting]:.3g}" for row in best))
-    console.print(table)
+    cells = [["trial", found.score, "at meta-step", *(one.setting.removeprefix("method.") for one in found.space)]]
+    for row in found.ranked[:5]:
+        drawn = (f"{row.settings[one.setting]:.3g}" for one in found.space)
+        cells.append([str(row.index), f"{row.value:.4f}", str(row.best_step), *drawn])
+    title = f"the best of {len(found.rows)} configurations by validation"
+    console.print(terminal_table(title, list(zip(*cells, strict=True)), "fr"))
     say(", ".join(f"{number} {state}" for state, number in found.trials.items()))
     say(found.importance_text())
     point_to("report", folder / "search.md")

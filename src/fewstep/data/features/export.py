@@ -95,7 +95,9 @@ def export_features(
                         progress(done, sum(map(len, images.values())))
         parts = _parts(folder / "features", images, width, getattr(torch, dtype))
         if before_writing is not None:
-            before_writing(_digest_of(parts))
+            whole = join(list(parts.values()))
+            assert whole is not None  # one file
+            before_writing(features_digest(as_dataset(whole, name="features", split="")))
         write(target, parts, str(target))
     return target
 
@@ -178,12 +180,6 @@ def _parts(path: Path, images: Mapping[str, Dataset], width: int, dtype: torch.d
     splits = np.repeat(np.array(list(images)), [len(dataset) for dataset in images.values()])
     mapped = np.memmap(path, f"<f{dtype.itemsize}", "r", 0, (len(labels), width))
     return group(as_tensor(mapped), labels, path.name, splits=splits)
-
-
-def _digest_of(parts: Parts) -> str:
-    together = join(list(parts.values()))
-    assert together is not None  # one file
-    return features_digest(as_dataset(together, name="features", split=""))
 
 
 @contextmanager
