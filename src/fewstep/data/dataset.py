@@ -279,8 +279,7 @@ class Dataset:
         block = max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape))))
         for start in range(0, len(self.store), block):
             finite = torch.isfinite(as_tensor(self.store[start : start + block])).flatten(1).all(1)
-            if not finite.all():
-                row = start + int(finite.int().argmin())
+            for row in (start + torch.nonzero(~finite).flatten()).tolist():
                 position = row if self.order is None else np.flatnonzero(self.order == row)
                 if np.size(position) == 0:
                     continue  # a row of a class that was left out
@@ -318,16 +317,10 @@ def classes_of(labels: Labels, owner: str) -> tuple[tuple[str, ...], Int[np.ndar
         raise ValueError(f"{owner}: labels must be a list of at least one label, got shape {values.shape}")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
+    for row, label in enumerate(values.tolist()):
+        if label is None or label != label or label == "":
+            raise ValueError(f"{owner}: the label of row {row} is missing; give every row a label")
     if values.dtype.kind == "O":
-        missing = np.array([label is None or label != label or label == "" for label in values.tolist()])
-        values = values if missing.any() else np.array([str(label) for label in values.tolist()])
-    elif values.dtype.kind == "f":
-        missing = np.isnan(values)
-    elif values.dtype.kind == "U":
-        missing = values == ""
-    else:
-        missing = np.zeros(len(values), bool)
-    if missing.any():
-        raise ValueError(f"{owner}: the label of row {int(np.argmax(missing))} is missing; give every row a label")
+        values = np.array([str(label) for label in values.tolist()])
     known, which = np.unique(values, return_inverse=True)
     return tuple(str(label) for label in known.tolist()), which

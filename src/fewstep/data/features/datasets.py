@@ -16,7 +16,6 @@ from fewstep.data.dataset import Dataset
 from fewstep.data.features.formats import Source, keys_of, parts_of, source_of
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.features.store import (
-    SPLITS,
     Part,
     Parts,
     as_dataset,
@@ -27,11 +26,10 @@ from fewstep.data.features.store import (
     write_rows,
     write_store,
 )
+from fewstep.data.images.class_splits import PARTS
 from fewstep.data.storage.cache import Report, cache_folder
 from fewstep.data.storage.files import folder_beside, replacing, write_atomically
 from fewstep.data.storage.lock import one_at_a_time
-
-_WANTED = {**{split: (split,) for split in SPLITS}, "trainval": ("train", "val")}
 
 _log = logging.getLogger(__name__)
 
@@ -77,13 +75,13 @@ def embeddings(
 
     Source: Rusu et al. 2019, code at google-deepmind/leo, ``data.py``, for their archive.
     """
-    if split not in (*_WANTED, "all"):
-        raise ValueError(f"split must be one of {', '.join(_WANTED)} or all, not {split!r}")
+    if split not in (*PARTS, "all"):
+        raise ValueError(f"split must be one of {', '.join(PARTS)} or all, not {split!r}")
     source, part, own = source_of(Path(path)), None, False
     if source.mapped:
         parts = parts_of(source)
         _refuse_shared(parts, path)
-        own = _is_own(source)
+        own = source.path.is_file() and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
         part = join(_chosen(parts, split, path))
     if part is None:
         parts = parts_of(source_of(_cached(source, cache_folder(cache), report or _log.info)))
@@ -151,19 +149,14 @@ def _chosen(parts: Parts, split: str, path: str | Path) -> list[Part]:
             f"{path} does not say which of its classes are for {split}: ask for 'all', add an array split, or give a "
             "folder with files train, val and test"
         )
-    missing = [name for name in _WANTED[split] if name not in parts]
-    if missing:
+    if missing := [name for name in PARTS[split] if name not in parts]:
         raise ValueError(f"{path} has no classes for {missing[0]}, it has {', '.join(parts)}")
-    return [parts[name] for name in _WANTED[split]]
+    return [parts[name] for name in PARTS[split]]
 
 
 def _refuse_shared(parts: Parts, path: str | Path) -> None:
     if shared := shared_classes(parts):
         raise ValueError(f"{path}: {shared[0]}: classes of a test must not be trained on; split by class")
-
-
-def _is_own(source: Source) -> bool:
-    return len(source.read) == 1 and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
 
 
 def _cached(source: Source, folder: Path, report: Report) -> Path:

@@ -36,7 +36,5 @@ def mean_input(dataset: Dataset) -> Float[Tensor, "*features"]:
     """
     if not len(dataset):
         raise ValueError(f"{dataset} has no rows, so they have no mean: give a dataset with at least one")
-    total = torch.zeros((), dtype=torch.float64)
-    for some in dataset.blocks():
-        total = total + dataset.gather(some, dtype=torch.float64).sum(0)
-    return total / len(dataset)
+    sums = (dataset.gather(some, dtype=torch.float64).sum(0) for some in dataset.blocks())
+    return sum(sums, torch.zeros((), dtype=torch.float64)) / len(dataset)

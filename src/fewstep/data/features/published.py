@@ -97,13 +97,12 @@ def _download(archive: Path, report: Report, progress: Callable[[int, int | None
 
 def _sets(root: Path) -> dict[str, Path]:
     """The published sets that lie whole under a folder."""
-    found = {}
-    for name in SETS:
-        for folder in (root / "embeddings" / name, root / name):
-            if all((folder / f"{split}_embeddings.pkl").is_file() for split in SPLITS):
-                found[name] = folder
-                break
-    return found
+    return {
+        name: folder  # the second of the two if both are there
+        for name in SETS
+        for folder in (root / name, root / "embeddings" / name)
+        if all((folder / f"{split}_embeddings.pkl").is_file() for split in SPLITS)
+    }
 
 
 def _lay_out(archive: Path, root: Path, report: Report) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from fewstep.data import draws
 from fewstep.data.checks import check_choice
 from fewstep.data.dataset import Dataset
-from fewstep.data.images.class_splits import Split
+from fewstep.data.images.class_splits import PARTS, Split
 from fewstep.data.storage.cache import cache_folder, npz
 from fewstep.data.storage.files import write_atomically
 
@@ -101,8 +101,7 @@ def _chosen_classes(names: list[str], split: str, scheme: str, seed: int) -> Int
     if scheme == "vinyals":
         lists = json.loads(_packaged("omniglot_vinyals.json"))
         index = {name: c for c, name in enumerate(names)}
-        parts = ("train", "val") if split == "trainval" else (split,)
-        return np.array([index[name] for part in parts for name in lists[part]])
+        return np.array([index[name] for part in PARTS[split] for name in lists[part]])
     raise ValueError(f"scheme must be 'vinyals' or 'random', not {scheme!r}")
 
 
@@ -112,27 +111,19 @@ def _small_images(folder: Path) -> tuple[UInt8[np.ndarray, "n 1 28 28"], list[st
     # Another release of Pillow may round otherwise: what is cached must be what would be computed.
     key = hashlib.sha256(archive + f"{_RECIPE} {PIL.__version__}".encode()).hexdigest()[:16]
     path = folder / f"omniglot{_SIDE}-{key}.npz"
-    if (cached := _read_cached(path)) is not None:
-        return cached
+    try:
+        with np.load(path, allow_pickle=False) as file:  # a zip archive carries checksums
+            return file["images"], file["names"].tolist()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _log.info("the cached Omniglot images in %s are unreadable (%s); reducing them again", path, error)
     bits, names = omniglot_originals()
     images = reduced(bits)
     try:
         write_atomically(path, npz({"images": images, "names": np.array(names)}, compressed=False))
     except OSError as error:
         _log.info("cannot keep the reduced Omniglot images in %s (%s); the next load reduces them again", path, error)
-    return images, names
-
-
-def _read_cached(path: Path) -> tuple[UInt8[np.ndarray, "n 1 28 28"], list[str]] | None:
-    """The cached images; None if there are none or the file is damaged (a zip archive carries checksums)."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, names = file["images"], file["names"].tolist()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        _log.info("the cached Omniglot images in %s are unreadable (%s); reducing them again", path, error)
-        return None
     return images, names
 
 

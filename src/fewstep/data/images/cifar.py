@@ -1,6 +1,5 @@
 """CIFAR-FS and FC100: the 100 classes of CIFAR-100 (Krizhevsky 2009), 600 images each, split in two ways."""
 
-import functools
 import hashlib
 import logging
 import tarfile
@@ -103,10 +102,10 @@ def _local(path: Path) -> ImageSource:
         return _source(_md5(path), lambda: _archived(path))
     if not path.is_dir():
         raise FileNotFoundError(f"there is no file or folder {path}")
-    for folder in (path, path / _FOLDER):
-        if all((folder / name).is_file() for name in _FILES):
-            digest = " ".join(_md5(folder / name) for name in _FILES)
-            return _source(digest, functools.partial(_unpacked, folder))
+    folder = path if all((path / name).is_file() for name in _FILES) else path / _FOLDER
+    if all((folder / name).is_file() for name in _FILES):
+        digest = " ".join(_md5(folder / name) for name in _FILES)
+        return _source(digest, lambda: {name: unpickle(folder / name) for name in _FILES})
     if (path / _ARCHIVE).is_file():
         return _local(path / _ARCHIVE)
     try:
@@ -120,10 +119,6 @@ def _local(path: Path) -> ImageSource:
         if len(of_class) != (expected := sum(PARTS.values())):
             raise ValueError(f"{of_class[0].parent}: class {name} has {len(of_class)} images, expected {expected}")
     return folder_source("CIFAR-100", path, classes, _SIDE)
-
-
-def _unpacked(folder: Path) -> dict[str, Any]:
-    return {name: unpickle(folder / name) for name in _FILES}
 
 
 def _source(md5: str, files: Callable[[], dict[str, Any]]) -> ImageSource:

@@ -9,7 +9,8 @@ from fewstep.data.checks import check_choice
 
 Split = Literal["train", "val", "trainval", "test"]
 
-_PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
+PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
+"""The published parts that each split is made of."""
 
 
 def class_split(dataset: str, split: str) -> tuple[str, ...]:
@@ -24,8 +25,8 @@ def class_split(dataset: str, split: str) -> tuple[str, ...]:
     Raises:
         ValueError: if the split is unknown.
     """
-    check_choice("split", split, tuple(_PARTS))
-    named = [name for part in _PARTS[split] for name in _lists()[dataset][part]]
+    check_choice("split", split, tuple(PARTS))
+    named = [name for part in PARTS[split] for name in _lists()[dataset][part]]
     if dataset == "FC100":
         return tuple(fine for superclass in named for fine in _lists()["CIFAR-100"][superclass])
     return tuple(named)

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 from fewstep.data.checks import check_choice, check_count
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import contents_of, folder_source
-from fewstep.data.images.class_splits import Split
+from fewstep.data.images.class_splits import PARTS, Split
 from fewstep.data.images.files import SUFFIXES, Fit
 from fewstep.data.images.store import image_store, skipped_images
 from fewstep.data.storage.cache import Report
@@ -313,12 +313,8 @@ def _check_distinct(folders: Sequence[tuple[str, Path]]) -> None:
 
 def _check_sizes(layout: _Layout, bad: Mapping[str, int], least: int) -> None:
     left = {name: len(files) - bad.get(name, 0) for name, files in layout.files.items()}
-    few = [
-        f"{name} ({n}{f' of {len(layout.files[name])} can be read' if name in bad else ''})"
-        for name, n in left.items()
-        if n < least
-    ]
-    if few:
+    of = {name: f" of {len(layout.files[name])} can be read" for name in bad}
+    if few := [f"{name} ({n}{of.get(name, '')})" for name, n in left.items() if n < least]:
         raise ValueError(
             f"{len(few)} of {len(left)} classes have fewer than {least} images: {_some(few)}. Add images to their "
             "folders, or remove the folders"
@@ -326,11 +322,10 @@ def _check_sizes(layout: _Layout, bad: Mapping[str, int], least: int) -> None:
 
 
 def _parts(split: str, layout: _Layout, root: Path) -> tuple[str, ...]:
-    check_choice("split", split, get_args(Split))
-    parts = ("train", "val") if split == "trainval" else (split,)
-    if missing := [part for part in parts if part not in layout.splits]:
+    check_choice("split", split, tuple(PARTS))
+    if missing := [part for part in PARTS[split] if part not in layout.splits]:
         raise ValueError(f"{root} has no classes for {missing[0]}, only for {', '.join(layout.splits)}: add some")
-    return parts
+    return PARTS[split]
 
 
 def _bad_of_all(layout: _Layout, part: str, bad: _Bad) -> str:

@@ -93,7 +93,7 @@ def find_store(source: ImageSource, *, cache: str | Path | None = None) -> Datas
         images: NDArray[np.generic] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         if images.dtype != np.uint8 or list(images.shape) != source.index["shape"]:
             raise ValueError(f"its images are {images.dtype} {list(images.shape)}")
-        skipped = list(_read_skipped(source, folder))
+        skipped = list(skipped_images(source, cache=cache))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:
@@ -109,13 +109,9 @@ def find_store(source: ImageSource, *, cache: str | Path | None = None) -> Datas
 
 def skipped_images(source: ImageSource, *, cache: str | Path | None = None) -> dict[int, str]:
     """The images that its store, which is there, has left out, and what is wrong with each."""
-    return _read_skipped(source, cache_folder(cache) / source.folder)
-
-
-def _read_skipped(source: ImageSource, folder: Path) -> dict[int, str]:
     if not source.skips:
         return {}
-    listed = json.loads((folder / _SKIPPED).read_text())
+    listed = json.loads((cache_folder(cache) / source.folder / _SKIPPED).read_text())
     if not isinstance(listed, dict) or not all(key.isdecimal() for key in listed):
         raise ValueError(f"its {_SKIPPED} is no list of images")
     skipped = {int(key): str(reason) for key, reason in listed.items()}

@@ -47,15 +47,13 @@ def one_at_a_time(lock: Path, say: Callable[[str], None]) -> Iterator[bool]:
 def _held(lock: Path, taken: Callable[[], None]) -> Iterator[bool]:
     """Hold a lock, after a call of ``taken`` where another process has it; false where there are no locks."""
     with lock.open("ab") as file:
-        if fcntl is None:
-            yield False
-            return
+        held = fcntl is not None
         try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if held:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             taken()
             fcntl.flock(file.fileno(), fcntl.LOCK_EX)
         except OSError:
-            yield False
-            return
-        yield True
+            held = False
+        yield held
