@@ -145,8 +145,7 @@ class Trainer:
         state, score = self.state, self.validate(self.method)
         self.metrics.add(state.step, "validation", {self.method.learner.loss.score_name: score})
         # A score that is not a number is never the best one, except that something must be kept.
-        better = state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0
-        if better:
+        if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:
             state.best, state.best_step, state.stale = score, state.step, 0
             save_checkpoint(self.folder / BEST, self.method.learner, state)
         else:

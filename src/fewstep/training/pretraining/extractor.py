@@ -20,11 +20,7 @@ from fewstep.training.pretraining.standardised import Standardised
 
 
 class _Reached(Exception):
-    """The layer whose activations are wanted has computed them: nothing after it is needed."""
-
-    def __init__(self, activations: Tensor) -> None:
-        super().__init__("the layer has been reached")
-        self.activations = activations
+    """Carries the activations of the layer that was wanted: nothing after it is needed."""
 
 
 @final
@@ -140,7 +136,7 @@ class FeatureExtractor(nn.Module):
             with torch.no_grad():
                 self.network(x)
         except _Reached as reached:
-            activations = reached.activations
+            activations: Tensor = reached.args[0]
         else:
             raise ValueError(f"features: the layer {self.layer!r} takes no part in the network's forward pass.")
         finally:

@@ -131,7 +131,10 @@ class Pretrainer:
                 began, seen = time.perf_counter(), []
                 until = min(state.step + LOG_EVERY, (state.step // len(self.batches) + 1) * len(self.batches))
                 while state.step < until:
-                    seen.append(self.advance(*self._fetched(fetch)))
+                    asked = time.perf_counter()
+                    x, y = fetch()
+                    self.waited += time.perf_counter() - asked
+                    seen.append(self.advance(x, y))
                     state.step += 1
                 values = self._record(torch.stack(seen))
                 state.seconds += time.perf_counter() - began
@@ -147,12 +150,6 @@ class Pretrainer:
         elif self._best is not None:
             self.network.load_state_dict(self._best)
         return self.network.eval()
-
-    def _fetched(self, fetch: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        began = time.perf_counter()
-        batch = fetch()
-        self.waited += time.perf_counter() - began
-        return batch
 
     def advance(self, x: Tensor, y: Tensor) -> Float[Tensor, "2"]:
         """Take one step on a batch of images, and return its loss and its accuracy."""
@@ -201,13 +198,16 @@ class Pretrainer:
         state = self.state
         means = {name: state.sums[name] / state.summed for name in ("loss", "accuracy")}
         rate = {"rate": self.options.rate_at(state.step - 1, self.total)}
+        state.sums, state.summed, scores = {}, 0, dict[str, float]()
+        if self.validate is not None:
+            self.network.eval()
+            with torch.no_grad():
+                scores = self.validate(self.network)
+            self.network.train()
         if self.metrics is not None:
             self.metrics.add(state.step, "train", means | rate)
-        state.sums, state.summed = {}, 0
-        scores = self._validated()
-        score = next(iter(scores.values()), None)
-        if self.metrics is not None and scores:
             self.metrics.add(state.step, "validation", scores)
+        score = next(iter(scores.values()), None)
         if score is not None and math.isnan(score):
             raise FloatingPointError(f"pretraining: the validation score is not a number after step {state.step}.")
         if score is None or state.best is None or score > state.best:
@@ -219,15 +219,6 @@ class Pretrainer:
         else:
             state.stale += 1
         state.finished = state.step >= self.total or 0 < self.patience <= state.stale
-
-    def _validated(self) -> dict[str, float]:
-        if self.validate is None:
-            return {}
-        self.network.eval()
-        with torch.no_grad():
-            scores = self.validate(self.network)
-        self.network.train()
-        return scores
 
     def _save(self) -> None:
         if self.folder is not None and self.metrics is not None:
