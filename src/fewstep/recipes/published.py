@@ -29,6 +29,10 @@ class Published:
 
 
 _RANDOM = "their own random split, here Vinyals'"
+_UNKNOWN = f"{_RANDOM}; with settings that we do not know"
+_TRANSDUCTION = f"{_RANDOM}; with transduction 97.68, 99.48, 89.43 and 97.12"
+_SEEN_BEFORE = f"{_RANDOM}; their program's test characters are mostly among those of training"
+_MORE_DATA = "trained on validation characters too, and queries normalised by running statistics of training"
 _FINN = "Finn et al. 2017"
 _NICHOL = "Nichol et al. 2018"
 _LI = "Li et al. 2017"
@@ -42,79 +46,48 @@ Row = Mapping[tuple[int, int], Published]
 """Numbers by ways and shots."""
 
 
-def _omniglot(
-    scores: tuple[str, str, str, str], source: str, seen: Seen = "read in the source", differs: str = _RANDOM
-) -> Row:
-    settings = ((5, 1), (5, 5), (20, 1), (20, 5))
-    return {key: Published(score, source, seen, differs) for key, score in zip(settings, scores, strict=True)}
-
-
-def _five_way(
-    one: str, five: str | None, source: str, seen: Seen = "read in the source", differs: str | tuple[str, str] = ""
-) -> Row:
-    notes = (differs, differs) if isinstance(differs, str) else differs
-    given = zip((1, 5), (one, five), notes, strict=True)
-    return {(5, k): Published(score, source, seen, note) for k, score, note in given if score is not None}
+def _row(scores: str, source: str, seen: Seen = "read in the source", differs: str = "") -> Row:
+    """Scores of one and of five shots in five ways, then in twenty, as many as were published."""
+    settings = zip(((5, 1), (5, 5), (20, 1), (20, 5)), scores.split(", "), strict=False)
+    return {key: Published(score, source, seen, differs) for key, score in settings}
 
 
 _QUOTED: Seen = "quoted by another source"
 _MEMORY: Seen = "from memory, unchecked"
 
 OMNIGLOT: Mapping[str, Row] = {
-    "maml": _omniglot(("98.7 ± 0.4", "99.9 ± 0.1", "95.8 ± 0.3", "98.9 ± 0.2"), _FINN),
-    "maml_fc": _five_way("89.7 ± 1.1", "97.5 ± 0.6", _FINN, differs=_RANDOM),
-    "fomaml": _omniglot(
-        ("98.3 ± 0.5", "99.2 ± 0.2", "89.4 ± 0.5", "97.9 ± 0.1"),
-        _NICHOL,
-        _QUOTED,
-        f"{_RANDOM}; with settings that we do not know",
-    ),
-    "meta_sgd": _omniglot(("99.53 ± 0.26", "99.93 ± 0.09", "95.93 ± 0.38", "98.97 ± 0.19"), _LI, _QUOTED),
-    "meta_curvature": _omniglot(("99.77 ± 0.17", "99.79 ± 0.10", "97.86 ± 0.26", "99.24 ± 0.07"), _PARK),
-    "reptile": _omniglot(
-        ("95.39 ± 0.09", "98.90 ± 0.10", "88.14 ± 0.15", "96.65 ± 0.33"),
-        _NICHOL,
-        _QUOTED,
-        f"{_RANDOM}; with transduction 97.68, 99.48, 89.43 and 97.12",
-    ),
-    "imaml": _omniglot(
-        ("99.16 ± 0.35", "99.67 ± 0.12", "94.46 ± 0.42", "98.69 ± 0.1"),
-        _RAJESWARAN,
-        _QUOTED,
-        f"{_RANDOM}; their program's test characters are mostly among those of training",
-    ),
-    "protonet": _omniglot(
-        ("98.8", "99.7", "96.0", "98.9"),
-        _SNELL,
-        differs="trained on validation characters too, and queries normalised by running statistics of training",
-    ),
+    "maml": _row("98.7 ± 0.4, 99.9 ± 0.1, 95.8 ± 0.3, 98.9 ± 0.2", _FINN, differs=_RANDOM),
+    "maml_fc": _row("89.7 ± 1.1, 97.5 ± 0.6", _FINN, differs=_RANDOM),
+    "fomaml": _row("98.3 ± 0.5, 99.2 ± 0.2, 89.4 ± 0.5, 97.9 ± 0.1", _NICHOL, _QUOTED, _UNKNOWN),
+    "meta_sgd": _row("99.53 ± 0.26, 99.93 ± 0.09, 95.93 ± 0.38, 98.97 ± 0.19", _LI, _QUOTED, _RANDOM),
+    "meta_curvature": _row("99.77 ± 0.17, 99.79 ± 0.10, 97.86 ± 0.26, 99.24 ± 0.07", _PARK, differs=_RANDOM),
+    "reptile": _row("95.39 ± 0.09, 98.90 ± 0.10, 88.14 ± 0.15, 96.65 ± 0.33", _NICHOL, _QUOTED, _TRANSDUCTION),
+    "imaml": _row("99.16 ± 0.35, 99.67 ± 0.12, 94.46 ± 0.42, 98.69 ± 0.1", _RAJESWARAN, _QUOTED, _SEEN_BEFORE),
+    "protonet": _row("98.8, 99.7, 96.0, 98.9", _SNELL, differs=_MORE_DATA),
 }
 """Accuracies in % on Omniglot by recipe function."""
 
 MINI_IMAGENET: Mapping[str, Row] = {
-    "maml": _five_way("48.70 ± 1.84", "63.11 ± 0.92", _FINN),
-    "fomaml": _five_way("48.07 ± 1.75", "63.15 ± 0.91", _FINN),
-    "anil": _five_way("46.7 ± 0.4", "61.5 ± 0.5", "Raghu et al. 2020", _MEMORY),
-    "meta_sgd": _five_way("50.47 ± 1.87", "64.03 ± 0.94", _LI, _QUOTED),
-    "meta_curvature": _five_way("54.08 ± 0.88", "67.99 ± 0.73", "Park and Oliva 2019, MC2", _MEMORY),
-    "meta_lstm": _five_way("43.44 ± 0.77", "60.60 ± 0.71", "Ravi and Larochelle 2017"),
-    "reptile": _five_way(
-        "47.07 ± 0.26",
-        "62.74 ± 0.37",
-        _NICHOL,
-        _QUOTED,
-        ("with transduction 49.97 ± 0.32", "with transduction 65.99 ± 0.58"),
-    ),
-    "imaml": _five_way("48.96 ± 1.84", None, _RAJESWARAN, _MEMORY),
-    "protonet": _five_way("49.42 ± 0.78", "68.20 ± 0.66", _SNELL),
+    "maml": _row("48.70 ± 1.84, 63.11 ± 0.92", _FINN),
+    "fomaml": _row("48.07 ± 1.75, 63.15 ± 0.91", _FINN),
+    "anil": _row("46.7 ± 0.4, 61.5 ± 0.5", "Raghu et al. 2020", _MEMORY),
+    "meta_sgd": _row("50.47 ± 1.87, 64.03 ± 0.94", _LI, _QUOTED),
+    "meta_curvature": _row("54.08 ± 0.88, 67.99 ± 0.73", "Park and Oliva 2019, MC2", _MEMORY),
+    "meta_lstm": _row("43.44 ± 0.77, 60.60 ± 0.71", "Ravi and Larochelle 2017"),
+    "reptile": {
+        (5, 1): Published("47.07 ± 0.26", _NICHOL, _QUOTED, "with transduction 49.97 ± 0.32"),
+        (5, 5): Published("62.74 ± 0.37", _NICHOL, _QUOTED, "with transduction 65.99 ± 0.58"),
+    },
+    "imaml": _row("48.96 ± 1.84", _RAJESWARAN, _MEMORY),
+    "protonet": _row("49.42 ± 0.78, 68.20 ± 0.66", _SNELL),
 }
 """Accuracies in % on miniImageNet by recipe function."""
 
 _OTHER = "four layers of 64 channels and settings of their own"
 
 CIFAR_FS: Mapping[str, Row] = {
-    "maml": _five_way("58.9 ± 1.9", "71.5 ± 1.0", _BERTINETTO, _QUOTED, _OTHER),
-    "protonet": _five_way("55.5 ± 0.7", "72.0 ± 0.6", _BERTINETTO, _QUOTED, _OTHER),
+    "maml": _row("58.9 ± 1.9, 71.5 ± 1.0", _BERTINETTO, _QUOTED, _OTHER),
+    "protonet": _row("55.5 ± 0.7, 72.0 ± 0.6", _BERTINETTO, _QUOTED, _OTHER),
 }
 """Accuracies in % on CIFAR-FS by recipe function."""
 
@@ -128,17 +101,17 @@ _SIZE = "an MLP of unknown size"
 
 LEO_FEATURES: Mapping[str, Mapping[str, Row]] = {
     "miniimagenet": {
-        "leo": _five_way("61.89 ± 0.16", "77.65 ± 0.09", _CODE, differs=_NOT_RUN),
-        "leo_paper": _five_way("61.76 ± 0.08", "77.59 ± 0.12", _RUSU, differs=_NOT_RUN),
-        "leo_multiview": _five_way("63.97 ± 0.20", "79.49 ± 0.70", _RUSU, differs=_MULTIVIEW),
-        "meta_sgd": _five_way("54.24 ± 0.03", "70.86 ± 0.04", _RUSU, differs=_NOT_RUN),
-        "meta_curvature": _five_way("61.85 ± 0.10", "77.02 ± 0.11", _PARK, differs=_SIZE),
+        "leo": _row("61.89 ± 0.16, 77.65 ± 0.09", _CODE, differs=_NOT_RUN),
+        "leo_paper": _row("61.76 ± 0.08, 77.59 ± 0.12", _RUSU, differs=_NOT_RUN),
+        "leo_multiview": _row("63.97 ± 0.20, 79.49 ± 0.70", _RUSU, differs=_MULTIVIEW),
+        "meta_sgd": _row("54.24 ± 0.03, 70.86 ± 0.04", _RUSU, differs=_NOT_RUN),
+        "meta_curvature": _row("61.85 ± 0.10, 77.02 ± 0.11", _PARK, differs=_SIZE),
     },
     "tieredimagenet": {
-        "leo": _five_way("66.25 ± 0.14", "81.77 ± 0.09", _CODE, differs=_NOT_RUN),
-        "leo_paper": _five_way("66.33 ± 0.05", "81.44 ± 0.09", _RUSU, differs=_NOT_RUN),
-        "meta_sgd": _five_way("62.95 ± 0.03", "79.34 ± 0.06", _RUSU, differs=_NOT_RUN),
-        "meta_curvature": _five_way("67.21 ± 0.10", "82.61 ± 0.08", _PARK, differs=_SIZE),
+        "leo": _row("66.25 ± 0.14, 81.77 ± 0.09", _CODE, differs=_NOT_RUN),
+        "leo_paper": _row("66.33 ± 0.05, 81.44 ± 0.09", _RUSU, differs=_NOT_RUN),
+        "meta_sgd": _row("62.95 ± 0.03, 79.34 ± 0.06", _RUSU, differs=_NOT_RUN),
+        "meta_curvature": _row("67.21 ± 0.10, 82.61 ± 0.08", _PARK, differs=_SIZE),
     },
     "cifarfs": {},
 }
