@@ -128,9 +128,8 @@ def meta_sgd(dataset: Dataset, shots: int) -> Config:
 
     The paper prints none of its settings; those of this recipe are ours.
     """
-    base = _base(dataset, shots)
-    network = Network("mlp", hidden=())
-    return replace(base, method=MetaSgd(network=network, rate=(1.0, 1.0), steps=5, dropout=0.3))
+    method = MetaSgd(network=Network("mlp", hidden=()), rate=(1.0, 1.0), steps=5, dropout=0.3)
+    return replace(_base(dataset, shots), method=method)
 
 
 def meta_curvature(dataset: Dataset, shots: int) -> Config:
@@ -138,12 +137,10 @@ def meta_curvature(dataset: Dataset, shots: int) -> Config:
 
     Its paper reports this on LEO's embeddings without the size of the perceptron; one layer of 128 units is ours.
     """
-    base = _base(dataset, shots)
     method = MetaCurvature(network=Network("mlp", hidden=(128,)), rate=1.0, steps=5, per_step=True)
-    return replace(base, method=method)
+    return replace(_base(dataset, shots), method=method)
 
 
 def protonet(dataset: Dataset, shots: int) -> Config:
     """Prototypical network on features: a learned linear map and ReLU to as many dimensions; settings are ours."""
-    base = _base(dataset, shots)
-    return replace(base, method=Protonet(network=Network("mlp", hidden=(640,))))
+    return replace(_base(dataset, shots), method=Protonet(network=Network("mlp", hidden=(640,))))

@@ -59,21 +59,17 @@ def _joint(ways: int, **training: Any) -> Config:
     return unnamed(data, method, replace(_LEO_TRAINING, tasks=4, rate=3e-3, **training))
 
 
-_TRAINING = Training(
+TRAINING = Training(
     steps=60_000, executor="loop", validate_every=1000, validation_tasks=200, log_every=20, checkpoint_every=100
 )
 _MAML = Network("maml")
 
 
-def _images(ways: int, shots: int) -> OmniglotImages:
-    """As many queries as support examples, which is what MAML's program trains and tests with."""
-    return OmniglotImages(ways=ways, shots=shots, queries=shots, test_rotations=True)
-
-
 def _as_maml(ways: int, shots: int, method: Algorithm, **training: Any) -> Config:
-    """The tasks, the outer loop and the test of MAML's authors."""
-    options = replace(_TRAINING, **{"tasks": 32 if ways == 5 else 16, **training})
-    return unnamed(_images(ways, shots), method, options, Testing(tasks=600, queries=shots))
+    """The tasks, the outer loop and the test of MAML's authors, with as many queries as support examples."""
+    images = OmniglotImages(ways=ways, shots=shots, queries=shots, test_rotations=True)
+    options = replace(TRAINING, **{"tasks": 32 if ways == 5 else 16, **training})
+    return unnamed(images, method, options, Testing(tasks=600, queries=shots))
 
 
 def _inner(ways: int) -> dict[str, Any]:
@@ -127,15 +123,12 @@ def reptile(ways: int, shots: int) -> Config:
     Adam's second moments live on from task to task in training. Test characters are not turned. A query is normalised
     with the support and without the other queries; ``--testing.statistics query`` is their transductive result.
     """
-    inner = (
-        {"rate": 1e-3, "steps": 5, "batch": 10, "test_batch": 5}
-        if ways == 5
-        else {"rate": 5e-4, "steps": 10, "batch": 20, "test_batch": 10}
-    )
+    rate, steps, batch = (1e-3, 5, 10) if ways == 5 else (5e-4, 10, 20)
+    inner = {"rate": rate, "steps": steps, "batch": batch, "test_steps": 50, "test_batch": batch // 2}
     return unnamed(
         OmniglotImages(ways=ways, shots=shots, queries=1, train_shots=10),
-        Reptile(network=Network("reptile"), test_steps=50, carried=True, **inner),
-        replace(_TRAINING, tasks=5, optimiser="sgd", rate=1.0, decay="linear", steps=100_000 if ways == 5 else 200_000),
+        Reptile(network=Network("reptile"), carried=True, **inner),
+        replace(TRAINING, tasks=5, optimiser="sgd", rate=1.0, decay="linear", steps=100_000 if ways == 5 else 200_000),
         Testing(tasks=10_000, queries=1, statistics="joined"),
     )
 
@@ -159,7 +152,7 @@ def protonet(ways: int, shots: int) -> Config:
     return unnamed(
         OmniglotImages(ways=ways, shots=shots, queries=5, train_ways=60, test_rotations=True),
         Protonet(network=Network("protonet")),
-        replace(_TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
+        replace(TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
         Testing(tasks=1000, queries=5),
     )
 
@@ -169,7 +162,7 @@ def protomaml(ways: int, shots: int) -> Config:
     return unnamed(
         OmniglotImages(ways=ways, shots=shots, queries=5, train_ways=20, test_rotations=True),
         Protomaml(network=Network("maml", scale=True), rate=0.1, steps=1, test_steps=3),
-        replace(_TRAINING, steps=10_000, tasks=4, decay="cosine", compile="off"),
+        replace(TRAINING, steps=10_000, tasks=4, decay="cosine", compile="off"),
         Testing(tasks=1000, queries=5),
     )
 
@@ -179,9 +172,6 @@ def meta_lstm(ways: int, shots: int) -> Config:
 
     The inner loop moves the normalisation's parameters too, and tests normalise by the support's running statistics.
     """
-    return unnamed(
-        _images(ways, shots),
-        MetaLstm(network=Network("meta-lstm"), steps=12, gradient_scale=1 / (ways * shots)),
-        replace(_TRAINING, tasks=1, clip_norm=0.25, clip_scope="global"),
-        Testing(tasks=600, queries=shots, statistics="running"),
-    )
+    method = MetaLstm(network=Network("meta-lstm"), steps=12, gradient_scale=1 / (ways * shots))
+    config = _as_maml(ways, shots, method, tasks=1, clip_norm=0.25, clip_scope="global")
+    return replace(config, testing=replace(config.testing, statistics="running"))

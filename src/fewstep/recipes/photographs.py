@@ -13,19 +13,15 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
+from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
-from fewstep.training import Training
 
 Data = Callable[..., CifarImages | ImageNetImages]
-
-_TRAINING = Training(
-    steps=60_000, executor="loop", validate_every=1000, validation_tasks=200, log_every=20, checkpoint_every=100
-)
 
 
 def _as_maml(data: Data, shots: int, method: Algorithm, **training: Any) -> Config:
     """The tasks, the outer loop and the test of MAML's authors: as many queries as support examples in a test."""
-    options = replace(_TRAINING, **{"tasks": 4 if shots == 1 else 2, "clip_value": 10.0, **training})
+    options = replace(TRAINING, **{"tasks": 4 if shots == 1 else 2, "clip_value": 10.0, **training})
     return unnamed(data(shots=shots), method, options, Testing(tasks=600, queries=shots))
 
 
@@ -79,7 +75,7 @@ def meta_lstm(data: Data, shots: int) -> Config:
     return unnamed(
         data(shots=shots),
         MetaLstm(network=network, steps=inner, gradient_scale=1 / (5 * shots)),
-        replace(_TRAINING, steps=outer, tasks=1, clip_norm=0.25, clip_scope="global", validation_tasks=100),
+        replace(TRAINING, steps=outer, tasks=1, clip_norm=0.25, clip_scope="global", validation_tasks=100),
         Testing(tasks=600, queries=15, statistics="running"),
     )
 
@@ -94,7 +90,7 @@ def reptile(data: Data, shots: int) -> Config:
     return unnamed(
         data(shots=shots, queries=1, train_shots=15),
         Reptile(network=Network("reptile-mini"), rate=1e-3, steps=8, batch=10, carried=True, **test),
-        replace(_TRAINING, steps=100_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
+        replace(TRAINING, steps=100_000, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
         Testing(tasks=10_000, queries=1, statistics="joined"),
     )
 
@@ -117,6 +113,6 @@ def protonet(data: Data, shots: int) -> Config:
     return unnamed(
         data(shots=shots, train_ways=30 if shots == 1 else 20),
         Protonet(network=Network("protonet")),
-        replace(_TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
+        replace(TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
         Testing(tasks=600, queries=15),
     )

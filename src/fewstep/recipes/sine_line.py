@@ -41,9 +41,8 @@ def leo_bound_sine_line() -> Config:
     Eight codes a task are adapted, and the query is scored by the mixture of their likelihoods, so that samples may
     share the possible functions between them.
     """
-    return unnamed(
-        SineOrLineTasks(), replace(_LEO, samples=8, latent_rate=2e-4), replace(TRAINING, rate=1e-3), _TESTING
-    )
+    method = replace(_LEO, samples=8, latent_rate=2e-4)
+    return unnamed(SineOrLineTasks(), method, replace(TRAINING, rate=1e-3), _TESTING)
 
 
 def maml_sine_line() -> Config:

@@ -1,8 +1,9 @@
 """Recipes on sinusoids."""
 
 from dataclasses import replace
+from typing import Any
 
-from fewstep.recipes.config import Config, Testing, unnamed
+from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Reptile
@@ -13,7 +14,12 @@ _TRAINING = Training(
     steps=70_000, tasks=25, rate=1e-3, validate_every=5000, validation_tasks=600, log_every=100, checkpoint_every=2500
 )
 _NETWORK = Network("mlp", (40, 40), std=0.01)
-_TESTING = Testing(tasks=600, shots=(5, 10), steps=(1, 5, 10))
+
+
+def _on_curves(method: Algorithm, steps: tuple[int, ...] = (1, 5, 10), **training: Any) -> Config:
+    """A method on sine curves, tested after some numbers of inner steps, with what it trains otherwise."""
+    testing = Testing(tasks=600, shots=(5, 10), steps=steps)
+    return unnamed(SinusoidTasks(), method, replace(_TRAINING, **training), testing)
 
 
 def maml_sinusoid() -> Config:
@@ -22,30 +28,27 @@ def maml_sinusoid() -> Config:
     The inner rate is that of the authors' documented command, 0.001, which reproduces the published errors after 1, 5
     and 10 steps; the 0.01 that the paper prints gives lower ones after one step (docs/results.md).
     """
-    return unnamed(SinusoidTasks(), Maml(network=_NETWORK, rate=0.001), _TRAINING, _TESTING)
+    return _on_curves(Maml(network=_NETWORK, rate=0.001))
 
 
 def meta_sgd_sinusoid() -> Config:
     """Meta-SGD on the same curves (published by Meta-Curvature's authors: 0.48 5-shot, 0.26 10-shot)."""
-    return unnamed(SinusoidTasks(), MetaSgd(network=_NETWORK), _TRAINING, _TESTING)
+    return _on_curves(MetaSgd(network=_NETWORK))
 
 
 def fomaml_sinusoid() -> Config:
     """First-order MAML on the same curves, otherwise as ``maml-sinusoid``."""
-    method = Maml(network=_NETWORK, rate=0.001, first_order=True)
-    return unnamed(SinusoidTasks(), method, _TRAINING, _TESTING)
+    return _on_curves(Maml(network=_NETWORK, rate=0.001, first_order=True))
 
 
 def meta_curvature_sinusoid() -> Config:
     """Meta-Curvature on the same curves (published: 0.41 5-shot, 0.20 10-shot)."""
-    method = MetaCurvature(network=_NETWORK, rate=0.001)
-    return unnamed(SinusoidTasks(), method, _TRAINING, _TESTING)
+    return _on_curves(MetaCurvature(network=_NETWORK, rate=0.001))
 
 
 def meta_curvature_rates_sinusoid() -> Config:
     """A composition without a paper, on the same curves: Meta-SGD's learned rates after learned curvature."""
-    method = MetaCurvature(network=_NETWORK, rate=0.001, learned_rates=True)
-    return unnamed(SinusoidTasks(), method, _TRAINING, _TESTING)
+    return _on_curves(MetaCurvature(network=_NETWORK, rate=0.001, learned_rates=True))
 
 
 def reptile_sinusoid() -> Config:
@@ -54,12 +57,9 @@ def reptile_sinusoid() -> Config:
     It has no query to learn from, so a training task has 50 points, and an inner mini-batch 10 of them; tests have 5
     and 10 points as for all methods. The outer rate falls from 1 to 0.
     """
-    return unnamed(
-        SinusoidTasks(shots=50),
-        Reptile(network=_NETWORK, rate=0.02, steps=32, batch=10, rule="sgd"),
-        replace(_TRAINING, tasks=5, optimiser="sgd", rate=1.0, decay="linear"),
-        replace(_TESTING, steps=(1, 10, 32)),
-    )
+    method = Reptile(network=_NETWORK, rate=0.02, steps=32, batch=10, rule="sgd")
+    config = _on_curves(method, (1, 10, 32), tasks=5, optimiser="sgd", rate=1.0, decay="linear")
+    return replace(config, data=SinusoidTasks(shots=50))
 
 
 def imaml_sinusoid() -> Config:
@@ -68,12 +68,8 @@ def imaml_sinusoid() -> Config:
     These losses are far from convex where λ is small enough to adapt: directions of negative curvature are met, and
     few, damped iterations of conjugate gradients learn what an exact solution does not (docs/results.md).
     """
-    return unnamed(
-        SinusoidTasks(),
-        Imaml(network=_NETWORK, rate=0.005, steps=16, prox=0.5, iterations=2, damping=1.0),
-        replace(_TRAINING, decay="cosine"),
-        replace(_TESTING, steps=(1, 5, 16)),
-    )
+    method = Imaml(network=_NETWORK, rate=0.005, steps=16, prox=0.5, iterations=2, damping=1.0)
+    return _on_curves(method, (1, 5, 16), decay="cosine")
 
 
 def meta_lstm_sinusoid() -> Config:
@@ -81,9 +77,4 @@ def meta_lstm_sinusoid() -> Config:
 
     One task a meta-step and the clipped global norm are the authors' settings for images.
     """
-    return unnamed(
-        SinusoidTasks(),
-        MetaLstm(network=_NETWORK, steps=5),
-        replace(_TRAINING, tasks=1, clip_norm=0.25, clip_scope="global"),
-        replace(_TESTING, steps=(1, 5)),
-    )
+    return _on_curves(MetaLstm(network=_NETWORK, steps=5), (1, 5), tasks=1, clip_norm=0.25, clip_scope="global")
