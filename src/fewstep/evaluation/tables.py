@@ -76,7 +76,8 @@ def protocol_title(protocol: Mapping[str, Any]) -> str:
 
 def settings_lines(values: Mapping[str, Any], absence: str = "") -> list[str]:
     """Nested settings as a table in Markdown, with dotted names; ``absence`` where there are none."""
-    return markdown_lines([("setting", "value"), *_flat(values)]) if values else [absence]
+    shown = ((name, setting_text(value)) for name, value in flat(values))
+    return markdown_lines([("setting", "value"), *shown]) if values else [absence]
 
 
 def setting_text(value: Any) -> str:
@@ -128,9 +129,10 @@ def terminal_table(title: str, cells: Sequence[Sequence[str]], columns: str) -> 
     return table
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values with dotted names."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", setting_text(value)
+            yield f"{prefix}{key}", value

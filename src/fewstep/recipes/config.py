@@ -106,14 +106,9 @@ def to_json(config: Config) -> str:
 
 def dotted(config: Config) -> dict[str, Any]:
     """The settings by dotted names, ``"training.rate"``, in JSON's types."""
+    from fewstep.evaluation.tables import flat
 
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in values.items():
-            found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-        return found
-
-    return flat(json.loads(to_json(config)))
+    return dict(flat(json.loads(to_json(config))))
 
 
 def differences(kept: Mapping[str, Any], wanted: Mapping[str, Any], shown: int = 5) -> str:
