@@ -12,7 +12,6 @@ from fewstep.data import Augmentation
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 
 if TYPE_CHECKING:
-    from fewstep.data import Dataset, EpisodeSampler, TaskSource
     from fewstep.training.device import Place
     from fewstep.training.pretraining import FeatureExtractor
 
@@ -36,19 +35,16 @@ class Classification(ABC):
     """Support examples of each class in a training task. None: as many as in a test task."""
 
     @abstractmethod
-    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
         """The examples of a split; ``report`` is told what takes time."""
 
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of tasks on the examples as they are."""
         examples = {split: self.examples(split, report) for split in SPLITS}
         source, shape = self._source(examples.__getitem__, place), examples["test"].feature_shape
-        return Problem(source, shape, self.ways, self._protocol(examples), normalise=self._normalised())
+        return Problem(source, shape, self.ways, self._protocol(examples))
 
-    def _normalised(self) -> bool:
-        return False
-
-    def _source(self, dataset: Callable[[Split], Dataset], place: Place) -> Callable[..., TaskSource]:
+    def _source(self, dataset: Callable[[Split], data.Dataset], place: Place) -> Callable[..., data.TaskSource]:
         def source(
             split: Split,
             tasks: int,
@@ -56,7 +52,7 @@ class Classification(ABC):
             ways: int | None = None,
             shots: int | None = None,
             queries: int | None = None,
-        ) -> TaskSource:
+        ) -> data.TaskSource:
             sampler = data.EpisodeSampler(
                 dataset(split),
                 ways=ways or ((self.train_ways or self.ways) if split == "train" else self.ways),
@@ -71,10 +67,10 @@ class Classification(ABC):
 
         return source
 
-    def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
+    def _augmented(self, sampler: data.EpisodeSampler) -> data.TaskSource:
         return sampler
 
-    def _protocol(self, examples: dict[Split, Dataset]) -> dict[str, Any]:
+    def _protocol(self, examples: dict[Split, data.Dataset]) -> dict[str, Any]:
         return {
             "training": f"{self.train_ways or self.ways}-way {self.train_shots or self.shots}-shot",
             "classes": {split: dataset.classes for split, dataset in examples.items()},
@@ -92,13 +88,12 @@ class OmniglotImages(Classification):
     test_rotations: bool = False
     """The same for validation and test."""
 
-    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
         """The images of a split, ink = 1."""
-        return data.omniglot(
-            split, scheme=self.scheme, rotations=self.rotations if split == "train" else self.test_rotations
-        )
+        rotations = self.rotations if split == "train" else self.test_rotations
+        return data.omniglot(split, scheme=self.scheme, rotations=rotations)
 
-    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+    def _protocol(self, images: dict[Split, data.Dataset]) -> dict[str, Any]:
         stated = {"dataset": "Omniglot", "split": self.scheme}
         return stated | super()._protocol(images) | {"test rotations": self.test_rotations}
 
@@ -110,11 +105,11 @@ class Photographs(Classification):
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Of the images of training tasks; none by default."""
 
-    def _augmented(self, sampler: EpisodeSampler) -> TaskSource:
+    def _augmented(self, sampler: data.EpisodeSampler) -> data.TaskSource:
         changes = self.augmentation != Augmentation()
         return data.Augmented(sampler, self.augmentation, sampler.seed) if changes else sampler
 
-    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+    def _protocol(self, images: dict[Split, data.Dataset]) -> dict[str, Any]:
         shown = {"augmentation": asdict(self.augmentation)} if self.augmentation != Augmentation() else {}
         return super()._protocol(images) | shown
 
@@ -133,12 +128,12 @@ class CifarImages(Photographs):
     """cifar-100-python.tar.gz, the folder that it unpacks to, or a folder of images with a folder per class. None:
     download it once."""
 
-    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
         """The images of a split."""
         load = data.cifar_fs if self.dataset == "cifar-fs" else data.fc100
         return load(split, path=self.path, report=report)
 
-    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+    def _protocol(self, images: dict[Split, data.Dataset]) -> dict[str, Any]:
         return {"dataset": {"cifar-fs": "CIFAR-FS", "fc100": "FC100"}[self.dataset]} | super()._protocol(images)
 
 
@@ -158,7 +153,7 @@ class ImageNetImages(Photographs):
     size: int = 84
     """Side to which images are reduced."""
 
-    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
         """The images of a split.
 
         Raises:
@@ -172,5 +167,5 @@ class ImageNetImages(Photographs):
         load = data.mini_imagenet if self.dataset == "miniImageNet" else data.tiered_imagenet
         return load(split, self.path, size=self.size, report=report)
 
-    def _protocol(self, images: dict[Split, Dataset]) -> dict[str, Any]:
+    def _protocol(self, images: dict[Split, data.Dataset]) -> dict[str, Any]:
         return {"dataset": self.dataset, "size": self.size} | super()._protocol(images)

@@ -13,7 +13,6 @@ from fewstep.recipes.problems.images import Classification
 from fewstep.recipes.problems.problem import Problem, Split
 
 if TYPE_CHECKING:
-    from fewstep.data import Dataset
     from fewstep.training.device import Place
     from fewstep.training.pretraining import FeatureExtractor
 
@@ -46,7 +45,7 @@ class Embeddings(Classification):
         is damaged, is left aside, and ``report`` is told. A run keeps a copy of its own, which comes back as
         ``extractor``: then the file is not looked at.
         """
-        problem = super().open(place, report)
+        problem = replace(super().open(place, report), normalise=self.normalise)
         kept = extractor or self._extractor(report)
         if kept is None:
             return problem
@@ -62,8 +61,7 @@ class Embeddings(Classification):
         if not file.is_file():
             return None
         try:
-            belongs = features_of(file) == features_digest(data.embeddings(self._place(), "all", normalise=False))
-            if belongs:
+            if features_of(file) == features_digest(data.embeddings(self._place(), "all", normalise=False)):
                 return FeatureExtractor.load(file)
             why = f"{file} belongs to other features than {self._place()}"
         except ValueError as error:
@@ -74,7 +72,7 @@ class Embeddings(Classification):
         )
         return None
 
-    def examples(self, split: Split, report: Callable[[str], None]) -> Dataset:
+    def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
         """The features of a split, in memory where they are of moderate size.
 
         Raises:
@@ -112,10 +110,7 @@ class Embeddings(Classification):
         rows = stored.gather(stored.offsets[:-1], dtype=torch.float64)
         return hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:8]
 
-    def _normalised(self) -> bool:
-        return self.normalise
-
-    def _protocol(self, examples: dict[Split, Dataset]) -> dict[str, Any]:
+    def _protocol(self, examples: dict[Split, data.Dataset]) -> dict[str, Any]:
         place = f"published, {self.views}" if self.path is None else Path(self.path).name
         stated = {
             "dataset": self.dataset,
