@@ -13,23 +13,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Blocks = Literal["maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm"]
+"""Presets of four convolutional blocks."""
+
+
 @dataclass(frozen=True)
 class Network:
     """A network that meta-learning trains; most methods adapt its weights to a task."""
 
-    kind: Literal[
-        "mlp",
-        "maml-fc",
-        "maml",
-        "maml-mini",
-        "reptile",
-        "reptile-mini",
-        "imaml",
-        "protonet",
-        "meta-lstm",
-        "resnet12",
-        "forecaster",
-    ]
+    kind: Literal["mlp", "maml-fc", Blocks, "resnet12", "forecaster"]
     """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
     blocks (fewstep.networks.conv4 has the table); twelve layers with residuals; or a recurrent network that forecasts
     a series."""
