@@ -62,3 +62,12 @@ class Backbone(nn.Module):
                 f"{len(self.numbered)}, or the name of a submodule, such as {some}"
             )
         return wanted
+
+
+def convolution(
+    inputs: int, outputs: int, side: int = 3, stride: int = 1, *, slope: float = 0.0, fan_out: bool = False
+) -> nn.Conv2d:
+    """A padded convolution without biases, its weights Kaiming-normal for a leaky ReLU of this slope."""
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, slope, "fan_out" if fan_out else "fan_in", "leaky_relu")
+    return layer

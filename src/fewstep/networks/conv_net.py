@@ -6,7 +6,7 @@ from typing import final
 
 from torch import nn
 
-from fewstep.networks.backbone import Backbone
+from fewstep.networks.backbone import Backbone, convolution
 
 
 @final
@@ -40,14 +40,10 @@ class ConvNet(Backbone):
         self.channels, self.inputs, self.pools = tuple(channels), inputs, pools
         self.blocks = nn.Sequential()
         for i, (a, b) in enumerate(zip((inputs, *channels[:-1]), channels, strict=True), start=1):
-            layers: OrderedDict[str, nn.Module] = OrderedDict()
-            layers["convolution"] = convolution = nn.Conv2d(a, b, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            layers["norm"] = nn.BatchNorm2d(b)
-            layers["relu"] = nn.ReLU(inplace=True)
+            layers = {"convolution": convolution(a, b), "norm": nn.BatchNorm2d(b), "relu": nn.ReLU(inplace=True)}
             if i <= pools:
                 layers["pool"] = nn.MaxPool2d(2)
-            self.blocks.add_module(f"block{i}", nn.Sequential(layers))
+            self.blocks.add_module(f"block{i}", nn.Sequential(OrderedDict(layers)))
         self.head = nn.Linear(channels[-1], classes)
         self.numbered = tuple(f"blocks.block{i}" for i in range(1, len(channels) + 1))
         # A network of one block has no other layer for its middle.

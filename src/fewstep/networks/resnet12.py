@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from fewstep.networks.backbone import Backbone
+from fewstep.networks.backbone import Backbone, convolution
 from fewstep.networks.heads import Generated
 from fewstep.networks.norms import BatchNorm
 
@@ -63,17 +63,11 @@ class _Residual(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width in (inputs, outputs, outputs):
-            layers += [*_convolution(width, outputs, 3, norm), nn.LeakyReLU(0.1)]
+            layers += [convolution(width, outputs, slope=0.1), norm(outputs), nn.LeakyReLU(0.1)]
         self.branch = nn.Sequential(*layers[:-1])
-        self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, norm))
+        self.shortcut = nn.Sequential(convolution(inputs, outputs, 1, slope=0.1), norm(outputs))
         self.ends = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2))
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.ends(self.branch(x) + self.shortcut(x))
         return h
-
-
-def _convolution(inputs: int, outputs: int, side: int, norm: Callable[[int], nn.Module]) -> tuple[nn.Module, nn.Module]:
-    layer = nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, a=0.1, nonlinearity="leaky_relu")
-    return layer, norm(outputs)

@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from fewstep.networks.backbone import Backbone
+from fewstep.networks.backbone import Backbone, convolution
 
 
 @final
@@ -58,6 +58,4 @@ class _Residual(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(convolution(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

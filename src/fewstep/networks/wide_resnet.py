@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from fewstep.networks.backbone import Backbone
+from fewstep.networks.backbone import Backbone, convolution
 
 
 @final
@@ -88,7 +88,7 @@ class WideResNet(Backbone):
         if not 0 <= dropout < 1:
             raise ValueError(f"WideResNet: dropout must be in [0, 1), the probability of zeroing; got {dropout}.")
         self.inputs, blocks, widths = inputs, (depth - 4) // 6, (16, 16 * width, 32 * width, 64 * width)
-        self.stem = _convolution(inputs, 16, 3)
+        self.stem = convolution(inputs, 16, fan_out=True)
         self.groups = nn.Sequential(
             *(
                 nn.Sequential(_Block(a, b, stride, dropout), *(_Block(b, b, 1, dropout) for _ in range(1, blocks)))
@@ -107,12 +107,12 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()
         self.before = _rectified(inputs)
-        self.first = _convolution(inputs, outputs, 3, stride)
+        self.first = convolution(inputs, outputs, 3, stride, fan_out=True)
         self.between = _rectified(outputs)
         self.between.add_module("dropout", nn.Dropout(dropout))
-        self.second = _convolution(outputs, outputs, 3)
+        self.second = convolution(outputs, outputs, fan_out=True)
         same = inputs == outputs and stride == 1
-        self.shortcut = None if same else _convolution(inputs, outputs, 1, stride)
+        self.shortcut = None if same else convolution(inputs, outputs, 1, stride, fan_out=True)
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.before(x)
@@ -123,9 +123,3 @@ class _Block(nn.Module):
 def _rectified(channels: int) -> nn.Sequential:
     # Not in place: whoever asks for a norm's own output by a hook gets it unrectified.
     return nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(channels), relu=nn.ReLU()))
-
-
-def _convolution(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, side, stride=stride, padding=side // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return layer
