@@ -190,6 +190,5 @@ def _width(method: Method) -> int | None:
     declared = getattr(method.learner.start, "features", None)
     if isinstance(declared, int):
         return declared
-    layers = (m for m in method.learner.network.modules() if isinstance(m, nn.Linear | nn.Conv2d))
-    first = next(layers, None)
+    first = next((m for m in method.learner.network.modules() if isinstance(m, nn.Linear | nn.Conv2d)), None)
     return first.in_features if isinstance(first, nn.Linear) else None

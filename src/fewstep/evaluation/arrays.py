@@ -31,5 +31,4 @@ def chunks(shape: tuple[int, ...]) -> Iterator[slice]:
 
 def to_numpy(tensor: Tensor) -> NDArray[np.float64]:
     """The numbers of a tensor in float64, wherever it is."""
-    values: NDArray[np.float64] = tensor.detach().double().cpu().numpy()
-    return values
+    return np.asarray(tensor.detach().double().cpu().numpy())

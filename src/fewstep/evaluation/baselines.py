@@ -12,12 +12,8 @@ from torch.nn.functional import normalize
 
 from fewstep.core.types import Batch
 
-NEAREST_MEAN, RIDGE, CENTRED, LOGISTIC = (
-    "nearest class mean",
-    "ridge",
-    "nearest class mean, centred",
-    "logistic regression",
-)
+NEAREST_MEAN, CENTRED = "nearest class mean", "nearest class mean, centred"
+RIDGE, LOGISTIC = "ridge", "logistic regression"
 """Names of baselines."""
 
 Baseline: TypeAlias = Callable[[Batch, Batch], Tensor]

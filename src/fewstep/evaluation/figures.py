@@ -61,10 +61,12 @@ def style_rows(axis: Any) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def write_in_row(axis: Any, place: float, text: str, colour: str, size: float = 8.0) -> None:
-    """A word in the middle of a row, instead of a score."""
+def write_in_row(
+    axis: Any, place: float, text: str, colour: str, size: float = 8.0, x: float = 0.5, side: str = "center"
+) -> None:
+    """A word in a row instead of a score, in the middle or at a share ``x`` of the width."""
     where = axis.get_yaxis_transform()
-    axis.text(0.5, place, text, color=colour, fontsize=size, ha="center", va="center", transform=where)
+    axis.text(x, place, text, color=colour, fontsize=size, ha=side, va="center", transform=where)
 
 
 def error_bar(axis: Any, place: float, value: Interval, scale: float, colour: str, **style: Any) -> None:
@@ -140,28 +142,19 @@ class Rows:
             face = "white" if hollow else colour
             error_bar(axis, place, value, self.score.scale, colour, markersize=size, markerfacecolor=face)
         else:
-            digits = 2 if self.score.percent else 3
             number = self.score.scale * value.mean
-            at_edge(axis, place, number, axis.get_xlim()[0], digits, colour, axis is self.right, hollow)
+            form = f".{2 if self.score.percent else 3}f" if abs(number) < 1e5 else ".1e"
+            text = f"{number:{'+' if axis is self.right else ''}{form}}".replace("-", "−")
+            if number < axis.get_xlim()[0]:
+                write_in_row(axis, place, f"{'◃' if hollow else '◂'} {text}", colour, x=0.012, side="left")
+            else:
+                write_in_row(axis, place, f"{text} {'▹' if hollow else '▸'}", colour, x=0.988, side="right")
         return inside
 
     def write_at_zero(self, place: float, text: str) -> None:
         """A word in place of a difference of nothing."""
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         self.right.text(0.0, place, text, color="0.3", fontsize=8, ha="center", va="center", bbox=box)
-
-
-def at_edge(
-    axis: Any, place: float, value: float, low: float, digits: int, colour: str, sign: bool, hollow: bool
-) -> None:
-    """A value off the scale: an arrow at its edge, and the number."""
-    number = f"{value:{'+' if sign else ''}{f'.{digits}f' if abs(value) < 1e5 else '.1e'}}".replace("-", "−")
-    if value < low:
-        x, side, text = 0.012, "left", f"{'◃' if hollow else '◂'} {number}"
-    else:
-        x, side, text = 0.988, "right", f"{number} {'▹' if hollow else '▸'}"
-    where = axis.get_yaxis_transform()
-    axis.text(x, place, text, color=colour, fontsize=8, ha=side, va="center", transform=where)
 
 
 def near_scores(scores: Mapping[str, Interval]) -> list[str]:

@@ -82,8 +82,7 @@ class Functions:
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}.")
         self.method, self.seed, self.stream, self.statistics = method, seed, stream, statistics
-        self.members = ensemble_members(method)
-        self.drawn = samples
+        self.drawn, self.members = samples, ensemble_members(method)
 
     def copies(self, support: Batch) -> int:
         """How often each of these tasks is adapted to: ``samples`` where there is something to draw, else once."""

@@ -27,8 +27,7 @@ def set_inner_loop(learner: Learner, **settings: Any) -> None:
     Raises:
         ValueError: for a negative number of steps, or what is no setting.
     """
-    unknown = settings.keys() - {"steps", "batch", "prox"}
-    if unknown:
+    if unknown := settings.keys() - {"steps", "batch", "prox"}:
         raise ValueError(f"a Descend has steps, batch and prox that can be changed, not {sorted(unknown)}")
     if settings.get("steps", 0) < 0:
         raise ValueError(f"steps must be zero or more, got {settings['steps']}")

@@ -61,8 +61,7 @@ def quantile(means: Means, weights: Weights, deviation: float, level: float) -> 
 def log_sum(terms: Array, axis: int) -> Array:
     """``ln Σ exp(terms)`` along an axis, in log space."""
     top = terms.max(axis, keepdims=True)
-    result: Array = np.log(np.exp(terms - top).sum(axis)) + top.squeeze(axis)
-    return result
+    return np.asarray(np.log(np.exp(terms - top).sum(axis)) + top.squeeze(axis))
 
 
 def _invert(means: Array, weights: Array, level: float, normal: float) -> Array:

@@ -1,6 +1,7 @@
 """How good a predictive distribution is, one number a task, however the distribution was made."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
@@ -57,8 +58,7 @@ class Predictive:
 
     def mean(self) -> Rows:
         """Mean of the samples."""
-        mean: Array = self.samples.mean(1)
-        return mean
+        return np.asarray(self.samples.mean(1))
 
     def log_density(self, y: Rows) -> Rows:
         """``ln p(y)`` of every row, in nats."""
@@ -120,14 +120,12 @@ def measure(distribution: Distribution, y: Rows) -> Measures:
 
 def negative_log_likelihood(distribution: Distribution, y: Rows) -> Tasks:
     """``-1/R Σ_r ln p(y_r)``, ``[tasks]``: the mean over rows that are each predicted on their own."""
-    result: Array = -distribution.log_density(y).mean(1)
-    return result
+    return np.asarray(-distribution.log_density(y).mean(1))
 
 
 def squared_error(distribution: Distribution, y: Rows) -> Tasks:
     """``1/R Σ_r (y_r - E y_r)²``, ``[tasks]``; noisy targets contribute the noise's variance."""
-    result: Array = ((distribution.mean() - y) ** 2).mean(1)
-    return result
+    return np.asarray(((distribution.mean() - y) ** 2).mean(1))
 
 
 def coverage(distribution: Distribution, y: Rows, probability: float) -> Tasks:
@@ -164,6 +162,7 @@ def fit_noise(
     if not 0 < bounds[0] < bounds[1] < np.inf:
         raise ValueError(f"bounds must be two positive deviations, the lesser first, got {bounds}")
 
+    @cache
     def loss(log_deviation: float) -> float:
         return -float(Predictive(samples, float(np.exp(log_deviation))).log_density(y).mean())
 
@@ -172,27 +171,22 @@ def fit_noise(
     low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, 40)])
     golden = (np.sqrt(5) - 1) / 2
     left, right = high - golden * (high - low), low + golden * (high - low)
-    at_left, at_right = loss(left), loss(right)
     while high - low > 1e-6:
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
+        if loss(left) < loss(right):
+            high, right = right, left
             left = high - golden * (high - low)
-            at_left = loss(left)
         else:
-            low, left, at_left = left, right, at_right
+            low, left = left, right
             right = low + golden * (high - low)
-            at_right = loss(right)
     return float(np.clip(np.exp((low + high) / 2), *bounds))
 
 
 def _inside(ends: tuple[Array, Array], y: Array) -> Array:
-    inside: Array = ((ends[0] <= y) & (y <= ends[1])).mean(1)
-    return inside
+    return np.asarray(((ends[0] <= y) & (y <= ends[1])).mean(1))
 
 
 def _width(ends: tuple[Array, Array]) -> Array:
-    width: Array = (ends[1] - ends[0]).mean(1)
-    return width
+    return np.asarray((ends[1] - ends[0]).mean(1))
 
 
 def checked(samples: NDArray[np.floating]) -> Array:

@@ -239,11 +239,7 @@ def _predicted(
 
     # A head alone: its outputs at all the points are one product, which reads the queries once. (Convolutions of the
     # same images by several weights take longer together.)
-    def of_all(points: Point, query: Batch, support: Batch) -> Tensor:
-        predict = partial(method.learner.predict, statistics=statistics)
-        prediction: Tensor = torch.vmap(predict, in_dims=(0, None, None))(points, query, support)
-        return prediction
-
+    of_all = torch.vmap(partial(method.learner.predict, statistics=statistics), in_dims=(0, None, None))
     together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
     return list(executor(of_all)(together, task.query, task.support).unbind(1))
 

@@ -105,9 +105,8 @@ def exact_forecast(
     z = np.where(real[..., None], np.concatenate([x_support, y_support], 2), 0.0)
     if z.shape[1] > z.shape[2]:  # fewer rows with the same Σ zzᵀ, and the evidence depends on nothing else
         z = np.linalg.qr(z).R
-    problem = _Problem(
-        np.asarray(z, np.float64), real.sum(1), interval * np.arange(z.shape[2], dtype=np.float64), noise, box
-    )
+    times = interval * np.arange(z.shape[2], dtype=np.float64)
+    problem = _Problem(np.asarray(z, np.float64), real.sum(1), times, noise, box)
     tasks, rows, ahead = *x.shape[:2], y_support.shape[2]
     mean, deviation = np.empty((tasks, rows, ahead)), np.empty((tasks, rows, ahead))
     error, gap = np.full((tasks, rows), np.inf), np.zeros((tasks, rows))
@@ -190,14 +189,10 @@ class _Cells(NamedTuple):
         """Four of each, or two where a side has no width."""
         result = self
         for axis in range(2):
-            if not (result.width[:, axis] > 0).any():
-                continue
-            width = result.width.copy()
-            width[:, axis] /= 2
-            upper = result.low.copy()
-            upper[:, axis] += width[:, axis]
-            task, low = np.concatenate([result.task] * 2), np.concatenate([result.low, upper])
-            result = _Cells(task, low, np.concatenate([width] * 2))
+            step = result.width / 2 * np.eye(2)[axis]
+            if step.any():
+                task, low = np.concatenate([result.task] * 2), np.concatenate([result.low, result.low + step])
+                result = _Cells(task, low, np.concatenate([result.width - step] * 2))
         return result
 
 
@@ -330,10 +325,8 @@ class _Problem(NamedTuple):
         for part in self._parts(len(cells.task)):
             fine, coarse = (self._masses(cells.some(part), order)[2] for order in (_FINE, _COARSE))
             top = np.maximum(fine.max((1, 2)), coarse.max((1, 2)))
-            first, second = (
-                self._moments(np.exp(log_mass - top[:, None, None]), order)
-                for log_mass, order in ((fine, _FINE), (coarse, _COARSE))
-            )
+            first = self._moments(np.exp(fine - top[:, None, None]), _FINE)
+            second = self._moments(np.exp(coarse - top[:, None, None]), _COARSE)
             density = fine - np.log(self._shares(_FINE))
             with np.errstate(divide="ignore"):
                 result[0, part], result[1, part] = np.log(first[0]) + top, np.log(np.abs(first - second).max(0)) + top
@@ -374,8 +367,7 @@ class _Problem(NamedTuple):
 
     def _shares(self, order: int) -> Array:
         """What part of a cell each node stands for."""
-        shares: Array = np.outer(*(_rule(order, bounds)[1] for bounds in self.box))
-        return shares
+        return np.outer(*(_rule(order, bounds)[1] for bounds in self.box))
 
     def _parts(self, cells: int) -> Iterator[slice]:
         return slices(cells, _CHUNK // (_FINE * (len(self.times) + 2 * _FINE) * (self.z.shape[1] + 3)))

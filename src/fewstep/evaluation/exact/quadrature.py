@@ -79,10 +79,9 @@ class OneKind(NamedTuple):
 
     def nodes(self, every: int = 1) -> Nodes:
         """The quadrature; with ``every`` 2, that of half the panels, each as wide as two."""
-        unit, share = _legendre(self.edges[:, ::every])
-        return Nodes(*self.at(unit, share))
+        return self.at(*_legendre(self.edges[:, ::every]))
 
-    def at(self, unit: Array, share: Array) -> tuple[Array, Array, Array, Array, Array]:
+    def at(self, unit: Array, share: Array) -> Nodes:
         """The fields of :class:`Nodes` at places of the range of θ, its lower end 0 and its upper end 1."""
         theta = self.outer[0] + (self.outer[1] - self.outer[0]) * unit
         first, second = (column[:, None] for column in self.fit.estimate)
@@ -104,7 +103,7 @@ class OneKind(NamedTuple):
             - 0.5 * (self.fit.residual[:, None] + excess) / self.noise**2
             + truncated_normal.log_mean_density(*self.interval(precision, centre))
         )
-        return theta, share, log_likelihood + np.log(share), precision, centre
+        return Nodes(theta, share, log_likelihood + np.log(share), precision, centre)
 
     def interval(self, precision: Array, centre: Array) -> tuple[Array, Array]:
         """Lower end and width of the range of c, in deviations of c given θ."""
@@ -121,14 +120,12 @@ class OneKind(NamedTuple):
         """Mean of c given θ, ``[tasks, nodes]``."""
         a, w = self.interval(nodes.precision, nodes.centre)
         mean = nodes.centre + truncated_normal.mean(a, w) * self.noise / np.sqrt(nodes.precision)
-        result: Array = np.clip(mean, *self.inner)  # a centre far outside the range loses the digits inside it
-        return result
+        return np.clip(mean, *self.inner)  # a centre far outside the range loses the digits inside it
 
     def inner_quantile(self, level: Array, precision: Array, centre: Array) -> Array:
         """Quantiles of c given θ."""
         offset = truncated_normal.quantile(level, *self.interval(precision, centre))
-        result: Array = np.clip(self.inner[0] + offset * self.noise / np.sqrt(precision), *self.inner)
-        return result
+        return np.clip(self.inner[0] + offset * self.noise / np.sqrt(precision), *self.inner)
 
     def inner_bulk(self, nodes: Nodes) -> tuple[Array, Array]:
         """Lower end and width of an interval outside which c given θ has less than 1e-6 of its mass."""
@@ -152,8 +149,7 @@ class OneKind(NamedTuple):
         ratio = truncated_normal.log_mean_density(*self.interval(more, centre + h * error / more))
         ratio -= truncated_normal.log_mean_density(*self.interval(precision, centre))
         density = -0.5 * np.log(2 * np.pi * self.noise**2) - 0.5 * error**2 * (precision / more) / self.noise**2
-        result: Array = log_weights[task, kept] + density + ratio
-        return result
+        return np.asarray(log_weights[task, kept] + density + ratio)
 
 
 def fit(first: Array, second: Array, y: Array) -> Fit:
@@ -162,14 +158,9 @@ def fit(first: Array, second: Array, y: Array) -> Fit:
     gram = np.swapaxes(basis, 1, 2) @ basis
     estimate = (np.linalg.pinv(basis) @ y[..., None])[..., 0]
     residual = ((y - (basis @ estimate[..., None])[..., 0]) ** 2).sum(1)
-    determinant = np.maximum(gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2, 0)
-    return Fit(
-        y.shape[1],
-        residual,
-        (estimate[:, 0], estimate[:, 1]),
-        (gram[:, 0, 0], gram[:, 0, 1], gram[:, 1, 1]),
-        determinant,
-    )
+    (g11, g12), (_, g22) = np.moveaxis(gram, 0, 2)
+    determinant = np.maximum(g11 * g22 - g12**2, 0)
+    return Fit(y.shape[1], residual, (estimate[:, 0], estimate[:, 1]), (g11, g12, g22), determinant)
 
 
 def placed(kind: OneKind) -> OneKind:
@@ -206,14 +197,12 @@ def placed(kind: OneKind) -> OneKind:
 
 def _shares(widths: Array, highest: Array, log_temperature: Array) -> Array:
     mass = widths * np.exp(highest * np.exp(-log_temperature)[:, None])
-    shares: Array = mass / mass.sum(1, keepdims=True)
-    return shares
+    return np.asarray(mass / mass.sum(1, keepdims=True))
 
 
 def _spread(widths: Array, highest: Array, log_temperature: Array) -> Array:
     """The number of panels that share the mass (inverse Simpson index), ``[tasks]``."""
-    spread: Array = 1 / (_shares(widths, highest, log_temperature) ** 2).sum(1)
-    return spread
+    return np.asarray(1 / (_shares(widths, highest, log_temperature) ** 2).sum(1))
 
 
 def _legendre(edges: Array) -> tuple[Array, Array]:

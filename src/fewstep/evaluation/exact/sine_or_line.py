@@ -96,10 +96,7 @@ class ExactPosterior:
         """
         result, parts = np.empty_like(x), self._parts()
         with np.errstate(divide="ignore"):
-            shares = [np.log(share) for *_, share in parts]
-        weights = [
-            n.log_mass - (n.log_evidence - share)[:, None] for (_, n, _), share in zip(parts, shares, strict=True)
-        ]
+            weights = [n.log_mass - (n.log_evidence - np.log(share))[:, None] for _, n, share in parts]
 
         def density(task: int, rows: NDArray[np.bool_], least: float) -> Array:
             terms = [
@@ -123,8 +120,7 @@ class ExactPosterior:
         """
         joined = (np.concatenate(pair, 1) for pair in ((self.x, x), (self.y, y)))
         more = exact_posterior(*joined, prior=self.prior, noise=self.noise, panels=self.panels)
-        result: Array = more.log_evidence - self.log_evidence
-        return result
+        return np.asarray(more.log_evidence - self.log_evidence)
 
     def at(self, x: Rows) -> "ExactPrediction":
         """The prediction at inputs ``[tasks, rows]``, with the methods of every predictive distribution."""
@@ -147,8 +143,8 @@ class ExactPosterior:
             rank = np.array([np.searchsorted(c[:-1], u, "right") for c, u in zip(cumulative, levels[1], strict=True)])
             rank = rank.reshape(tasks, count)
             unit = np.take_along_axis(right, rank, 1) - levels[2] * np.take_along_axis(nodes.share, rank, 1)
-            theta, _, _, precision, centre = kind.at(np.clip(unit, 0.0, 1.0), np.ones_like(unit))
-            functions[kind.kind] = (kind.inner_quantile(levels[3], precision, centre), theta)
+            drawn = kind.at(np.clip(unit, 0.0, 1.0), np.ones_like(unit))
+            functions[kind.kind] = (kind.inner_quantile(levels[3], drawn.precision, drawn.centre), drawn.theta)
         (amplitude, phase), (intercept, slope) = functions["sine"], functions["line"]
         return SinesOrLines.where(levels[0] < self.line[:, None], amplitude, phase, slope, intercept)
 
@@ -158,7 +154,7 @@ class ExactPosterior:
         A product rule: half the panels' nodes in θ, and at each of them Gauss-Legendre nodes in c where its mass is.
         The least of them, 1e-6 of the mass together, are left out.
         """
-        weights, lines, columns = [], [], []
+        columns = []
         for kind, share in zip(self._kinds, (self.sine, self.line), strict=True):
             some = kind._replace(fit=quadrature.of_tasks(kind.fit, part), edges=kind.edges[part])
             nodes = some.nodes(2 * self._every)
@@ -168,14 +164,12 @@ class ExactPosterior:
             scaled = (inner - nodes.centre[..., None]) ** 2 * nodes.precision[..., None] / some.noise**2
             inner_weights = _INNER_SHARE * np.exp(-0.5 * (scaled - scaled.min(2, keepdims=True)))
             inner_weights *= (outer / inner_weights.sum(2))[..., None]
+            line = np.full(inner.shape, kind.kind == "line")
             theta = np.broadcast_to(nodes.theta[..., None], inner.shape)
-            columns.append([values.reshape(len(values), -1) for values in (inner, theta)])
-            weights.append(inner_weights.reshape(len(theta), -1))
-            lines.append(np.full(weights[-1].shape, kind.kind == "line"))
-        weight, line = np.concatenate(weights, 1), np.concatenate(lines, 1)
-        inner, theta = (np.concatenate([pair[i] for pair in columns], 1) for i in range(2))
-        order = np.argsort(-weight, 1)
-        weight, line, inner, theta = (np.take_along_axis(v, order, 1) for v in (weight, line, inner, theta))
+            columns.append([values.reshape(len(values), -1) for values in (inner_weights, line, inner, theta)])
+        joined = [np.concatenate(parts, 1) for parts in zip(*columns, strict=True)]
+        order = np.argsort(-joined[0], 1)
+        weight, line, inner, theta = (np.take_along_axis(values, order, 1) for values in joined)
         kept = int((np.cumsum(weight, 1) < 1 - 1e-6).sum(1).max()) + 1
         weight, line, inner, theta = (values[:, :kept] for values in (weight, line, inner, theta))
         return weight / weight.sum(1, keepdims=True), SinesOrLines.where(line, inner, theta, theta, inner)
@@ -325,5 +319,4 @@ def mode_mass(
         some = flat[part]
         found = exact_posterior(np.broadcast_to(x, some.shape), some, prior=prior, noise=noise, panels=8)
         line[part] = found.line_log_evidence > found.sine_log_evidence
-    result: Array = line.reshape(tasks, samples).mean(1)
-    return result
+    return np.asarray(line.reshape(tasks, samples).mean(1))

@@ -47,8 +47,7 @@ def mean(a: Float[np.ndarray, "*shape"], w: Float[np.ndarray, "*shape"]) -> Floa
     middle = left + w / 2
     difference = np.where(w > 0, -np.expm1(-w * middle) / np.where(w > 0, w, 1), middle)
     value = np.exp(-_HALF_LOG_2PI - 0.5 * left**2 - log_mean_density(left, w)) * difference
-    result: Array = np.where(mirrored, -value, value)
-    return result
+    return np.asarray(np.where(mirrored, -value, value))
 
 
 def quantile(
@@ -65,8 +64,7 @@ def quantile(
             middle = (low + high) / 2
             below = np.log(middle) + log_mean_density(a, middle) < wanted
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-    result: Array = (low + high) / 2
-    return result
+    return np.asarray((low + high) / 2)
 
 
 def _erfcx(x: Array) -> Array:
