@@ -11,11 +11,11 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
-from fewstep import algorithms
+from fewstep import algorithms, recipes
 from fewstep.commands.evaluate import Evaluate
 from fewstep.core import Formulation, Reduction
 from fewstep.experiments.run import Run
-from fewstep.recipes import RECIPES, Testing, from_json, to_json
+from fewstep.recipes import RECIPES, from_json, to_json
 from fewstep.recipes.config import Algorithm
 from fewstep.recipes.methods import settings
 from fewstep.recipes.methods.adapting import Adapting, MetaLstm, MetaSgd
@@ -84,7 +84,7 @@ def test_every_argument_of_an_algorithm_has_its_sentence(kind: type[Settings]) -
 def test_words_that_are_written_out_for_want_of_torch_are_those_of_the_core() -> None:
     assert get_type_hints(Training)["task_reduction"] == Reduction
     of_a_run = get_type_hints(Run.test)["statistics"]
-    for kind in (Testing, Evaluate):
+    for kind in (recipes.Testing, Evaluate):
         assert members(get_type_hints(kind)["statistics"]) == members(of_a_run)
 
 
