@@ -147,6 +147,9 @@ def test_memory_maps_are_checked_on_request(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"row 3 \(class 'c'\)"):
         dataset.check_finite()
     dataset.subset([0, 1]).check_finite()
+    mapped[4] = np.nan
+    with pytest.raises(ValueError, match=r"row 4 \(class 'a'\)"):
+        dataset.subset([0, 1]).check_finite()  # after a row of a class that was left out
 
 
 def test_memory_maps_are_read_by_the_row(tmp_path: Path) -> None:

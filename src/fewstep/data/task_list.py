@@ -53,11 +53,9 @@ class TaskList(OnDevice):
             shape = getattr(index, name).shape
             if len(shape) != 3 or shape[:2] != index.classes.shape:
                 raise ValueError(f"{name} must be [tasks, ways, rows] = {(*index.classes.shape, 'rows')}, got {shape}")
-        for name, values, bound in (
-            ("classes", index.classes, self.dataset.classes),
-            ("support", index.support, len(self.dataset)),
-            ("query", index.query, len(self.dataset)),
-        ):
+        rows = len(self.dataset)
+        for name, bound in (("classes", self.dataset.classes), ("support", rows), ("query", rows)):
+            values = getattr(index, name)
             if values.size and (values.min() < 0 or values.max() >= bound):
                 raise ValueError(
                     f"{name} must be from 0 to {bound - 1} in {self.dataset}, got {values.min()} to {values.max()}"

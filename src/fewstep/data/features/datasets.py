@@ -77,20 +77,17 @@ def embeddings(
     """
     if split not in (*PARTS, "all"):
         raise ValueError(f"split must be one of {', '.join(PARTS)} or all, not {split!r}")
-    source, part, own = source_of(Path(path)), None, False
-    if source.mapped:
-        parts = parts_of(source)
-        _refuse_shared(parts, path)
-        own = source.path.is_file() and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
-        part = join(_chosen(parts, split, path))
+    source = given = source_of(Path(path))
+    part = join(_chosen(_checked_parts(source, path), split, path)) if source.mapped else None
     if part is None:
-        parts = parts_of(source_of(_cached(source, cache_folder(cache), report or _log.info)))
-        part, own = join(_chosen(parts, split, path)), True
+        source = source_of(_cached(given, cache_folder(cache), report or _log.info))
+        part = join(_chosen(parts_of(source), split, path))
     assert part is not None  # one file
+    own = source.path.is_file() and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
     if not own:
         for _ in part.finite_blocks(f"{path} {split}"):
             pass
-    dataset = as_dataset(part, name=source.name, split="" if split == "all" else split)
+    dataset = as_dataset(part, name=given.name, split="" if split == "all" else split)
     return dataset.transformed(l2_normalise) if normalise else dataset
 
 
@@ -116,8 +113,7 @@ def convert(source: str | Path, target: str | Path) -> Path:
     """
     target = Path(target)
     write = writer_for(target)
-    parts = parts_of(source_of(Path(source)))
-    _refuse_shared(parts, source)
+    parts = _checked_parts(source_of(Path(source)), source)
     dtype = next(iter(parts.values())).store.dtype
     if dtype == torch.bfloat16 and target.suffix != ".safetensors":
         raise ValueError(
@@ -154,9 +150,12 @@ def _chosen(parts: Parts, split: str, path: str | Path) -> list[Part]:
     return [parts[name] for name in PARTS[split]]
 
 
-def _refuse_shared(parts: Parts, path: str | Path) -> None:
+def _checked_parts(source: Source, path: str | Path) -> Parts:
+    """What a source holds, whose splits have no classes in common."""
+    parts = parts_of(source)
     if shared := shared_classes(parts):
         raise ValueError(f"{path}: {shared[0]}: classes of a test must not be trained on; split by class")
+    return parts
 
 
 def _cached(source: Source, folder: Path, report: Report) -> Path:
@@ -170,9 +169,7 @@ def _cached(source: Source, folder: Path, report: Report) -> Path:
         with one_at_a_time(store.with_suffix(".lock"), report):
             if _made_of(store) != made_of:
                 report(f"converting {source.path}, once, to {store}")
-                parts = parts_of(source)
-                _refuse_shared(parts, source.path)
-                write_store(store, parts, str(source.path), made_of)
+                write_store(store, _checked_parts(source, source.path), str(source.path), made_of)
     except OSError as error:
         raise OSError(
             f"cannot keep the features of {source.path} in {folder} ({error}): set $FEWSTEP_CACHE to a folder that can "

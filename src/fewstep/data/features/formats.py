@@ -18,6 +18,7 @@ from fewstep.data.features.store import SPLITS, Part, Parts, check_alike, group,
 from fewstep.data.storage.unpickling import unpickle
 
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pkl")
+_MAPPED = (".safetensors", ".npy")
 _NAMES = {
     "features": ("features", "embeddings", "x"),
     "labels": ("labels", "y"),
@@ -64,9 +65,7 @@ def source_of(path: Path) -> Source:
         ValueError: if what is there holds no features, or several sets of them (named in the message).
     """
     if path.is_file() and path.suffix in SUFFIXES:
-        return Source(
-            path, _beside(path), {"": functools.partial(_read, path)}, path.suffix in (".safetensors", ".npy")
-        )
+        return Source(path, _beside(path), {"": functools.partial(_read, path)}, path.suffix in _MAPPED)
     for archive in (path, *path.parents):
         if archive.suffix == ".zip" and archive.is_file():
             return _in_archive(path, archive, path.relative_to(archive).as_posix())
@@ -103,21 +102,17 @@ def _in_folder(folder: Path) -> Source:
     read: dict[str, Callable[[], Parts]] = {}
     files: list[Path] = []
     for split in SPLITS:
-        there = [
-            file
-            for suffix in SUFFIXES
-            for stem in (split, f"{split}_embeddings")
-            if (file := folder / f"{stem}{suffix}").is_file()
-        ]
+        places = (folder / f"{stem}{suffix}" for suffix in SUFFIXES for stem in (split, f"{split}_embeddings"))
+        there = [file for file in places if file.is_file()]
         if len(there) > 1:
             raise ValueError(f"{folder} has {there[0].name} and {there[1].name} for {split}: leave one of them there")
         if there:
             read[split] = functools.partial(_read, there[0])
             files += _beside(there[0])
     if not read:
-        below = [file.parent for file in folder.rglob("*_embeddings.pkl")]
-        raise ValueError(_no_features(str(folder), sorted({str(place) for place in below})))
-    return Source(folder, tuple(files), read, all(file.suffix in (".safetensors", ".npy") for file in files))
+        below = {str(file.parent) for file in folder.rglob("*_embeddings.pkl")}
+        raise ValueError(_no_features(str(folder), sorted(below)))
+    return Source(folder, tuple(files), read, all(file.suffix in _MAPPED for file in files))
 
 
 def _in_archive(path: Path, archive: Path, inside: str) -> Source:

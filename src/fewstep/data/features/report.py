@@ -8,7 +8,6 @@ from typing import final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fewstep.data.features.formats import parts_of, source_of
 from fewstep.data.features.store import Part, Parts, bytes_of, dtype_name, shared_classes
@@ -98,13 +97,9 @@ def _examine(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArra
     for _, rows in part.blocks():
         norms.append(rows.double().square().sum(1).sqrt().numpy())
         finite.append(torch.isfinite(rows).all(1).numpy())
-        hashes.append((_words(rows).astype(np.uint64) * odd).sum(1))
+        words = rows.contiguous().view(torch.uint8).numpy().view(f"u{rows.element_size()}")
+        hashes.append((words.astype(np.uint64) * odd).sum(1))
     return np.concatenate(norms), np.concatenate(finite), np.concatenate(hashes)
-
-
-def _words(rows: Tensor) -> NDArray[np.unsignedinteger]:
-    """The bits of each number."""
-    return rows.contiguous().view(torch.uint8).numpy().view(f"u{rows.element_size()}")
 
 
 def _copies(parts: Parts, hashes: dict[str, NDArray[np.uint64]]) -> list[str]:

@@ -270,9 +270,7 @@ def read_store(path: Path, entries: Mapping[str, Any], index: Mapping[str, Any])
     if index.get("format") != _FORMAT:
         raise ValueError(f"{path} has format {index.get('format')}, this version of fewstep reads format {_FORMAT}")
     store, start, parts = entries["features"], 0, {}
-    keys = None
-    if "keys" in entries:
-        keys = np.array(entries["keys"].tobytes().decode().split("\0"), np.str_)
+    keys = np.array(entries["keys"].tobytes().decode().split("\0"), np.str_) if "keys" in entries else None
     for split, classes in index["splits"].items():
         sizes = tuple(int(size) for _, size in classes)
         rows = np.arange(start, start + sum(sizes))

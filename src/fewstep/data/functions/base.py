@@ -7,8 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt64
-from numpy.typing import NDArray
+from jaxtyping import Float
 
 from fewstep.core.types import Batch, Task
 from fewstep.data import draws
@@ -76,20 +75,19 @@ class FunctionTasks(OnDevice, ABC):
         words = draws.words(self.seed, step, f"{self.stream} {what}", (len(ranges), self.tasks))
         return [draws.uniform(word[slice_ or slice(None)], *bounds) for word, bounds in zip(words, ranges, strict=True)]
 
+    def _normal(self, step: int, what: str, shape: tuple[int, ...], part: slice) -> Float[np.ndarray, "tasks *shape"]:
+        """For each task of a part standard normal numbers, ``√(-2 ln u) cos 2πv`` (Box and Muller 1958).
+
+        u is in (0, 1] and v in [0, 1), with 53 bits each; so no number exceeds 8.6.
+        """
+        words = draws.words(self.seed, step, f"{self.stream} {what}", (*shape, 2, self.tasks))[..., part]
+        above_zero = 1 - draws.uniform(words[..., 0, :], 0.0, 1.0)
+        angle = 2 * np.pi * draws.uniform(words[..., 1, :], 0.0, 1.0)
+        return np.moveaxis(np.sqrt(-2 * np.log(above_zero)) * np.cos(angle), -1, 0)
+
     @abstractmethod
     def _rows(self, step: int, part: slice) -> Rows:
         """x and y of a part of the tasks; the first ``shots`` rows, which ``queries`` do not change, are support."""
-
-
-def normal(first: UInt64[np.ndarray, "*shape"], second: UInt64[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Standard normal numbers, ``√(-2 ln u) cos 2πv``, from two words each (Box and Muller 1958).
-
-    u is in (0, 1] and v in [0, 1), with 53 bits each; so no number exceeds 8.6.
-    """
-    above_zero = 1 - draws.uniform(first, 0.0, 1.0)
-    angle = 2 * np.pi * draws.uniform(second, 0.0, 1.0)
-    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(above_zero)) * np.cos(angle)
-    return numbers
 
 
 def check_noise(deviation: float) -> None:

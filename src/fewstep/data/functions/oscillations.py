@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from fewstep.data import draws
 from fewstep.data.checks import check_count
-from fewstep.data.functions.base import FunctionTasks, Rows, check_noise, check_range, normal
+from fewstep.data.functions.base import FunctionTasks, Rows, check_noise, check_range
 
 
 class Oscillators(NamedTuple):
@@ -124,10 +123,8 @@ class Oscillations(FunctionTasks):
     def _rows(self, step: int, part: slice) -> Rows:
         rows, times = self.shots + self.queries, self.times
         # Rows lead, so that asking for more queries leaves the support as it was.
-        words = draws.words(self.seed, step, f"{self.stream} states", (rows, 2, 2, self.tasks))[..., part]
-        a, b = normal(words[:, :, 0], words[:, :, 1]).transpose(1, 2, 0)
-        words = draws.words(self.seed, step, f"{self.stream} noise", (rows, len(times), 2, self.tasks))[..., part]
-        noise = self.noise * normal(words[:, :, 0], words[:, :, 1]).transpose(2, 0, 1)
+        a, b = np.moveaxis(self._normal(step, "states", (rows, 2), part), -1, 0)
+        noise = self.noise * self._normal(step, "noise", (rows, len(times)), part)
         if not self.noisy_queries:
             noise[:, self.shots :, self.seen :] = 0
         observed = self.oscillators(step, part)(a, b, times) + noise

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from fewstep.data import draws
-from fewstep.data.functions.base import FunctionTasks, Rows, check_noise, check_range, normal
+from fewstep.data.functions.base import FunctionTasks, Rows, check_noise, check_range
 
 
 class SinesOrLines(NamedTuple):
@@ -134,8 +134,7 @@ class SineOrLine(FunctionTasks):
         # Rows lead, so that asking for more queries leaves the support as it was.
         words = draws.words(self.seed, step, f"{self.stream} inputs", (rows, self.tasks))
         x = draws.uniform(words.T[part], *self.x)
-        words = draws.words(self.seed, step, f"{self.stream} noise", (rows, 2, self.tasks))[..., part]
-        noise = self.noise * normal(words[:, 0], words[:, 1]).T
+        noise = self.noise * self._normal(step, "noise", (rows,), part)
         if not self.noisy_queries:
             noise[:, self.shots :] = 0
         return x[..., None], (self.functions(step, part)(x) + noise)[..., None]

@@ -246,13 +246,12 @@ def _split_by_file(root: Path, top: Sequence[Path], file: Path) -> dict[str, lis
             f"class folders into {root}"
         )
     names = {_class(folder) for folder in top}
-    missing, unnamed = [name for name in split_of if name not in names], [f for f in top if _class(f) not in split_of]
-    if missing:
+    if missing := [name for name in split_of if name not in names]:
         raise ValueError(
             f"{file} names {len(missing)} classes of {len(split_of)} that have no folder in {root}: {_some(missing)}. "
             "Add the folders or remove the names; capitals matter"
         )
-    if unnamed:
+    if unnamed := [folder for folder in top if _class(folder) not in split_of]:
         raise ValueError(
             f"{root} holds {len(unnamed)} folders that {file} does not name: {_some(unnamed)}. Name them, or move "
             "them away"
