@@ -67,8 +67,6 @@ def keep_freed_memory() -> None:
     and frees the same tensors over and over, spends much of its time in page faults. Nothing happens under other C
     libraries.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+    if sys.platform.startswith("linux") and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         for option, value in ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)):
             mallopt(ctypes.c_int(option), ctypes.c_int(value))

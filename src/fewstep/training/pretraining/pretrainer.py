@@ -105,15 +105,13 @@ class Pretrainer:
         self.parameters = list(self.network.parameters())
         self.optimiser = self.options.make_optimiser(self.parameters)
         self.state, self.waited = State(), 0.0
-        self.metrics: Metrics | None = None
         self._best: dict[str, Tensor] | None = None  # where there is no folder to keep it
         if folder is not None and (folder / LAST).exists():
             self.state = load_checkpoint(folder / LAST, self.network, self.optimiser)
             _restore_format(self.optimiser)
         else:
             self.network.measure(dataset)
-        if folder is not None:
-            self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard")
+        self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard") if folder else None
 
     def run(self, progress: Progress | None = None) -> Standardised:
         """Train to the end; afterwards the best network is in place, in evaluation mode.
