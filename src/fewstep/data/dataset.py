@@ -116,8 +116,7 @@ class Dataset:
             raise ValueError(f"{owner}: {len(rows)} rows but {len(which)} labels: give one label for each row")
         order = np.argsort(which, kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(known)))]).astype(np.int64)
-        in_place = bool((np.diff(which) >= 0).all())
-        dataset = cls(rows, bounds, known, None if in_place else order, name=name, split=split)
+        dataset = cls(rows, bounds, known, None if (np.diff(which) >= 0).all() else order, name=name, split=split)
         if not isinstance(rows, np.memmap):
             dataset.check_finite()
         return dataset

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int, UInt64
-from numpy.typing import NDArray
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -46,8 +45,7 @@ def words(seed: int, step: int, stream: str, shape: tuple[int, ...]) -> UInt64[n
     check_word("step", step)
     label = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest(), "little")
     generator = np.random.Philox(key=np.array([seed, label], np.uint64), counter=np.array([0, 0, 0, step], np.uint64))
-    drawn: NDArray[np.uint64] = generator.random_raw(math.prod(shape)).reshape(shape)
-    return drawn
+    return generator.random_raw(math.prod(shape)).reshape(shape)
 
 
 def below(drawn: UInt64[np.ndarray, "*shape"], bound: Int[np.ndarray, "..."] | int) -> Int[np.ndarray, "*shape"]:

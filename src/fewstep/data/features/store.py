@@ -199,12 +199,8 @@ def write_store(path: Path, parts: Parts, where: str, made_of: object = None) ->
         ValueError: if a row is not finite.
         OSError: if the file cannot be written.
     """
-    index: dict[str, Any] = {
-        "format": _FORMAT,
-        "splits": {split: list(zip(part.names, part.sizes, strict=True)) for split, part in parts.items()},
-    }
-    if made_of is not None:
-        index["made_of"] = made_of
+    splits = {split: list(zip(part.names, part.sizes, strict=True)) for split, part in parts.items()}
+    index = {"format": _FORMAT, "splits": splits} | ({} if made_of is None else {"made_of": made_of})
     store = next(iter(parts.values())).store
     n = sum(len(part.order) for part in parts.values())
     size = n * store.shape[1] * store.element_size()

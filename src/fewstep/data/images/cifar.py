@@ -195,7 +195,7 @@ def _sorted_images(files: dict[str, Any]) -> Callable[[int], UInt8[np.ndarray, "
     if [name.decode("latin1") if isinstance(name, bytes) else name for name in listed] != list(names):
         raise ValueError(f"CIFAR-100's meta file must list its 100 classes, it lists {len(listed)}: {listed[:3]} ...")
     data = {part: _entry(files, part, "data", np.ndarray) for part in PARTS}
-    orders = {}
+    orders: dict[str, list[list[int]]] = {}
     for part, count in PARTS.items():
         fine = np.asarray(_entry(files, part, "fine_labels", list))
         if data[part].dtype != np.uint8 or data[part].shape != (len(names) * count, 3 * _SIDE**2):
@@ -206,15 +206,9 @@ def _sorted_images(files: dict[str, Any]) -> Callable[[int], UInt8[np.ndarray, "
         labels = np.repeat(np.arange(len(names)), count)
         if fine.shape != labels.shape or not np.array_equal(np.sort(fine), labels):
             raise ValueError(f"CIFAR-100's {part} file must hold {count} images of each of its 100 classes")
-        orders[part] = np.argsort(fine, kind="stable").reshape(len(names), count)
-    rows = [(part, row) for c in range(len(names)) for part in PARTS for row in orders[part][c].tolist()]
-
-    def image(i: int) -> UInt8[np.ndarray, "3 32 32"]:
-        part, row = rows[i]
-        pixels: UInt8[np.ndarray, "3 32 32"] = data[part][row].reshape(3, _SIDE, _SIDE)
-        return pixels
-
-    return image
+        orders[part] = np.argsort(fine, kind="stable").reshape(len(names), count).tolist()
+    rows = [data[part][row] for c in range(len(names)) for part in PARTS for row in orders[part][c]]
+    return lambda i: rows[i].reshape(3, _SIDE, _SIDE)
 
 
 def _entry(files: dict[str, Any], file: str, key: str, kind: type) -> Any:

@@ -127,8 +127,7 @@ def image_folder(
             f"{root} holds images ({loose[0].name}, ...) beside class folders: move them into a class folder"
         )
     filled = {ancestor for p in paths for ancestor in p.parents}
-    empty = [] if loose else [p for p in inside if p.is_dir() and p not in filled]
-    if empty:
+    if not loose and (empty := [p for p in inside if p.is_dir() and p not in filled]):
         raise ValueError(f"the class folder {empty[0]} holds no images: fill or remove it")
     images = np.stack([pixels(p, size, colour, invert, fit) for p in paths])
     return ImageFolder(images, None if loose else [p.parent.relative_to(root).as_posix() for p in paths], paths)

@@ -5,7 +5,7 @@ while a second still waits for the old. File systems and platforms without locks
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 try:
@@ -20,8 +20,7 @@ LOG = "log.txt"
 """The output of a command that runs in the background; like the lock it may be there before anything else."""
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> AbstractContextManager[bool]:
     """Work in a folder while no other process does; the claim ends with this process, however that ends.
 
     Raises:
@@ -32,15 +31,12 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise ValueError(f"another process is at work in {folder}: wait for it, or give another --out.")
 
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder / LOCK, refuse):
-        yield
+    return _held(folder / LOCK, refuse)
 
 
-@contextmanager
-def one_at_a_time(lock: Path, say: Callable[[str], None]) -> Iterator[bool]:
+def one_at_a_time(lock: Path, say: Callable[[str], None]) -> AbstractContextManager[bool]:
     """Wait until no other process makes this store; false where the file system knows no locks."""
-    with _held(lock, lambda: say(f"waiting for another process that makes {lock.stem}")) as held:
-        yield held
+    return _held(lock, lambda: say(f"waiting for another process that makes {lock.stem}"))
 
 
 @contextmanager
