@@ -28,8 +28,7 @@ def compiled(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
         # Left alone, the partitioner saves boolean masks for the backward pass, which a CPU writes one by one, and
         # saves what is cheaper to compute again: for 5-shot LEO this setting is a third of the time.
         with torch._functorch.config.patch(aggressive_recomputation=True):
-            estimate: Estimate = graph(*arguments)
-        return estimate
+            return graph(*arguments)
 
     return call
 
