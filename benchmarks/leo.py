@@ -26,7 +26,7 @@ FEATURES = 640
 def method() -> Method:
     """The official formulation at its published sizes; an inner rate at which random features do not diverge."""
     torch.manual_seed(0)
-    made = leo(FEATURES, latent_rate=0.1)
+    made = leo(FEATURES, latent_rate=0.1, normalise=False, latent_clip=None)
     made.learner.to(DEVICE)
     return made
 

@@ -29,7 +29,9 @@ def of_leo(executor: str, shots: int, steps: tuple[int, ...], tasks: int = 12, r
 
     def build(count: int, recompute: bool) -> Work:
         torch.manual_seed(0)
-        method: Method = leo(640, latent_rate=RATE, latent_steps=count, finetuning_steps=count)
+        method: Method = leo(
+            640, normalise=False, latent_clip=None, latent_rate=RATE, latent_steps=count, finetuning_steps=count
+        )
         method.learner.to(DEVICE).recompute = recompute
         batch, differentiate = clusters(tasks, 5, shots, 15, 640), Differentiate(method, EXECUTORS[executor])
 

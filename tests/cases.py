@@ -116,6 +116,8 @@ def is_weight(name: str) -> bool:
 
 
 LEO = {
+    "normalise": False,
+    "latent_clip": None,
     "latents": 3,
     "dropout": 0.3,
     "kl_weight": 0.2,

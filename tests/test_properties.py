@@ -89,9 +89,17 @@ ALGORITHMS: dict[str, Callable[[Problem], Method]] = {
     "imaml of its authors": lambda p: imaml(p.network(), rate=0.2, steps=p.steps, prox=2.0, variant="authors"),
     "protonet": lambda p: protonet(p.embedding()),
     "protomaml": lambda p: protomaml(p.embedding(), rate=0.05, steps=p.steps),
-    "leo": lambda p: leo(FEATURES, latents=p.hidden, latent_steps=p.steps, finetuning_steps=1, latent_rate=0.2),
+    "leo": lambda p: leo(
+        FEATURES, normalise=False, latents=p.hidden, latent_steps=p.steps, finetuning_steps=1, latent_rate=0.2
+    ),
     "leo of its paper": lambda p: leo(
-        FEATURES, latents=p.hidden, latent_steps=p.steps, finetuning_steps=2, latent_rate=0.2, formulation="paper"
+        FEATURES,
+        normalise=False,
+        latents=p.hidden,
+        latent_steps=p.steps,
+        finetuning_steps=2,
+        latent_rate=0.2,
+        formulation="paper",
     ),
 }
 algorithms = pytest.mark.parametrize("name", ALGORITHMS)
@@ -228,7 +236,9 @@ def test_rows_of_weight_zero_are_no_rows_in_leos_meta_training(formulation: str,
     torch.manual_seed(problem.seed)
     weights = {"kl_weight": 0.3, "encoder_penalty_weight": 0.2, "orthogonality_weight": 0.1}
     steps = {"latent_steps": problem.steps, "finetuning_steps": 2, "latent_rate": 0.2, "finetuning_rate": 0.1}
-    method = leo(FEATURES, latents=problem.hidden, dropout=0.3, formulation=formulation, **weights, **steps)
+    method = leo(
+        FEATURES, normalise=False, latents=problem.hidden, dropout=0.3, formulation=formulation, **weights, **steps
+    )
     method.learner.double()
     several, longer = (tree_map(lambda t: t.unsqueeze(0), t) for t in (task, padded(task, rows, 1e3)))
     drawn = method.learner.noise(longer, generator(problem.seed, 0, "noise"))

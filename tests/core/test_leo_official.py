@@ -50,7 +50,7 @@ class Oracle:
             "l2_weight": cfg["l2_penalty_weight"],
             "orthogonality_weight": cfg["orthogonality_penalty_weight"],
         }
-        self.method: Method = leo(features, **{**arguments, **switches})
+        self.method: Method = leo(features, normalise=False, latent_clip=None, **{**arguments, **switches})
         self.method.learner.double()
         parameters = dict(self.method.learner.named_parameters())
         assert parameters.keys() == set(NAMES.values())

@@ -24,7 +24,7 @@ RATES = {"latent_rate": 0.1, "finetuning_rate": 0.1}
 def build(dropout: float = 0.3, **options: Any) -> Method:
     torch.manual_seed(0)
     arguments = {**WEIGHTS, **RATES, "latents": LATENTS, "latent_steps": STEPS, "finetuning_steps": STEPS}
-    method = leo(FEATURES, dropout=dropout, **{**arguments, **options})
+    method = leo(FEATURES, normalise=False, latent_clip=None, dropout=dropout, **{**arguments, **options})
     method.learner.double()
     with torch.no_grad():  # rates that differ by dimension
         for name, p in method.learner.named_parameters():

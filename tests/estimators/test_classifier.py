@@ -33,7 +33,7 @@ def linear_maml() -> Method:
 
 def adapted_leo() -> Method:
     """Untrained, with larger fine-tuning rates than its papers', so that adaptation alone separates the clusters."""
-    method = leo(8, latents=4, finetuning_rate=0.05, finetuning_steps=20, latent_steps=0)
+    method = leo(8, normalise=False, latents=4, finetuning_rate=0.05, finetuning_steps=20, latent_steps=0)
     return method
 
 

@@ -112,7 +112,7 @@ def test_a_head_on_all_remaining_rows_is_judged_class_by_class(shots: int, monke
     dataset = Dataset.from_labels(rows, labels.numpy())
     episodes = EpisodeSampler(dataset, ways=3, shots=shots, queries=None, tasks=4, seed=0, dtype=torch.float64)
     torch.manual_seed(0)
-    method = leo(6, latents=4)
+    method = leo(6, normalise=False, latents=4)
     method.learner.double()
     plain = SimpleNamespace(ways=3, tasks=4, batch=episodes.batch)
     expected = evaluate(method, plain, 10, baselines=False)

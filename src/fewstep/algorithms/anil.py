@@ -40,7 +40,8 @@ def anil(
     """
     names = [name for name, _ in network.named_parameters()]
     prefix = "".join(names[-1].rpartition(".")[:2]) if head is None and names else head or ""
-    if not any(name.startswith(prefix) for name in names):
+    adapts = [name for name in names if name.startswith(prefix)]
+    if not adapts:
         raise ValueError(f"anil: no parameter of the network begins with {prefix!r}; they are ({', '.join(names)}).")
-    learner = Learner(network, Shared(lambda name: name.startswith(prefix)), [Descend(SGD(rate), steps)], loss=loss)
+    learner = Learner(network, Shared(adapts), [Descend(SGD(rate), steps)], loss=loss)
     return Method(learner, FirstOrder() if first_order else Backprop())

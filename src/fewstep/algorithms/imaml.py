@@ -1,11 +1,10 @@
 """iMAML (Rajeswaran, Finn, Kakade and Levine 2019)."""
 
-from collections.abc import Callable
 from typing import Literal
 
 from torch import nn
 
-from fewstep.core import SGD, Descend, Implicit, Learner, Loss, Method, Shared
+from fewstep.core import SGD, Choice, Descend, Implicit, Learner, Loss, Method, Shared
 
 
 def imaml(
@@ -19,7 +18,7 @@ def imaml(
     damping: float | None = None,
     variant: Literal["paper", "authors"] = "paper",
     loss: Loss | None = None,
-    adapts: Callable[[str], bool] | None = None,
+    adapts: Choice | None = None,
 ) -> Method:
     """Meta-learn an initialisation by a meta-gradient that needs only the end of adaptation, not the steps to it.
 
@@ -40,8 +39,8 @@ def imaml(
             alone; ``(1 + δ) I + H/(λ + 10)`` in place of ``I + H/λ``. It tests without the pull. (Told to take one
             iteration, that code takes none: its meta-gradient is ∇L_Q, first order. Here one is one.)
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
-        adapts: names of the parameters that the inner loop moves; all when omitted. The others are trained too: the
-            implicit gradient reaches them through both losses.
+        adapts: the parameters that the inner loop moves, names or a predicate on names; all when omitted. The others
+            are trained too: the implicit gradient reaches them through both losses.
 
     Raises:
         ValueError: for an unknown variant, or λ that is not positive.

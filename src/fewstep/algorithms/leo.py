@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from fewstep import core
-from fewstep.networks import Generated
+from fewstep.networks import Generated, UnitLength
 
 FORMULATIONS = {"official": (core.OFFICIAL, True), "paper": (core.PAPER, False)}
 """What a name stands for: the generator's switches, and whether penalties are those of the authors' code."""
@@ -15,11 +15,13 @@ FORMULATIONS = {"official": (core.OFFICIAL, True), "paper": (core.PAPER, False)}
 def leo(
     features: int,
     *,
+    normalise: bool = True,
     latents: int = 64,
     hidden: int | None = None,
     latent_steps: int = 5,
     finetuning_steps: int = 5,
     latent_rate: float = 1.0,
+    latent_clip: float | None = 10.0,
     finetuning_rate: float = 0.001,
     dropout: float = 0.3,
     kl_weight: float = 1e-3,
@@ -41,12 +43,18 @@ def leo(
     ``L_Q(f_θ) + β KL(q(z)‖N(0,I)) + γ‖stop(z') − z‖² + λ₁(‖φ_e‖² + ‖φ_r‖² + ‖φ_d‖²) + λ₂‖C_d − I‖²`` (Eq. 6 and 7).
 
     Args:
-        features: n_x, width of the (L2-normalised) embeddings.
+        features: n_x, width of the embeddings.
+        normalise: scale each embedding to length 1 first, as the authors do when they load theirs (the paper does not
+            say so). False where that has been done, or to adapt on rows as they are: let them be about as long, for on
+            rows ‖x‖ times as long a latent step is so much longer that codes soon overflow.
         latents: n_z, width of a code.
         hidden: units of the relation network, ``2·latents`` when omitted.
         latent_steps: adaptation steps in latent space.
         finetuning_steps: adaptation steps in parameter space.
         latent_rate: initial α, one meta-learned rate per latent dimension.
+        latent_clip: a guard that the authors' code does not have: gradients of a task's codes are shortened to this
+            norm. It is about 1 on embeddings of 640; on few or other features, steps without a bound reach codes whose
+            deviations are not finite. None: no guard.
         finetuning_rate: initial α', one meta-learned rate per feature.
         dropout: 1 − p_keep, on the embeddings, with a fresh mask at the encoder and every pass.
         kl_weight: β, of the divergence of codes from N(0, I) (Eq. 6).
@@ -79,10 +87,12 @@ def leo(
     generator = partial(core.Generator, hidden=hidden, formulation=form, stochastic=stochastic, encoded=encoded)
     start = generator(features, latents, kl_weight=kl_weight, encoder_penalty_weight=encoder_penalty_weight)
     rates = core.LearnedRates({"code": torch.full((latents,), latent_rate)})
-    rule = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
+    curved = core.Chain(core.Curvature({"code": (None, latents)}, rate=1.0), rates) if curvature else rates
     tuning = core.LearnedRates({"weight": torch.full((features,), finetuning_rate)})
-    stages = core.skip_empty(core.Descend(rule, latent_steps), core.Decode(), core.Descend(tuning, finetuning_steps))
-    learner = core.Learner(Generated(), start, stages, loss=core.classification(support_reduction), dropout=dropout)
+    latent = core.Descend(core.clipped(curved, latent_clip), latent_steps)
+    stages = core.skip_empty(latent, core.Decode(), core.Descend(tuning, finetuning_steps))
+    loss, embedding = core.classification(support_reduction), UnitLength() if normalise else None
+    learner = core.Learner(Generated(), start, stages, embedding=embedding, loss=loss, dropout=dropout)
     l2 = core.L2(l2_weight, [f"start.{name}" for name in start.state_dict()], official if half_l2 is None else half_l2)
     how: core.Reduction = orthogonality_reduction or ("mean" if official else "sum")
     orthogonality = core.Orthogonality(orthogonality_weight, "start.decoder.weight", how)

@@ -1,11 +1,10 @@
 """MAML and first-order MAML (Finn, Abbeel and Levine 2017)."""
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
-from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Shared, clipped
+from fewstep.core import SGD, Backprop, Choice, Descend, FirstOrder, Learner, Loss, Method, Shared, clipped
 
 
 def maml(
@@ -14,7 +13,7 @@ def maml(
     rate: float,
     steps: int = 1,
     loss: Loss | None = None,
-    adapts: Callable[[str], bool] | None = None,
+    adapts: Choice | None = None,
     first_order: bool = False,
     clip: float | None = None,
 ) -> Method:
@@ -30,8 +29,8 @@ def maml(
         steps: K, inner steps.
         loss: of rows; softmax cross-entropy averaged over the support when omitted. The authors' classification code
             divides the *sum* over the N·K support rows by K, so its α is N times that of a mean.
-        adapts: names of the parameters that the inner loop moves; all when omitted. The authors leave the
-            normalisation's parameters out.
+        adapts: the parameters that the inner loop moves, names or a predicate on names; all when omitted. The authors
+            leave the normalisation's parameters out.
         first_order: drop second derivatives.
         clip: shorten inner gradients to this norm, for networks that make them explode; not the paper's.
 

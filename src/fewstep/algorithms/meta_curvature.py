@@ -1,11 +1,22 @@
 """Meta-Curvature (Park and Oliva, NeurIPS 2019)."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
-from fewstep.core import Backprop, Chain, Curvature, Descend, LearnedRates, Learner, Loss, Method, PerStep, Rule, Shared
+from fewstep.core import (
+    Backprop,
+    Chain,
+    Choice,
+    Curvature,
+    Descend,
+    LearnedRates,
+    Learner,
+    Loss,
+    Method,
+    PerStep,
+    Rule,
+    Shared,
+)
 
 
 def meta_curvature(
@@ -17,7 +28,7 @@ def meta_curvature(
     per_step: bool = False,
     learned_rates: bool = False,
     loss: Loss | None = None,
-    adapts: Callable[[str], bool] | None = None,
+    adapts: Choice | None = None,
 ) -> Method:
     """MAML whose inner gradients are multiplied by meta-learned matrices.
 
@@ -37,8 +48,8 @@ def meta_curvature(
         learned_rates: no paper's, Meta-SGD after it: ``φ_{k+1} = φ_k − α ∘ MC(∇L_S(φ_k))`` with one meta-learned rate
             for every parameter, all of them ``rate`` at first.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
-        adapts: names of the parameters that the inner loop moves; all when omitted. The authors leave the
-            normalisation's parameters out.
+        adapts: the parameters that the inner loop moves, names or a predicate on names; all when omitted. The authors
+            leave the normalisation's parameters out.
 
     Raises:
         ValueError: when the rate is not positive, or for ``per_step`` without a step.
@@ -50,7 +61,7 @@ def meta_curvature(
         {'out': (40, 40), 'in': (1, 1)}
     """
     start = Shared(adapts)
-    adapted = {name: p for name, p in network.named_parameters() if start.adapts(name)}
+    adapted = start.shared(network)
     shapes = {name: p.shape for name, p in adapted.items()}
     factor = 1.0 if learned_rates else rate
     rules = [Curvature(shapes, rate=factor, diagonal=diagonal) for _ in range(steps if per_step else 1)]

@@ -1,11 +1,10 @@
 """Meta-LSTM (Ravi and Larochelle, ICLR 2017)."""
 
-from collections.abc import Callable
 from typing import Literal
 
 from torch import nn
 
-from fewstep.core import LSTM, Descend, FirstOrder, Learner, Loss, Method, Shared
+from fewstep.core import LSTM, Choice, Descend, FirstOrder, Learner, Loss, Method, Shared
 
 
 def meta_lstm(
@@ -16,7 +15,7 @@ def meta_lstm(
     feedback: Literal["before", "after"] = "before",
     gradient_scale: float = 1.0,
     loss: Loss | None = None,
-    adapts: Callable[[str], bool] | None = None,
+    adapts: Choice | None = None,
 ) -> Method:
     """Meta-learn an initialisation, and an LSTM that takes the inner steps.
 
@@ -41,7 +40,7 @@ def meta_lstm(
         gradient_scale: multiplies gradients; the authors' code divides those of the *mean* loss by the number of
             support rows once more.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
-        adapts: names of the parameters that the inner loop moves; all when omitted.
+        adapts: the parameters that the inner loop moves: names, or a predicate on names; all when omitted.
 
     Example:
         >>> method = meta_lstm(mlp((1, 40, 1)), steps=5, hidden=4, loss=regression())

@@ -1,12 +1,11 @@
 """Meta-SGD (Li, Zhou, Chen and Li 2017)."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import nn
 
-from fewstep.core import Backprop, Descend, LearnedRates, Learner, Loss, Method, PerStep, Shared
+from fewstep.core import Backprop, Choice, Descend, LearnedRates, Learner, Loss, Method, PerStep, Shared
 
 
 def meta_sgd(
@@ -17,7 +16,7 @@ def meta_sgd(
     rates: Literal["parameter", "layer"] = "parameter",
     per_step: bool = False,
     loss: Loss | None = None,
-    adapts: Callable[[str], bool] | None = None,
+    adapts: Choice | None = None,
     dropout: float = 0.0,
 ) -> Method:
     """Meta-learn an initialisation, and an inner rate for each of its parameters.
@@ -35,7 +34,7 @@ def meta_sgd(
             weight and each bias tensor.
         per_step: every step has rates of its own. Steps beyond ``steps`` use the last.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
-        adapts: names of the parameters that the inner loop moves; all when omitted.
+        adapts: the parameters that the inner loop moves: names, or a predicate on names; all when omitted.
         dropout: on the inputs in meta-training, with a fresh mask in every pass: for features, as LEO has it.
 
     Raises:
@@ -50,7 +49,7 @@ def meta_sgd(
         raise ValueError(f"meta_sgd: rates are one for every 'parameter' or 'layer', got {rates!r}.")
     start = Shared(adapts)
     low, high = rate if isinstance(rate, tuple) else (rate, rate)
-    adapted = {name: p for name, p in network.named_parameters() if start.adapts(name)}
+    adapted = start.shared(network)
 
     def drawn() -> LearnedRates:
         like = {name: p.detach() if rates == "parameter" else p.new_empty(()) for name, p in adapted.items()}

@@ -1,10 +1,8 @@
 """Proto-MAML (Triantafillou et al. 2020)."""
 
-from collections.abc import Callable
-
 from torch import nn
 
-from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Prototypes
+from fewstep.core import SGD, Backprop, Choice, Descend, FirstOrder, Learner, Loss, Method, Prototypes
 from fewstep.core.network.heads import generated_head
 
 
@@ -14,7 +12,7 @@ def protomaml(
     rate: float,
     steps: int = 1,
     loss: Loss | None = None,
-    adapts: Callable[[str], bool] | None = None,
+    adapts: Choice | None = None,
     first_order: bool = False,
 ) -> Method:
     """MAML for classification whose last layer begins at the task's class means.

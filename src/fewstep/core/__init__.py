@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fewstep.core.meta_gradient import MultiStep as MultiStep
     from fewstep.core.meta_gradient.base import MetaGradient as MetaGradient
     from fewstep.core.method import Method as Method
+    from fewstep.core.network.choice import Choice as Choice
     from fewstep.core.network.slots import Slot as Slot
     from fewstep.core.network.slots import slots as slots
     from fewstep.core.noise import Draws as Draws

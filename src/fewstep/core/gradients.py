@@ -1,5 +1,6 @@
 """The meta-gradient of a batch: what an outer loop asks of a method at every step."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,7 +12,9 @@ from torch.utils._pytree import tree_map
 from fewstep.core.executors import Executor, Vmap
 from fewstep.core.meta_gradient.outer_loss import with_penalties
 from fewstep.core.method import Method
-from fewstep.core.noise import Drawn, Draws, fill
+from fewstep.core.network.operations import is_plain
+from fewstep.core.noise import Drawn, Draws, Noise, fill
+from fewstep.core.overflow import where_overflowed
 from fewstep.core.types import Estimate, Task
 
 
@@ -20,7 +23,7 @@ class MetaStep(NamedTuple):
 
     Attributes:
         objective: the scalar that was differentiated.
-        gradients: its gradient, for every parameter of the learner in their order.
+        gradients: its gradient, for every parameter of ``learner.trained()`` in their order.
         metrics: their means over tasks.
 
     Example:
@@ -46,7 +49,7 @@ class Differentiate:
     order of a sum.
 
     Args:
-        method: what is differentiated, with respect to all parameters of its learner.
+        method: what is differentiated, with respect to all parameters of its learner that are not frozen.
         executor: how tasks are run; :class:`Vmap`, all at once, when omitted.
         transform: applied to the function that is differentiated, such as ``torch.compile``.
 
@@ -60,18 +63,22 @@ class Differentiate:
 
     def __init__(self, method: Method, executor: Executor | None = None, transform: Transform | None = None) -> None:
         self.method, self.executor = method, executor or Vmap()
+        self._begun = False
         self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
 
     def __call__(self, tasks: Task, draws: Draws | None) -> MetaStep:
         """The meta-gradient of a batch of tasks; ``draws`` from ``method.draws``, or None for no noise."""
-        parameters = list(self.method.learner.parameters())
+        parameters = self.method.learner.trained()
         count = len(tasks.support.weight)
+        plain = is_plain(self.method.learner)
         size = min(getattr(self.executor, "chunk", None) or count, count)
 
         def step(first: int) -> MetaStep:
             group = slice(first, first + size)
             some: Any = tasks if size == count else tree_map(lambda tensor: tensor[group], tasks)
-            drawn = None if draws is None else draws[group]
+            drawn: Any = None if draws is None else draws[group]
+            if drawn is not None and not plain:  # what such a network draws is found out by running it
+                drawn = fill(self.method.sites(tasks), drawn)
             objective, metrics = self._objective(some, drawn, count, first == 0)
             gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
             return MetaStep(objective.detach(), gradients, metrics)
@@ -82,11 +89,16 @@ class Differentiate:
             torch._foreach_add_(total.gradients, more.gradients)
             sums = {name: total.metrics[name] + more.metrics.get(name, 0) for name in total.metrics}
             total = MetaStep(total.objective + more.objective, total.gradients, sums)
+        if not self._begun and not total.objective.isfinite():
+            noise = None if draws is None else fill(self.method.sites(tasks), draws[:])
+            found = where_overflowed(self.method, tasks, noise)
+            warnings.warn(f"The first meta-objective is not finite: {found}.", RuntimeWarning, stacklevel=2)
+        self._begun = True
         return total
 
-    def _of_group(self, tasks: Task, drawn: Drawn | None, count: int, regularised: bool) -> Estimate:
+    def _of_group(self, tasks: Task, drawn: Drawn | Noise, count: int, regularised: bool) -> Estimate:
         """What a group adds to the objective and to the metrics' means over ``count`` tasks."""
-        noise = None if drawn is None else fill(self.method.sites(tasks), drawn)
+        noise = fill(self.method.sites(tasks), drawn) if isinstance(drawn, Drawn) else drawn
         estimates = self.method.estimate(tasks, noise, self.executor)
         objective = estimates.objective.sum() / (count if self.method.task_reduction == "mean" else 1)
         metrics = {name: values.sum() / count for name, values in estimates.metrics.items()}

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from fewstep.core.executors import Executor, direct
+from fewstep.core.executors import Executor, Vmap, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
-from fewstep.core.network.row_weights import RowWeights, batch_statistics, row_weights, running
+from fewstep.core.network.admission import admit
+from fewstep.core.network.operations import Mixing, call, is_plain, mixing, random_sites
+from fewstep.core.network.row_weights import UNNAMED, batch_statistics, normalises, row_weights, running, unnamed
 from fewstep.core.network.shapes import output_shape
-from fewstep.core.noise import Draws, Mask, Noise, dropout, entry, fill
+from fewstep.core.noise import Draws, Mask, Noise, Site, copied, dropout, entry, fill, own_draws
 from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Given, InnerLoss, Stage, Visit
@@ -47,8 +48,9 @@ class Learner(nn.Module):
             meta-gradient. The gradients are the same; memory hardly grows with the number of steps.
 
     Raises:
-        ValueError: for a dropout rate out of range, another kind of stage, more than one ``Decode``, a network that the
-            start cannot begin with, or a rule whose meta-parameters belong to other values.
+        ValueError: for a network that cannot be adapted as it is, a dropout rate out of range, another kind of stage,
+            more than one ``Decode``, a network that the start cannot begin with, or a rule whose meta-parameters belong
+            to other values.
 
     Example:
         >>> learner = Learner(mlp((1, 40, 1)), Shared(), [Descend(SGD(0.01), steps=3)], loss=regression())
@@ -80,11 +82,16 @@ class Learner(nn.Module):
             raise ValueError(f"Learner: codes can be decoded once, but {decodes} Decode stages were given.")
         if not 0 <= dropout <= 1 - 2**-16:  # rates are rounded to so much
             raise ValueError(f"Learner: dropout is the rate of dropping, in [0, 1); got {dropout}.")
+        admit(network, "Learner")
+        if embedding is not None:
+            admit(embedding, "Learner: the embedding")
         own = {id(p) for part in (network, start) for p in part.parameters()}
         if embedding is not None and any(id(p) in own for p in embedding.parameters()):
             raise ValueError("Learner: the embedding has parameters of the network or of the start; copy them.")
         self.network, self.start, self.embedding = network, start, embedding
         self._shapes: dict[torch.Size, torch.Size] = {}
+        self._random: dict[Any, list[Site]] = {}
+        self._mixing: dict[Any, Mixing] = {}
         # torch types entries of a list as modules
         self.stages: Sequence[Stage] = nn.ModuleList(stages if decodes else [*stages, Decode()])  # type: ignore[assignment]
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
@@ -100,15 +107,22 @@ class Learner(nn.Module):
             decoded |= isinstance(stage, Decode)
             stage.check(names[decoded], shapes)
 
+    def trained(self) -> list[nn.Parameter]:
+        """The meta-parameters that are not frozen, in their order."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
     # -- what is random ------------------------------------------------------------------------------------------
 
-    def sites(self, task: Task) -> dict[str, Any]:
+    def sites(self, task: Task, statistics: Statistics = "query") -> dict[str, Any]:
         """Every random draw of one task: a nest in the shape of the noise that :meth:`adapt` reads.
 
         Args:
             task: one task or a batch of them; only shapes are read, rows on the last axis of ``weight``.
+            statistics: that the query will be normalised by, see :meth:`predict`: they say which rows are run together.
         """
-        support, query = (self._as_embedded(_single(batch)) for batch in task)
+        self.examine(task.support)
+        given = [_single(batch) for batch in task]
+        support, query = (self._as_embedded(batch) for batch in given)
         decode = dict(self.start.decode_sites(support))
         codes: dict[str, Any] = {"decode": decode}  # an inner loss of codes decodes them
         stages, shuffles = [], []
@@ -118,10 +132,26 @@ class Learner(nn.Module):
             stages.append(stage.sites(decode, partial(self._loss_sites, support, codes)))
             shuffles.append(stage.shuffle_sites(len(support.weight)))
         return {
-            "begin": {"start": dict(self.start.begin_sites(support)), "dropout": self._masks(support)},
+            "embed": self._own_draws(self.embedding, given[0]),
+            "begin": {"start": dict(self.start.begin_sites(self.network, support)), "dropout": self._masks(support)},
             "stages": stages,
             "shuffles": shuffles,
-            "query": {"dropout": self._masks(query)},
+            "query": self._query_sites(given[1], query, len(support.weight), statistics),
+        }
+
+    def _query_sites(self, query: Batch, embedded: Batch, shots: int, statistics: Statistics) -> dict[str, Any]:
+        """What is drawn for the query: the support's rows pass the network with it where it is normalised by them."""
+        alone = statistics == "joined"
+        rows = (shots if statistics in ("support", "joined") else 0) + (1 if alone else len(query.weight))
+
+        def drawn(module: nn.Module | None, batch: Batch) -> Any:
+            own = self._own_draws(module, batch, rows)
+            return copied(own, len(query.weight)) if alone and own else own
+
+        return {
+            "dropout": self._masks(embedded),
+            "embed": drawn(self.embedding, query),
+            "network": drawn(self.network, embedded),
         }
 
     def draws(self, tasks: Task, source: torch.Generator) -> Draws:
@@ -133,7 +163,43 @@ class Learner(nn.Module):
         return fill(self.sites(tasks), self.draws(tasks, source)[:])
 
     def _loss_sites(self, support: Batch, codes: dict[str, Any], rows: int | None) -> dict[str, Any]:
-        return {"dropout": self._masks(support, rows)} | codes
+        return {"dropout": self._masks(support, rows), "network": self._own_draws(self.network, support, rows)} | codes
+
+    def _own_draws(self, module: nn.Module | None, batch: Batch, rows: int | None = None) -> list[Site]:
+        """What network or embedding draws by itself on such a batch, or on so many ``rows``; remembered by shape."""
+        if module is None or is_plain(module):
+            return []
+        shape = (rows or len(batch.weight), *batch.x.shape[1:])
+        key = (module is self.network, shape, batch.x.dtype, *(part.training for part in module.modules()))
+        if key not in self._random:
+            weights = self._some_weights(batch) if module is self.network else {}
+            like = batch._replace(x=torch.empty(shape, dtype=batch.x.dtype, device="meta"))
+            self._random[key] = random_sites(module, weights, like)
+        return self._random[key]
+
+    def examine(self, batch: Batch) -> None:
+        """Find out, once for a shape of rows, whether network and embedding let rows see each other.
+
+        Networks of torch's plain layers and of fewstep's own are known; others cost two forwards.
+        """
+        given = _single(batch)
+        for module, rows in ((self.embedding, given), (self.network, None)):
+            if module is None or is_plain(module):
+                continue
+            rows = self._as_embedded(given) if rows is None else rows
+            key = (module is self.network, rows.x.shape, *(part.training for part in module.modules()))
+            if key not in self._mixing:
+                weights = self._some_weights(rows) if module is self.network else {}
+                self._mixing[key] = mixing(module, weights, rows)
+
+    def _some_weights(self, support: Batch) -> Params:
+        """What the start makes of rows of zeros: weights that fill whatever slots the network has."""
+        dtype = support.weight.dtype if support.x.is_floating_point() else support.x.dtype
+        zeros = torch.zeros(support.x.shape, dtype=dtype, device=support.weight.device)
+        with torch.no_grad():
+            point, _ = self.start.begin(self.network, support._replace(x=zeros), None)
+            point = self.start.decode(point, None)
+        return {**point.context, **point.value}
 
     def _masks(self, batch: Batch, rows: int | None = None) -> dict[str, Mask]:
         """A mask for each input of ``batch``, or of a mini-batch of so many ``rows``."""
@@ -176,7 +242,7 @@ class Learner(nn.Module):
             The adapted point, decoded; and the penalties of start and stages.
         """
         if self.embedding is not None:
-            support = map_tasks(self.embed)(support)
+            support = map_tasks(self.embed)(support, own_draws(noise, "embed"))
         begun, penalties = map_tasks(self._begin)(support, entry(noise, "begin"))
         map_step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
         loss, visit = self.inner_loss(decoded=False), visit or (lambda point: None)
@@ -192,9 +258,9 @@ class Learner(nn.Module):
             point = stage(point, given)
         return point, penalties
 
-    def embed(self, batch: Batch) -> Batch:
+    def embed(self, batch: Batch, noise: Noise = None) -> Batch:
         """The rows of one task as start, stages and network take them; normalised by their own statistics."""
-        return batch if self.embedding is None else batch._replace(x=self._embedded(batch.x, batch.weight))
+        return batch if self.embedding is None else batch._replace(x=self._embedded(batch.x, batch.weight, noise))
 
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         return self.start.begin(self.network, self._dropped(support, noise), entry(noise, "start"))
@@ -212,7 +278,7 @@ class Learner(nn.Module):
     def support_loss(self, point: Point, support: Batch, noise: Noise = None) -> Float[Tensor, ""]:
         """The inner loss of an embedded support at decoded weights, reduced as ``loss.support`` says."""
         dropped = self._dropped(support, noise)
-        rows = self.loss.rows(self._forward(point, dropped.x, dropped.weight), support.y)
+        rows = self.loss.rows(self._forward(point, dropped.x, dropped.weight, own_draws(noise, "network")), support.y)
         return reduce_rows(rows, support.weight, self.loss.support)
 
     def predict(
@@ -241,33 +307,40 @@ class Learner(nn.Module):
         require_statistics(statistics, "Learner.predict")
         statistics = self._checked(statistics, point, query, support)
         if statistics != "running":  # which a point may carry nevertheless
-            left_out = self._running_slots(query)
+            left_out = self._running_slots(point)
             point = point._replace(context={name: t for name, t in point.context.items() if name not in left_out})
         if statistics in ("query", "running") or support is None:
-            query = self._dropped(self.embed(query), noise)
-            return self._forward(point, query.x, query.weight)
+            query = self._dropped(self.embed(query, own_draws(noise, "embed")), noise)
+            return self._forward(point, query.x, query.weight, own_draws(noise, "network"))
         if statistics == "joined":
 
-            def alone(x: Tensor) -> Tensor:
+            def alone(x: Tensor, embed: Noise, network: Noise) -> Tensor:
                 weight = torch.cat([support.weight, support.weight.new_ones(1)])
-                return self._forward(point, self._embedded(torch.cat([support.x, x.unsqueeze(0)]), weight), weight)[-1]
+                rows = self._embedded(torch.cat([support.x, x.unsqueeze(0)]), weight, embed)
+                return self._forward(point, rows, weight, network)[-1]
 
-            predictions: Tensor = torch.vmap(alone)(query.x)
+            predictions: Tensor = Vmap()(alone)(query.x, own_draws(noise, "embed"), own_draws(noise, "network"))
             return predictions
         weight = torch.cat([support.weight, torch.zeros_like(query.weight)])
-        x = self._embedded(torch.cat([support.x, query.x]), weight)
+        x = self._embedded(torch.cat([support.x, query.x]), weight, own_draws(noise, "embed"))
         query = self._dropped(query._replace(x=x[len(support.x) :]), noise)
-        return self._forward(point, torch.cat([x[: len(support.x)], query.x]), weight)[len(support.x) :]
+        together = torch.cat([x[: len(support.x)], query.x])
+        return self._forward(point, together, weight, own_draws(noise, "network"))[len(support.x) :]
 
     @property
     def batch_normalised(self) -> bool:
-        """Whether the network, or what embeds its inputs, normalises by statistics of the rows it is given."""
-        return any(isinstance(module, RowWeights) for module in self.modules())
+        """Whether predictions depend on the rows beside: network or embedding normalise by their statistics.
 
-    def _running_slots(self, batch: Batch) -> set[str]:
-        """The names of running statistics in the context of a point that has them."""
-        parts = (slot.rpartition(".")[0] for slot in row_weights(self.network, batch.weight))
-        return {f"{part}.{kind}" for part in parts for kind in ("mean", "variance")}
+        Known of layers; of what happens in a user's ``forward`` once :meth:`examine` has seen such rows.
+        """
+        seen = any(found.normalises or found.otherwise for found in self._mixing.values())
+        return seen or any(map(normalises, self.modules()))
+
+    def _running_slots(self, point: Point) -> set[str]:
+        """The names of running statistics in the context of a point."""
+        parts = (slot.rpartition(".")[0] for slot in row_weights(self.network, torch.ones(0)))
+        named = {f"{part}.{kind}" for part in parts for kind in ("mean", "variance")}
+        return {name for name in point.context if name in named or name.startswith(UNNAMED)}
 
     def _checked(self, statistics: Statistics, point: Point, query: Batch, support: Batch | None) -> Statistics:
         """The statistics to use: those of the query where nothing is made of any."""
@@ -275,9 +348,14 @@ class Learner(nn.Module):
             raise ValueError(f"Learner.predict: {statistics!r} statistics are made of the support; give its rows too.")
         if not self.batch_normalised:
             return "query"
-        if statistics == "running" and self.embedding is not None and row_weights(self.embedding, query.weight):
+        if statistics == "running" and self.embedding is not None and any(map(normalises, self.embedding.modules())):
             raise ValueError(f"Learner.predict: {_NONE_RUN}")
-        if statistics == "running" and not self._running_slots(query) <= point.context.keys():
+        if statistics == "support" and any(found.otherwise for found in self._mixing.values()):
+            raise ValueError(
+                "Learner.predict: the network lets rows see each other otherwise than by batch normalisation, so there "
+                'are no statistics of the support; predict with "joined", each query beside the support, or "query".'
+            )
+        if statistics == "running" and not self._running_slots(point):
             raise ValueError(
                 'Learner.predict: the point has no running statistics; adapt with statistics="running" too.'
             )
@@ -292,25 +370,24 @@ class Learner(nn.Module):
         Raises:
             ValueError: for an embedding that normalises: there are no adapted weights of it for statistics to follow.
         """
-        if self.embedding is not None and row_weights(self.embedding, support.weight):
+        if self.embedding is not None and any(map(normalises, self.embedding.modules())):
             raise ValueError(f"Learner.running: {_NONE_RUN}")
         support = self.embed(support)
         statistics: Params = {}
         for point in points:
-            weights = {**point.context, **point.value, **row_weights(self.network, support.weight)}
-            statistics = running(self.network, statistics, batch_statistics(self.network, weights, support.x))
+            weights = {**point.context, **point.value}
+            newest = batch_statistics(self.network, weights, support.x, support.weight)
+            statistics = running(statistics, newest)
         return statistics
 
-    def _embedded(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _embedded(self, x: Tensor, weight: Tensor, draws: Noise = None) -> Tensor:
         if self.embedding is None:
             return x
-        embedded: Tensor = functional_call(self.embedding, row_weights(self.embedding, weight), (x,))
-        return embedded
+        return call(self.embedding, row_weights(self.embedding, weight), x, weight, draws).output
 
-    def _forward(self, point: Point, x: Tensor, weight: Tensor) -> Tensor:
-        weights = {**point.context, **point.value, **row_weights(self.network, weight)}
-        prediction: Tensor = functional_call(self.network, weights, (x,))
-        return prediction
+    def _forward(self, point: Point, x: Tensor, weight: Tensor, draws: Noise = None) -> Tensor:
+        weights, moments = unnamed({**point.context, **point.value, **row_weights(self.network, weight)})
+        return call(self.network, weights, x, weight, draws, moments).output
 
 
 def _single(batch: Batch) -> Batch:

@@ -58,7 +58,12 @@ class Method:
                 f"Method: no inner step uses {_listed(unused)}, so nothing would train them: take as many steps as "
                 "there are rules, or leave the stage out."
             )
-        untrained = self.meta_gradient.untrained(self.learner)
+        if hollow := [name for name, p in self.learner.named_parameters() if p.is_meta]:
+            raise ValueError(
+                f"Method: {hollow[0]} has no values, it is on the meta device; load or initialise it first."
+            )
+        frozen = {name for name, p in self.learner.named_parameters() if not p.requires_grad}
+        untrained = self.meta_gradient.untrained(self.learner) - frozen
         names = [regulariser.name for regulariser in self.regularisers]
         if len(set(names)) < len(names):
             raise ValueError(f"Method: penalties are told apart by name, but there are {', '.join(names)}.")
@@ -92,7 +97,7 @@ class Method:
 
     def sites(self, tasks: Task) -> Any:
         """Every random draw of one task of training: the learner's, as often as the estimator adapts to a task."""
-        sites, copies = self.learner.sites(tasks), self.meta_gradient.copies
+        sites, copies = self.learner.sites(tasks, self.meta_gradient.statistics), self.meta_gradient.copies
         return sites if copies is None else {"copies": copied(sites, copies)}
 
     def draws(self, tasks: Task, source: torch.Generator) -> Draws:
@@ -163,6 +168,7 @@ class Method:
                 Meta-LSTM's meta-testing. The others are made when predicting.
         """
         require_statistics(statistics, "Method.adapt")
+        self.learner.examine(support)
         # The exact slope costs nothing here: under no_grad nothing is recorded outside the inner loop's own gradient.
         # Which inference mode would take for zero, and tensors made in it cannot be differentiated.
         with torch.inference_mode(False), torch.no_grad():

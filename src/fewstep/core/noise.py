@@ -46,6 +46,11 @@ def entry(noise: Noise, name: str) -> Noise:
     return None if noise is None else noise[name]
 
 
+def own_draws(noise: Noise, module: str) -> Noise:
+    """What a module draws by itself; None in evaluation, and where noise was made for one that draws nothing."""
+    return None if noise is None else noise.get(module)
+
+
 def generator(seed: int, step: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
     """An independent random stream for one (seed, step, purpose), reachable without drawing what came before.
 

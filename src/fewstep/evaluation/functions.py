@@ -89,7 +89,7 @@ class Functions:
         return self.drawn if self._draws(support) else 1
 
     def _draws(self, support: Batch) -> bool:
-        return bool(self.method.learner.start.begin_sites(take(support, 0)))
+        return bool(self.method.learner.start.begin_sites(self.method.learner.network, take(support, 0)))
 
     def adapt(self, support: Batch, place: int = 0, executor: Executor | None = None) -> Adapted:
         """Draw the functions of some tasks, and adapt each.

@@ -5,8 +5,6 @@ a warning), so networks that are adapted under ``vmap`` use these. There are no 
 normalises by is a function of the rows it is given and of ``row_weight``.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -73,7 +71,7 @@ def _spread(channels: Float[Tensor, " channels"], x: Tensor) -> Tensor:
     return channels.view(-1, *(1,) * (x.dim() - 2))
 
 
-def without_norms(network: nn.Module) -> Callable[[str], bool]:
-    """A predicate on parameter names that leaves out those of normalising layers: they are meta-learned only."""
-    norms = {f"{name}." for name, module in network.named_modules() if isinstance(module, BatchNorm)}
-    return lambda name: not any(name.startswith(prefix) for prefix in norms)
+def without_norms(network: nn.Module) -> list[str]:
+    """The parameters that belong to no normalising layer, by name: those of norms are then meta-learned only."""
+    norms = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, BatchNorm))
+    return [name for name, _ in network.named_parameters() if not name.startswith(norms)]

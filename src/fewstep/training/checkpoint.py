@@ -52,9 +52,14 @@ def save_checkpoint(
     path: Path, learner: nn.Module, state: State, optimiser: torch.optim.Optimizer | None = None
 ) -> None:
     """Write meta-parameters, counters, and the optimiser's moments when given."""
-    tensors = {f"learner/{name}": tensor.contiguous() for name, tensor in learner.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    storages = set[int]()
+    for name, tensor in learner.state_dict().items():
+        whole, storage = tensor.contiguous(), tensor.untyped_storage().data_ptr()
+        tensors[f"learner/{name}"] = whole.clone() if storage in storages else whole  # a file has no shared memory
+        storages.add(storage)
     if optimiser is not None:
-        names = [name for name, _ in learner.named_parameters()]
+        names = _trained(learner)
         for i, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{names[i]}/{key}": value.contiguous() for key, value in moments.items()}
     # repr of a float, which JSON writes, reads back as the same float: counters and sums survive exactly.
@@ -78,8 +83,13 @@ def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optim
         raise ValueError(f"{path} belongs to another learner; names or shapes differ, for example {different}.")
     learner.load_state_dict(weights)
     if optimiser is not None:
-        _restore(optimiser, [name for name, _ in learner.named_parameters()], tensors)
+        _restore(optimiser, _trained(learner), tensors)
     return state
+
+
+def _trained(learner: nn.Module) -> list[str]:
+    """The names of what the optimiser moves, in its order."""
+    return [name for name, parameter in learner.named_parameters() if parameter.requires_grad]
 
 
 def read_state(path: Path) -> State:

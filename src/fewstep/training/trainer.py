@@ -54,7 +54,7 @@ class Trainer:
     ) -> None:
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
-        self.parameters = list(method.learner.parameters())
+        self.parameters = method.learner.trained()
         self.optimiser = options.make_optimiser(self.parameters)
         executor = options.make_executor()
         self.differentiate: Callable[[Task, Draws], MetaStep] = Differentiate(method, executor)
@@ -139,6 +139,7 @@ class Trainer:
         return [
             FALLBACK_DECAY * p.detach() if name in penalised else torch.zeros_like(p)
             for name, p in self.method.learner.named_parameters()
+            if p.requires_grad
         ]
 
     def _validate(self) -> None:

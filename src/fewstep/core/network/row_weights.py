@@ -4,8 +4,8 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from fewstep.core.network.operations import call
 from fewstep.core.types import Params
 
 
@@ -24,38 +24,58 @@ class RowWeights(nn.Module):
         """Mean and variance of a batch, by row weight."""
 
 
+def normalises(module: nn.Module) -> bool:
+    """Whether a layer normalises by the rows it is given: one of ours, or torch's, unless its mode is evaluation."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.training or module.running_mean is None
+    return isinstance(module, RowWeights)
+
+
 def row_weights(network: nn.Module, weight: Tensor) -> Params:
     """The ``row_weight`` slots of a network, filled for ``torch.func.functional_call``: padding counts for nothing."""
     return {f"{name}.row_weight": weight for name, _ in _normalising(network)}
 
 
-def batch_statistics(network: nn.Module, weights: Params, x: Tensor) -> Params:
-    """The ``mean`` and ``variance`` slots of a network that is run on ``x`` with the given weights and slots."""
-    found: Params = {}
+UNNAMED = "<batch_norm"
+"""How the names of statistics begin that belong to the n-th call of torch's ``batch_norm`` instead of to a module."""
+
+
+def batch_statistics(network: nn.Module, weights: Params, x: Tensor, weight: Tensor) -> dict[str, tuple[Tensor, float]]:
+    """The statistics of a network that is run on ``x``: by the name of a slot, and with the momentum of its layer."""
+    found: dict[str, tuple[Tensor, float]] = {}
     hooks = []
     for name, part in _normalising(network):
 
         def keep(_: nn.Module, inputs: tuple[Tensor], __: Tensor, name: str = name, part: RowWeights = part) -> None:
-            found[f"{name}.mean"], found[f"{name}.variance"] = part.statistics(*inputs)
+            mean, variance = part.statistics(*inputs)
+            found[f"{name}.mean"], found[f"{name}.variance"] = (mean, part.momentum), (variance, part.momentum)
 
         hooks.append(part.register_forward_hook(keep))
     try:
-        functional_call(network, weights, (x,))
+        moments = call(network, {**weights, **row_weights(network, weight)}, x, weight).moments
     finally:
         for hook in hooks:
             hook.remove()
+    for i, (mean, variance, momentum) in enumerate(moments):
+        found[f"{UNNAMED} {i}>.mean"], found[f"{UNNAMED} {i}>.variance"] = (mean, momentum), (variance, momentum)
     return found
 
 
-def running(network: nn.Module, before: Params, newest: Params) -> Params:
-    """Running statistics: ``s ← (1 − m) s + m s_new``, with each module's momentum m, from mean 0 and variance 1."""
-    momentum = {name: part.momentum for name, part in _normalising(network)}
+def running(before: Params, newest: dict[str, tuple[Tensor, float]]) -> Params:
+    """Running statistics: ``s ← (1 − m) s + m s_new``, with each layer's momentum m, from mean 0 and variance 1."""
     result: Params = {}
-    for slot, new in newest.items():
-        name, kind = slot.rsplit(".", 1)
-        old = before.get(slot, torch.zeros_like(new) if kind == "mean" else torch.ones_like(new))
-        result[slot] = old + momentum[name] * (new - old)
+    for slot, (new, momentum) in newest.items():
+        old = before.get(slot, torch.zeros_like(new) if slot.endswith(".mean") else torch.ones_like(new))
+        result[slot] = old + momentum * (new - old)
     return result
+
+
+def unnamed(weights: Params) -> tuple[Params, list[tuple[Tensor, Tensor]] | None]:
+    """What a network is called with: its slots by name, and the statistics of calls in their order."""
+    named = {name: tensor for name, tensor in weights.items() if not name.startswith(UNNAMED)}
+    calls = range((len(weights) - len(named)) // 2)
+    pairs = [(weights[f"{UNNAMED} {i}>.mean"], weights[f"{UNNAMED} {i}>.variance"]) for i in calls]
+    return named, pairs or None
 
 
 def _normalising(network: nn.Module) -> list[tuple[str, RowWeights]]:

@@ -1,11 +1,13 @@
 """Slots: places of parameters that a network gives up, filled anew for every task."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from fewstep.core.network.choice import Choice
 
 
 class Slot(NamedTuple):
@@ -31,7 +33,7 @@ NORM_DEVIATION = 0.1
 """Of the gains and shifts of a layer without matrices: they multiply what is normalised already."""
 
 
-def slots(network: nn.Module, generated: Callable[[str], bool] | Collection[str] | None = None) -> dict[str, Slot]:
+def slots(network: nn.Module, generated: Choice | None = None) -> dict[str, Slot]:
     """Turn parameters of a network into slots, in place: buffers that hold nothing and are not saved.
 
     What was a parameter is no longer one: no optimiser sees it, ``state_dict`` does not list it, and the network runs
@@ -100,7 +102,7 @@ def require_slots(network: nn.Module, names: Collection[str]) -> None:
             )
 
 
-def _chooses(generated: Callable[[str], bool] | Collection[str] | None, name: str) -> bool:
+def _chooses(generated: Choice | None, name: str) -> bool:
     if generated is None:
         return True
     return name in generated if isinstance(generated, Collection) else generated(name)

@@ -67,7 +67,7 @@ class Start(nn.Module, ABC):
         """
         return set()
 
-    def begin_sites(self, support: Batch) -> Sites:
+    def begin_sites(self, network: nn.Module, support: Batch) -> Sites:
         """Random sites of :meth:`begin`, for a support of the given (unbatched) shapes."""
         return {}
 

@@ -223,7 +223,7 @@ class Generator(Start):
         distance = stopped_square(begun.value["code"], ended.value["code"])
         return {"encoder_penalty": self.encoder_penalty_weight * self._reduce(distance, begun)}
 
-    def begin_sites(self, support: Batch) -> Sites:
+    def begin_sites(self, network: nn.Module, support: Batch) -> Sites:
         """One standard-normal number per code and latent dimension."""
         return {"code": Normal((self._codes(support), self.latents))} if self.stochastic else {}
 

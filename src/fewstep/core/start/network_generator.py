@@ -157,7 +157,7 @@ class NetworkGenerator(Start):
         distance = stopped_square(begun.value["code"], ended.value["code"])
         return {"encoder_penalty": self.encoder_penalty_weight * _reduced(distance, self.formulation.reduction)}
 
-    def begin_sites(self, support: Batch) -> Sites:
+    def begin_sites(self, network: nn.Module, support: Batch) -> Sites:
         """One standard-normal number per latent dimension."""
         return {"code": Normal((self.latents,))}
 

@@ -1,14 +1,16 @@
 """A start made of the task's own examples: a linear classifier by distance to the classes' means."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
+from fewstep.core.network.choice import Choice, chosen
 from fewstep.core.network.heads import generated_head
+from fewstep.core.network.operations import call, random_sites
 from fewstep.core.network.row_weights import row_weights
-from fewstep.core.noise import Noise
+from fewstep.core.noise import Noise, own_draws
 from fewstep.core.start.base import Start
 from fewstep.core.types import Batch, Params, Penalties, Point
 
@@ -26,8 +28,8 @@ class Prototypes(Start):
     prototype of a class without real rows is the origin.
 
     Args:
-        adapts: which of the network's parameters the inner loop moves, by name; all of them when omitted. The head's
-            slots are always among what it moves, and alone with ``lambda name: False``.
+        adapts: which of the network's parameters the inner loop moves: their names, or a predicate on names; all when
+            omitted, and no frozen one. The head's slots are always among what it moves, and alone with ``()``.
 
     Example:
         >>> support = Batch(torch.tensor([[0.0], [2.0]]), torch.eye(2), torch.ones(2))  # classes at 0 and 2
@@ -37,9 +39,9 @@ class Prototypes(Start):
         tensor([0])
     """
 
-    def __init__(self, adapts: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, adapts: Choice | None = None) -> None:
         super().__init__()
-        self.adapts = adapts or (lambda name: True)
+        self.adapts = adapts
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The selected parameters of ``network``, and the head that the support makes.
@@ -48,20 +50,24 @@ class Prototypes(Start):
             ValueError: when the network has no generated head, or more than one.
         """
         head = generated_head(network)
-        embedded = functional_call(network, row_weights(network, support.weight), (support.x,))
+        weights = row_weights(network, support.weight)
+        embedded = call(network, weights, support.x, support.weight, own_draws(noise, "network")).output
         members = support.y.T * support.weight
         # 0/0 would be NaN for a class that is padding only; any positive total is far above this floor.
         total = members.sum(1, keepdim=True).clamp(min=torch.finfo(members.dtype).tiny)
         prototypes = (members / total) @ embedded
-        value: Params = {name: p for name, p in network.named_parameters() if self.adapts(name)}
+        value: Params = {**chosen(network, self.adapts)}
         value |= {f"{head}weight": 2 * prototypes, f"{head}bias": -prototypes.square().sum(1)}
         return Point(value, {}), {}
 
     def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
         """The selected parameters, and the head's slots; the network must have a generated head."""
         head = generated_head(network)
-        selected = {name for name, _ in network.named_parameters() if self.adapts(name)}
-        return selected | {f"{head}weight", f"{head}bias"}
+        return chosen(network, self.adapts).keys() | {f"{head}weight", f"{head}bias"}
+
+    def begin_sites(self, network: nn.Module, support: Batch) -> dict[str, Any]:
+        """What the network draws by itself when it embeds the support."""
+        return {"network": random_sites(network, {}, support)}
 
     def decode(self, point: Point, noise: Noise) -> Point:
         """Return the point unchanged: its values already are weights."""

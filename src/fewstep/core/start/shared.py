@@ -1,9 +1,8 @@
 """One initialisation shared by all tasks: the network's own parameters."""
 
-from collections.abc import Callable
-
 from torch import nn
 
+from fewstep.core.network.choice import Choice, chosen
 from fewstep.core.noise import Noise
 from fewstep.core.start.base import Start
 from fewstep.core.types import Batch, Params, Penalties, Point
@@ -13,11 +12,12 @@ class Shared(Start):
     """Adaptation begins at the network's parameters, the same for every task (Finn et al. 2017, Algorithm 1).
 
     Args:
-        adapts: which parameters the inner loop moves, by name; all of them when omitted. The others are meta-learned
-            only: ``lambda name: name.startswith("head.")`` is ANIL.
+        adapts: which parameters the inner loop moves, names or a predicate on names; all when omitted. The others are
+            meta-learned only: ``lambda name: name.startswith("head.")`` is ANIL. Frozen parameters
+            (``requires_grad_(False)``) stay as they are in both loops.
 
     Raises:
-        ValueError: when ``adapts`` selects no parameter of the network.
+        ValueError: when ``adapts`` selects no parameter of the network, or names one that there is not.
 
     Example:
         >>> start = Shared(lambda name: name.startswith("2."))  # the inner loop moves the last layer alone: ANIL
@@ -25,9 +25,9 @@ class Shared(Start):
         ['2.weight', '2.bias']
     """
 
-    def __init__(self, adapts: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, adapts: Choice | None = None) -> None:
         super().__init__()
-        self.adapts = adapts or (lambda name: True)
+        self.adapts = adapts
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The selected parameters of ``network``; nothing of the task is looked at."""
@@ -39,15 +39,15 @@ class Shared(Start):
         Raises:
             ValueError: when ``adapts`` selects none.
         """
-        value: Params = {name: p for name, p in network.named_parameters() if self.adapts(name)}
+        value: Params = {**chosen(network, self.adapts)}
         if not value:
-            names = ", ".join(name for name, _ in network.named_parameters())
+            names = ", ".join(name for name, p in network.named_parameters() if p.requires_grad) or "all are frozen"
             raise ValueError(f"Shared start: `adapts` selects none of the network's parameters ({names}).")
         return value
 
     def start_parameters(self, network: nn.Module) -> set[str]:
         """The selected parameters."""
-        return {f"network.{name}" for name, _ in network.named_parameters() if self.adapts(name)}
+        return {f"network.{name}" for name in chosen(network, self.adapts)}
 
     def decode(self, point: Point, noise: Noise) -> Point:
         """Return the point unchanged: its values already are weights."""

@@ -11,15 +11,18 @@ from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
 
+AUTHORS = {"normalise": False, "latent_clip": None}
+"""Recipes scale features where they read or make them, and descend as the authors' code does."""
 
-class Leo(Settings, algorithm="leo", omit=("hidden", "half_l2", "orthogonality_reduction")):
+
+class Leo(Settings, algorithm="leo", omit=("hidden", "half_l2", "orthogonality_reduction", "normalise", "latent_clip")):
     """Latent Embedding Optimization (Rusu et al. 2019)."""
 
     def build(self, problem: Problem) -> core.Method:
         """LEO on the problem's features."""
         if len(problem.inputs) != 1:
             raise ValueError(f"LEO works on feature vectors; the data gives inputs of shape {list(problem.inputs)}.")
-        return self.compose(features=problem.inputs[0])
+        return self.compose(features=problem.inputs[0], **AUTHORS)
 
 
 class JointLeo(Leo):
@@ -39,7 +42,7 @@ class JointLeo(Leo):
         body = self.network.build(problem, head=False)
         (features,) = output_shape(body, torch.zeros(1, *problem.inputs))
         outer = core.Backprop("support" if self.support_statistics else "query")
-        method = replace(self.compose(features=features), meta_gradient=outer)
+        method = replace(self.compose(features=features, **AUTHORS), meta_gradient=outer)
         return method.on(torch.nn.Sequential(body, networks.UnitLength()))
 
 
