@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
-from fewstep.data.source import Deferred, Pools, TaskSource, deferred
+from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
 from fewstep.data.storage.files import write_atomically
 from fewstep.evaluation.arrays import slices, take
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
@@ -280,7 +280,7 @@ def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferr
     step, left = 0, tasks
     while left:
         try:
-            given = deferred(source, step)
+            given = deferred_tasks(source, step)
         except IndexError as end:
             raise ValueError(
                 f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"
