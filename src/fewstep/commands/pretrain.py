@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.table import Table
+from rich.table import Column, Table
 
 from fewstep.commands.arguments import explained, overridden, split_name, value_of
 from fewstep.commands.console import console, note, point_to, say, warn
@@ -89,13 +89,8 @@ def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
 
 def _without(arguments: Sequence[str], flag: str) -> list[str]:
     """The arguments without an option and its value."""
-    left: list[str] = []
-    skip = False
-    for argument in arguments:
-        if not (skip or argument == flag or argument.startswith(f"{flag}=")):
-            left.append(argument)
-        skip = argument == flag and not skip
-    return left
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [one for before, one in pairs if flag not in (before, one) and not one.startswith(f"{flag}=")]
 
 
 def _run(run: PretrainingRun) -> None:
@@ -131,12 +126,9 @@ def _run(run: PretrainingRun) -> None:
 
 def table(scores: dict[str, dict[str, dict[int, Interval]]]) -> Table:
     """Nearest class mean by layer and split."""
-    shown = Table(title="nearest class mean, 5-way, %", title_justify="left")
-    shown.add_column("layer")
-    shown.add_column("classes")
     shots = sorted({k for of in scores.values() for by in of.values() for k in by})
-    for k in shots:
-        shown.add_column(f"{k}-shot", justify="right")
+    columns = (Column(f"{k}-shot", justify="right") for k in shots)
+    shown = Table("layer", "classes", *columns, title="nearest class mean, 5-way, %", title_justify="left")
     for layer, of in scores.items():
         for split, by in of.items():
             shown.add_row(layer, split, *(by[k].text(percent=True) if k in by else "n/a" for k in shots))
