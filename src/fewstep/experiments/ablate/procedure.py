@@ -110,13 +110,12 @@ def ablate(
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)
         trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
         note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
-        table = AblationResult(
-            [_blank(row, seeds) for row in chosen], baselines, budget, protocol, score_name, prune, trainval
-        )
+        blank = [AblatedRow(name=row.name, slug=row.slug, seeds=seeds) for row in chosen]
+        table = AblationResult(blank, baselines, budget, protocol, score_name, prune, trainval)
         # What is done already comes first, so that a table that is begun again loses no row for long.
         for i, row in enumerate(sorted(chosen, key=lambda row: not _finished(out, row))):
             note(f"row {i + 1} of {len(chosen)}, {row.name}: search")
-            done, folder = _blank(row, seeds), out / "rows" / row.slug
+            done, folder = table.row(row.slug), out / "rows" / row.slug
             try:
                 with search_bar() as progress:
                     found = search(row.config, row.space, out=folder / "search", progress=progress, **drawn, **spent)
@@ -247,10 +246,6 @@ def _of_tasks(stated: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(classes, dict):
         protocol["test classes"] = classes.get("test")
     return protocol
-
-
-def _blank(row: Ablation, seeds: Sequence[int]) -> AblatedRow:
-    return AblatedRow(name=row.name, slug=row.slug, seeds=tuple(seeds), found={}, trials={})
 
 
 def _searched(row: AblatedRow, found: SearchResult) -> AblatedRow:

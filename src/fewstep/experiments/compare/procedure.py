@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, score_run, value_text
 from fewstep.experiments.environment import machine
 from fewstep.experiments.folder import CONFIG, fingerprint, is_run, stored_config
-from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.experiments.run import TEST_BATCH, Run, TaskOptions, tasks_of
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
 from fewstep.training.checkpoint import LAST, read_state
@@ -80,15 +80,11 @@ def compare(
     *,
     out: str | Path,
     split: Split = "test",
-    tasks: int | None = None,
-    seed: int | None = None,
-    ways: int | None = None,
-    shots: int | None = None,
-    queries: int | None = None,
     reference: str | None = None,
     note: Callable[[str], None] = logger.info,
     training_bar: TrainingBar = lambda _: nullcontext(),
     test_bar: TestBar = lambda _: nullcontext(),
+    **options: Unpack[TaskOptions],
 ) -> Comparison:
     """Test several methods on the same tasks, and write the comparison.
 
@@ -103,31 +99,26 @@ def compare(
             meta-parameters so far.
         out: folder that gets the files of :meth:`Comparison.write`; those of an earlier comparison are replaced.
         split: classes, or the stream of curves, to draw tasks from.
-        tasks: how many.
-        seed: of the tasks.
-        ways: N, classes in a task.
-        shots: K, support examples of each class.
-        queries: query examples of each class; all that remain when omitted there too.
         reference: whose differences are shown: a method as given or as labelled, or a baseline as labelled; the first
             method when omitted.
         note: is given a line about what is being done.
         training_bar: a context that shows a training's progress.
         test_bar: a context that shows a test's progress.
+        options: ``tasks``, ``seed``, ``ways``, ``shots`` and ``queries`` of the test.
 
     Raises:
         ValueError: when an argument is neither a run nor a recipe, a method has other tasks than the first or cannot
             solve them, regression meets classification, or a reference is not there.
     """
-    for name, number in {"tasks": tasks, "ways": ways, "shots": shots, "queries": queries}.items():
-        least = 2 if name == "tasks" else 1
-        if number is not None and number < least:
+    for name in ("tasks", "ways", "shots", "queries"):
+        number, least = options.get(name), 2 if name == "tasks" else 1
+        if isinstance(number, int) and number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
     folder = Path(out)
     entries = _resolve(methods, folder)
     testing = entries[0].config.testing
-    counts = {"shots": shots or next(iter(testing.shots), None), "queries": queries or testing.queries}
-    counts |= {} if ways is None else {"ways": ways}
-    asked = Protocol(split, tasks or testing.tasks, testing.seed if seed is None else seed, counts)
+    options["shots"] = options.get("shots") or next(iter(testing.shots), None)
+    asked = Protocol(split, *tasks_of(testing, options))
     protocol, shown, baselines = _checked(entries, asked, note)
     chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])
     for entry in entries:

@@ -121,7 +121,12 @@ def search(
     _claim(plan)
     with quiet():
         study = join(plan, trials)
-        look = _Look(plan, progress)
+        due = Throttle(0.9)
+
+        def look(study: optuna.Study, at_once: bool = False) -> None:
+            if due() or at_once:
+                progress(_status(rows_of(study, plan), plan))
+
         look(study)
         try:
             if min(workers, trials) == 1:
@@ -130,7 +135,7 @@ def search(
             else:
                 _work_in_processes(plan, study, min(workers, trials), look)
         finally:
-            report.write_table(rows_of(study, plan), plan.space, out / "trials.csv")
+            report.write_table(rows_of(study, plan), out)
         look(study, at_once=True)
         found = found_in(study, plan, _protocol(plan, problem), score)
     found = replace(found, config=replace(found.config, threads=config.threads))
@@ -138,19 +143,10 @@ def search(
     return found
 
 
-class _Look:
-    """Shows the progress of a search, not more than about once a second."""
-
-    def __init__(self, plan: Plan, progress: Callable[[Status], None]) -> None:
-        self.plan, self.progress, self.due = plan, progress, Throttle(0.9)
-
-    def __call__(self, study: optuna.Study, *, at_once: bool = False) -> None:
-        if not (self.due() or at_once):
-            return
-        rows = rows_of(study, self.plan)
-        states, best = Counter(row.state for row in rows), next(iter(ranked(rows, self.plan.higher_is_better)), None)
-        finished = states["complete"] + states["pruned"] + states["failed"]
-        self.progress(Status(finished, len(rows), states["pruned"], states["failed"], states["running"], best))
+def _status(rows: Sequence[Trial], plan: Plan) -> Status:
+    states, best = Counter(row.state for row in rows), next(iter(ranked(rows, plan.higher_is_better)), None)
+    finished = states["complete"] + states["pruned"] + states["failed"]
+    return Status(finished, len(rows), states["pruned"], states["failed"], states["running"], best)
 
 
 def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
@@ -181,7 +177,7 @@ def _protocol(plan: Plan, problem: Problem) -> Mapping[str, Any]:
     queries = testing.queries or ("100" if problem.regression else "all remaining")
     return {
         **problem.protocol,
-        "judged on": f"{training.validation_tasks} validation tasks, the same ones for every trial (task seed "
+        "scored on": f"{training.validation_tasks} validation tasks, the same ones for every trial (task seed "
         f"{testing.seed}, queries: {queries})",
         "meta-steps": f"at most {training.steps} in a trial, a validation every {training.validate_every}"
         + (f", early stopping after {training.patience} without a new best" if training.patience else ""),
@@ -202,7 +198,7 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: _Look) -> None:
+def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Callable[[optuna.Study], None]) -> None:
     """Have processes train until the study is done; one that is killed is replaced.
 
     Raises:
