@@ -380,9 +380,3 @@ def test_mistakes_end_in_one_line(
     assert stop.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.glob("runs/*/last.safetensors")), "nothing was trained for it"
-
-
-def test_an_option_of_a_test_that_there_is_not_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="a test has no 'task'; it has tasks, seed, ways, shots, queries"):
-        compare(["maml-sinusoid"], out=tmp_path, task=3)  # type: ignore[call-arg]
-    assert not list(tmp_path.iterdir())

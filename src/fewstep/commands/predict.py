@@ -33,9 +33,8 @@ def predict(
         interval: regression: probability of the interval that is written beside the mean; 0.9 when omitted.
         out: CSV file to write; printed when omitted.
     """
-    from fewstep.data.storage.files import write_atomically
+    from fewstep.data.storage.files import csv_text, write_atomically
     from fewstep.estimators.files import predict as predictions
-    from fewstep.evaluation.tables import csv_text
 
     remarks = Console(stderr=True)  # apart from what is printed to be read by programs
     header, rows = predictions(

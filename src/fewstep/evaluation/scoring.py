@@ -18,12 +18,12 @@ from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import csv_text, write_atomically
 from fewstep.evaluation.arrays import slices, take
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
 from fewstep.evaluation.inner_loop import descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, Score, finite_interval, interval, paired, plain_interval
-from fewstep.evaluation.tables import counted, csv_text, task_rows
+from fewstep.evaluation.tables import counted, task_rows
 
 ADAPTED, UNADAPTED = "adapted", "unadapted"
 """Names of scores; those of the baselines are beside them in ``baselines.py``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -51,36 +51,12 @@ TEST_BATCH = 100
 """Tasks at a time in validation and test."""
 
 
-class TaskOptions(TypedDict, total=False):
-    """Which tasks a test is of, in keywords; what is omitted or None is as a recipe's ``testing`` says.
-
-    Attributes:
-        tasks: how many.
-        seed: of the tasks.
-        ways: N, classes in a task.
-        shots: K, support examples of each class.
-        queries: query examples of each class; all that remain where neither says how many.
-    """
-
-    tasks: int | None
-    seed: int | None
-    ways: int | None
-    shots: int | None
-    queries: int | None
-
-
-def tasks_of(testing: Testing, asked: TaskOptions) -> tuple[int, int, dict[str, int | None]]:
-    """How many tasks, their seed, and the counts for a problem's source.
-
-    Raises:
-        TypeError: for an option that there is not.
-    """
-    if unknown := asked.keys() - TaskOptions.__annotations__.keys():
-        raise TypeError(f"a test has no {min(unknown)!r}; it has {', '.join(TaskOptions.__annotations__)}.")
-    seed, ways = asked.get("seed"), asked.get("ways")
-    counts = {"shots": asked.get("shots"), "queries": asked.get("queries") or testing.queries}
-    counts |= {} if ways is None else {"ways": ways}
-    return asked.get("tasks") or testing.tasks, testing.seed if seed is None else seed, counts
+def tasks_of(
+    testing: Testing, tasks: int | None, seed: int | None, ways: int | None, shots: int | None, queries: int | None
+) -> tuple[int, int, dict[str, int | None]]:
+    """How many tasks, their seed, and a source's counts: as asked, or as a recipe's ``testing`` says."""
+    counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
+    return tasks or testing.tasks, testing.seed if seed is None else seed, counts
 
 
 class Run:
@@ -202,10 +178,14 @@ class Run:
         self,
         split: Split = "test",
         *,
+        tasks: int | None = None,
+        seed: int | None = None,
+        ways: int | None = None,
+        shots: int | None = None,
+        queries: int | None = None,
         statistics: Statistics | None = None,
         baselines: Baselines = "quick",
         progress: Callable[[int, int], None] | None = None,
-        **asked: Unpack[TaskOptions],
     ) -> Evaluation:
         """Evaluate the method as it stands; what is omitted is as the recipe's ``testing`` says.
 
@@ -218,8 +198,8 @@ class Run:
             ValueError: for counts that the data or the method cannot serve.
         """
         testing = self.config.testing
-        self.check_ways(asked.get("ways"))
-        tasks, seed, counts = tasks_of(testing, asked)
+        self.check_ways(ways)
+        tasks, seed, counts = tasks_of(testing, tasks, seed, ways, shots, queries)
         source = self.problem.source(split, tasks=min(tasks, TEST_BATCH), seed=seed, **counts)
         protocol = {
             "recipe": self.config.recipe,

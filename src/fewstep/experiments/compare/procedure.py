@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, Unpack
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, score_run, value_text
 from fewstep.experiments.environment import machine
 from fewstep.experiments.folder import CONFIG, fingerprint, is_run, stored_config
-from fewstep.experiments.run import TEST_BATCH, Run, TaskOptions, tasks_of
+from fewstep.experiments.run import TEST_BATCH, Run, tasks_of
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
 from fewstep.training.checkpoint import LAST, read_state
@@ -84,7 +84,11 @@ def compare(
     note: Callable[[str], None] = logger.info,
     training_bar: TrainingBar = lambda _: nullcontext(),
     test_bar: TestBar = lambda _: nullcontext(),
-    **options: Unpack[TaskOptions],
+    tasks: int | None = None,
+    seed: int | None = None,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
 ) -> Comparison:
     """Test several methods on the same tasks, and write the comparison.
 
@@ -104,21 +108,25 @@ def compare(
         note: is given a line about what is being done.
         training_bar: a context that shows a training's progress.
         test_bar: a context that shows a test's progress.
-        options: ``tasks``, ``seed``, ``ways``, ``shots`` and ``queries`` of the test.
+        tasks: number of test tasks.
+        seed: of the tasks.
+        ways: N, classes in a task.
+        shots: K, support examples of each class.
+        queries: query examples of each class; all that remain where neither says how many.
 
     Raises:
         ValueError: when an argument is neither a run nor a recipe, a method has other tasks than the first or cannot
             solve them, regression meets classification, or a reference is not there.
     """
-    for name in ("tasks", "ways", "shots", "queries"):
-        number, least = options.get(name), 2 if name == "tasks" else 1
-        if isinstance(number, int) and number < least:
+    for name, number in {"tasks": tasks, "ways": ways, "shots": shots, "queries": queries}.items():
+        least = 2 if name == "tasks" else 1
+        if number is not None and number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
     folder = Path(out)
     entries = _resolve(methods, folder)
     testing = entries[0].config.testing
-    options["shots"] = options.get("shots") or next(iter(testing.shots), None)
-    asked = Protocol(split, *tasks_of(testing, options))
+    shots = shots or next(iter(testing.shots), None)
+    asked = Protocol(split, *tasks_of(testing, tasks, seed, ways, shots, queries))
     protocol, shown, baselines = _checked(entries, asked, note)
     chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])
     for entry in entries:
