@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -49,10 +49,12 @@ def train(arguments: Sequence[str]) -> None:
 
     if asked.resume is None:
         run = Run.create(config, asked.out or new_folder("runs", config.recipe), note)
-    elif config == default:
-        run = Run.resume(asked.resume, note)
+    elif replace(config, device=default.device) == default:
+        run = Run.resume(asked.resume, note, "auto" if config == default else config.device)
     else:
-        raise ValueError(f"a resumed run keeps its configuration; give no options besides --resume {asked.resume}.")
+        raise ValueError(
+            f"a resumed run keeps its configuration; give no options besides --resume {asked.resume} and --device."
+        )
     point_to("run folder", run.folder)
     with stoppable("train", "--resume", str(run.folder)), training_bar(config.training.steps) as progress:
         state = run.train(progress).state

@@ -19,7 +19,7 @@ from fewstep.evaluation.tables import write_files
 from fewstep.experiments.environment import environment
 from fewstep.experiments.folder import ENVIRONMENT, clear, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
-from fewstep.training.device import prepare_device
+from fewstep.training.device import device_here, device_of_trained, prepare_device
 from fewstep.training.pretraining import (
     FeatureExtractor,
     Pretrainer,
@@ -57,8 +57,8 @@ class PretrainingConfig:
     """5-way tasks of the validation classes on which nearest class mean is scored after every epoch."""
     seed: int = 0
     """Of the first weights, the order of images and their augmentation."""
-    device: str = "cpu"
-    """"cpu", "cuda" or "cuda:1"."""
+    device: str = "auto"
+    """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A pre-training keeps the one it was begun on."""
     threads: int | None = None
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
 
@@ -90,6 +90,7 @@ class PretrainingRun:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
         require_empty(folder, "pre-training")
+        config = replace(config, device=device_here(config.device))
         run = cls(config, folder, note)
         base = run.images("train")
         inputs, size, *_ = base.feature_shape
@@ -107,10 +108,10 @@ class PretrainingRun:
         Args:
             folder: its folder.
             note: is given a line about what takes time.
-            device: to compute on; where it was trained when omitted, which may not be on this machine.
+            device: to compute on, see :func:`~fewstep.training.device.device_of_trained`; "auto" when omitted.
 
         Raises:
-            ValueError: when the folder holds none.
+            ValueError: when the folder holds none, or there is no such device.
         """
         path = folder / CONFIG
         if not path.exists():
@@ -120,7 +121,7 @@ class PretrainingRun:
             config = structure(read_json(path), PretrainingConfig)
         except ValueError as error:
             raise ValueError(f"{path} is not a configuration of this version of fewstep: {error}") from error
-        return cls(config if device is None else replace(config, device=device), folder, note)
+        return cls(replace(config, device=device_of_trained(config.device, device or "auto", note)), folder, note)
 
     def images(self, split: str) -> Dataset:
         """The images of a split, read once."""

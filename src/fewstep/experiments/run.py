@@ -39,6 +39,7 @@ from fewstep.recipes import Config, dotted, to_json
 from fewstep.recipes.config import Testing
 from fewstep.recipes.problems.problem import Problem, Split
 from fewstep.training import Trainer, load_checkpoint
+from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.pretraining import FeatureExtractor
 from fewstep.training.trainer import Progress
 
@@ -100,14 +101,14 @@ class Run:
             ValueError: when the folder already holds files.
         """
         require_empty(folder, "run")
-        run = cls(config, folder, note)
+        run = cls(replace(config, device=device_here(config.device)), folder, note)
         problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
         if extractor is not None:
             extractor.save(folder / EXTRACTOR)
-        facts = environment(config.device, config.dtype)
-        write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(config)})
+        facts = environment(run.config.device, config.dtype)
+        write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)})
         return run
 
     @classmethod
@@ -125,21 +126,37 @@ class Run:
         return cls.create(config, folder, note)
 
     @classmethod
-    def resume(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
-        """Continue a run, to the same bits as if it had not been stopped."""
+    def resume(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
+        """Continue a run: on the device that it was begun on, to the same bits as if it had not been stopped.
+
+        Args:
+            folder: of the run.
+            note: is given a line about what takes time, or goes on elsewhere than it was begun.
+            device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
+        """
         clear(folder)
-        return cls(stored_config(folder), folder, note)
+        return cls._stored(folder, note, device)
 
     @classmethod
-    def open(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+    def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
         """A trained run, with its best meta-parameters in place.
 
+        Args:
+            folder: of the run.
+            note: is given a line about what takes time, or is computed elsewhere than it was trained.
+            device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
+
         Raises:
-            ValueError: when there is no trained run in the folder.
+            ValueError: when there is no trained run in the folder, or no such device.
         """
-        run = cls(stored_config(folder), folder, note)
+        run = cls._stored(folder, note, device)
         load_checkpoint(best_checkpoint(folder), run.method.learner)
         return run
+
+    @classmethod
+    def _stored(cls, folder: Path, note: Callable[[str], None], device: str) -> Run:
+        config = stored_config(folder)
+        return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note)
 
     def train(self, progress: Progress | None = None) -> Trainer:
         """Meta-train from where the folder stands; the best meta-parameters are in place afterwards."""

@@ -30,7 +30,7 @@ from fewstep.experiments.repeat.tested import Scores
 from fewstep.experiments.run import TEST_BATCH, Run
 from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
-from fewstep.recipes import Config, dotted
+from fewstep.recipes import Config, differences, dotted
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training.device import same_threads
 
@@ -264,7 +264,7 @@ def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
     """Move runs of settings that were the best of fewer trials out of the way; the plan has made sure of the rest."""
     kept = [stored_config(folder) for folder in runs.glob("seed-*") if is_run(folder)]
     wanted = dotted(replace(best, seed=0, threads=None))
-    if any(dotted(replace(one, seed=0, threads=None)) != wanted for one in kept):
+    if any(differences(dotted(replace(one, seed=0, threads=None)), wanted) for one in kept):
         number = 1
         while (aside := runs.with_name(f"runs-before-{number}")).exists():
             number += 1

@@ -29,7 +29,7 @@ from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import Config, dotted
 from fewstep.training.checkpoint import LAST, State, read_state
-from fewstep.training.device import same_threads
+from fewstep.training.device import device_here, same_threads
 
 __all__ = ["RepeatResult", "RunProgress", "repeat"]
 
@@ -102,7 +102,7 @@ def repeat(
         raise ValueError("there are no seeds to repeat the training with: give at least one, and two for an s.d.")
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
-    workers = count_workers(workers, threads, config.device)
+    workers = count_workers(workers, threads, device_here(config.device))
     config = replace(config, seed=seeds[0], threads=threads)
     with alone_in(out):
         wanted = dotted(config)

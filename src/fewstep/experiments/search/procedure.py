@@ -25,7 +25,7 @@ from fewstep.experiments.search.worker import process, work
 from fewstep.experiments.workers import Throttle, count_workers, interrupts_later
 from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
-from fewstep.training.device import same_threads
+from fewstep.training.device import device_here, same_threads
 
 logger = logging.getLogger("fewstep")
 
@@ -105,7 +105,7 @@ def search(
     """
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}.")
-    workers = count_workers(workers, threads, config.device)
+    workers = count_workers(workers, threads, device_here(config.device))
     if not space:
         raise ValueError(f"nothing to search: {config.recipe} has no space.")
     if len({range.setting for range in space}) < len(space):
