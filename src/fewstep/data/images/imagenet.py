@@ -141,8 +141,8 @@ def _listed(lists: _Lists, names: Sequence[str]) -> tuple[dict[str, list[Path]],
         what = f"lack {len(missing)} of {len(names)} classes, the first is {missing[0]}" if missing else ""
         more = f"name {len(unknown)} that are not miniImageNet's, the first is {unknown[0]}" if unknown else ""
         raise ValueError(
-            f"the lists in {lists.files['train'].parent} {' and '.join(filter(None, (what, more)))}: give miniImageNet's "
-            "classes by their WordNet ids; other images are a folder of your own, with split.csv"
+            f"the lists in {lists.files['train'].parent} {' and '.join(filter(None, (what, more)))}: give "
+            "miniImageNet's classes by their WordNet ids; other images are a folder of your own, with split.csv"
         )
     splits = {part: tuple(sorted(c for c in names if owner[c] == file)) for part, file in lists.files.items()}
     return {name: sorted(found[name]) for name in names}, splits
