@@ -15,6 +15,7 @@ from fewstep.commands.console import console, note, point_to, say, warn
 from fewstep.commands.long_running import new_folder, stoppable
 from fewstep.data.images.by_name import ImageData
 from fewstep.evaluation.statistics import Interval
+from fewstep.experiments.folder import all_or_nothing
 from fewstep.experiments.pretraining import PretrainingConfig, PretrainingRun
 from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, preset
 
@@ -57,7 +58,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     if (resumed := value_of(arguments, "--resume")) is not None:
         if name is not None or len(arguments) > 2:
             raise ValueError(f"a resumed pre-training keeps its configuration; give only --resume {resumed}.")
-        run = PretrainingRun.open(Path(resumed), note)
+        _run(PretrainingRun.open(Path(resumed), note))
     elif name is None:
         raise ValueError(f"no dataset was given.\n{USAGE}")
     else:
@@ -66,8 +67,8 @@ def pretrain(arguments: Sequence[str]) -> None:
         )
         network = value_of(arguments, "--network") or "resnet-9"
         folder = parsed.out or new_folder("runs", f"{network}-{Path(name).name or 'images'}")
-        run = PretrainingRun.create(parsed.config, folder, note)
-    _run(run)
+        with all_or_nothing(folder):
+            _run(PretrainingRun.create(parsed.config, folder, note))
 
 
 def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:

@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from fewstep.data import Dataset
-from fewstep.data.images.by_name import ImageData
+from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.storage.files import read_json
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
@@ -63,6 +63,14 @@ class PretrainingConfig:
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
 
 
+def _from_anywhere(images: ImageData) -> ImageData:
+    """The same images, whatever the working directory is when the configuration is read."""
+    folder = images.name not in TITLES and Path(images.name).is_dir()  # other names are mistakes, and told as given
+    path, split, cache = (place and str(Path(place).absolute()) for place in (images.path, images.split, images.cache))
+    name = str(Path(images.name).absolute()) if folder else images.name
+    return replace(images, name=name, path=path, split=split, cache=cache)
+
+
 class PretrainingRun:
     """A folder with the configuration, log, checkpoints, scores and report of one pre-training.
 
@@ -90,7 +98,7 @@ class PretrainingRun:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
         require_empty(folder, "pre-training")
-        config = replace(config, device=device_here(config.device))
+        config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
         base = run.images("train")
         inputs, size, *_ = base.feature_shape

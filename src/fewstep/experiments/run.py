@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +37,9 @@ from fewstep.experiments.folder import (
 from fewstep.experiments.report import report
 from fewstep.recipes import Config, dotted, to_json
 from fewstep.recipes.config import Testing
-from fewstep.recipes.problems.problem import Problem, Split
+from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.training import Trainer, load_checkpoint
+from fewstep.training.checkpoint import LAST
 from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.pretraining import FeatureExtractor
 from fewstep.training.trainer import Progress
@@ -58,6 +59,22 @@ def tasks_of(
     """How many tasks, their seed, and a source's counts: as asked, or as a recipe's ``testing`` says."""
     counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
     return tasks or testing.tasks, testing.seed if seed is None else seed, counts
+
+
+def check_tasks(problem: Problem, config: Config, splits: Sequence[Split] = SPLITS) -> None:
+    """Make the sources of all tasks that a run will want, so that what cannot be served is told at its beginning.
+
+    Raises:
+        ValueError: for counts that the data cannot serve.
+    """
+    training, testing = config.training, config.testing
+    if "train" in splits:
+        problem.source("train", tasks=training.tasks, seed=config.seed)
+    if "val" in splits:
+        problem.source("val", tasks=training.validation_tasks, seed=testing.seed, queries=testing.queries)
+    if "test" in splits:
+        for shots in testing.shots or (None,):
+            problem.source("test", tasks=testing.tasks, seed=testing.seed, shots=shots, queries=testing.queries)
 
 
 class Run:
@@ -98,10 +115,12 @@ class Run:
         """Start a new run.
 
         Raises:
-            ValueError: when the folder already holds files.
+            ValueError: when the folder already holds files, or the data cannot serve the run's tasks; before
+                anything is written.
         """
         require_empty(folder, "run")
         run = cls(replace(config, device=device_here(config.device)), folder, note)
+        check_tasks(run.problem, config)
         problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
@@ -163,6 +182,9 @@ class Run:
         options, testing = self.config.training, self.config.testing
         tasks = min(options.validation_tasks, TEST_BATCH)
         validation = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
+        if not (self.folder / LAST).exists():
+            with self.at_test():  # what validation would refuse is refused before time is spent
+                self.score(validation, 1)
         trainer = Trainer(
             self.method,
             self.problem.source("train", tasks=options.tasks, seed=self.config.seed),

@@ -18,16 +18,15 @@ import numpy as np
 from fewstep.core import Backprop, Learner, Method, Prototypes
 from fewstep.data.storage.cache import npz
 from fewstep.data.storage.files import write_atomically
-from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
 from fewstep.experiments.ablate.rows import Ablation, table_2
 from fewstep.experiments.compare.scored import TestBar
-from fewstep.experiments.folder import claim, is_run, require_same, stored_config
+from fewstep.experiments.folder import all_or_nothing, claim, is_run, require_same, stored_config
 from fewstep.experiments.repeat.procedure import Progress, RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
-from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.experiments.run import TEST_BATCH, Run, check_tasks
 from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
 from fewstep.recipes import Config, differences, dotted
@@ -103,10 +102,10 @@ def ablate(
     _check(config, trials, seeds)
     budget = Budget(len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks)
     note(f"budget: {budget}")
-    _claim(out, config, final, trials, prune)
     drawn: dict[str, Any] = {"trials": trials, "seed": config.seed, "prune": prune}
     spent: dict[str, Any] = {"workers": workers, "threads": config.threads or 1, "note": note}
-    with alone_in(out):
+    with all_or_nothing(out, alone=True):
+        _claim(out, config, final, trials, prune)
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)
         trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
         note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
@@ -212,6 +211,7 @@ def _baselines(
     counted = replace(config, threads=config.threads or 1, testing=replace(testing, steps=()))
     with same_threads():
         run = Run(counted, out / "no run", note)  # which is never written
+        check_tasks(run.problem, config)
         score_name = run.method.learner.loss.score_name
         # Prototypes of the inputs themselves: of what can be tested beside the baselines, it costs the least.
         run.method = Method(Learner(Generated(), Prototypes(), []), Backprop())

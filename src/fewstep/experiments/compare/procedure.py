@@ -22,7 +22,7 @@ from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, score_run, value_text
 from fewstep.experiments.environment import machine
-from fewstep.experiments.folder import CONFIG, fingerprint, is_run, stored_config
+from fewstep.experiments.folder import CONFIG, all_or_nothing, fingerprint, is_run, stored_config
 from fewstep.experiments.run import TEST_BATCH, Run, tasks_of
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
@@ -126,24 +126,25 @@ def compare(
         if number is not None and number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
     folder, note = Path(out), _once(note)
-    entries = _resolve(methods, folder, device)
-    testing = entries[0].config.testing
-    shots = shots or next(iter(testing.shots), None)
-    asked = Protocol(split, *tasks_of(testing, tasks, seed, ways, shots, queries))
-    protocol, shown, baselines = _checked(entries, asked, note, device)
-    chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])
-    for entry in entries:
-        if entry.trained_here:
-            _train(entry, note, training_bar)
-    kept = folder / "scores"
-    tested = [
-        _tested(entry, protocol, baselines.get(entry.label, ()), kept, note, test_bar, device) for entry in entries
-    ]
-    rows = [one.method for one in tested] + [row for one in tested for row in one.baselines]
-    first, threads = tested[0], torch.get_num_threads()
-    comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine(), threads)
-    comparison.write(folder)
-    return comparison
+    with all_or_nothing(folder, work="scores/*.json"):
+        entries = _resolve(methods, folder, device)
+        testing = entries[0].config.testing
+        shots = shots or next(iter(testing.shots), None)
+        asked = Protocol(split, *tasks_of(testing, tasks, seed, ways, shots, queries))
+        protocol, shown, baselines = _checked(entries, asked, note, device)
+        chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])
+        for entry in entries:
+            if entry.trained_here:
+                _train(entry, note, training_bar)
+        kept = folder / "scores"
+        tested = [
+            _tested(entry, protocol, baselines.get(entry.label, ()), kept, note, test_bar, device) for entry in entries
+        ]
+        rows = [one.method for one in tested] + [row for one in tested for row in one.baselines]
+        first, threads = tested[0], torch.get_num_threads()
+        comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine(), threads)
+        comparison.write(folder)
+        return comparison
 
 
 def _once(note: Callable[[str], None]) -> Callable[[str], None]:

@@ -16,7 +16,8 @@ from typing import Any
 import optuna
 import torch
 
-from fewstep.experiments.folder import claim
+from fewstep.experiments.folder import all_or_nothing, claim
+from fewstep.experiments.run import check_tasks
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
@@ -118,9 +119,10 @@ def search(
         problem, score = _opened(plan, note)
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
-    _claim(plan)
     with quiet():
-        study = join(plan, trials)
+        with all_or_nothing(plan.out):
+            _claim(plan)
+            study = join(plan, trials)
         due = Throttle(0.9)
 
         def look(study: optuna.Study, at_once: bool = False) -> None:
@@ -155,7 +157,7 @@ def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
     with torch.random.fork_rng(devices=()):
         for index in range(2):
             method = with_settings(plan.config, plan.draw(index)).method.build(problem)
-    problem.source("val", tasks=1, seed=plan.config.testing.seed, queries=plan.config.testing.queries)
+    check_tasks(problem, plan.config, ("train", "val"))
     return problem, str(method.learner.loss.score_name)
 
 
