@@ -1,11 +1,13 @@
 """``python -m benchmarks``: run the cases, print a table, write it as JSON and Markdown."""
 
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import peers
 from benchmarks.cases import CASES, QUICK
+from benchmarks.one import measured
 
 
 @dataclass(frozen=True)
@@ -36,37 +39,40 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Run every case in a process of its own, and print what it says."""
+    """Run every case, and print what it says: in a process of its own where times and memory are what is asked for."""
     console, results = Console(), {}
     if options.out.exists():
         results = json.loads(options.out.read_text())["cases"]
     chosen = [n for n in (QUICK if options.quick else CASES) if not options.only or n.startswith(options.only)]
-    # Where no time is judged, all cores work; else one case at a time has the machine for itself.
-    with ThreadPoolExecutor(os.cpu_count() if options.quick else 1) as pool:
-        for name, result in zip(chosen, pool.map(partial(_case, options), chosen), strict=True):
-            console.print(f"[dim]{name}[/]")
-            results[name] = result
-            options.out.write_text(json.dumps({"machine": machine(options), "cases": results}, indent=1) + "\n")
+    found = _quickly(chosen) if options.quick else map(partial(_case, options), chosen)
+    for name, result in zip(chosen, found, strict=True):
+        console.print(f"[dim]{name}[/]")
+        results[name] = result
+        options.out.write_text(json.dumps({"machine": machine(options), "cases": results}, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(markdown(results))
     for name in chosen:
         console.print(table(results[name]))
+
+
+def _quickly(names: list[str]) -> Iterator[dict[str, Any]]:
+    """Where no time is judged, all cores work, and a process goes from case to case."""
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(partial(measured, quick=True, threads=1), names)
 
 
 def _case(options: Options, name: str) -> dict[str, Any]:
     """A case's times, and the memory of each contender."""
     result = _process(options, name)
     for contender in result["contenders"]:
-        if result["memory"] and not options.quick:
+        if result["memory"]:
             contender["peak_mb"] = _process(options, name, contender["name"])["peak_mb"]
     return result
 
 
 def _process(options: Options, case: str, memory_of: str | None = None) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.one", case]
-    command += ["--quick"] if options.quick else []
     command += ["--memory-of", memory_of] if memory_of else []
-    threads = options.threads or (1 if options.quick else None)
-    command += ["--threads", str(threads)] if threads else []
+    command += ["--threads", str(options.threads)] if options.threads else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed with status {done.returncode}; its error is above.")

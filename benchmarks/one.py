@@ -20,17 +20,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--memory-of", help="a contender whose peak memory to measure instead of all the times")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    case = (QUICK if options.quick else CASES)[options.case]()
-    if options.quick and options.case not in COMPILED:
+    print(json.dumps(measured(options.case, options.quick, options.threads, options.memory_of)))
+
+
+def measured(name: str, quick: bool, threads: int | None = None, memory_of: str | None = None) -> dict[str, Any]:
+    """The times of a case, or the peak memory of one of its contenders."""
+    if threads:
+        torch.set_num_threads(threads)
+    case = (QUICK if quick else CASES)[name]()
+    if quick and name not in COMPILED:
         case = replace(case, contenders=[c for c in case.contenders if "compiled" not in c.name])
-    if options.memory_of:
-        result = _memory(case, options.memory_of)
-    else:
-        keep_freed_memory()  # the same allocator for every contender
-        result = _times(case, options.quick)
-    print(json.dumps(result))
+    if memory_of:
+        return _memory(case, memory_of)
+    keep_freed_memory()  # the same allocator for every contender
+    return _times(case, quick)
 
 
 def _times(case: Case, quick: bool) -> dict[str, Any]:

@@ -19,12 +19,13 @@ def check(backend: str, *cases: str) -> None:
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-2000:]}"
 
 
-def test_one_case_of_each_algorithm_traces_into_one_graph() -> None:
-    check("eager", *{algorithm(case.name): case.name for case in reversed(CASES)}.values())
-
-
 def test_the_backward_pass_of_leo_and_of_a_convolution_trace_too() -> None:
     check("aot_eager", "leo", "maml-conv")
+
+
+def test_one_case_of_each_other_algorithm_traces_into_one_graph() -> None:
+    cases = {algorithm(case.name): case.name for case in reversed(CASES)}
+    check("eager", *(case for name, case in cases.items() if name not in ("leo", "maml")))
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, Case, algorithm
+from cases import CASES, Case, algorithm, images
 from safetensors.torch import load_file, save_file
 from torch.utils._pytree import tree_map
 
@@ -12,6 +12,16 @@ from fewstep import algorithms
 from fewstep.core import Differentiate, Executor, Loop, Method, Task, Vmap, generator
 
 contract = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def once(case: Case) -> object:
+    """A case whose images are for the long contract, because its algorithm has others on vectors."""
+    others = any(algorithm(other.name) == algorithm(case.name) and other.tasks is not images for other in CASES)
+    return pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.tasks is images and others else [])
+
+
+contract_of_algorithms = pytest.mark.parametrize("case", map(once, CASES))
+"""For what depends on the parts of a method and not on the network."""
 
 
 def noise_of(method: Method, tasks: Task, step: int = 0) -> object:
@@ -72,7 +82,7 @@ def test_executors_agree(case: Case) -> None:
         torch.testing.assert_close(mapped, reference, rtol=1e-9, atol=1e-11)
 
 
-@contract
+@contract_of_algorithms
 def test_recomputed_steps_give_the_same_gradients(case: Case) -> None:
     method, tasks = case.build()
     noise = noise_of(method, tasks)
@@ -154,7 +164,7 @@ def test_checkpoint_round_trip(case: Case, tmp_path: Path) -> None:
     assert torch.equal(gradients(method, tasks, noise, Vmap()), gradients(other, tasks, noise, Vmap()))
 
 
-@contract
+@contract_of_algorithms
 def test_meta_training_lowers_the_query_loss(case: Case) -> None:
     method, tasks = case.build()
     optimiser = torch.optim.Adam(method.learner.parameters(), lr=0.02)

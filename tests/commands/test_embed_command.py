@@ -212,9 +212,10 @@ def test_the_device_of_training_need_not_be_here(run: Path, tmp_path: Path, caps
     config = json.loads((run / "pretraining.json").read_text()) | {"device": "cuda:77"}
     (folder / "pretraining.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit):
-        main(["embed", str(folder), "--out", str(tmp_path / "f.npz")])
-    assert "cuda:77" in capsys.readouterr().err
-    main(["embed", str(folder), "--out", str(tmp_path / "f.npz"), "--device", "cpu"])
+        main(["embed", str(folder), "--out", str(tmp_path / "f.npz"), "--device", "cuda:78"])
+    assert "cuda:78" in capsys.readouterr().err
+    main(["embed", str(folder), "--out", str(tmp_path / "f.npz")])
+    assert "trained on cuda:77, which this machine does not have" in " ".join(capsys.readouterr().out.split())
     assert (tmp_path / "f.npz").exists()
 
 

@@ -11,7 +11,7 @@ from scipy import stats  # comes with scikit-learn
 
 from fewstep.core.types import Task
 from fewstep.data import Dataset, Deferring, EpisodeSampler, TaskList, TaskSource
-from fewstep.data.source import deferred
+from fewstep.data.source import deferred_tasks
 
 
 def dataset(sizes: list[int]) -> Dataset:
@@ -159,7 +159,7 @@ def test_deferred_queries_are_those_of_the_batch(queries: int | None) -> None:
     assert isinstance(written, Deferring)
     assert not isinstance(plain, Deferring)
     whole = source.batch(1)
-    for later in (source.deferred(1), written.deferred(1), deferred(plain, 1)):
+    for later in (source.deferred(1), written.deferred(1), deferred_tasks(plain, 1)):
         assert later.rows == whole.query.weight.shape[1]
         for slice_ in (slice(1, 3), slice(0, 1), slice(0, 5), slice(3, 5)):  # smaller, larger and again smaller
             assert equal(Task(later.support, later.query(slice_)), Task(whole.support, part(whole, slice_).query))

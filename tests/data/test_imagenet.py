@@ -58,13 +58,36 @@ def listed(root: Path) -> None:
                     lines.writerow([path.name, name])
 
 
+def listed_apart(root: Path) -> None:
+    """As many repositories have it: the lists in a folder of their own."""
+    listed(root)
+    (root / "split").mkdir()
+    for part in LISTS:
+        (root / f"{part}.csv").rename(root / "split" / f"{part}.csv")
+
+
+def listed_by_class(root: Path) -> None:
+    """The images that lists name in a folder for each class."""
+    listed(root)
+    for path in list((root / "images").glob("*.png")):
+        (inner := root / "images" / path.name[:3]).mkdir(exist_ok=True)
+        path.rename(inner / path.name)
+
+
 def rows(dataset: Dataset) -> np.ndarray:
     return dataset.gather(np.arange(len(dataset))).numpy()
 
 
 @pytest.mark.parametrize(
     ("load", "layout"),
-    [(mini_imagenet, flat), (mini_imagenet, by_part), (mini_imagenet, listed), (tiered_imagenet, by_part)],
+    [
+        (mini_imagenet, flat),
+        (mini_imagenet, by_part),
+        (mini_imagenet, listed),
+        (mini_imagenet, listed_apart),
+        (mini_imagenet, listed_by_class),
+        (tiered_imagenet, by_part),
+    ],
 )
 def test_layouts(load: Callable[..., Dataset], layout: Callable[[Path], None], tmp_path: Path) -> None:
     layout(tmp_path / "files")
@@ -168,3 +191,44 @@ def test_lists_are_checked(tmp_path: Path) -> None:
     (tmp_path / "val.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no list .*val.csv"):
         mini_imagenet("val", tmp_path)
+
+
+def test_lists_are_the_users_statement_of_the_split(tmp_path: Path) -> None:
+    listed(tmp_path)
+    train, val = ((tmp_path / f"{part}.csv").read_text() for part in ("train", "val"))
+    head, *lines = val.splitlines()
+    (tmp_path / "val.csv").write_text("\n".join([head, *lines, lines[0]]))
+    assert mini_imagenet("val", tmp_path, size=6).sizes.tolist() == [2], "a line that is given twice is one image"
+    (tmp_path / "val.csv").write_text(val + train.splitlines()[1])
+    with pytest.raises(
+        ValueError, match=r"val.csv, line 4: n03_1.png of class n03 was named before, in .*train.csv, l"
+    ):
+        mini_imagenet("val", tmp_path, size=6)
+    (tmp_path / "val.csv").write_text(val + lines[0].replace("n02,", "n04,").replace(",n02", ",n04"))
+    with pytest.raises(ValueError, match=r"line 4: n02_1.png of class n04 was named before, in .*line 2, of class n02"):
+        mini_imagenet("val", tmp_path, size=6)
+    picture(tmp_path / "images" / "n03_8.png", 5)
+    (tmp_path / "val.csv").write_text(val + "n03_8.png,n03")
+    with pytest.raises(ValueError, match=r"class n03 is in val.csv, and was in train.csv before"):
+        mini_imagenet("val", tmp_path, size=6)
+    (tmp_path / "val.csv").write_text(val + "n03_8.png,n77")
+    with pytest.raises(ValueError, match=r"name 1 that are not miniImageNet's, the first is n77: give"):
+        mini_imagenet("val", tmp_path, size=6)
+    (tmp_path / "val.csv").write_text(f"{head}\n")
+    with pytest.raises(ValueError, match=r"lack 1 of 4 classes, the first is n02: give"):
+        mini_imagenet("val", tmp_path, size=6)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "train.csv").write_text(train)
+    with pytest.raises(ValueError, match=r"several sets of lists, in .* and in .*other: leave the one"):
+        mini_imagenet("val", tmp_path, size=6)
+
+
+def test_another_split_of_the_lists_is_taken_and_told(tmp_path: Path) -> None:
+    listed(tmp_path)
+    (tmp_path / "val.csv").rename(tmp_path / "kept.csv")
+    (tmp_path / "test.csv").rename(tmp_path / "val.csv")
+    (tmp_path / "kept.csv").rename(tmp_path / "test.csv")
+    with pytest.warns(
+        UserWarning, match=r"not the published one of miniImageNet, it differs in val \(1 other classes\), "
+    ):
+        assert mini_imagenet("trainval", tmp_path, size=6).class_names == ("n03", "n01", "n04")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fewstep.data.storage.files import csv_text
 from fewstep.evaluation.statistics import Interval, Score, finite_interval
 from fewstep.evaluation.tables import (
     counted,
-    csv_text,
     interval_cells,
     markdown_lines,
     plain_text,

@@ -29,8 +29,10 @@ def fails(error: type[Exception], tell: Tell) -> None:
     raise error("three blind mice")
 
 
-def dies(_: Tell) -> None:
-    os._exit(3)
+def dies(status: int, _: Tell) -> None:
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status)
 
 
 def says_its_id(tell: Tell) -> None:
@@ -52,9 +54,10 @@ def test_jobs_run_beside_each_other_and_results_come_in_order(tmp_path: Path) ->
 
 def test_failures_are_named_when_the_others_are_done() -> None:
     alive: list[int] = []
-    with pytest.raises(ValueError, match=r"^first: three blind mice\nsecond: its process died with exit code 3$"):
+    died = r"second: its process died with exit code 3\nthird: its process died with exit code -9; was memory short\?"
+    with pytest.raises(ValueError, match=rf"^first: three blind mice\n{died}$"):
         run_all(
-            [Job("first", fails, (ValueError,)), Job("second", dies)],
+            [Job("first", fails, (ValueError,)), Job("second", dies, (3,)), Job("third", dies, (-9,))],
             workers=1,
             on_message=lambda *_: alive.append(len(multiprocessing.active_children())),
         )

@@ -32,6 +32,9 @@ class OfTasks:
     """K, support examples of each class; likewise."""
     queries: int | None = None
     """Query examples of each class (all that remain; regression: 100 points)."""
+    device: str = "auto"
+    """"cpu", "cuda" or "cuda:1"; auto is where a run was trained, or if this machine does not have that, a GPU or the
+    CPU."""
 
 
 def explained(arguments: Sequence[str], usage: str) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tyro
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fewstep.commands.console import console, point_to, say, warn
 
@@ -55,10 +55,8 @@ def inspect(path: tyro.conf.Positional[Path]) -> None:
     console.print(
         f"[bold]{escape(str(path))}[/]: {report.dtype}, {report.dimensions} dimensions", soft_wrap=True, highlight=False
     )
-    table = Table()
-    table.add_column("split")
-    for name in ("classes", "rows", "per class", "norm min", "median", "max"):
-        table.add_column(name, justify="right")
+    numbers = ("classes", "rows", "per class", "norm min", "median", "max")
+    table = Table("split", *(Column(name, justify="right") for name in numbers))
     for of in report.splits:
         sizes = f"{of.smallest:,}" if of.smallest == of.largest else f"{of.smallest:,} to {of.largest:,}"
         norms = (f"{norm:.4g}" for norm in of.norms)

@@ -35,9 +35,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     from fewstep.commands.progress import test_bar
     from fewstep.experiments.run import Run
 
-    run = Run.open(asked.run, note)
+    run = Run.open(asked.run, note, asked.device)
     with test_bar(asked.tasks or run.config.testing.tasks) as advance:
-        evaluation = run.test(progress=advance, **options_of(asked, "run", "out"))
+        evaluation = run.test(progress=advance, **options_of(asked, "run", "out", "device"))
     console.print(evaluation.table())
     say(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
     if asked.out is not None:

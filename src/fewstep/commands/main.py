@@ -22,8 +22,8 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        function: where it is in this package. One of ``arguments`` reads them by itself, as its options depend on the
-            first of them; of any other tyro makes a command.
+        function: where it is. One of ``arguments`` reads them by itself, as its options depend on the first of them; of
+            any other tyro makes a command.
         words: what it needs, for the list of commands.
         about: what it does.
     """
@@ -35,30 +35,35 @@ class Command(NamedTuple):
     def load(self) -> Callable[..., None]:
         """The function."""
         module, _, name = self.function.partition(":")
-        found: Callable[..., None] = getattr(import_module(f"fewstep.commands.{module}"), name)
+        found: Callable[..., None] = getattr(import_module(module), name)
         return found
 
 
 COMMANDS: Mapping[str, Command] = {
     name: Command(*row)
     for name, *row in (
-        ("pretrain", "pretrain:pretrain", "DATASET […]", "train a network on images, for its features"),
-        ("embed", "embed:embed", "RUN DATASET […]", "features of images, by such a network"),
-        ("train", "train:train", "RECIPE [options]", "meta-train and test; --resume RUN goes on"),
-        ("evaluate", "evaluate:evaluate", "RUN [options]", "test a trained run beside baselines"),
-        ("compare", "compare:compare", "RUN RECIPE …", "several methods on the same tasks"),
-        ("search", "search:search", "RECIPE --trials N", "random search over a recipe's settings"),
-        ("repeat", "repeat:repeat", "RECIPE --seeds N", "several seeds at once: mean and deviation"),
-        ("ablate", "ablate:ablate", "RECIPE --trials N", "LEO taken apart, each part searched"),
-        ("uncertainty", "uncertainty:uncertainty", "RUN …", "regressions beside the exact posterior"),
-        ("plot sine-line", "uncertainty:sine_line", "RUN", "functions that such a run samples"),
-        ("plot oscillations", "uncertainty:oscillations", "RUN …", "forecasts, and the best possible"),
-        ("predict", "predict:predict", "RUN [options]", "for your own images, features, numbers"),
-        ("data leo-embeddings", "data:leo_embeddings", "", "fetch the published embeddings"),
-        ("data convert", "data:convert", "FILE FILE", "features of one format into another"),
-        ("data inspect", "data:inspect", "FILE", "what a file of features holds"),
-        ("list", "recipes:list_recipes", "", "the methods and the recipes"),
-        ("show", "recipes:show", "RECIPE", "a recipe, whole, and what is published"),
+        (
+            "pretrain",
+            "fewstep.commands.pretrain:pretrain",
+            "DATASET […]",
+            "train a network on images, for its features",
+        ),
+        ("embed", "fewstep.commands.embed:embed", "RUN DATASET […]", "features of images, by such a network"),
+        ("train", "fewstep.commands.train:train", "RECIPE [options]", "meta-train and test; --resume RUN goes on"),
+        ("evaluate", "fewstep.commands.evaluate:evaluate", "RUN [options]", "test a trained run beside baselines"),
+        ("compare", "fewstep.commands.compare:compare", "RUN RECIPE …", "several methods on the same tasks"),
+        ("search", "fewstep.commands.search:search", "RECIPE --trials N", "random search over a recipe's settings"),
+        ("repeat", "fewstep.commands.repeat:repeat", "RECIPE --seeds N", "several seeds at once: mean and deviation"),
+        ("ablate", "fewstep.commands.ablate:ablate", "RECIPE --trials N", "LEO taken apart, each part searched"),
+        ("uncertainty", "fewstep.commands.uncertainty:uncertainty", "RUN …", "regressions beside the exact posterior"),
+        ("plot sine-line", "fewstep.commands.uncertainty:sine_line", "RUN", "functions that such a run samples"),
+        ("plot oscillations", "fewstep.commands.uncertainty:oscillations", "RUN …", "forecasts, and the best possible"),
+        ("predict", "fewstep.commands.predict:predict", "RUN [options]", "for your own images, features, numbers"),
+        ("data leo-embeddings", "fewstep.commands.data:leo_embeddings", "", "fetch the published embeddings"),
+        ("data convert", "fewstep.commands.data:convert", "FILE FILE", "features of one format into another"),
+        ("data inspect", "fewstep.commands.data:inspect", "FILE", "what a file of features holds"),
+        ("list", "fewstep.commands.recipes:list_recipes", "", "the methods and the recipes"),
+        ("show", "fewstep.commands.recipes:show", "RECIPE", "a recipe, whole, and what is published"),
     )
 }
 """Every command by its name; those of two words are in groups."""

@@ -18,6 +18,7 @@ def predict(
     samples: int | None = None,
     noise: float | None = None,
     interval: float | None = None,
+    device: str = "auto",
     out: Path | None = None,
 ) -> None:
     """Predict for queries from a handful of examples: their classes, or in a regression their targets.
@@ -31,11 +32,12 @@ def predict(
         noise: regression: standard deviation of targets about a function. Intervals are then of targets; without it,
             of functions.
         interval: regression: probability of the interval that is written beside the mean; 0.9 when omitted.
+        device: "cpu", "cuda" or "cuda:1"; auto is where the run was trained, or if this machine does not have that, a
+            GPU or the CPU.
         out: CSV file to write; printed when omitted.
     """
-    from fewstep.data.storage.files import write_atomically
+    from fewstep.data.storage.files import csv_text, write_atomically
     from fewstep.estimators.files import predict as predictions
-    from fewstep.evaluation.tables import csv_text
 
     remarks = Console(stderr=True)  # apart from what is printed to be read by programs
     header, rows = predictions(
@@ -45,6 +47,7 @@ def predict(
         samples=samples,
         noise=noise,
         interval=interval,
+        device=device,
         note=lambda line: remarks.print(f"note: {line}", highlight=False, markup=False),
     )
     text = csv_text([header, *rows])

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.table import Table
+from rich.table import Column, Table
 
 from fewstep.commands.arguments import explained, overridden, split_name, value_of
 from fewstep.commands.console import console, note, point_to, say, warn
 from fewstep.commands.long_running import new_folder, stoppable
 from fewstep.data.images.by_name import ImageData
 from fewstep.evaluation.statistics import Interval
+from fewstep.experiments.folder import all_or_nothing
 from fewstep.experiments.pretraining import PretrainingConfig, PretrainingRun
 from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, preset
 
@@ -57,7 +58,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     if (resumed := value_of(arguments, "--resume")) is not None:
         if name is not None or len(arguments) > 2:
             raise ValueError(f"a resumed pre-training keeps its configuration; give only --resume {resumed}.")
-        run = PretrainingRun.open(Path(resumed), note)
+        _run(PretrainingRun.open(Path(resumed), note))
     elif name is None:
         raise ValueError(f"no dataset was given.\n{USAGE}")
     else:
@@ -66,8 +67,8 @@ def pretrain(arguments: Sequence[str]) -> None:
         )
         network = value_of(arguments, "--network") or "resnet-9"
         folder = parsed.out or new_folder("runs", f"{network}-{Path(name).name or 'images'}")
-        run = PretrainingRun.create(parsed.config, folder, note)
-    _run(run)
+        with all_or_nothing(folder):
+            _run(PretrainingRun.create(parsed.config, folder, note))
 
 
 def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
@@ -89,13 +90,8 @@ def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
 
 def _without(arguments: Sequence[str], flag: str) -> list[str]:
     """The arguments without an option and its value."""
-    left: list[str] = []
-    skip = False
-    for argument in arguments:
-        if not (skip or argument == flag or argument.startswith(f"{flag}=")):
-            left.append(argument)
-        skip = argument == flag and not skip
-    return left
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [one for before, one in pairs if flag not in (before, one) and not one.startswith(f"{flag}=")]
 
 
 def _run(run: PretrainingRun) -> None:
@@ -131,12 +127,9 @@ def _run(run: PretrainingRun) -> None:
 
 def table(scores: dict[str, dict[str, dict[int, Interval]]]) -> Table:
     """Nearest class mean by layer and split."""
-    shown = Table(title="nearest class mean, 5-way, %", title_justify="left")
-    shown.add_column("layer")
-    shown.add_column("classes")
     shots = sorted({k for of in scores.values() for by in of.values() for k in by})
-    for k in shots:
-        shown.add_column(f"{k}-shot", justify="right")
+    columns = (Column(f"{k}-shot", justify="right") for k in shots)
+    shown = Table("layer", "classes", *columns, title="nearest class mean, 5-way, %", title_justify="left")
     for layer, of in scores.items():
         for split, by in of.items():
             shown.add_row(layer, split, *(by[k].text(percent=True) if k in by else "n/a" for k in shots))

@@ -8,7 +8,7 @@ from typing import get_args
 
 import tyro
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fewstep.commands.arguments import named
 from fewstep.commands.console import console, say
@@ -18,9 +18,8 @@ from fewstep.recipes.config import Algorithm
 
 def list_recipes() -> None:
     """The methods, with their papers, and the recipes, with their first line."""
-    methods = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    methods.add_column("method", style="bold", no_wrap=True)
-    methods.add_column("what it is")
+    first = Column("method", style="bold", no_wrap=True)
+    methods = Table(first, "what it is", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for kind in get_args(Algorithm):
         methods.add_row(re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), _first_line(inspect.getdoc(kind)))
     first_of = {recipe.family: recipe for recipe in reversed(list(RECIPES.values()))}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,6 +14,9 @@ from fewstep.commands.console import console, note, point_to, say
 from fewstep.commands.long_running import new_folder, stoppable
 from fewstep.commands.recipes import list_recipes
 from fewstep.recipes import Config
+
+if TYPE_CHECKING:
+    from fewstep.experiments.run import Run
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,25 @@ def train(arguments: Sequence[str]) -> None:
         default = named(name)
     asked = overridden(Train(default), arguments, f"fewstep train {name or default.recipe}")
     config = asked.config
-    from fewstep.commands.progress import test_bar, training_bar
+    from fewstep.experiments.folder import all_or_nothing
     from fewstep.experiments.run import Run
 
     if asked.resume is None:
-        run = Run.create(config, asked.out or new_folder("runs", config.recipe), note)
-    elif config == default:
-        run = Run.resume(asked.resume, note)
+        folder = asked.out or new_folder("runs", config.recipe)
+        with all_or_nothing(folder):
+            _train_and_test(Run.create(config, folder, note))
+    elif replace(config, device=default.device) == default:
+        _train_and_test(Run.resume(asked.resume, note, "auto" if config == default else config.device))
     else:
-        raise ValueError(f"a resumed run keeps its configuration; give no options besides --resume {asked.resume}.")
+        raise ValueError(
+            f"a resumed run keeps its configuration; give no options besides --resume {asked.resume} and --device."
+        )
+
+
+def _train_and_test(run: Run) -> None:
+    from fewstep.commands.progress import test_bar, training_bar
+
+    config = run.config
     point_to("run folder", run.folder)
     with stoppable("train", "--resume", str(run.folder)), training_bar(config.training.steps) as progress:
         state = run.train(progress).state

@@ -44,9 +44,8 @@ class TaskIndices:
 
     def part(self, slice_: slice | None) -> "TaskIndices":
         """Some of the tasks; all of them for None."""
-        if slice_ is None:
-            return self
-        return TaskIndices(*(values[slice_] for values in (self.classes, self.support, self.query, self.query_weight)))
+        some = slice_ or slice(None)
+        return TaskIndices(*(values[some] for values in (self.classes, self.support, self.query, self.query_weight)))
 
 
 def assemble(

@@ -116,7 +116,7 @@ class Deferring(TaskSource, Protocol):
         """
 
 
-def deferred(source: TaskSource, step: int) -> Deferred:
+def deferred_tasks(source: TaskSource, step: int) -> Deferred:
     """The tasks of a step of any source; one that cannot defer fetches everything now, and gives views of it."""
     if isinstance(source, Deferring):
         return source.deferred(step)

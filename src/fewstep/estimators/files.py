@@ -33,6 +33,7 @@ def predict(
     samples: int | None = None,
     noise: float | None = None,
     interval: float | None = None,
+    device: str = "auto",
     note: Callable[[str], None] = logger.warning,
 ) -> Table:
     """Adapt a trained run to the support, and predict for every query: :func:`classify` or :func:`regress`.
@@ -44,6 +45,7 @@ def predict(
         samples: of a regression; 100 when omitted.
         noise: of a regression.
         interval: of a regression; 0.9 when omitted.
+        device: to compute on, see :func:`~fewstep.estimators.load.load`.
         note: told, in a line, what a user should know of the predictions.
 
     Returns:
@@ -52,7 +54,7 @@ def predict(
     Raises:
         ValueError: when options of a regression are given for a classification; and what the two raise.
     """
-    loaded = load(run)
+    loaded = load(run, device, note)
     if isinstance(loaded, FewShotClassifier):
         options = {"samples": samples, "noise": noise, "interval": interval}
         if given := [f"--{name}" for name, value in options.items() if value is not None]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +18,32 @@ from fewstep.evaluation import set_inner_loop
 from fewstep.experiments.folder import EXTRACTOR, PROBLEM, best_checkpoint, stored_config
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training import load_checkpoint
+from fewstep.training.device import device_of_trained
 from fewstep.training.pretraining import FeatureExtractor
 
+logger = logging.getLogger("fewstep")
 
-def load(folder: str | Path) -> FewShotClassifier | FewShotRegressor:
+
+def load(
+    folder: str | Path, device: str = "auto", note: Callable[[str], None] = logger.warning
+) -> FewShotClassifier | FewShotRegressor:
     """Open a trained run for data of your own: ``fewstep.load(run).fit(x, y).predict(x_query)``.
 
     Only the run's folder is read: neither training data nor a cache is needed. Queries are batch-normalised as in the
     run's test where that is inductive, else by the support. For a regressor with another number of samples, or with
     noise, make one of the method: ``FewShotRegressor(fewstep.load(run).method, samples=…, noise=…)``.
 
+    Args:
+        folder: of the run.
+        device: to compute on: "cpu", "cuda" or "cuda:1"; "auto" is where it was trained, or if this machine does not
+            have that, a GPU or the CPU.
+        note: told, in a line, when it was trained on what is not here.
+
     Returns:
         A regressor for a run of a regression, else a classifier.
 
     Raises:
-        ValueError: when the folder is no trained run.
+        ValueError: when the folder is no trained run, or there is no such device.
 
     Example:
         >>> config = RECIPES["maml-sinusoid"]()
@@ -44,7 +58,7 @@ def load(folder: str | Path) -> FewShotClassifier | FewShotRegressor:
     extractor = FeatureExtractor.load(folder / EXTRACTOR) if shape["features"] else None
     problem = Problem(_no_data, tuple(shape["inputs"]), shape["outputs"], {}, extractor, regression=shape["regression"])
     method = config.method.build(problem)
-    place = config.prepare_device()
+    place = replace(config, device=device_of_trained(config.device, device, note)).prepare_device()
     method.learner.to(place.device, place.dtype)
     load_checkpoint(best_checkpoint(folder), method.learner)
     set_inner_loop(method.learner, **config.at_test())

@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_map
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
-from fewstep.data.source import Deferred, Pools, TaskSource, deferred
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
+from fewstep.data.storage.files import csv_text, write_atomically
 from fewstep.evaluation.arrays import slices, take
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
 from fewstep.evaluation.inner_loop import descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, Score, finite_interval, interval, paired, plain_interval
-from fewstep.evaluation.tables import counted, csv_text, task_rows
+from fewstep.evaluation.tables import counted, task_rows
 
 ADAPTED, UNADAPTED = "adapted", "unadapted"
 """Names of scores; those of the baselines are beside them in ``baselines.py``."""
@@ -280,7 +280,7 @@ def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferr
     step, left = 0, tasks
     while left:
         try:
-            given = deferred(source, step)
+            given = deferred_tasks(source, step)
         except IndexError as end:
             raise ValueError(
                 f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"

@@ -1,7 +1,5 @@
 """The written forms of a result: CSV, JSON, Markdown, tables for a terminal, and the files that hold them."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fewstep.data.storage.files import json_text, write_atomically
+from fewstep.data.storage.files import csv_text, json_text, write_atomically
 from fewstep.evaluation.statistics import Interval
 
 
@@ -31,22 +29,15 @@ def write_files(folder: str | os.PathLike[str], files: Mapping[str, Any]) -> Non
         write_atomically(Path(folder, name), content if done else forms[Path(name).suffix](content))
 
 
-def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as a CSV file: floats read back to the same bits, and None is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def record_rows(records: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
-    """Records as rows for :func:`csv_text`, below the names of the first; what another one lacks is empty."""
+    """Records as rows for ``csv_text``, below the names of the first; what another one lacks is empty."""
     records = list(records)
     head = list(records[0])
     return [head, *([record.get(name) for name in head] for record in records)]
 
 
 def task_rows(scores: Mapping[str, Iterable[float]]) -> list[list[Any]]:
-    """Scores by name as rows for :func:`csv_text`, one a task, which are counted from 0."""
+    """Scores by name as rows for ``csv_text``, one a task, which are counted from 0."""
     values = zip(*scores.values(), strict=True)
     return [["task", *scores], *([task, *row] for task, row in enumerate(values))]
 

@@ -14,11 +14,11 @@ import torch
 
 def environment(device: str, dtype: str) -> dict[str, Any]:
     """What a result depends on besides its configuration, for ``environment.json``."""
-    packages = ("fewstep", "torch", "numpy", "safetensors", "pillow")
+    versions = {name: version(name) for name in ("fewstep", "numpy", "safetensors", "pillow")}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
         "commit": _commit(),
         "machine": machine(),
         "threads": torch.get_num_threads(),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import json_text, read_json, write_atomically
-from fewstep.data.storage.lock import LOCK, LOG
+from fewstep.data.storage.lock import LOCK, LOG, alone_in
 from fewstep.recipes import Config, differences, from_json
 from fewstep.training.checkpoint import BEST, LAST
 
@@ -74,6 +76,40 @@ def clear(folder: Path, names: Sequence[str] = ()) -> None:
     """Delete what a killed process has left: half-written files, and files of these names."""
     for left_over in (*folder.glob(".*.part"), *(folder / name for name in names)):
         left_over.unlink(missing_ok=True)
+
+
+@contextmanager
+def all_or_nothing(folder: Path, *, alone: bool = False, work: str = "") -> Iterator[None]:
+    """A beginning in a folder: when it fails before there is work to keep, the folder is as it was.
+
+    So what was refused leaves nothing, and the corrected command runs in the same folder. A folder that held something
+    before is left alone, and so is one that was interrupted, as it can go on.
+
+    Args:
+        folder: empty or new, if this is a beginning.
+        alone: while no other process works there, see :func:`~fewstep.data.storage.lock.alone_in`.
+        work: a pattern of files that are to be kept; those of a training always are.
+
+    Raises:
+        ValueError: when the folder is a file, or another process works there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder to --out.")
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    before = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    with alone_in(folder) if alone else nullcontext():
+        try:
+            yield
+        except Exception:
+            kept = (f"**/{BEST}", f"**/{LAST}", *([work] if work else []))
+            begun = before <= {LOG, LOCK} and not any(any(folder.glob(pattern)) for pattern in kept)
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.name not in before and (begun or path.name == LOCK):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(OSError):  # what is not empty stays
+                for one in missing:
+                    one.rmdir()
+            raise
 
 
 def claim(folder: Path, name: str, mark: Mapping[str, Any], what: str) -> Mapping[str, Any]:

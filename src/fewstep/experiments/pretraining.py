@@ -12,14 +12,14 @@ import torch
 import tyro
 
 from fewstep.data import Dataset
-from fewstep.data.images.by_name import ImageData
+from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.storage.files import read_json
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.environment import environment
 from fewstep.experiments.folder import ENVIRONMENT, clear, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
-from fewstep.training.device import prepare_device
+from fewstep.training.device import device_here, device_of_trained, prepare_device
 from fewstep.training.pretraining import (
     FeatureExtractor,
     Pretrainer,
@@ -57,10 +57,18 @@ class PretrainingConfig:
     """5-way tasks of the validation classes on which nearest class mean is scored after every epoch."""
     seed: int = 0
     """Of the first weights, the order of images and their augmentation."""
-    device: str = "cpu"
-    """"cpu", "cuda" or "cuda:1"."""
+    device: str = "auto"
+    """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A pre-training keeps the one it was begun on."""
     threads: int | None = None
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
+
+
+def _from_anywhere(images: ImageData) -> ImageData:
+    """The same images, whatever the working directory is when the configuration is read."""
+    folder = images.name not in TITLES and Path(images.name).is_dir()  # other names are mistakes, and told as given
+    path, split, cache = (place and str(Path(place).absolute()) for place in (images.path, images.split, images.cache))
+    name = str(Path(images.name).absolute()) if folder else images.name
+    return replace(images, name=name, path=path, split=split, cache=cache)
 
 
 class PretrainingRun:
@@ -90,6 +98,7 @@ class PretrainingRun:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
         require_empty(folder, "pre-training")
+        config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
         base = run.images("train")
         inputs, size, *_ = base.feature_shape
@@ -107,10 +116,10 @@ class PretrainingRun:
         Args:
             folder: its folder.
             note: is given a line about what takes time.
-            device: to compute on; where it was trained when omitted, which may not be on this machine.
+            device: to compute on, see :func:`~fewstep.training.device.device_of_trained`; "auto" when omitted.
 
         Raises:
-            ValueError: when the folder holds none.
+            ValueError: when the folder holds none, or there is no such device.
         """
         path = folder / CONFIG
         if not path.exists():
@@ -120,7 +129,7 @@ class PretrainingRun:
             config = structure(read_json(path), PretrainingConfig)
         except ValueError as error:
             raise ValueError(f"{path} is not a configuration of this version of fewstep: {error}") from error
-        return cls(config if device is None else replace(config, device=device), folder, note)
+        return cls(replace(config, device=device_of_trained(config.device, device or "auto", note)), folder, note)
 
     def images(self, split: str) -> Dataset:
         """The images of a split, read once."""

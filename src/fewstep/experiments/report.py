@@ -61,21 +61,17 @@ def _result(name: str, test: Mapping[str, Any]) -> list[str]:
     def cell(summary: Mapping[str, float] | None, sign: bool = False) -> str:
         return shown.text(None if summary is None else Interval(**summary, tasks=tasks), sign=sign)
 
-    rows = [
-        (
-            f"**{ADAPTED}**" if score == ADAPTED else score,
-            cell(summary),
-            "" if score == ADAPTED else cell(test["differences"].get(score), sign=True),
-        )
-        for score, summary in test["scores"].items()
-    ]
+    rows = [("", f"{shown.unit} ({shown.better})", f"{ADAPTED} − this")]
+    for score, summary in test["scores"].items():
+        gain = "" if score == ADAPTED else cell(test["differences"].get(score), sign=True)
+        rows.append((f"**{ADAPTED}**" if score == ADAPTED else score, cell(summary), gain))
     absent = [score for score, summary in test["scores"].items() if summary is None]
     return [
         f"### {name}",
         "",
         *protocol_lines(protocol),
         "",
-        *markdown_lines([("", f"{shown.unit} ({shown.better})", f"{ADAPTED} − this"), *rows]),
+        *markdown_lines(rows),
         "",
         f"Mean ± half of the 95% interval over the {tasks} tasks, 1.96·s/√n. Differences are paired by task. Intervals "
         "are of the choice of test tasks; another training seed is not covered by them.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +36,11 @@ from fewstep.experiments.folder import (
 )
 from fewstep.experiments.report import report
 from fewstep.recipes import Config, dotted, to_json
-from fewstep.recipes.problems.problem import Problem, Split
+from fewstep.recipes.config import Testing
+from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.training import Trainer, load_checkpoint
+from fewstep.training.checkpoint import LAST
+from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.pretraining import FeatureExtractor
 from fewstep.training.trainer import Progress
 
@@ -48,6 +51,30 @@ Baselines = Literal["none", "quick", "all"]
 
 TEST_BATCH = 100
 """Tasks at a time in validation and test."""
+
+
+def tasks_of(
+    testing: Testing, tasks: int | None, seed: int | None, ways: int | None, shots: int | None, queries: int | None
+) -> tuple[int, int, dict[str, int | None]]:
+    """How many tasks, their seed, and a source's counts: as asked, or as a recipe's ``testing`` says."""
+    counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
+    return tasks or testing.tasks, testing.seed if seed is None else seed, counts
+
+
+def check_tasks(problem: Problem, config: Config, splits: Sequence[Split] = SPLITS) -> None:
+    """Make the sources of all tasks that a run will want, so that what cannot be served is told at its beginning.
+
+    Raises:
+        ValueError: for counts that the data cannot serve.
+    """
+    training, testing = config.training, config.testing
+    if "train" in splits:
+        problem.source("train", tasks=training.tasks, seed=config.seed)
+    if "val" in splits:
+        problem.source("val", tasks=training.validation_tasks, seed=testing.seed, queries=testing.queries)
+    if "test" in splits:
+        for shots in testing.shots or (None,):
+            problem.source("test", tasks=testing.tasks, seed=testing.seed, shots=shots, queries=testing.queries)
 
 
 class Run:
@@ -88,17 +115,19 @@ class Run:
         """Start a new run.
 
         Raises:
-            ValueError: when the folder already holds files.
+            ValueError: when the folder already holds files, or the data cannot serve the run's tasks; before
+                anything is written.
         """
         require_empty(folder, "run")
-        run = cls(config, folder, note)
+        run = cls(replace(config, device=device_here(config.device)), folder, note)
+        check_tasks(run.problem, config)
         problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
         if extractor is not None:
             extractor.save(folder / EXTRACTOR)
-        facts = environment(config.device, config.dtype)
-        write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(config)})
+        facts = environment(run.config.device, config.dtype)
+        write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)})
         return run
 
     @classmethod
@@ -116,27 +145,46 @@ class Run:
         return cls.create(config, folder, note)
 
     @classmethod
-    def resume(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
-        """Continue a run, to the same bits as if it had not been stopped."""
+    def resume(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
+        """Continue a run: on the device that it was begun on, to the same bits as if it had not been stopped.
+
+        Args:
+            folder: of the run.
+            note: is given a line about what takes time, or goes on elsewhere than it was begun.
+            device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
+        """
         clear(folder)
-        return cls(stored_config(folder), folder, note)
+        return cls._stored(folder, note, device)
 
     @classmethod
-    def open(cls, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+    def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
         """A trained run, with its best meta-parameters in place.
 
+        Args:
+            folder: of the run.
+            note: is given a line about what takes time, or is computed elsewhere than it was trained.
+            device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
+
         Raises:
-            ValueError: when there is no trained run in the folder.
+            ValueError: when there is no trained run in the folder, or no such device.
         """
-        run = cls(stored_config(folder), folder, note)
+        run = cls._stored(folder, note, device)
         load_checkpoint(best_checkpoint(folder), run.method.learner)
         return run
+
+    @classmethod
+    def _stored(cls, folder: Path, note: Callable[[str], None], device: str) -> Run:
+        config = stored_config(folder)
+        return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note)
 
     def train(self, progress: Progress | None = None) -> Trainer:
         """Meta-train from where the folder stands; the best meta-parameters are in place afterwards."""
         options, testing = self.config.training, self.config.testing
         tasks = min(options.validation_tasks, TEST_BATCH)
         validation = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
+        if not (self.folder / LAST).exists():
+            with self.at_test():  # what validation would refuse is refused before time is spent
+                self.score(validation, 1)
         trainer = Trainer(
             self.method,
             self.problem.source("train", tasks=options.tasks, seed=self.config.seed),
@@ -190,8 +238,7 @@ class Run:
         """
         testing = self.config.testing
         self.check_ways(ways)
-        tasks, seed = tasks or testing.tasks, testing.seed if seed is None else seed
-        counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
+        tasks, seed, counts = tasks_of(testing, tasks, seed, ways, shots, queries)
         source = self.problem.source(split, tasks=min(tasks, TEST_BATCH), seed=seed, **counts)
         protocol = {
             "recipe": self.config.recipe,

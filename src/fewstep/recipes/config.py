@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,8 @@ class Config:
     """The test at the end."""
     seed: int = 0
     """Of the meta-parameters' initialisation, of training tasks and of noise."""
-    device: str = "cpu"
-    """"cpu", "cuda" or "cuda:1"."""
+    device: str = "auto"
+    """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A run keeps the one that it was begun on."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type."""
     threads: int | None = None
@@ -112,10 +113,21 @@ def dotted(config: Config) -> dict[str, Any]:
 
 
 def differences(kept: Mapping[str, Any], wanted: Mapping[str, Any], shown: int = 5) -> str:
-    """The settings in which two configurations differ, as :func:`dotted` gives them, in words; empty where in none."""
-    names = [n for n in {**kept, **wanted} if (n in kept, kept.get(n)) != (n in wanted, wanted.get(n))]
+    """The settings in which two configurations differ, as :func:`dotted` gives them, in words; empty where in none.
+
+    The device "auto" does not differ from any: what is in a folder goes on where it was begun.
+    """
+    both = {**kept, **wanted}
+    names = [n for n in both if n not in kept or n not in wanted or not _same(n, kept[n], wanted[n])]
     told = [f"{n}: {kept.get(n, 'absent')} there, {wanted.get(n, 'absent')} here" for n in names[:shown]]
     return "; ".join([*told, *([f"and {len(names) - shown} more"] if len(names) > shown else [])])
+
+
+def _same(name: str, kept: Any, wanted: Any) -> bool:
+    """Whether two values of a setting mean the same: any device is "auto"; a path may have been kept as relative."""
+    if kept == wanted or (name == "device" and "auto" in (kept, wanted)):
+        return True
+    return name == "data.path" and None not in (kept, wanted) and os.path.abspath(kept) == os.path.abspath(wanted)
 
 
 def from_json(path: Path) -> Config:

@@ -105,8 +105,7 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[State, dict[str, Tensor]
     try:
         with safe_open(path, "pt") as file:
             state = State(**json.loads((file.metadata() or {})["fewstep"]))
-            keys = file.keys() if tensors else ()
-            return state, {key: file.get_tensor(key) for key in keys}
+            return state, {key: file.get_tensor(key) for key in (file.keys() if tensors else ())}
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a checkpoint of fewstep ({error}).") from error
 

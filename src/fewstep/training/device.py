@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +31,7 @@ def prepare_device(device: str, dtype: Literal["float32", "float64"] = "float32"
     """Device and dtype by their names; sets the number of threads, and has the allocator keep freed memory.
 
     Args:
-        device: "cpu", "cuda" or "cuda:1".
+        device: "auto", "cpu", "cuda" or "cuda:1"; see :func:`device_here`.
         dtype: floating-point type.
         threads: of the CPU. None: as many as torch takes by itself.
 
@@ -42,12 +42,41 @@ def prepare_device(device: str, dtype: Literal["float32", "float64"] = "float32"
     if threads is not None:
         check_count("threads", threads)
         torch.set_num_threads(threads)
+    return Place(_usable(device_here(device)), getattr(torch, dtype))
+
+
+def device_here(name: str) -> str:
+    """The device that a name stands for on this machine: of "auto" the GPU where there is one, else the CPU."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def device_of_trained(trained: str, asked: str, note: Callable[[str], None]) -> str:
+    """Where to compute with what was trained before: weights have no device, but rounding has.
+
+    Args:
+        trained: the device of training.
+        asked: a device; "auto" is that of training where this machine has it, else what "auto" means here.
+        note: is told when the device of training is not here.
+    """
+    if asked != "auto":
+        return asked
+    try:
+        _usable(trained)
+    except ValueError:
+        here = device_here("auto")
+        note(f"trained on {trained}, which this machine does not have: going on with {here}, to other last digits")
+        return here
+    return trained
+
+
+def _usable(device: str) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return Place(found, getattr(torch, dtype))
+        why = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {why}. Give --device auto, or cpu.") from error
+    return found
 
 
 @contextmanager

@@ -5,8 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fewstep.data.storage.files import write_atomically
-from fewstep.evaluation.tables import csv_text
+from fewstep.data.storage.files import csv_text, write_atomically
 
 COLUMNS = ("step", "split", "name", "value")
 

@@ -98,8 +98,7 @@ class Training:
 
     def compiles(self) -> bool:
         """Whether these options compile the meta-objective."""
-        pays = not self.recompute and self.steps >= 5000
-        return self.compile == "on" or (self.compile == "auto" and pays)
+        return self.compile == "on" or (self.compile == "auto" and not self.recompute and self.steps >= 5000)
 
     def make_executor(self) -> core.Executor:
         """The executor that these options name."""

@@ -63,7 +63,7 @@ def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:
     best = from_json(tmp_path / "best.json")
     assert best == found.config == with_settings(config(), plan(tmp_path).draw(found.index))
     # The recipe leaves the number of threads to its user; the trial had one.
-    assert replace(best, threads=1) == stored_config(tmp_path / "trials" / f"{found.index:03d}")
+    assert replace(best, threads=1, device="cpu") == stored_config(tmp_path / "trials" / f"{found.index:03d}")
     assert "is optimistic" in (tmp_path / "search.md").read_text()
     assert (tmp_path / "search.png").read_bytes() == b"picture"
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from fewstep.data.images.class_splits import PARTS
 from fewstep.data.storage.cache import Report, cache_folder
 from fewstep.data.storage.files import folder_beside, replacing, write_atomically
 from fewstep.data.storage.lock import one_at_a_time
+from fewstep.data.storage.pickling import pickled_arrays
 
 _log = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ def _write_pickle(target: Path, parts: Parts, where: str) -> None:
     (part,) = parts.values()
     rows = torch.cat(list(part.finite_blocks(where))).numpy()
     record = {"embeddings": rows, "keys": np.array(keys_of(part)), "labels": part.labels}
-    write_atomically(target, pickle.dumps(record, 2))
+    write_atomically(target, pickled_arrays(record))
 
 
 def _write_folder(target: Path, parts: Parts, where: str) -> None:

@@ -229,8 +229,7 @@ def _arrays(entries: Mapping[str, Any], where: str) -> Parts:
             labels = names[labels]
     splits = None if given["split"] is None else _splits(given["split"], where)
     if splits is not None and len(splits) != len(features) and (features.shape[0] == len(which)):
-        classes = len(names) if names is not None else -1
-        if len(splits) != classes:
+        if names is None or len(splits) != len(names):
             raise ValueError(
                 f"{where}: {len(features)} rows of features but {len(splits)} entries of split: give one for each row, "
                 "or one for each class of class_names"

@@ -78,7 +78,8 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
         summaries.append(SplitSummary(split, len(sizes), sum(sizes), min(sizes), max(sizes), three))
         of = f" of {split}" if split else ""
         if bad := int((~finite).sum()):
-            row, owner = part.order[first := int(np.argmin(finite))], part.owner(first)
+            first = int(np.argmin(finite))
+            row, owner = part.order[first], part.owner(first)
             refusals.append(f"{_rows(bad)}{of} with NaN or infinity; the first is {row}, class {owner!r}")
         if zeros := int((norms == 0).sum()):
             warnings.append(f"{_rows(zeros)}{of} of zeros: normalisation leaves them so")

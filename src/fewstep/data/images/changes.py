@@ -72,8 +72,7 @@ def moved(
         across = np.where(_mirrored(words), across[:, ::-1], across)
     y, x_ = (torch.from_numpy(_inside(place, size)) for place, size in ((down, height), (across, width)))
     pixel = (y[:, :, None] * width + x_[:, None, :]).reshape(n, 1, rows * columns).to(x.device)
-    read = x.reshape(n, channels, height * width).gather(2, pixel.expand(-1, channels, -1))
-    read = read.reshape(n, channels, rows, columns)
+    read = x.flatten(2).gather(2, pixel.expand(-1, channels, -1)).reshape(n, channels, rows, columns)
     if padding == "zeros" and crop:
         there = ((down >= 0) & (down < height))[:, :, None] & ((across >= 0) & (across < width))[:, None, :]
         read = read * torch.from_numpy(there[:, None]).to(read)

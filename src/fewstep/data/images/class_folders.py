@@ -62,12 +62,11 @@ def class_files(path: str | Path, names: Sequence[str]) -> dict[str, list[Path]]
         for candidate in [folder] if folder.name in wanted else contents_of(folder).folders:
             if candidate.name not in wanted:
                 continue
-            if (other := found.get(candidate.name)) is not None:
+            if (other := found.setdefault(candidate.name, candidate)) is not candidate:
                 raise ValueError(
                     f"class {candidate.name} has two folders, {other} and {candidate}: "
                     "give the folder that holds only one of them, or remove one"
                 )
-            found[candidate.name] = candidate
     check_complete(root, found, names)
     files = {name: [path for path in contents_of(found[name]).images if path.is_file()] for name in names}
     if empty := [name for name in names if not files[name]]:

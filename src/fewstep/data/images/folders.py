@@ -271,7 +271,7 @@ def _csv_entries(file: Path) -> list[tuple[str, str, str]]:
             if not {"class", "split"} <= set(rows.fieldnames or ()):
                 raise ValueError(f"{file} must have the columns class,split (with a comma), it has {rows.fieldnames}")
             for row in rows:
-                name, split = (unicodedata.normalize("NFC", row[column] or "").strip() for column in ("class", "split"))
+                name, split = (_plain(row[column] or "") for column in ("class", "split"))
                 entries.append((f"{file}, line {rows.line_num}", name, split))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is damaged or not in UTF-8 ({error}): save it as CSV in UTF-8") from error
@@ -288,11 +288,7 @@ def _json_entries(file: Path) -> list[tuple[str, str, str]]:
     )
     if not fits:
         raise ValueError(f'{file} must hold lists of class names, {{"train": [...], "val": [...], "test": [...]}}')
-    return [
-        (str(file), unicodedata.normalize("NFC", name).strip(), split)
-        for split, names in content.items()
-        for name in names
-    ]
+    return [(str(file), _plain(name), split) for split, names in content.items() for name in names]
 
 
 def _check_distinct(folders: Sequence[tuple[str, Path]]) -> None:
@@ -354,6 +350,11 @@ def _some(what: Sequence[str | Path]) -> str:
 def _class(folder: Path) -> str:
     """A name as it is typed: some file systems keep é as two characters."""
     return unicodedata.normalize("NFC", folder.name)
+
+
+def _plain(written: str) -> str:
+    """A name of a split file as :func:`_class` has it."""
+    return unicodedata.normalize("NFC", written).strip()
 
 
 def _name(root: Path) -> str:

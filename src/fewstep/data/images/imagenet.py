@@ -2,16 +2,19 @@
 
 import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from fewstep.data.dataset import Dataset
-from fewstep.data.images.class_folders import check_complete, class_files, folder_source
-from fewstep.data.images.class_splits import Split, all_classes, class_split
+from fewstep.data.images.class_folders import class_files, contents_of, folder_source
+from fewstep.data.images.class_splits import PARTS, Split, all_classes, class_split
 from fewstep.data.images.store import image_store
 from fewstep.data.storage.cache import Report
 
 _MINI_IMAGES = 600  # of each class
+_LISTED = ("train", "val", "test")
 
 
 def mini_imagenet(
@@ -27,23 +30,29 @@ def mini_imagenet(
         split: part of the classes; "trainval" is train and val together.
         path: a folder with one folder a class, named by WordNet id, in it or one level further down
             (``train/n01532829/*.jpg``); or Ravi's layout, a folder ``images`` beside ``train.csv``, ``val.csv`` and
-            ``test.csv`` with the columns filename and label.
+            ``test.csv`` with the columns filename and label, which may lie in a folder of their own. The lists tell the
+            split: a line that is there twice is one image.
         size: side of the images in pixels.
         cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
         report: receives sentences on the progress of the first load; they are logged when omitted.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no image that a list names.
-        ValueError: if the split is unknown, classes are missing or an image is damaged (named in the message).
+        ValueError: if the split is unknown, classes are missing, an image or a class is in two lists, or an image is
+            damaged (named in the message).
         OSError: if the cache folder cannot be written.
 
     Warns:
-        UserWarning: if a class has another number of images than 600: results are then not those of the benchmark.
+        UserWarning: if a class has another number of images than 600, or lists tell another split than Ravi's: results
+            are then not those of the benchmark.
     """
-    chosen, names, root = class_split("miniImageNet", split), all_classes("miniImageNet"), Path(path)
-    lists = [root / f"{part}.csv" for part in ("train", "val", "test")]
-    listed = (root / "images").is_dir() and any(file.is_file() for file in lists)
-    files = _listed_files(root, lists, names) if listed else class_files(root, names)
+    chosen: Sequence[str] = class_split("miniImageNet", split)
+    names, root = all_classes("miniImageNet"), Path(path)
+    if (lists := _lists(root)) is None:
+        files = class_files(root, names)
+    else:
+        files, splits = _listed(lists, names)
+        chosen = _published_order("miniImageNet", split, splits, str(lists.files["train"].parent))
     if other := [name for name in names if len(files[name]) != _MINI_IMAGES]:
         warnings.warn(
             f"{root}: {len(other)} classes have not the {_MINI_IMAGES} images of miniImageNet, the first is {other[0]} "
@@ -79,22 +88,104 @@ def tiered_imagenet(
     return image_store(source, cache=cache, report=report).subset(chosen, split=split)
 
 
-def _listed_files(root: Path, lists: Sequence[Path], names: Sequence[str]) -> dict[str, list[Path]]:
-    """The images of each class in Ravi's layout."""
+@final
+@dataclass(frozen=True)
+class _Lists:
+    """Where Ravi's lists are, and the images that they name."""
+
+    files: Mapping[str, Path]
+    images: Path
+
+
+def _lists(root: Path) -> _Lists | None:
+    """The lists beside a folder ``images``, or in a folder that is beside it; None where there are none."""
+    if not root.is_dir():
+        return None
+    places = [root, *(folder for folder in contents_of(root).folders if folder.name != "images")]
+    found = [folder for folder in places if any((folder / f"{part}.csv").is_file() for part in _LISTED)]
+    images = [folder for folder in (root / "images", *(place / "images" for place in found)) if folder.is_dir()]
+    if not found or not images:
+        return None
+    if len(found) > 1:
+        raise ValueError(
+            f"{root} holds several sets of lists, in {' and in '.join(map(str, found))}: leave the one that tells your "
+            "split there"
+        )
+    return _Lists({part: found[0] / f"{part}.csv" for part in _LISTED}, images[0])
+
+
+def _listed(lists: _Lists, names: Sequence[str]) -> tuple[dict[str, list[Path]], dict[str, tuple[str, ...]]]:
+    """The images of each class in Ravi's layout, and the classes of each list."""
     found: dict[str, list[Path]] = {}
-    for file in lists:
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no list {file}: Ravi's layout has train.csv, val.csv and test.csv")
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines)
-            if not {"filename", "label"} <= set(rows.fieldnames or ()):
-                raise ValueError(f"{file} must have the columns filename and label, it has {rows.fieldnames}")
-            for row in rows:
-                image, label = row["filename"], row["label"]
-                if not image or Path(image).name != image:
-                    raise ValueError(
-                        f"{file}, line {rows.line_num}: {image!r} is no name of a file in {root / 'images'}"
-                    )
-                found.setdefault(label, []).append(root / "images" / image)
-    check_complete(root, found, names)
-    return {name: sorted(found[name]) for name in names}
+    seen: dict[str, tuple[str, str]] = {}  # of each image: the place of its line, and its class
+    owner: dict[str, Path] = {}
+    for file in lists.files.values():
+        for where, image, label in _lines(file, lists.images):
+            if (before := seen.get(image)) is not None:
+                if before[1] == label and owner[label] == file:
+                    continue
+                raise ValueError(
+                    f"{where}: {image} of class {label} was named before, in {before[0]}, of class {before[1]}: an "
+                    "image of a test must not be trained on, and has one class; leave it in one list"
+                )
+            if (other := owner.setdefault(label, file)) != file:
+                raise ValueError(
+                    f"{where}: class {label} is in {file.name}, and was in {other.name} before: classes of a test must "
+                    "not be trained on, leave it in one list"
+                )
+            seen[image] = (where, label)
+            plain = lists.images / image
+            found.setdefault(label, []).append(plain if plain.is_file() else _in_class(plain, label))
+    missing, unknown = [name for name in names if name not in found], sorted(found.keys() - set(names))
+    if missing or unknown:
+        what = f"lack {len(missing)} of {len(names)} classes, the first is {missing[0]}" if missing else ""
+        more = f"name {len(unknown)} that are not miniImageNet's, the first is {unknown[0]}" if unknown else ""
+        raise ValueError(
+            f"the lists in {lists.files['train'].parent} {' and '.join(filter(None, (what, more)))}: give "
+            "miniImageNet's classes by their WordNet ids; other images are a folder of your own, with split.csv"
+        )
+    splits = {part: tuple(sorted(c for c in names if owner[c] == file)) for part, file in lists.files.items()}
+    return {name: sorted(found[name]) for name in names}, splits
+
+
+def _in_class(image: Path, label: str) -> Path:
+    """An image in the folder of its class, where it is there; else as it was named, whose absence is then told."""
+    return inner if (inner := image.parent / label / image.name).is_file() else image
+
+
+def _lines(file: Path, images: Path) -> Iterator[tuple[str, str, str]]:
+    """The place, the image and the class of each line."""
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no list {file}: Ravi's layout has train.csv, val.csv and test.csv")
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines, skipinitialspace=True)
+        if not {"filename", "label"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{file} must have the columns filename and label, it has {rows.fieldnames}")
+        for row in rows:
+            image, label = (row["filename"] or "").strip(), (row["label"] or "").strip()
+            where = f"{file}, line {rows.line_num}"
+            if not image or Path(image).name != image:
+                raise ValueError(f"{where}: {image!r} is no name of a file in {images}")
+            if not label:
+                raise ValueError(f"{where}: {image} has no label: give its class, a WordNet id")
+            yield where, image, label
+
+
+def _published_order(dataset: str, split: str, splits: Mapping[str, Sequence[str]], told_by: str) -> list[str]:
+    """The classes of a split that files tell, in the published order where they are the published ones."""
+    chosen: list[str] = []
+    differing = []
+    for part in _LISTED:
+        of_part, published = splits[part], class_split(dataset, part)
+        same = set(of_part) == set(published)
+        if not same:
+            differing.append(f"{part} ({len(set(of_part) - set(published))} other classes)")
+        if part in PARTS[split]:
+            chosen += published if same else of_part
+    if differing:
+        warnings.warn(
+            f"{told_by}: the split is not the published one of {dataset}, it differs in {', '.join(differing)}: it is "
+            "taken as it is told, and results cannot be compared with published ones",
+            stacklevel=3,
+        )
+    return chosen

@@ -1,10 +1,12 @@
-"""Writing files so that a reader, or a run that is killed, never meets half of one; and JSON."""
+"""Writing files so that a reader, or a run that is killed, never meets half of one; CSV and JSON."""
 
+import csv
+import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -62,6 +64,13 @@ def _beside(target: Path) -> Path:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as a CSV file: floats read back to the same bits, and None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def json_text(value: Any) -> str:

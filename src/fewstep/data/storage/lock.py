@@ -34,9 +34,9 @@ def alone_in(folder: Path) -> AbstractContextManager[bool]:
     return _held(folder / LOCK, refuse)
 
 
-def one_at_a_time(lock: Path, say: Callable[[str], None]) -> AbstractContextManager[bool]:
+def one_at_a_time(lock: Path, note: Callable[[str], None]) -> AbstractContextManager[bool]:
     """Wait until no other process makes this store; false where the file system knows no locks."""
-    return _held(lock, lambda: say(f"waiting for another process that makes {lock.stem}"))
+    return _held(lock, lambda: note(f"waiting for another process that makes {lock.stem}"))
 
 
 @contextmanager

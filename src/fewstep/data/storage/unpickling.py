@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -24,6 +25,7 @@ _BEYOND = frozenset({"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER
 _PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 # A wrong program fails in as many ways as there are instructions.
 _DAMAGE = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError)
+_OBJECTS = "O"
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _ADVICE = (
     "It may run code, so it is not loaded. Only plain containers and NumPy arrays of numbers or text are read: if you "
@@ -43,7 +45,8 @@ def unpickle(path_or_bytes: str | Path | bytes, *, encoding: Literal["bytes", "l
 
     Returns:
         dict, list, tuple, set, frozenset, str, bytes, int, float, bool, None and arrays of booleans, numbers, bytes or
-        text, nested in any way. NumPy's scalars become Python's. Arrays are read-only: they are the file's own bytes.
+        text, or of any of these as objects, nested in any way. NumPy's scalars become Python's. Arrays are read-only:
+        they are the file's own bytes, or of objects.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -119,9 +122,9 @@ class _DType:
 
     def __init__(self, spec: object, align: object = False, copy: object = False) -> None:
         text = _text(spec)
-        if text[:1] == "O" or text[:2] == "|O":
-            raise _Refused("holds Python objects in an array")
-        if _DTYPE.fullmatch(text) is None:
+        if text in ("O", "|O", "O8", "|O8"):
+            text = _OBJECTS
+        elif _DTYPE.fullmatch(text) is None:
             raise _Refused(f"holds an array of dtype {text[:80]!r}")
         self.spec, self.order = text, ""
 
@@ -132,6 +135,10 @@ class _DType:
         if (text := _text(order)) not in ("<", ">", "|", "="):
             raise _Refused(f"holds an array of byte order {text[:80]!r}")
         self.order = text
+
+    @property
+    def of_objects(self) -> bool:
+        return self.spec == _OBJECTS
 
     def make(self) -> np.dtype[Any]:
         plain = np.dtype(self.spec)
@@ -150,22 +157,36 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, self.shape, self.dtype, self.fortran, self.data = state
 
-    def make(self) -> NDArray[np.generic]:
+    def make(self, finish: Callable[[Any], Any]) -> NDArray[Any]:
+        if isinstance(self.dtype, _DType) and self.dtype.of_objects:
+            return self._of_objects(finish)
         if isinstance(self.data, list):
-            raise _Refused("holds Python objects in an array")
+            raise _Refused("holds Python objects in an array of something else")
         data = self.data.encode("latin1") if isinstance(self.data, str) else self.data  # as Python 2's bytes arrive
-        shape = self.shape
-        if not (
-            isinstance(self.dtype, _DType)
-            and isinstance(shape, tuple)
-            and all(type(side) is int and side >= 0 for side in shape)
-            and isinstance(data, bytes | bytearray)
-        ):
+        shape = self._checked_shape()
+        if not (isinstance(self.dtype, _DType) and isinstance(data, bytes | bytearray)):
             raise ValueError("an array without shape, dtype or data")
         dtype = self.dtype.make()
         if math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError(f"an array {list(shape)} of {dtype} with {len(data)} bytes")
         return np.ndarray(shape, dtype, bytes(data), order="F" if self.fortran else "C")
+
+    def _of_objects(self, finish: Callable[[Any], Any]) -> NDArray[Any]:
+        """An array of what a list holds, each of which is as harmless as in the list; never of bytes, as pointers."""
+        shape = self._checked_shape()
+        if not isinstance(self.data, list) or math.prod(shape) != len(self.data):
+            raise _Refused("holds an array of Python objects without a list of as many")
+        array = np.empty(len(self.data), object)
+        for i, item in enumerate(self.data):
+            array[i] = finish(item)
+        array = array.reshape(shape)  # the list goes by the last axis first, whatever the order in memory was
+        array.setflags(write=False)
+        return array
+
+    def _checked_shape(self) -> tuple[int, ...]:
+        if not isinstance(self.shape, tuple) or not all(type(side) is int and side >= 0 for side in self.shape):
+            raise ValueError("an array without shape, dtype or data")
+        return self.shape
 
 
 def _reconstruct(subtype: object, shape: object, kind: object) -> _Array:
@@ -190,8 +211,8 @@ class _Scalar:
     def __init__(self, dtype: object, data: object) -> None:
         self.array = _Array(dtype, (), False, data)
 
-    def make(self) -> Any:
-        return self.array.make().item()
+    def make(self, finish: Callable[[Any], Any]) -> Any:
+        return self.array.make(finish).item()
 
 
 def _encode(text: object, encoding: object) -> bytes:
@@ -275,7 +296,7 @@ class _Finish:
         if kind in (list, tuple):
             return kind(map(self, value))
         if kind in (_Array, _Scalar):
-            return value.make()
+            return value.make(self)
         what = value.name if kind is _Global else f"a {'numpy.dtype' if kind is _DType else kind.__name__}"
         raise _Refused(f"holds {what}")
 

@@ -18,19 +18,18 @@ import numpy as np
 from fewstep.core import Backprop, Learner, Method, Prototypes
 from fewstep.data.storage.cache import npz
 from fewstep.data.storage.files import write_atomically
-from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
 from fewstep.experiments.ablate.rows import Ablation, table_2
 from fewstep.experiments.compare.scored import TestBar
-from fewstep.experiments.folder import claim, is_run, require_same, stored_config
+from fewstep.experiments.folder import all_or_nothing, claim, is_run, require_same, stored_config
 from fewstep.experiments.repeat.procedure import Progress, RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
-from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.experiments.run import TEST_BATCH, Run, check_tasks
 from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
-from fewstep.recipes import Config, dotted
+from fewstep.recipes import Config, differences, dotted
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training.device import same_threads
 
@@ -103,20 +102,19 @@ def ablate(
     _check(config, trials, seeds)
     budget = Budget(len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks)
     note(f"budget: {budget}")
-    _claim(out, config, final, trials, prune)
     drawn: dict[str, Any] = {"trials": trials, "seed": config.seed, "prune": prune}
     spent: dict[str, Any] = {"workers": workers, "threads": config.threads or 1, "note": note}
-    with alone_in(out):
+    with all_or_nothing(out, alone=True):
+        _claim(out, config, final, trials, prune)
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)
         trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"
         note(f"final runs are trained on {'training and validation' if trainval else 'training'} classes")
-        table = AblationResult(
-            [_blank(row, seeds) for row in chosen], baselines, budget, protocol, score_name, prune, trainval
-        )
+        blank = [AblatedRow(name=row.name, slug=row.slug, seeds=seeds) for row in chosen]
+        table = AblationResult(blank, baselines, budget, protocol, score_name, prune, trainval)
         # What is done already comes first, so that a table that is begun again loses no row for long.
         for i, row in enumerate(sorted(chosen, key=lambda row: not _finished(out, row))):
             note(f"row {i + 1} of {len(chosen)}, {row.name}: search")
-            done, folder = _blank(row, seeds), out / "rows" / row.slug
+            done, folder = table.row(row.slug), out / "rows" / row.slug
             try:
                 with search_bar() as progress:
                     found = search(row.config, row.space, out=folder / "search", progress=progress, **drawn, **spent)
@@ -213,6 +211,7 @@ def _baselines(
     counted = replace(config, threads=config.threads or 1, testing=replace(testing, steps=()))
     with same_threads():
         run = Run(counted, out / "no run", note)  # which is never written
+        check_tasks(run.problem, config)
         score_name = run.method.learner.loss.score_name
         # Prototypes of the inputs themselves: of what can be tested beside the baselines, it costs the least.
         run.method = Method(Learner(Generated(), Prototypes(), []), Backprop())
@@ -249,10 +248,6 @@ def _of_tasks(stated: Mapping[str, Any]) -> dict[str, Any]:
     return protocol
 
 
-def _blank(row: Ablation, seeds: Sequence[int]) -> AblatedRow:
-    return AblatedRow(name=row.name, slug=row.slug, seeds=tuple(seeds), found={}, trials={})
-
-
 def _searched(row: AblatedRow, found: SearchResult) -> AblatedRow:
     best = next(one for one in found.rows if one.index == found.index)
     return replace(
@@ -269,7 +264,7 @@ def _set_aside(runs: Path, best: Config, note: Callable[[str], None]) -> None:
     """Move runs of settings that were the best of fewer trials out of the way; the plan has made sure of the rest."""
     kept = [stored_config(folder) for folder in runs.glob("seed-*") if is_run(folder)]
     wanted = dotted(replace(best, seed=0, threads=None))
-    if any(dotted(replace(one, seed=0, threads=None)) != wanted for one in kept):
+    if any(differences(dotted(replace(one, seed=0, threads=None)), wanted) for one in kept):
         number = 1
         while (aside := runs.with_name(f"runs-before-{number}")).exists():
             number += 1

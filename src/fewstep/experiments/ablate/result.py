@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -57,9 +56,9 @@ class AblatedRow:
     seeds: tuple[int, ...]
     tested: SeedScores | None = None
     validation: float | None = None
-    found: Mapping[str, float]
+    found: Mapping[str, float] = field(default_factory=dict)
     best_step: int | None = None
-    trials: Mapping[str, int]
+    trials: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
     nonfinite: int = 0
     failure: str = ""
@@ -107,10 +106,10 @@ class AblationResult:
         Raises:
             ValueError: when there is none.
         """
-        for row in self.rows:
-            if row.slug == slug:
-                return row
-        raise ValueError(f"there is no row {slug!r}; there are {', '.join(row.slug for row in self.rows)}.")
+        by_slug = {row.slug: row for row in self.rows}
+        if slug not in by_slug:
+            raise ValueError(f"there is no row {slug!r}; there are {', '.join(by_slug)}.")
+        return by_slug[slug]
 
     def interval(self, slug: str) -> Interval | None:
         """Over tasks, of a row's scores averaged over its seeds: conditional on these seeds."""
@@ -150,9 +149,7 @@ class AblationResult:
     def text(self) -> str:
         """The whole result as plain text."""
         file = io.StringIO()
-        console = Console(file=file, width=WIDTH, color_system=None)
-        for table in self.tables():
-            console.print(table)
+        Console(file=file, width=WIDTH, color_system=None).print(*self.tables())
         lines = [
             textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
             for note in self.notes()
@@ -193,24 +190,20 @@ class AblationResult:
         """Scores with their seeds, and LEO's lead over each row and each baseline, in the order of the table."""
         marks = []
         for row in self.rows:
-            sd = 0.0 if row.tested is None else row.tested.sd()
-            marks.append(
-                Mark(
-                    row.name,
-                    self.interval(row.slug),
-                    () if row.tested is None else [float(value) for value in row.tested.scores[ADAPTED].mean(1)],
-                    0.0 if math.isnan(sd) else sd,
-                    None if row.slug == REFERENCE else self.difference(row.slug),
-                    "not yet" if row.tested is None and not row.failure else "missing",
-                    row.slug == REFERENCE,
-                )
-            )
+            own, leo = self.interval(row.slug), row.slug == REFERENCE
+            gain, absence = None if leo else self.difference(row.slug), "missing"
+            seeds, sd = [], 0.0
+            if row.tested is not None:
+                seeds, sd = row.tested.scores[ADAPTED].mean(1).tolist(), finite(row.tested.sd()) or 0.0
+            elif not row.failure:
+                absence = "not yet"
+            marks.append(Mark(row.name, own, seeds, sd, gain, absence, leo))
         marks += [
             Mark(name, interval(scores), difference=self.difference(name), baseline=True)
             for name, scores in self.baselines.items()
         ]
-        seeds = ", ".join(map(str, self.rows[0].seeds))
-        note = f"each row: {self.budget.trials} trials, then training seeds {seeds}; intervals are given these seeds"
+        named = ", ".join(map(str, self.rows[0].seeds))
+        note = f"each row: {self.budget.trials} trials, then training seeds {named}; intervals are given these seeds"
         return draw(marks, self.score, self.title(), note, form)
 
     def _half(self, value: Interval | None) -> str:

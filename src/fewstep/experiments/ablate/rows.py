@@ -29,24 +29,15 @@ class Ablation:
     space: tuple[Range, ...]
 
 
-_LEO_ROWS: tuple[tuple[str, str, Mapping[str, Any], frozenset[str]], ...] = (
+_PENALTY, _KL = "encoder_penalty_weight", "kl_weight"
+_LEO_ROWS: tuple[tuple[str, str, Mapping[str, Any], tuple[str, ...]], ...] = (
     # Without a latent step the encoder begins where adaptation ends, whatever it does.
-    (
-        "conditional generator only",
-        "generator-only",
-        {"latent_steps": 0, "finetuning_steps": 0},
-        frozenset({"encoder_penalty_weight"}),
-    ),
-    (
-        "conditional generator + fine-tuning",
-        "generator-finetuning",
-        {"latent_steps": 0},
-        frozenset({"encoder_penalty_weight"}),
-    ),
-    ("LEO (random prior)", "random-prior", {"encoded": False}, frozenset({"encoder_penalty_weight", "kl_weight"})),
-    ("LEO (deterministic)", "deterministic", {"stochastic": False}, frozenset({"kl_weight"})),
-    ("LEO (no fine-tuning)", "no-finetuning", {"finetuning_steps": 0}, frozenset()),
-    ("LEO", "leo", {}, frozenset()),
+    ("conditional generator only", "generator-only", {"latent_steps": 0, "finetuning_steps": 0}, (_PENALTY,)),
+    ("conditional generator + fine-tuning", "generator-finetuning", {"latent_steps": 0}, (_PENALTY,)),
+    ("LEO (random prior)", "random-prior", {"encoded": False}, (_PENALTY, _KL)),
+    ("LEO (deterministic)", "deterministic", {"stochastic": False}, (_KL,)),
+    ("LEO (no fine-tuning)", "no-finetuning", {"finetuning_steps": 0}, ()),
+    ("LEO", "leo", {}, ()),
 )
 """Name, slug, changes, and the hyper-parameters that have no effect then."""
 

@@ -22,8 +22,8 @@ from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, score_run, value_text
 from fewstep.experiments.environment import machine
-from fewstep.experiments.folder import CONFIG, fingerprint, is_run, stored_config
-from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.experiments.folder import CONFIG, all_or_nothing, fingerprint, is_run, stored_config
+from fewstep.experiments.run import TEST_BATCH, Run, tasks_of
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
 from fewstep.training.checkpoint import LAST, read_state
@@ -49,11 +49,11 @@ class Entry:
     trained_here: bool = False
     label: str = ""
 
-    def open(self, note: Callable[[str], None]) -> Run:
+    def open(self, note: Callable[[str], None], device: str) -> Run:
         """The run, trained; that of a recipe as far as it is trained."""
         if self.trained_here:
             return Run.continued(self.config, self.folder, note)
-        return Run.open(self.folder, note)
+        return Run.open(self.folder, note, device)
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,16 @@ def compare(
     *,
     out: str | Path,
     split: Split = "test",
+    reference: str | None = None,
+    note: Callable[[str], None] = logger.info,
+    training_bar: TrainingBar = lambda _: nullcontext(),
+    test_bar: TestBar = lambda _: nullcontext(),
     tasks: int | None = None,
     seed: int | None = None,
     ways: int | None = None,
     shots: int | None = None,
     queries: int | None = None,
-    reference: str | None = None,
-    note: Callable[[str], None] = logger.info,
-    training_bar: TrainingBar = lambda _: nullcontext(),
-    test_bar: TestBar = lambda _: nullcontext(),
+    device: str = "auto",
 ) -> Comparison:
     """Test several methods on the same tasks, and write the comparison.
 
@@ -103,16 +104,18 @@ def compare(
             meta-parameters so far.
         out: folder that gets the files of :meth:`Comparison.write`; those of an earlier comparison are replaced.
         split: classes, or the stream of curves, to draw tasks from.
-        tasks: how many.
-        seed: of the tasks.
-        ways: N, classes in a task.
-        shots: K, support examples of each class.
-        queries: query examples of each class; all that remain when omitted there too.
         reference: whose differences are shown: a method as given or as labelled, or a baseline as labelled; the first
             method when omitted.
         note: is given a line about what is being done.
         training_bar: a context that shows a training's progress.
         test_bar: a context that shows a test's progress.
+        tasks: number of test tasks.
+        seed: of the tasks.
+        ways: N, classes in a task.
+        shots: K, support examples of each class.
+        queries: query examples of each class; all that remain where neither says how many.
+        device: to compute on; "auto" is for each run where it was trained, see
+            :func:`~fewstep.training.device.device_of_trained`.
 
     Raises:
         ValueError: when an argument is neither a run nor a recipe, a method has other tasks than the first or cannot
@@ -122,28 +125,41 @@ def compare(
         least = 2 if name == "tasks" else 1
         if number is not None and number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
-    folder = Path(out)
-    entries = _resolve(methods, folder)
-    testing = entries[0].config.testing
-    counts = {"shots": shots or next(iter(testing.shots), None), "queries": queries or testing.queries}
-    counts |= {} if ways is None else {"ways": ways}
-    asked = Protocol(split, tasks or testing.tasks, testing.seed if seed is None else seed, counts)
-    protocol, shown, baselines = _checked(entries, asked, note)
-    chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])
-    for entry in entries:
-        if entry.trained_here:
-            _train(entry, note, training_bar)
-    tested = [
-        _tested(entry, protocol, baselines.get(entry.label, ()), folder / "scores", note, test_bar) for entry in entries
-    ]
-    rows = [one.method for one in tested] + [row for one in tested for row in one.baselines]
-    first, threads = tested[0], torch.get_num_threads()
-    comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine(), threads)
-    comparison.write(folder)
-    return comparison
+    folder, note = Path(out), _once(note)
+    with all_or_nothing(folder, work="scores/*.json"):
+        entries = _resolve(methods, folder, device)
+        testing = entries[0].config.testing
+        shots = shots or next(iter(testing.shots), None)
+        asked = Protocol(split, *tasks_of(testing, tasks, seed, ways, shots, queries))
+        protocol, shown, baselines = _checked(entries, asked, note, device)
+        chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])
+        for entry in entries:
+            if entry.trained_here:
+                _train(entry, note, training_bar)
+        kept = folder / "scores"
+        tested = [
+            _tested(entry, protocol, baselines.get(entry.label, ()), kept, note, test_bar, device) for entry in entries
+        ]
+        rows = [one.method for one in tested] + [row for one in tested for row in one.baselines]
+        first, threads = tested[0], torch.get_num_threads()
+        comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine(), threads)
+        comparison.write(folder)
+        return comparison
 
 
-def _resolve(methods: Sequence[str | Path], out: Path) -> list[Entry]:
+def _once(note: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, but for lines that it was given before: a run is opened more than once."""
+    told = set[str]()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            note(line)
+
+    return tell
+
+
+def _resolve(methods: Sequence[str | Path], out: Path, device: str) -> list[Entry]:
     """What the arguments name."""
     if not methods:
         raise ValueError("nothing to compare: give folders of runs, or names of recipes.")
@@ -153,7 +169,7 @@ def _resolve(methods: Sequence[str | Path], out: Path) -> list[Entry]:
         if is_run(path):
             entries.append(Entry(argument, stored_config(path), path))
         elif argument in RECIPES:
-            config = replace(RECIPES[argument](), seed=0)
+            config = replace(RECIPES[argument](), seed=0, device=device)
             entries.append(Entry(argument, config, out / "runs" / argument, True))
         else:
             raise ValueError(
@@ -185,7 +201,7 @@ def row_labels(entries: Sequence[Entry]) -> list[str]:
 
 
 def _checked(
-    entries: Sequence[Entry], asked: Protocol, note: Callable[[str], None]
+    entries: Sequence[Entry], asked: Protocol, note: Callable[[str], None], device: str
 ) -> tuple[Protocol, dict[str, Any], dict[str, tuple[str, str]]]:
     """Open every method, and see that all have the same tasks and can solve them.
 
@@ -199,7 +215,7 @@ def _checked(
     for entry in entries:
         label = entry.label
         with same_threads():
-            run = entry.open(note)
+            run = entry.open(note, device)
             regression = run.problem.regression
             if first is None:
                 run.check_ways(asked.counts.get("ways"))
@@ -301,14 +317,16 @@ def _tested(
     kept: Path,
     note: Callable[[str], None],
     test_bar: TestBar,
+    device: str,
 ) -> ScoredMethod:
     """The scores of a method: those of an earlier test of the same, where they are kept."""
     with same_threads() as threads:
-        file = kept / f"{fingerprint(entry.folder, asdict(protocol), list(baselines), threads)}.json"
+        facts = asdict(protocol), list(baselines), threads, *(() if device == "auto" else (device,))
+        file = kept / f"{fingerprint(entry.folder, *facts)}.json"
         scored = ScoredMethod.read(file)
         if scored is None:
             note(f"testing {entry.label}")
-            run = Run.open(entry.folder, note)
+            run = Run.open(entry.folder, note, device)
             torch.set_num_threads(threads)  # a run's own number is for its training
             scored = score_run(run, entry.label, protocol.source(run), protocol.tasks, baselines, test_bar)
             scored.write(file)

@@ -1,76 +1,21 @@
 """Several methods on the same tasks: means, paired differences, and the files that say so."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
 from fewstep.evaluation.statistics import Interval, Score, finite_interval
-from fewstep.experiments.compare.plot import Mark, draw
-
-Scores = NDArray[np.float64]
-"""One number a task, ``[tasks]``."""
+from fewstep.experiments.compare.method import MethodScores, Scores
+from fewstep.experiments.compare.plot import draw
 
 COSTS = "What they took"
-
-
-@final
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MethodScores:
-    """What one method scored, and what a reader of the scores must know.
-
-    Attributes:
-        label: the name of its row, distinct from the others.
-        scores: one number a task, ``[tasks]``.
-        unadapted: those of the same method with zero inner steps; None where there are no inner steps.
-        algorithm: the kind of method.
-        baseline: a classifier without meta-learning.
-        inputs: what was classified, "images" or "features"; empty for regression.
-        inner_steps: at test, of every descent in turn.
-        statistics: what batch normalisation of a query took its statistics from; None where nothing is so normalised.
-        transductive: whether these were statistics of all queries of the task.
-        trained_on: ways and shots of its training tasks.
-        steps: meta-steps trained; None for a baseline.
-        planned: meta-steps that its configuration asks for.
-        finished: training ended, by its length or by early stopping.
-        best_step: the meta-step whose meta-parameters were tested.
-        tasks_per_step: tasks in a meta-batch.
-        training_seconds: spent on meta-training, pre-training not included.
-        test_seconds: wall time of one test task, its data included; None where it was not measured.
-        threads: CPU threads in training.
-        machine: of training.
-        notes: what else bears on the comparison.
-        published: what others report for it, with what differs, each in a sentence.
-    """
-
-    label: str
-    scores: Scores
-    unadapted: Scores | None = None
-    algorithm: str = ""
-    baseline: bool = False
-    inputs: str = ""
-    inner_steps: tuple[int, ...] = ()
-    statistics: str | None = None
-    transductive: bool = False
-    trained_on: str = ""
-    steps: int | None = None
-    planned: int | None = None
-    finished: bool = True
-    best_step: int | None = None
-    tasks_per_step: int | None = None
-    training_seconds: float | None = None
-    test_seconds: float | None = None
-    threads: int | None = None
-    machine: str | None = None
-    notes: tuple[str, ...] = ()
-    published: tuple[str, ...] = ()
 
 
 @final
@@ -140,14 +85,13 @@ class Comparison:
         Raises:
             ValueError: when there is none.
         """
-        for row in self.rows:
-            if row.label == label:
-                return row
-        raise ValueError(f"there is no method {label!r} in the comparison; there are {', '.join(self.labels)}.")
+        if label not in self.labels:
+            raise ValueError(f"there is no method {label!r} in the comparison; there are {', '.join(self.labels)}.")
+        return self.rows[self.labels.index(label)]
 
     def interval(self, label: str) -> Interval | None:
         """The mean of a method with its 95% interval; None when not all of its scores are finite."""
-        return finite_interval(self.row(label).scores)
+        return self.row(label).interval
 
     def difference(self, label: str, other: str | None = None) -> Interval | None:
         """``label − other``, paired by task, ``other`` being the reference when omitted; None as for :meth:`interval`.
@@ -180,37 +124,27 @@ class Comparison:
             [a, *("" if a == b else self.score.text(self.difference(a, b), sign=True) for b in self.labels)]
             for a in self.labels
         ]
-        lines = [
+        methods = [[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]
+        blocks = [
             f"# {len(self.rows)} methods on the same {self.tasks} tasks",
-            "",
-            *tables.protocol_lines(self.protocol),
-            "",
-            *tables.markdown_lines(
-                [[*a, *b[1:]] for a, b in zip(self._results(bold=True), self._adaptation(), strict=True)]
-            ),
-            "",
+            "\n".join(tables.protocol_lines(self.protocol)),
+            "\n".join(tables.markdown_lines(methods)),
             f"{self.score.unit}: {self.score.better}. Differences are to {self.reference}. "
             "Mean ± half of the 95% interval over tasks, 1.96·s/√n; differences are paired by task. "
             "Unadapted is the same method with zero inner steps.",
-            "",
             "![Scores, and paired differences](comparison.png)",
-            "",
             f"## {COSTS}",
-            "",
-            *tables.markdown_lines(self._costs()),
-            "",
+            "\n".join(tables.markdown_lines(self._costs())),
             "## Every pair",
-            "",
             f"{self.score.unit}, the row's method minus the column's, paired by task.",
-            "",
-            *tables.markdown_lines([["", *self.labels], *pairs]),
-            "",
-            *self._published(),
-            "## To be read with it",
-            "",
-            *(f"- {caveat}" for caveat in self.caveats()),
+            "\n".join(tables.markdown_lines([["", *self.labels], *pairs])),
         ]
-        return "\n".join(lines) + "\n"
+        if given := [f"- {row.label}: {number}" for row in self.rows for number in row.published]:
+            told = "not to be compared without saying what differs."
+            blocks += ["## Published", f"On other tasks than these, and mostly after longer training: {told}"]
+            blocks.append("\n".join(given))
+        blocks += ["## To be read with it", "\n".join(f"- {caveat}" for caveat in self.caveats())]
+        return "\n\n".join(blocks) + "\n"
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``comparison.{csv,md,png,svg}``, ``tasks.csv`` and ``differences.csv``, each whole or not at all.
@@ -235,18 +169,8 @@ class Comparison:
 
     def picture(self, form: str = "png") -> bytes:
         """Scores with their intervals, and paired differences to the reference, best method first."""
-        marks = [
-            Mark(
-                row.label,
-                self.interval(row.label),
-                self.difference(row.label),
-                None if row.unadapted is None else finite_interval(row.unadapted),
-                row.transductive,
-                row.baseline,
-            )
-            for row in self.rows
-        ]
-        return draw(marks, self.reference, self.score, self.tasks, form)
+        differences = {row.label: self.difference(row.label) for row in self.rows}
+        return draw(self.rows, differences, self.reference, self.score, form)
 
     def _results(self, bold: bool = False) -> list[list[str]]:
         """Cells of the first table, its head included."""
@@ -254,14 +178,9 @@ class Comparison:
         for row in self.rows:
             own = row.label == self.reference
             bad = int((~np.isfinite(row.scores)).sum())
-            cells.append(
-                [
-                    f"**{row.label}**" if bold and own else row.label,
-                    f"not finite in {bad} tasks" if bad else self.score.text(self.interval(row.label)),
-                    "reference" if own else self.score.text(self.difference(row.label), sign=True),
-                    _statistics(row),
-                ]
-            )
+            score = f"not finite in {bad} tasks" if bad else self.score.text(row.interval)
+            gain = "reference" if own else self.score.text(self.difference(row.label), sign=True)
+            cells.append([f"**{row.label}**" if bold and own else row.label, score, gain, _statistics(row)])
         return cells
 
     def _adaptation(self, baselines: bool = True) -> list[list[str]]:
@@ -269,7 +188,7 @@ class Comparison:
         cells = [["method", "algorithm", "inner steps", "unadapted"]]
         for row in self.rows:
             if baselines or not row.baseline:
-                start = "–" if row.unadapted is None else self.score.text(finite_interval(row.unadapted))
+                start = "–" if row.unadapted is None else self.score.text(row.start)
                 cells.append([row.label, row.algorithm, " + ".join(map(str, row.inner_steps)) or "none", start])
         return cells
 
@@ -278,26 +197,11 @@ class Comparison:
         cells = [["method", "trained on", "meta-steps × tasks", "training", "test, a task"]]
         for row in (row for row in self.rows if not row.baseline):
             place = "" if row.threads is None else f", {tables.counted(row.threads, 'thread')}"
-            cells.append(
-                [
-                    row.label,
-                    row.trained_on or "–",
-                    "–" if row.steps is None else f"{_progress(row)} × {row.tasks_per_step}",
-                    "–" if row.training_seconds is None else f"{_duration(row.training_seconds)}{place}",
-                    "–" if row.test_seconds is None else f"{1000 * row.test_seconds:.3g} ms",
-                ]
-            )
+            steps = "–" if row.steps is None else f"{_progress(row)} × {row.tasks_per_step}"
+            training = "–" if row.training_seconds is None else f"{_duration(row.training_seconds)}{place}"
+            test = "–" if row.test_seconds is None else f"{1000 * row.test_seconds:.3g} ms"
+            cells.append([row.label, row.trained_on or "–", steps, training, test])
         return cells
-
-    def _published(self) -> Iterable[str]:
-        given = [f"- {row.label}: {number}" for row in self.rows for number in row.published]
-        if not given:
-            return []
-        told = (
-            "On other tasks than these, and mostly after longer training: not to be compared without saying what "
-            "differs."
-        )
-        return ["## Published", "", told, "", *given, ""]
 
     def _caveats(self) -> Iterator[str]:
         yield (
@@ -323,8 +227,7 @@ class Comparison:
                 yield f"{row.label} has not finished training: {_progress(row)} meta-steps."
             if row.notes:
                 yield f"{row.label}: {'; '.join(row.notes)}."
-        kinds = dict.fromkeys(row.inputs for row in self.rows if row.baseline)
-        for kind in kinds:
+        for kind in dict.fromkeys(row.inputs for row in self.rows if row.baseline):
             names = [row.label for row in self.rows if row.baseline and row.inputs == kind]
             yield f"{' and '.join(names)}: without meta-learning, on the {kind} that the methods are given."
         used = dict.fromkeys(row.inputs for row in self.rows if not row.baseline and row.inputs)
@@ -339,11 +242,8 @@ class Comparison:
             + ". The time of a test task is wall time, fetching the task and predicting all of its queries included; "
             "training time is what the run has counted itself, validations included."
         )
-        elsewhere: dict[str, list[str]] = {}
-        for row in self.rows:
-            if row.machine is not None and row.machine != self.machine:
-                elsewhere.setdefault(row.machine, []).append(row.label)
-        for machine, trained in elsewhere.items():
+        for machine in dict.fromkeys(row.machine for row in self.rows if row.machine not in (None, self.machine)):
+            trained = [row.label for row in self.rows if row.machine == machine]
             yield f"Trained on another machine than tested ({machine}): {', '.join(trained)}."
         threads = {row.threads for row in self.rows if row.threads is not None}
         if len(threads) > 1:
@@ -353,18 +253,16 @@ class Comparison:
 
     def _record(self, row: MethodScores) -> dict[str, Any]:
         """A line of ``comparison.csv``."""
-        unadapted, gain = None, None
-        if row.unadapted is not None:
-            unadapted, gain = finite_interval(row.unadapted), _difference(row.scores, row.unadapted)
+        gain = None if row.unadapted is None else _difference(row.scores, row.unadapted)
         return {
             "method": row.label,
             "algorithm": row.algorithm,
-            **tables.interval_cells(self.interval(row.label), self.score_name, "half_width"),
+            **tables.interval_cells(row.interval, self.score_name, "half_width"),
             "tasks": self.tasks,
             "nonfinite_tasks": int((~np.isfinite(row.scores)).sum()),
             "reference": self.reference,
             **tables.interval_cells(self.difference(row.label), "difference"),
-            **tables.interval_cells(unadapted, "unadapted"),
+            **tables.interval_cells(row.start, "unadapted"),
             **tables.interval_cells(gain, "gain"),
             "inner_steps": "+".join(map(str, row.inner_steps)) or 0,
             "statistics": row.statistics,

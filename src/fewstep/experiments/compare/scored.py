@@ -17,7 +17,7 @@ from fewstep.data.storage.files import read_json, write_atomically
 from fewstep.evaluation import Evaluation, inner_steps
 from fewstep.evaluation.inner_loop import descents
 from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE
-from fewstep.experiments.compare.result import MethodScores, Scores
+from fewstep.experiments.compare.method import MethodScores, Scores
 from fewstep.experiments.folder import ENVIRONMENT
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, dotted
@@ -26,20 +26,10 @@ from fewstep.training.checkpoint import BEST, LAST, read_state
 TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
 """Shows a test of so many tasks."""
 
-
 WITHOUT_EFFECT = (
-    "recipe",
-    "device",
-    "threads",
-    "testing.tasks",
-    "testing.seed",
-    "testing.queries",
-    "testing.shots",
-    "testing.steps",
-    "training.log_every",
-    "training.checkpoint_every",
-    "training.compile",
-    "training.recompute",
+    *("recipe", "device", "threads"),
+    *(f"testing.{name}" for name in ("tasks", "seed", "queries", "shots", "steps")),
+    *(f"training.{name}" for name in ("log_every", "checkpoint_every", "compile", "recompute")),
 )
 """Settings that make no method another one."""
 
@@ -84,14 +74,9 @@ def score_run(
         test_seconds=seconds,
         **_training(run),
     )
+    plain: dict[str, Any] = {"algorithm": "no meta-learning", "baseline": True}
     rows = tuple(
-        MethodScores(
-            label=name,
-            scores=start[score],
-            algorithm="no meta-learning",
-            baseline=True,
-            inputs=name.partition("(")[2].rstrip(")"),
-        )
+        MethodScores(label=name, scores=start[score], inputs=name.partition("(")[2].rstrip(")"), **plain)
         for name, score in zip(baselines, (NEAREST_MEAN, RIDGE), strict=False)
     )
     return ScoredMethod(row, rows, adapted.score_name, adapted.higher_is_better)

@@ -19,17 +19,16 @@ import numpy as np
 import torch
 
 from fewstep.data.storage.files import read_json, write_atomically
-from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
-from fewstep.experiments.folder import fingerprint, is_run, require_same, stored_config
+from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
-from fewstep.experiments.run import Baselines, Run
+from fewstep.experiments.run import Baselines, Run, check_tasks
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import Config, dotted
 from fewstep.training.checkpoint import LAST, State, read_state
-from fewstep.training.device import same_threads
+from fewstep.training.device import device_here, same_threads
 
 __all__ = ["RepeatResult", "RunProgress", "repeat"]
 
@@ -102,9 +101,9 @@ def repeat(
         raise ValueError("there are no seeds to repeat the training with: give at least one, and two for an s.d.")
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
-    workers = count_workers(workers, threads, config.device)
+    workers = count_workers(workers, threads, device_here(config.device))
     config = replace(config, seed=seeds[0], threads=threads)
-    with alone_in(out):
+    with all_or_nothing(out, alone=True):
         wanted = dotted(config)
         for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
             require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
@@ -146,9 +145,7 @@ def _open_once(config: Config, note: Callable[[str], None]) -> None:
     """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training."""
     with same_threads():
         run = Run(replace(config, threads=None), Path("there is nothing here"), note)
-        for shots in _tests(config).values():
-            counts = {"shots": shots, "queries": config.testing.queries}
-            run.problem.source("test", tasks=1, seed=config.testing.seed, **counts)
+        check_tasks(run.problem, config)
     del run
     gc.collect()  # the images and the network are of no use here
     if torch.cuda.is_initialized():

@@ -13,7 +13,7 @@ from rich.table import Table
 from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.experiments.repeat.plot import Panel, draw
+from fewstep.experiments.repeat.plot import draw
 from fewstep.experiments.repeat.tested import SeedScores, finite
 from fewstep.recipes import Config, to_json
 
@@ -74,9 +74,8 @@ class RepeatResult:
         first = self.first
         about = f"{first.score.unit}: {first.score.better}" + (" · transductive" if first.transductive else "")
         table = tables.empty_table(f"{self._title()} · {first.tasks} test tasks\n{about}")
-        table.add_column("")
-        for name in ("mean ± s.d. over runs", "mean ± 95% over tasks", "adapted − this, paired"):
-            table.add_column(name, justify="right")
+        for i, name in enumerate(("", "mean ± s.d. over runs", "mean ± 95% over tasks", "adapted − this, paired")):
+            table.add_column(name, justify="right" if i else "left")
         for test in self.tests:
             if len(self.tests) > 1:
                 table.add_row(f"[bold]{test.name}[/]")
@@ -158,20 +157,7 @@ class RepeatResult:
 
     def picture(self, form: str = "png") -> bytes:
         """Each run's mean with its interval, the band of mean ± s.d., and the baselines."""
-        panels = [
-            Panel(
-                test.name if len(self.tests) > 1 else "",
-                test.score,
-                [test.interval_of_run(i) for i in range(len(self.seeds))],
-                test.mean(),
-                test.sd(),
-                {name: test.mean(name) for name in test.scores if name != ADAPTED},
-                {name: float(scores.mean()) for name, scores in test.baselines.items()},
-                test.tasks,
-            )
-            for test in self.tests
-        ]
-        return draw(panels, self.seeds, self._title(), form)
+        return draw(self.tests, self.seeds, self._title(), form)
 
     def _title(self) -> str:
         count = len(self.seeds)

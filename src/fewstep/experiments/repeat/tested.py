@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.scoring import ADAPTED, Evaluation
 from fewstep.evaluation.statistics import Interval, Score, finite_interval, plain_interval
 
 Scores: TypeAlias = NDArray[np.float64]
@@ -103,29 +103,21 @@ class SeedScores:
             yield [name, self.spread(name), self.score.text(self.interval(name)), gain]
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as plain values."""
-        return {
-            "score": self.score_name,
-            "higher_is_better": self.higher_is_better,
-            "tasks": self.tasks,
-            "transductive": self.transductive,
-            "protocol": dict(self.protocol),
-            "scores": {
-                name: {
-                    "mean": finite(self.mean(name)),
-                    "sd_over_runs": finite(self.sd(name)),
-                    "over_tasks": plain_interval(self.interval(name)),
-                    "runs": [plain_interval(self.interval_of_run(i, name)) for i in range(len(values))],
-                }
-                for name, values in self.scores.items()
-            },
-            "baselines": {name: plain_interval(self.interval(name)) for name in self.baselines},
-            "differences": {
-                name: plain_interval(self.difference(name))
-                for name in [*self.scores, *self.baselines]
-                if name != ADAPTED
-            },
+        """The summary as plain values: that of the scores over the seeds, and the spread between these."""
+        over_seeds = {name: self._tasks(name) for name in [*self.scores, *self.baselines]}
+        facts = self.score_name, self.higher_is_better, self.transductive, self.protocol
+        summary = Evaluation(over_seeds, *facts).to_json()
+        over_tasks, differences = summary["scores"], summary.pop("differences")
+        summary["scores"] = {
+            name: {
+                "mean": finite(self.mean(name)),
+                "sd_over_runs": finite(self.sd(name)),
+                "over_tasks": over_tasks[name],
+                "runs": [plain_interval(self.interval_of_run(i, name)) for i in range(len(values))],
+            }
+            for name, values in self.scores.items()
         }
+        return summary | {"baselines": {name: over_tasks[name] for name in self.baselines}, "differences": differences}
 
 
 def finite(value: float) -> float | None:

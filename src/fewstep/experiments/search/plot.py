@@ -43,21 +43,13 @@ def draw(found: SearchResult, form: str) -> bytes:
     def scatter(axis: Any, places: Sequence[float]) -> None:
         for row, place in zip(rows, places, strict=True):
             value = scale * (row.value or 0.0)
-            inside = low <= value <= high
             best = row.index == found.index
             colour = "C1" if best else "C0" if row.state == "complete" else "0.5"
-            axis.plot(
-                place,
-                min(max(value, low), high),
-                linestyle="",
-                color=colour,
-                zorder=4 if best else 3,
-                clip_on=False,
-                marker="D" if best else "o" if inside else "v" if value < low else "^",
-                markersize=6 if best else 4.5,
-                markerfacecolor=colour if row.state == "complete" else "white",
-                markeredgewidth=0.9,
-            )
+            marker = "D" if best else "o" if low <= value <= high else "v" if value < low else "^"
+            style: dict[str, Any] = {"linestyle": "", "marker": marker, "color": colour, "markeredgewidth": 0.9}
+            style |= {"markersize": 6, "zorder": 4} if best else {"markersize": 4.5, "zorder": 3}
+            style["markerfacecolor"] = colour if row.state == "complete" else "white"
+            axis.plot(place, min(max(value, low), high), clip_on=False, **style)
         margin = 0.05 * (high - low)
         axis.set_ylim(low - margin, high + margin)
         style_curve(axis, alpha=0.25)

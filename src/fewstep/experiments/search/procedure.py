@@ -16,7 +16,8 @@ from typing import Any
 import optuna
 import torch
 
-from fewstep.experiments.folder import claim
+from fewstep.experiments.folder import all_or_nothing, claim
+from fewstep.experiments.run import check_tasks
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
@@ -25,7 +26,7 @@ from fewstep.experiments.search.worker import process, work
 from fewstep.experiments.workers import Throttle, count_workers, interrupts_later
 from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
-from fewstep.training.device import same_threads
+from fewstep.training.device import device_here, same_threads
 
 logger = logging.getLogger("fewstep")
 
@@ -105,7 +106,7 @@ def search(
     """
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}.")
-    workers = count_workers(workers, threads, config.device)
+    workers = count_workers(workers, threads, device_here(config.device))
     if not space:
         raise ValueError(f"nothing to search: {config.recipe} has no space.")
     if len({range.setting for range in space}) < len(space):
@@ -118,10 +119,16 @@ def search(
         problem, score = _opened(plan, note)
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
-    _claim(plan)
     with quiet():
-        study = join(plan, trials)
-        look = _Look(plan, progress)
+        with all_or_nothing(plan.out):
+            _claim(plan)
+            study = join(plan, trials)
+        due = Throttle(0.9)
+
+        def look(study: optuna.Study, at_once: bool = False) -> None:
+            if due() or at_once:
+                progress(_status(rows_of(study, plan), plan))
+
         look(study)
         try:
             if min(workers, trials) == 1:
@@ -130,7 +137,7 @@ def search(
             else:
                 _work_in_processes(plan, study, min(workers, trials), look)
         finally:
-            report.write_table(rows_of(study, plan), plan.space, out / "trials.csv")
+            report.write_table(rows_of(study, plan), out)
         look(study, at_once=True)
         found = found_in(study, plan, _protocol(plan, problem), score)
     found = replace(found, config=replace(found.config, threads=config.threads))
@@ -138,19 +145,10 @@ def search(
     return found
 
 
-class _Look:
-    """Shows the progress of a search, not more than about once a second."""
-
-    def __init__(self, plan: Plan, progress: Callable[[Status], None]) -> None:
-        self.plan, self.progress, self.due = plan, progress, Throttle(0.9)
-
-    def __call__(self, study: optuna.Study, *, at_once: bool = False) -> None:
-        if not (self.due() or at_once):
-            return
-        rows = rows_of(study, self.plan)
-        states, best = Counter(row.state for row in rows), next(iter(ranked(rows, self.plan.higher_is_better)), None)
-        finished = states["complete"] + states["pruned"] + states["failed"]
-        self.progress(Status(finished, len(rows), states["pruned"], states["failed"], states["running"], best))
+def _status(rows: Sequence[Trial], plan: Plan) -> Status:
+    states, best = Counter(row.state for row in rows), next(iter(ranked(rows, plan.higher_is_better)), None)
+    finished = states["complete"] + states["pruned"] + states["failed"]
+    return Status(finished, len(rows), states["pruned"], states["failed"], states["running"], best)
 
 
 def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
@@ -159,7 +157,7 @@ def _opened(plan: Plan, note: Callable[[str], None]) -> tuple[Problem, str]:
     with torch.random.fork_rng(devices=()):
         for index in range(2):
             method = with_settings(plan.config, plan.draw(index)).method.build(problem)
-    problem.source("val", tasks=1, seed=plan.config.testing.seed, queries=plan.config.testing.queries)
+    check_tasks(problem, plan.config, ("train", "val"))
     return problem, str(method.learner.loss.score_name)
 
 
@@ -181,7 +179,7 @@ def _protocol(plan: Plan, problem: Problem) -> Mapping[str, Any]:
     queries = testing.queries or ("100" if problem.regression else "all remaining")
     return {
         **problem.protocol,
-        "judged on": f"{training.validation_tasks} validation tasks, the same ones for every trial (task seed "
+        "scored on": f"{training.validation_tasks} validation tasks, the same ones for every trial (task seed "
         f"{testing.seed}, queries: {queries})",
         "meta-steps": f"at most {training.steps} in a trial, a validation every {training.validate_every}"
         + (f", early stopping after {training.patience} without a new best" if training.patience else ""),
@@ -202,7 +200,7 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: _Look) -> None:
+def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Callable[[optuna.Study], None]) -> None:
     """Have processes train until the study is done; one that is killed is replaced.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, final
@@ -19,11 +18,11 @@ from fewstep.data import Oscillations, Oscillators
 from fewstep.evaluation import evaluating
 from fewstep.evaluation.arrays import take, to_numpy
 from fewstep.evaluation.exact.oscillations import exact_forecast
-from fewstep.evaluation.figures import image, images, key, legend_below, new_figure
+from fewstep.evaluation.figures import key, legend_below, new_figure
 from fewstep.evaluation.functions import ensemble_members
-from fewstep.evaluation.tables import write_files
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.experiments.uncertainty.functions_plot import save
 from fewstep.experiments.uncertainty.procedure import run_labels
 from fewstep.recipes.problems.functions import OscillationTasks
 
@@ -153,10 +152,7 @@ def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed
     Raises:
         ValueError: as :func:`forecasts` says.
     """
-    figure = draw(forecasts(runs, tasks=tasks, rows=rows, seed=seed))
-    files = images("oscillations", partial(image, figure))
-    write_files(out, files)
-    return [out / name for name in files]
+    return save(draw(forecasts(runs, tasks=tasks, rows=rows, seed=seed)), out / "oscillations")
 
 
 def _opened(runs: Sequence[Path]) -> list[Run]:
@@ -260,16 +256,11 @@ def draw(shown: Forecasts) -> Any:
             *zip(shown.labels, shown.errors[:, column], [s["color"] for s in styles], strict=True),
         ]
         for line, (name, error, colour) in enumerate(written):
-            place: dict[str, Any] = {
-                "y": 1 - (line + 0.5) / lines,
-                "color": colour,
-                "fontsize": 9,
-                "va": "center",
-                "transform": table.transAxes,
-            }
-            table.text(0.0, s=name, **place)
+            y, look = 1 - (line + 0.5) / lines, {"fontsize": 9, "va": "center", "transform": table.transAxes}
+            table.text(0.0, y, name, color=colour, **look)
             if error is not None:
-                table.text(1.0, s=f"{error:.4f}" if np.isfinite(error) else "not finite", ha="right", **place)
+                text = f"{error:.4f}" if np.isfinite(error) else "not finite"
+                table.text(1.0, y, text, color=colour, ha="right", **look)
     axes[0, 0].set_ylabel(f"support, K = {shown.support.shape[1]}")
     for row in range(rows):
         axes[1 + row, 0].set_ylabel(f"query {row + 1}")

@@ -62,7 +62,11 @@ def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int
     few = posterior_of(part, data.noise)
     known = few.sample(samples, seed)(np.broadcast_to(_X, (len(chosen), len(_X))))
     true = truth(np.broadcast_to(_X, (_TASKS, len(_X))))[chosen]
-    figure = _draw(part, true, found, known, posterior.line[chosen], opened.config.recipe)
+    return save(_draw(part, true, found, known, posterior.line[chosen], opened.config.recipe), out)
+
+
+def save(figure: Any, out: Path) -> list[Path]:
+    """Write a figure in every form, and say where: ``out`` has no suffix."""
     files = images(out.name, partial(image, figure))
     write_files(out.parent, files)
     return [out.with_name(name) for name in files]

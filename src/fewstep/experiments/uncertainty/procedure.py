@@ -76,14 +76,9 @@ def measure_runs(
         )
     data = opened[0].config.data
     assert isinstance(data, SineOrLineTasks)
-    test, validation, pool = (
-        _batch(opened[0], split, count, rows, seed)
-        for split, count, rows in (
-            ("test", tasks, queries),
-            ("val", validation_tasks, queries),
-            ("test", 100 * ambiguous, 1),
-        )
-    )
+    test = _batch(opened[0], "test", tasks, queries, seed)
+    validation = _batch(opened[0], "val", validation_tasks, queries, seed)
+    pool = _batch(opened[0], "test", 100 * ambiguous, 1, seed)
     known = posterior_of(pool, data.noise)
     contested = (known.line > AMBIGUOUS) & (known.sine > AMBIGUOUS)
     chosen = np.flatnonzero(contested)[:ambiguous]

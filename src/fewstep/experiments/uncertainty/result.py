@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
 from jaxtyping import Float
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fewstep.evaluation.predictive import Measures
 from fewstep.evaluation.statistics import Interval, finite_interval, interval, paired
@@ -91,21 +91,16 @@ class Uncertainty:
             "": one.label,
             "functions": str(one.functions or "all"),
             "noise": f"{one.noise:.3f}",
-            **{
-                title: interval(getattr(own, name) * (100 if "coverage" in name else 1))
-                for name, title in _SHOWN.items()
-            },
+            **{t: interval(getattr(own, name) * (100 if "coverage" in name else 1)) for name, t in _SHOWN.items()},
             "NLL − exact": paired(own.negative_log_likelihood, exact.negative_log_likelihood),
             "mode mass − exact, ambiguous": self.mode_distance(one) or "–",
         }
 
     def table(self) -> Table:
         """For a terminal: a column for each method."""
-        table = Table(title=self._title(), title_justify="left")
         rows = self.rows()
-        table.add_column("")
-        for row in rows:
-            table.add_column(escape(str(row[""])), justify="right", overflow="fold")
+        columns = (Column(escape(str(row[""])), justify="right", overflow="fold") for row in rows)
+        table = Table("", *columns, title=self._title(), title_justify="left")
         for title in list(rows[0])[1:]:
             table.add_row(title, *(_text(row[title]) for row in rows))
         return table
@@ -117,11 +112,8 @@ class Uncertainty:
     def write(self, folder: Path) -> None:
         """``uncertainty.md``, ``uncertainty.json``, ``uncertainty_tasks.csv`` and ``uncertainty_modes.csv``."""
         rows = self.rows()
-        measures = {
-            f"{one.label}: {field.name}": getattr(one.measures, field.name)
-            for one in self.methods
-            for field in fields(Measures)
-        }
+        labelled = [(one.label, vars(one.measures)) for one in self.methods]
+        measures = {f"{label}: {name}": values for label, of in labelled for name, values in of.items()}
         modes = {f"{one.label}: lines": one.lines for one in self.methods}
         plain = [
             {title: value if isinstance(value, str) else vars(value) for title, value in row.items()} for row in rows
@@ -136,28 +128,25 @@ class Uncertainty:
 
     def _markdown(self, rows: list[Row]) -> str:
         """The whole result as a page."""
-        lines = [
+        failed = [
+            f"{one.label}: {one.failed} tasks had functions that are not finite; they count as functions that are zero "
+            "everywhere."
+            for one in self.methods
+            if one.failed
+        ]
+        blocks = [
             "# Predictive distributions",
-            "",
             self._title() + ".",
-            "",
-            *markdown_lines([list(rows[0]), *(list(map(_text, row.values())) for row in rows)]),
-            "",
+            "\n".join(markdown_lines([list(rows[0]), *(list(map(_text, row.values())) for row in rows)])),
             "NLL: negative log-likelihood of a noisy held-out target under the predictive mixture; the noise of each "
             "method is fitted on validation tasks. MSE holds the variance of the noise. Mode mass: fraction of lines "
             "among a method's functions, and its mean distance from the exact posterior's on ambiguous tasks, in "
             f"which that gives each kind more than {AMBIGUOUS:.0%}: the first of a larger pool. Differences are paired "
             "by task. Intervals are of the choice of test tasks; another training seed is not covered by them.",
-            "",
-            *protocol_lines(self.protocol),
-            *[
-                f"\n{one.label}: {one.failed} tasks had functions that are not finite; they count as functions "
-                "that are zero everywhere."
-                for one in self.methods
-                if one.failed
-            ],
+            "\n".join(protocol_lines(self.protocol)),
+            *failed,
         ]
-        return "\n".join(lines) + "\n"
+        return "\n\n".join(blocks) + "\n"
 
 
 def _text(value: Interval | str) -> str:

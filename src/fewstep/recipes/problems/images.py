@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fewstep import data
@@ -33,6 +34,11 @@ class Classification(ABC):
     """Classes in a training task, for methods that take any number. None: as many as in a test task."""
     train_shots: int | None = None
     """Support examples of each class in a training task. None: as many as in a test task."""
+
+    def __post_init__(self) -> None:
+        # A kept configuration is read from anywhere: where its data are must not depend on where that is.
+        if (path := getattr(self, "path", None)) is not None:
+            object.__setattr__(self, "path", str(Path(path).absolute()))
 
     @abstractmethod
     def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
