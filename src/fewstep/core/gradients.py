@@ -51,7 +51,11 @@ class Differentiate:
     Args:
         method: what is differentiated, with respect to all parameters of its learner that are not frozen.
         executor: how tasks are run; :class:`Vmap`, all at once, when omitted.
-        transform: applied to the function that is differentiated, such as ``torch.compile``.
+        transform: applied to the function that is differentiated, such as ``torch.compile``. For networks that are not
+            of fewstep's own or torch's plain layers the first meta-gradient is held against the eager one.
+
+    Raises:
+        RuntimeError: where that shows that the transformed code computes something else.
 
     Example:
         >>> method = maml(mlp((1, 40, 1)), rate=0.01, loss=regression())
@@ -63,7 +67,7 @@ class Differentiate:
 
     def __init__(self, method: Method, executor: Executor | None = None, transform: Transform | None = None) -> None:
         self.method, self.executor = method, executor or Vmap()
-        self._begun = False
+        self._begun, self._transformed = False, transform is not None
         self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
 
     def __call__(self, tasks: Task, draws: Draws | None) -> MetaStep:
@@ -89,12 +93,24 @@ class Differentiate:
             torch._foreach_add_(total.gradients, more.gradients)
             sums = {name: total.metrics[name] + more.metrics.get(name, 0) for name in total.metrics}
             total = MetaStep(total.objective + more.objective, total.gradients, sums)
+        if not self._begun and self._transformed and not plain:
+            self._check(total, tasks, draws)
         if not self._begun and not total.objective.isfinite():
             noise = None if draws is None else fill(self.method.sites(tasks), draws[:])
             found = where_overflowed(self.method, tasks, noise)
             warnings.warn(f"The first meta-objective is not finite: {found}.", RuntimeWarning, stacklevel=2)
         self._begun = True
         return total
+
+    def _check(self, found: MetaStep, tasks: Task, draws: Draws | None) -> None:
+        """Hold the first step of transformed code against eager code: compilers do not see through every network."""
+        eager = torch.cat([g.flatten() for g in Differentiate(self.method, self.executor)(tasks, draws).gradients])
+        error = (torch.cat([g.flatten() for g in found.gradients]) - eager).norm() / eager.norm()
+        if error > 1e-3:
+            raise RuntimeError(
+                f"The transformed meta-gradient of this network differs from the eager one by {error:.1e} (relative): "
+                "leave the transform out."
+            )
 
     def _of_group(self, tasks: Task, drawn: Drawn | Noise, count: int, regularised: bool) -> Estimate:
         """What a group adds to the objective and to the metrics' means over ``count`` tasks."""

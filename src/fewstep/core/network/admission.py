@@ -33,7 +33,7 @@ def admit(network: nn.Module, owner: str) -> None:
         raise ValueError(f"{owner}: the network's parameters lie on {' and '.join(devices)}; move them to one device.")
     at = dict[int, str]()
     for name, parameter in named.items():
-        other = at.setdefault(parameter.data_ptr(), name) if parameter.numel() else name
+        other = at.setdefault(parameter.data_ptr(), name) if parameter.numel() and not parameter.is_meta else name
         if other != name:
             raise ValueError(
                 f"{owner}: {other} and {name} share memory but are two parameters, which training would tear apart; "

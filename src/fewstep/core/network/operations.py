@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_map
@@ -80,9 +80,12 @@ def call(
     """
     if is_plain(network):
         return Run(functional_call(network, weights, (x,)), [])
-    with _unchanged(network), _Replaced(network, row_weight, draws, moments) as mode:
+    if torch.compiler.is_compiling() and _is_reparametrised(network):
+        raise RuntimeError("torch's compiler does not see what takes the place of reparametrised weights")
+    seen: list[Moments] = []
+    with _unchanged(network), _Replaced(network, row_weight, draws, moments, seen):
         output: Tensor = functional_call(network, weights, (x,))
-    return Run(output, mode.moments)
+    return Run(output, seen)
 
 
 def random_sites(network: nn.Module, weights: Params, batch: Batch) -> list[Site]:
@@ -91,7 +94,7 @@ def random_sites(network: nn.Module, weights: Params, batch: Batch) -> list[Site
         return []
     dtype = batch.weight.dtype if batch.x.is_floating_point() else batch.x.dtype
     x = torch.zeros(batch.x.shape, dtype=dtype, device=batch.weight.device)
-    with torch.no_grad(), _unchanged(network), _Recorded(network, None, None, None) as mode:
+    with torch.no_grad(), _unchanged(network), _Recorded(network, None, None, None, []) as mode:
         functional_call(network, weights, (x,))
         found: list[Site] = mode.sites
     return found
@@ -121,7 +124,7 @@ def mixing(network: nn.Module, weights: Params, batch: Batch) -> Mixing:
 def is_plain(network: nn.Module) -> bool:
     """Whether every module is one of fewstep's own, or a layer of torch's that needs no replacement, without hooks."""
     return all(
-        (type(module) in _PLAIN or type(module).__module__.startswith("fewstep."))
+        (type(module) in _PLAIN or type(module).__module__.split(".")[0] == "fewstep")
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (isinstance(module, nn.Embedding) and module.max_norm is not None)
         for module in network.modules()
@@ -144,6 +147,12 @@ def _unchanged(network: nn.Module) -> Iterator[None]:
                     del vars(module)[name]
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_reparametrised(network: nn.Module) -> bool:
+    """Whether weights are functions of parameters, such as under ``weight_norm``: compiled, these were torch's own."""
+    return any(module._forward_pre_hooks or parametrize.is_parametrized(module) for module in network.modules())
+
+
 _PLAIN = {
     *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Unflatten, nn.Linear, nn.Bilinear),
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Embedding),
@@ -164,9 +173,10 @@ class _Replaced(TorchFunctionMode):
         row_weight: Tensor | None,
         draws: Sequence[Tensor] | None,
         moments: Sequence[tuple[Tensor, Tensor]] | None,
+        seen: list[Moments],
     ) -> None:
         super().__init__()
-        self.row_weight, self.moments = row_weight, list[Moments]()
+        self.row_weight, self.seen = row_weight, seen
         self._draws: Iterator[Tensor] | None = None if draws is None else iter(draws)
         self._given = None if moments is None else iter(moments)
         self._targets = {id(buffer): buffer for buffer in network.buffers()}  # what in-place operations may aim at
@@ -275,7 +285,7 @@ class _Replaced(TorchFunctionMode):
         """The statistics of the rows, or what takes their place."""
         counted = self.row_weight if self.row_weight is not None and len(self.row_weight) == len(x) else None
         mean, variance = primitives.batch_moments(x, counted) if self._given is None else next(self._given)
-        self.moments.append(Moments(mean, variance, momentum))
+        self.seen.append(Moments(mean, variance, momentum))
         return mean, variance
 
 
