@@ -27,17 +27,26 @@ def leo_embeddings(out: Path | None = None, path: Path | None = None) -> None:
         point_to("ready", folder)
 
 
-def convert(source: tyro.conf.Positional[Path], target: tyro.conf.Positional[Path]) -> None:
+def convert(
+    source: tyro.conf.Positional[Path],
+    target: tyro.conf.Positional[Path],
+    divide: tuple[int, int, int] | None = None,
+    seed: int = 0,
+) -> None:
     """Turn features of one format into another, bit for bit.
 
     Args:
-        source: .npz, .npy, .safetensors or .pkl; a folder with one for each split; embeddings.zip/miniImageNet/center.
+        source: .npz, .npy, .safetensors, .pkl, .h5 or .mat; a folder with one for each split;
+            embeddings.zip/miniImageNet/center.
         target: .safetensors for the library's own memory-mapped format, .npz, .npy or .pkl; without a suffix, a folder
             of DeepMind's pickles.
+        divide: numbers of classes for train, val and test, drawn at random from a source that does not say which class
+            is for what.
+        seed: of that draw.
     """
     from fewstep.data.features.datasets import convert as turn
 
-    point_to("written", turn(source, target))
+    point_to("written", turn(source, target, divide=divide, seed=seed, report=say))
 
 
 def inspect(path: tyro.conf.Positional[Path]) -> None:

@@ -15,9 +15,12 @@ from fewstep.data.dataset import Dataset
 from fewstep.data.features.formats import Source, keys_of, parts_of, source_of
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.features.store import (
+    NUMBERED_APART,
     Part,
     Parts,
+    are_numbered_apart,
     as_dataset,
+    divided,
     join,
     keys_in,
     read_safetensors,
@@ -39,6 +42,8 @@ def embeddings(
     split: Literal["train", "val", "trainval", "test", "all"],
     *,
     normalise: bool = True,
+    divide: tuple[int, int, int] | None = None,
+    seed: int = 0,
     cache: str | Path | None = None,
     report: Report | None = None,
 ) -> Dataset:
@@ -46,11 +51,16 @@ def embeddings(
 
     - DeepMind's published embeddings: a folder with ``{train,val,test}_embeddings.pkl``, or its place in their zip
       archive (``embeddings.zip/miniImageNet/center``). The class comes from the key, as in the authors' loader.
-    - ``.npz`` or ``.safetensors`` with ``features`` ``[n, d]`` and ``labels`` ``[n]``, names or numbers; or with
-      ``features`` ``[classes, images, d]``. Either may have ``class_names``, ``keys`` ``[n]`` and ``split``, for each
-      row or each class: 0, 1, 2 or train, val, test.
+    - ``.npz``, ``.safetensors``, ``.h5`` or ``.hdf5`` (which needs ``h5py``), ``.mat`` or a pickle (``.pkl``,
+      ``.pickle``, ``.plk``) with ``features`` ``[n, d]`` and ``labels`` ``[n]``, names or numbers; or with ``features``
+      ``[classes, images, d]``. Either may have ``class_names``, ``keys`` ``[n]`` and ``split``, for each row or each
+      class: 0, 1, 2 or train, val, test. ``x`` and ``y``, ``X`` and ``Y``, ``all_feats`` and ``all_labels`` are other
+      names for features and labels. MATLAB's features may have a column for each example.
     - ``NAME.npy`` with the same beside it, as ``NAME_labels.npy`` and so on.
-    - A folder with one such file for each split: ``train.npz``, ``val.npz``, ``test.npz``.
+    - A pickle or HDF5 file of vectors ``[images, d]`` of each class, by its name.
+    - A folder with one such file for each split: ``train.npz``, ``val.npz``, ``test.npz``; "base" may be said for
+      train and "novel" for test. Where each numbers its classes anew, from 0 or 1, they are named "train 00", "val 00"
+      and so on, and ``report`` is told.
     - The library's own ``.safetensors``, made by ``fewstep data convert``.
 
     The last, ``.npy`` and ``.safetensors`` are memory-mapped; others, and splits in several files that are wanted as
@@ -64,8 +74,12 @@ def embeddings(
         path: the file or folder.
         split: "trainval" is train and val together, "all" every class that there is.
         normalise: scale rows to unit length when they are gathered, as LEO's loader does.
+        divide: numbers of classes for train, val and test, drawn at random from a file that does not say which class is
+            for what; ``report`` is told.
+        seed: of that draw.
         cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
-        report: receives a sentence when a file is converted; it is logged when omitted.
+        report: receives a sentence when a file is converted, divided, or numbers the classes of each split anew; it is
+            logged when omitted.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -78,10 +92,17 @@ def embeddings(
     if split not in (*PARTS, "all"):
         raise ValueError(f"split must be one of {', '.join(PARTS)} or all, not {split!r}")
     source = given = source_of(Path(path))
-    part = join(_chosen(_checked_parts(source, path), split, path)) if source.mapped else None
+    report = report or _log.info
+    part = None
+    if source.mapped:
+        parts = _divided(_checked_parts(source, path), divide, seed, path, report)
+        part = join(_chosen(parts, split, path))
     if part is None:
-        source = source_of(_cached(given, cache_folder(cache), report or _log.info))
-        part = join(_chosen(parts_of(source), split, path))
+        source = source_of(_cached(given, cache_folder(cache), report))
+        parts = _divided(parts_of(source), divide, seed, path, report)
+        part = join(_chosen(parts, split, path))
+    if len(given.read) > 1 and are_numbered_apart(parts):
+        report(f"{path}: {NUMBERED_APART}")
     assert part is not None  # one file
     own = source.path.is_file() and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
     if not own:
@@ -91,7 +112,14 @@ def embeddings(
     return dataset.transformed(l2_normalise) if normalise else dataset
 
 
-def convert(source: str | Path, target: str | Path) -> Path:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    divide: tuple[int, int, int] | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Path:
     """Turn features of one format into another, bit for bit.
 
     Rows are sorted as :func:`embeddings` does; classes, splits and keys are kept. DeepMind's pickles need keys of their
@@ -101,6 +129,9 @@ def convert(source: str | Path, target: str | Path) -> Path:
         source: as in :func:`embeddings`.
         target: ``.safetensors`` for the library's own format, ``.npz``, or ``.npy`` with its labels beside it, all of
             which hold all splits; ``.pkl`` for one split alone; without a suffix, a folder of DeepMind's pickles.
+        divide: as in :func:`embeddings`; the target then has splits.
+        seed: as in :func:`embeddings`.
+        report: as in :func:`embeddings`.
 
     Returns:
         The target.
@@ -113,7 +144,10 @@ def convert(source: str | Path, target: str | Path) -> Path:
     """
     target = Path(target)
     write = writer_for(target)
-    parts = _checked_parts(source_of(Path(source)), source)
+    given, report = source_of(Path(source)), report or _log.info
+    parts = _divided(_checked_parts(given, source), divide, seed, source, report)
+    if len(given.read) > 1 and are_numbered_apart(parts):
+        report(f"{source}: {NUMBERED_APART}")
     dtype = next(iter(parts.values())).store.dtype
     if dtype == torch.bfloat16 and target.suffix != ".safetensors":
         raise ValueError(
@@ -142,19 +176,33 @@ def _chosen(parts: Parts, split: str, path: str | Path) -> list[Part]:
         return list(parts.values())
     if "" in parts:
         raise ValueError(
-            f"{path} does not say which of its classes are for {split}: ask for 'all', add an array split, or give a "
-            "folder with files train, val and test"
+            f"{path} does not say which of its classes are for {split}: ask for 'all', add an array split, give a "
+            "folder with files train, val and test, or have its "
+            f"{len(parts[''].names)} classes divided at random: fewstep data convert {path} NEW --divide TRAIN VAL TEST"
         )
     if missing := [name for name in PARTS[split] if name not in parts]:
         raise ValueError(f"{path} has no classes for {missing[0]}, it has {', '.join(parts)}")
     return [parts[name] for name in PARTS[split]]
 
 
+def _divided(parts: Parts, divide: tuple[int, int, int] | None, seed: int, path: str | Path, report: Report) -> Parts:
+    """The parts, or those of a division at random that was asked for, which is then told."""
+    if divide is None:
+        return parts
+    found = divided(parts, divide, seed, str(path))
+    counts = ", ".join(f"{len(part.names)} for {split}" for split, part in found.items())
+    report(f"{path}: its {sum(divide)} classes are divided at random (seed {seed}): {counts}")
+    return found
+
+
 def _checked_parts(source: Source, path: str | Path) -> Parts:
     """What a source holds, whose splits have no classes in common."""
     parts = parts_of(source)
     if shared := shared_classes(parts):
-        raise ValueError(f"{path}: {shared[0]}: classes of a test must not be trained on; split by class")
+        raise ValueError(
+            f"{path}: {shared[0]}: classes of a test must not be trained on; split by class"
+            + ("" if len(source.read) == 1 else ", or if they are others, give them other names")
+        )
     return parts
 
 

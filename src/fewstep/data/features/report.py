@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from fewstep.data.features.formats import parts_of, source_of
-from fewstep.data.features.store import Part, Parts, bytes_of, dtype_name, shared_classes
+from fewstep.data.features.store import (
+    NUMBERED_APART,
+    Part,
+    Parts,
+    are_numbered_apart,
+    bytes_of,
+    dtype_name,
+    shared_classes,
+)
 
 
 @final
@@ -67,7 +75,8 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
         FileNotFoundError: if nothing is there.
         ValueError: if it cannot be read, or is of another structure.
     """
-    parts = parts_of(source_of(Path(path)))
+    source = source_of(Path(path))
+    parts = parts_of(source)
     store = next(iter(parts.values())).store
     refusals, warnings, summaries, hashes = shared_classes(parts), [], [], {}
     for split, part in parts.items():
@@ -86,6 +95,8 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
         if single := sum(size == 1 for size in sizes):
             warnings.append(f"{single} classes{of} with one example: no task can be made with them")
     warnings += _copies(parts, hashes)
+    if len(source.read) > 1 and are_numbered_apart(parts):
+        warnings.append(NUMBERED_APART)
     return EmbeddingReport(
         Path(path), store.shape[1], dtype_name(store.dtype), tuple(summaries), tuple(refusals), tuple(warnings)
     )

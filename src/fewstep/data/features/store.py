@@ -7,9 +7,10 @@ val, test), then by class; ``keys``, where rows have names, as text that zeros d
 
 import itertools
 import json
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fewstep.data import draws
 from fewstep.data.dataset import AT_ONCE, Dataset, as_tensor, classes_of
 from fewstep.data.storage.files import replacing
 
@@ -26,7 +28,11 @@ SPLITS = ("train", "val", "test")
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 """Of features, by the names of the safetensors format."""
 
+FEATURES = ("features", "embeddings", "x", "all_feats", "feats")
+"""Names of the array of features, in small letters, whatever the format."""
+
 _FORMAT = 1
+_WHOLE = re.compile(r"(\d+)\.0*")
 
 
 @final
@@ -108,7 +114,7 @@ def group(
     Raises:
         ValueError: if the lengths differ or a label is missing.
     """
-    names, which = classes_of(labels, where)
+    names, which = classes_of(plain_labels(labels), where)
     for what, values in (("labels", which), ("keys", keys), ("entries of split", splits)):
         if values is not None and len(values) != len(store):
             raise ValueError(f"{where}: {len(store)} rows of features but {len(values)} {what}: give one for each row")
@@ -153,13 +159,120 @@ def check_alike(parts: Parts, where: str) -> None:
 
 
 def shared_classes(parts: Parts) -> list[str]:
-    """A sentence for each two splits that have classes in common."""
+    """A sentence for each two splits that have classes in common; "0.0" is the class "0"."""
     sentences = []
     for one, other in itertools.combinations(parts, 2):
-        if both := [name for name in parts[one].names if name in set(parts[other].names)]:
+        there = set(map(_plain, parts[other].names))
+        if both := [name for name in parts[one].names if _plain(name) in there]:
             more = f" and {len(both) - 1} others are" if len(both) > 1 else " is"
             sentences.append(f"class {both[0]!r}{more} in {one} and in {other}")
     return sentences
+
+
+def _plain(name: str) -> str:
+    """A class's name without what a table adds to whole numbers."""
+    return found[1] if (found := _WHOLE.fullmatch(name.strip())) else name.strip()
+
+
+def plain_labels(labels: Any) -> NDArray[Any]:
+    """Labels ``[rows]`` as an array: of one axis where the others have length 1, whole numbers as such, text as text.
+
+    Files of objects hold bytes, NumPy's numbers, and MATLAB's cells, arrays of one.
+    """
+    values = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.ndim == 2 and 1 in values.shape:
+        values = values.reshape(-1)
+    if values.dtype.kind == "O":
+        values = _of_objects(values)
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.rint(values)).all():
+        values = values.astype(np.int64)
+    return values
+
+
+def _of_objects(values: NDArray[Any]) -> NDArray[Any]:
+    plain = [
+        item.item() if isinstance(item, np.ndarray | np.generic) and item.size == 1 else item for item in values.flat
+    ]
+    plain = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in plain]
+    kinds = {bool if isinstance(item, bool) else type(item) for item in plain}
+    if kinds and (kinds <= {str} or kinds <= {int, float}):
+        return np.array(plain).reshape(values.shape)
+    array = np.empty(values.shape, object)
+    for i, item in enumerate(plain):
+        array.flat[i] = item
+    return array
+
+
+def numbered_apart(parts: Parts) -> Parts:
+    """Classes with the name of their split, where files number the classes of each split anew; else as they are.
+
+    Each split then has the labels 0, 1, ... (or 1, 2, ...), and not all have as many: files with the same classes in
+    each would.
+    """
+    names = [part.names for part in parts.values()]
+    for first in (0, 1):
+        anew = all(of == tuple(str(first + i) for i in range(len(of))) for of in names)
+        if anew and len(set(map(len, names))) > 1:
+            return {split: replace(part, names=_with_split(split, part.names)) for split, part in parts.items()}
+    return parts
+
+
+NUMBERED_APART = (
+    'its files number the classes of each split anew, and they are taken to be different ones, "train 0" and "val 0"; '
+    "if they are the same, results are none of few-shot learning"
+)
+"""What is said of :func:`numbered_apart`."""
+
+
+def are_numbered_apart(parts: Parts) -> bool:
+    """Whether classes have the names that :func:`numbered_apart` gives."""
+    return len(parts) > 1 and all(
+        re.fullmatch(rf"{split} \d+", name) for split, part in parts.items() for name in part.names
+    )
+
+
+def _with_split(split: str, numbers: Sequence[str]) -> tuple[str, ...]:
+    """ "val 07": of one length, so that the order of text is that of numbers."""
+    width = max(map(len, numbers))
+    return tuple(f"{split} {number:0>{width}}" for number in numbers)
+
+
+def divided(parts: Parts, counts: Sequence[int], seed: int, where: str) -> Parts:
+    """The classes of a file that does not say what they are for, divided at random.
+
+    Args:
+        parts: all under "".
+        counts: classes for train, val and test, all of them together.
+        seed: of the division, which depends on it and on the order of the classes' names alone.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: if the file tells a split itself, or the counts are not those of its classes.
+    """
+    if "" not in parts:
+        raise ValueError(f"{where} says itself which classes are for {', '.join(parts)}: leave the division out")
+    whole = parts[""]
+    n = len(whole.names)
+    if len(counts) != 3 or min(counts) < 0 or sum(counts) != n:
+        raise ValueError(
+            f"{where} has {n} classes, which cannot be divided into {' + '.join(map(str, counts))}: give three "
+            f"numbers, for train, val and test, whose sum is {n}"
+        )
+    shuffled = np.argsort(draws.words(seed, 0, "class split", (n,)), kind="stable")
+    ends, found = np.cumsum([0, *counts]), dict[str, Part]()
+    for split, start, end in zip(SPLITS, ends, ends[1:], strict=False):
+        if start < end:
+            found[split] = _only(whole, sorted(shuffled[start:end].tolist()))
+    return found
+
+
+def _only(part: Part, classes: Sequence[int]) -> Part:
+    """Some of the classes, by index."""
+    offsets = np.concatenate([[0], np.cumsum(part.sizes)])
+    order = np.concatenate([part.order[offsets[c] : offsets[c + 1]] for c in classes])
+    return replace(
+        part, order=order, names=tuple(part.names[c] for c in classes), sizes=tuple(part.sizes[c] for c in classes)
+    )
 
 
 def join(parts: Sequence[Part]) -> Part | None:
@@ -245,7 +358,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Any] | No
             with path.open("rb") as bytes_:
                 (length,) = struct.unpack("<Q", bytes_.read(8))
                 header = json.loads(bytes_.read(length))
-            mapped = [name for name in names if name in ("features", "embeddings", "x")]
+            mapped = [name for name in names if name.lower() in FEATURES]
             entries = {name: file.get_tensor(name) for name in names if name not in mapped}
         index = json.loads(metadata["fewstep"]) if "fewstep" in metadata else None
         for name in mapped:
