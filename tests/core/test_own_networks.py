@@ -3,17 +3,24 @@
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import layer_table
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import CASES, Case
 from own_networks import NETWORKS, made, tasks, transformer
+from pages import ROOT
 from torch import Tensor, nn
 
+from fewstep import algorithms
 from fewstep.algorithms import maml
-from fewstep.core import Batch, Differentiate, Executor, Loop, Method, Vmap, generator
+from fewstep.core import Batch, Differentiate, Executor, Loop, Method, Task, Vmap, generator
 from fewstep.core.network.operations import call, is_plain
+from fewstep.networks import Generated
+from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
 
@@ -190,3 +197,164 @@ def test_a_network_can_be_copied_and_pickled_after_use() -> None:
     assert method.learner.network.seen is None
     copy.deepcopy(method.learner.network)
     pickle.dumps(method.learner.network)
+
+
+# -- what a network holds ---------------------------------------------------------------------------------------------
+
+
+def frozen_body() -> nn.Sequential:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6), nn.Tanh()).requires_grad_(False)
+    return nn.Sequential(body, nn.Linear(6, 3)).double()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda network: maml(network, rate=0.3, steps=2),
+        lambda network: maml(network, rate=0.3, steps=2, first_order=True),
+        lambda network: algorithms.meta_sgd(network, steps=2),
+        lambda network: algorithms.meta_curvature(network, rate=0.3),
+        lambda network: algorithms.meta_lstm(network, steps=2),
+        lambda network: algorithms.imaml(network, rate=0.3, steps=2, prox=1.0),
+        lambda network: algorithms.reptile(network, rate=0.3, steps=2),
+        lambda network: algorithms.protomaml(nn.Sequential(*network[:2], Generated()), rate=0.3, steps=1),
+        lambda network: algorithms.anil(network, rate=0.3, steps=2),
+    ],
+)
+def test_frozen_parameters_stay_as_they_are_in_both_loops(make: Callable[[nn.Sequential], Method]) -> None:
+    network = frozen_body()
+    kept = {name: p.clone() for name, p in network[0].named_parameters()}
+    method = make(network)
+    method.learner.double()
+    trained = method.learner.trained()
+    assert not {id(p) for p in network[0].parameters()} & {id(p) for p in trained}
+    step = Differentiate(method)(tasks(), method.draws(tasks(), generator(0, 0, "noise")))
+    assert len(step.gradients) == len(trained)
+    assert not any(name.startswith("0.") for name in method.adapt(tasks().support).value)
+    for name, p in network[0].named_parameters():
+        assert torch.equal(p, kept[name])
+
+
+def test_a_choice_may_be_names_and_a_wrong_one_is_named() -> None:
+    by_name = maml(frozen_body(), rate=0.3, adapts=["1.bias"])
+    assert list(by_name.adapt(tasks().support).value) == ["1.bias"]
+    with pytest.raises(ValueError, match=r"no parameters named 2\.bias; it has 0\.0\.weight"):
+        maml(frozen_body(), rate=0.3, adapts=["2.bias"])
+    with pytest.raises(ValueError, match="all are frozen"):
+        maml(frozen_body().requires_grad_(False), rate=0.3)
+
+
+def test_tied_parameters_are_trained_and_kept(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        network = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Linear(8, 3)).double()
+        network[2].weight = network[0].weight
+        return network
+
+    method, other = maml(tied(), rate=0.3, steps=2), maml(tied(), rate=0.3, steps=2)
+    adapted = method.adapt(tasks().support)
+    assert "2.weight" not in adapted.value
+    x, weights = tasks().query.x[0], {name: tensor[0] for name, tensor in adapted.value.items()}
+    hidden = F.linear(
+        torch.tanh(F.linear(x, weights["0.weight"], weights["0.bias"])), weights["0.weight"], weights["2.bias"]
+    )
+    by_hand = F.linear(hidden, weights["3.weight"], weights["3.bias"])
+    torch.testing.assert_close(method.predict(adapted, tasks().query)[0], by_hand)
+    save_checkpoint(tmp_path / "tied.safetensors", method.learner, State())
+    load_checkpoint(tmp_path / "tied.safetensors", other.learner)
+    torch.testing.assert_close(other.adapt(tasks().support).value, adapted.value, rtol=0, atol=0)
+    assert other.learner.network[2].weight is other.learner.network[0].weight
+
+
+def test_unused_integer_and_complex_parameters() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.unused = nn.Linear(8, 3), nn.Parameter(torch.ones(2))
+            self.order = nn.Parameter(torch.arange(8).flip(0), requires_grad=False)
+            self.phase = nn.Parameter(torch.ones(8, dtype=torch.complex128))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer((x[:, self.order] * self.phase).real)
+
+    network = Odd()
+    network.layer.double(), network.unused.data.double()
+    method = maml(network, rate=0.3, steps=2)
+    step = Differentiate(method, Loop())(tasks(), None)
+    torch.testing.assert_close(step.gradients, Differentiate(method)(tasks(), None).gradients)
+    assert "order" not in method.adapt(tasks().support).value
+
+
+def shared_views() -> nn.Module:
+    memory = torch.zeros(2, 8)
+    network = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 2))
+    network[0].weight, network[1].bias = nn.Parameter(memory), nn.Parameter(memory[0, :2])
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: torch.compile(nn.Linear(8, 3)), "compiled by itself"),
+        (lambda: nn.DataParallel(nn.Linear(8, 3)), r"give its `\.module`"),
+        (lambda: nn.LazyLinear(3), "weight has no shape yet; run the network once"),
+        (lambda: nn.Linear(8, 3, device="meta"), "meta device"),
+        (shared_views, r"0\.weight and 1\.bias share memory"),
+    ],
+)
+def test_what_would_fail_later_is_refused_when_a_method_is_made(network: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        maml(network(), rate=0.1)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_method_can_be_copied_and_pickled(case: Case) -> None:
+    method, support = case.build()[0], case.tasks().support
+    wanted = method.adapt(support)
+    for other in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+        torch.testing.assert_close(other.adapt(support), wanted, rtol=0, atol=0)
+
+
+# -- LEO on rows of any length ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [8, 64, 384])
+@pytest.mark.parametrize("seed", range(5))
+def test_leo_is_finite_at_its_defaults(features: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, y = torch.randn(4, 5, features), torch.eye(5).expand(4, 5, 5)
+    batch = Batch(x, y, torch.ones(4, 5))
+    method = algorithms.leo(features)
+    step = Differentiate(method)(Task(batch, batch), method.draws(Task(batch, batch), generator(seed, 0, "noise")))
+    assert step.objective.isfinite()
+    assert all(gradient.isfinite().all() for gradient in step.gradients)
+
+
+def test_leo_says_what_overflowed() -> None:
+    torch.manual_seed(0)
+    batch = Batch(torch.randn(4, 5, 64), torch.eye(5).expand(4, 5, 5), torch.ones(4, 5))
+    method = algorithms.leo(64, normalise=False, latent_clip=None)
+    found = r"4 of 4 tasks .* code overflowed at point \d+ of \d+ .*longest support row has length 9\.\d+.*`normalise`"
+    with pytest.warns(RuntimeWarning, match=found):
+        Differentiate(method)(Task(batch, batch), method.draws(Task(batch, batch), generator(0, 0, "noise")))
+
+
+def test_leo_scales_rows_as_its_authors_do() -> None:
+    torch.manual_seed(0)
+    x, y = 7 * torch.randn(4, 5, 16, dtype=torch.float64), torch.eye(5, dtype=torch.float64).expand(4, 5, 5)
+    whole, parts = algorithms.leo(16), algorithms.leo(16, normalise=False)
+    whole.learner.double(), parts.learner.double()
+    parts.learner.start.load_state_dict(whole.learner.start.state_dict())
+    support = Batch(x, y, torch.ones(4, 5, dtype=torch.float64))
+    scaled = support._replace(x=x / x.norm(dim=2, keepdim=True))
+    torch.testing.assert_close(whole.adapt(support).value, parts.adapt(scaled).value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in ("LayerNorm", "weight_norm", "GRU") else pytest.mark.slow) for n in NETWORKS],
+)
+def test_the_page_has_the_layers_verdicts(name: str) -> None:
+    if not torch.__version__.startswith("2.13."):
+        pytest.skip("the page is of torch 2.13, and says what differs in 2.15")
+    assert layer_table.row(name) in (ROOT / "docs" / "networks.md").read_text(encoding="utf-8").splitlines()

@@ -55,6 +55,7 @@ class Differentiate:
             of fewstep's own or torch's plain layers the first meta-gradient is held against the eager one.
 
     Raises:
+        ValueError: when all parameters are frozen.
         RuntimeError: where that shows that the transformed code computes something else.
 
     Example:
@@ -73,6 +74,10 @@ class Differentiate:
     def __call__(self, tasks: Task, draws: Draws | None) -> MetaStep:
         """The meta-gradient of a batch of tasks; ``draws`` from ``method.draws``, or None for no noise."""
         parameters = self.method.learner.trained()
+        if not parameters:
+            raise ValueError(
+                "All parameters of the learner are frozen (requires_grad_(False)): nothing is meta-learned."
+            )
         count = len(tasks.support.weight)
         plain = is_plain(self.method.learner)
         size = min(getattr(self.executor, "chunk", None) or count, count)
