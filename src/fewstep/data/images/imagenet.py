@@ -1,6 +1,7 @@
 """miniImageNet and tieredImageNet, from image files of one's own: ImageNet may not be passed on."""
 
 import csv
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +11,24 @@ from typing import final
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import class_files, contents_of, folder_source
 from fewstep.data.images.class_splits import PARTS, Split, all_classes, class_split
-from fewstep.data.images.store import image_store
+from fewstep.data.images.copies import Copies, settle_copies
+from fewstep.data.images.store import ImageSource, copied_images, image_store
 from fewstep.data.storage.cache import Report
 
 _MINI_IMAGES = 600  # of each class
 _LISTED = ("train", "val", "test")
 
+_log = logging.getLogger(__name__)
+
 
 def mini_imagenet(
-    split: Split, path: str | Path, *, size: int = 84, cache: str | Path | None = None, report: Report | None = None
+    split: Split,
+    path: str | Path,
+    *,
+    size: int = 84,
+    copies: Copies = "keep",
+    cache: str | Path | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """miniImageNet: 64 / 16 / 20 classes of 600 images (Vinyals et al. 2016), split by Ravi and Larochelle 2017.
 
@@ -33,6 +43,8 @@ def mini_imagenet(
             ``test.csv`` with the columns filename and label, which may lie in a folder of their own. The lists tell the
             split: a line that is there twice is one image.
         size: side of the images in pixels.
+        copies: "drop" leaves images out that are the same as others, bit for bit; of each group, one of the test
+            classes is kept before one of validation before one of training. ``report`` is told of them either way.
         cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
         report: receives sentences on the progress of the first load; they are logged when omitted.
 
@@ -46,7 +58,9 @@ def mini_imagenet(
         UserWarning: if a class has another number of images than 600, or lists tell another split than Ravi's: results
             are then not those of the benchmark.
     """
+    published = {part: class_split("miniImageNet", part) for part in _LISTED}
     chosen: Sequence[str] = class_split("miniImageNet", split)
+    splits: Mapping[str, Sequence[str]] = published
     names, root = all_classes("miniImageNet"), Path(path)
     if (lists := _lists(root)) is None:
         files = class_files(root, names)
@@ -60,11 +74,17 @@ def mini_imagenet(
             stacklevel=2,
         )
     source = folder_source("miniImageNet", root, files, size)
-    return image_store(source, cache=cache, report=report).subset(chosen, split=split)
+    return _settled(source, splits, split, chosen, copies, cache, report)
 
 
 def tiered_imagenet(
-    split: Split, path: str | Path, *, size: int = 84, cache: str | Path | None = None, report: Report | None = None
+    split: Split,
+    path: str | Path,
+    *,
+    size: int = 84,
+    copies: Copies = "keep",
+    cache: str | Path | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """tieredImageNet: 351 / 97 / 160 classes that were split by superclass (Ren et al. 2018), 779,165 images in all.
 
@@ -75,6 +95,7 @@ def tiered_imagenet(
         split: as in :func:`mini_imagenet`.
         path: a folder with one folder a class, named by WordNet id, in it or one level further down.
         size: as in :func:`mini_imagenet`.
+        copies: as in :func:`mini_imagenet`.
         cache: as in :func:`mini_imagenet`.
         report: as in :func:`mini_imagenet`.
 
@@ -85,7 +106,24 @@ def tiered_imagenet(
     """
     chosen, root = class_split("tieredImageNet", split), Path(path)
     source = folder_source("tieredImageNet", root, class_files(root, all_classes("tieredImageNet")), size)
-    return image_store(source, cache=cache, report=report).subset(chosen, split=split)
+    splits = {part: class_split("tieredImageNet", part) for part in _LISTED}
+    return _settled(source, splits, split, chosen, copies, cache, report)
+
+
+def _settled(
+    source: ImageSource,
+    splits: Mapping[str, Sequence[str]],
+    split: str,
+    chosen: Sequence[str],
+    copies: Copies,
+    cache: str | Path | None,
+    report: Report | None,
+) -> Dataset:
+    """The chosen classes of a store, with or without images that are the same as others."""
+    dataset = image_store(source, cache=cache, report=report)
+    groups = copied_images(source, cache=cache)
+    dataset = settle_copies(dataset, groups, splits, split, copies, report or _log.info, source.name)
+    return dataset.subset(chosen, split=split)
 
 
 @final
