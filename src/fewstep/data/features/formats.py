@@ -70,6 +70,11 @@ class Source:
         """For messages: the file, or the folder with the one above it ("miniImageNet/center")."""
         return self.path.name if self.path.suffix in SUFFIXES else "/".join(self.path.parts[-2:])
 
+    @property
+    def state(self) -> list[list[Any]]:
+        """The place, the size and the last change of each file, by which another content is known."""
+        return [[str(f.resolve()), (found := f.stat()).st_size, found.st_mtime_ns] for f in self.files]
+
 
 def source_of(path: Path) -> Source:
     """What lies at a place.
