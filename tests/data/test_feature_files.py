@@ -225,3 +225,30 @@ def test_a_file_without_splits_is_divided_on_request(tmp_path: Path) -> None:
             embeddings(path, "train", divide=counts)
     with pytest.raises(ValueError, match=r"says itself which classes are for train, val, test: leave the division out"):
         embeddings(tmp_path / "g.npz", "train", divide=(2, 1, 1))
+
+
+def test_training_is_told_what_inspection_warns_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f.safetensors"
+    rows = np.vstack([ROWS, ROWS[:2], ROWS[:1] * 0])
+    labels = np.append(LABELS, [20, 20, 21])
+    np.savez(tmp_path / "f.npz", x=rows, y=labels, split=[0] * 6 + [1] * 3 + [2] * 6)
+    for file in (tmp_path / "f.npz", convert(tmp_path / "f.npz", path)):
+        expected = [f"warning: {file}: {warning}" for warning in inspect_embeddings(file).warnings]
+        assert len(expected) == 3, "copies in two splits, a row of zeros, a class of one example"
+        told: list[str] = []
+        embeddings(file, "train", report=told.append)
+        assert [line for line in told if line.startswith("warning")] == expected
+        told.clear()
+        embeddings(file, "test", report=told.append)
+        assert not told, "once is enough"
+        with monkeypatch.context() as patch:
+            patch.setattr("fewstep.data.features.report.inspect_embeddings", lambda _: pytest.fail("it was read again"))
+            embeddings(file, "trainval", report=told.append)
+            assert told == expected
+            embeddings(file, "train")
+        convert(file, tmp_path / f"{file.suffix[1:]}.npz")
+    path.unlink()
+    np.savez(tmp_path / "f.npz", x=rows[:12], y=labels[:12], split=[0] * 6 + [1] * 3 + [2] * 3)
+    told.clear()
+    embeddings(tmp_path / "f.npz", "train", report=told.append)
+    assert not [line for line in told if line.startswith("warning")]

@@ -66,10 +66,11 @@ def test_a_folders_options_reach_it(photos: Path, tmp_path: Path, monkeypatch: p
         "grey": False,
         "fit": "crop",
         "damaged": "stop",
+        "copies": "keep",
         "cache": None,
         "report": None,
     }
-    ImageData("photos", None, 9, "s.csv", "skip", True, "squeeze", cache="c").examples("train", print)
+    ImageData("photos", None, 9, "s.csv", "skip", True, "squeeze", cache="c", copies="drop").examples("train", print)
     assert asked == {
         "given": ("train", "photos"),
         "split_file": "s.csv",
@@ -77,6 +78,7 @@ def test_a_folders_options_reach_it(photos: Path, tmp_path: Path, monkeypatch: p
         "grey": True,
         "fit": "squeeze",
         "damaged": "skip",
+        "copies": "drop",
         "cache": "c",
         "report": print,
     }
@@ -106,7 +108,8 @@ def test_names_and_their_options(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     for split, (called, given, options) in zip(("train", "test"), asked, strict=True):
         assert called == name.replace("-", "_")
         assert options.pop("cache") == "c"
-        assert options.pop("report", print) is print
+        assert options.pop("report") is print
+        assert options.pop("copies") == "keep"
         wanted: dict[str, tuple[Any, dict[str, Any]]] = {
             "omniglot": ((split,), {"rotations": split == "train"}),
             "mini-imagenet": ((split, "/x"), {"size": 9}),

@@ -54,7 +54,7 @@ def test_a_store_is_made_once_and_mapped(tmp_path: Path) -> None:
     assert len(told) == 2
     (folder,) = (path for path in (tmp_path / "new").iterdir() if path.is_dir())
     assert folder.name == source().folder
-    assert sorted(os.listdir(folder)) == ["images.npy", "index.json"]
+    assert sorted(os.listdir(folder)) == ["copies.json", "images.npy", "index.json"]
 
 
 def test_the_name_says_what_it_is_made_of(tmp_path: Path) -> None:

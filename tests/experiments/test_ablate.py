@@ -65,7 +65,7 @@ def tiny(path: Path) -> Config:
 
 
 PROTOCOL = {
-    "dataset": "CIFAR-FS",
+    "dataset": "features.npz",
     "features": "16-d, features.npz",
     "features normalised": True,
     "ways": 3,

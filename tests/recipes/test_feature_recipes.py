@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from pages import ROOT
 
 import fewstep
 from fewstep.core import Differentiate
+from fewstep.data.images.class_splits import class_split
 from fewstep.experiments.ablate.rows import table_2
+from fewstep.experiments.compare.procedure import compare
 from fewstep.experiments.repeat.procedure import repeat
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, Range, with_settings
+from fewstep.recipes.config import Algorithm
 from fewstep.recipes.methods.adapting import MetaSgd
 from fewstep.recipes.methods.leo import Leo
 from fewstep.recipes.problems.stored_features import Embeddings
@@ -108,7 +112,10 @@ def test_the_ranges_hold_what_the_authors_found() -> None:
             assert one.low < setting(recipe(), one.setting) < one.high, one
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "cifarfs" in name and "way-" not in name])
+NEUTRAL = [name for name in RECIPES if re.fullmatch(r"(?!.*(imagenet|cifarfs)).*-features-[15]shot", name)]
+
+
+@pytest.mark.parametrize("name", [*(n for n in RECIPES if "cifarfs" in n and "way-" not in n), *NEUTRAL])
 def test_a_recipe_on_features_trains_every_parameter(name: str, features: Path) -> None:
     config = tiny(features, name)
     problem = config.data.open(HERE, lambda _: None)
@@ -120,6 +127,52 @@ def test_a_recipe_on_features_trains_every_parameter(name: str, features: Path) 
     for name, gradient in zip(dict(method.learner.named_parameters()), step.gradients, strict=True):
         assert torch.isfinite(gradient).all(), name
         assert gradient.abs().max() > 0, name
+
+
+def test_every_method_has_recipes_on_features_of_ones_own() -> None:
+    configs = [RECIPES[name]() for name in NEUTRAL]
+    assert {type(config.method) for config in configs} == {*get_args(Algorithm)}
+    assert {config.data.shots for config in configs} == {1, 5}
+    for config in configs:
+        assert config.data.path is None  # type: ignore[union-attr]
+        assert config.data.dataset == "own"  # type: ignore[union-attr]
+    assert len(NEUTRAL) == 2 * (len(get_args(Algorithm)) + 1), "first-order MAML has its own"
+
+
+@pytest.mark.parametrize("name", [name for name in NEUTRAL if "1shot" in name])
+def test_a_recipe_on_features_of_ones_own_trains(name: str, features: Path, tmp_path: Path) -> None:
+    run = Run.create(tiny(features, name), tmp_path / "run", lambda _: None)
+    assert run.train().state.nonfinite == 0
+    assert np.isfinite(run.test().scores["adapted"]).all()
+
+
+def stated(data: Embeddings) -> str:
+    return str(data.open(HERE, lambda _: None).protocol["dataset"])
+
+
+def test_reports_name_the_data_and_not_those_of_the_recipe(features: Path, tmp_path: Path) -> None:
+    run = Run.create(tiny(features, "protonet-cifarfs-features-1shot"), tmp_path / "run", lambda _: None)
+    run.train()
+    run.record(run.test())
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "| dataset | features.npz |" in report
+    assert "| dataset | CIFAR-FS |" not in report
+    here = str(features)
+    for dataset, title in (("own", "features.npz"), ("miniImageNet", "features.npz"), ("birds", "birds")):
+        assert stated(Embeddings(dataset=dataset, path=here)) == title
+    held, names = dict(np.load(features)), [class_split("CIFAR-FS", split)[:4] for split in ("train", "val", "test")]
+    np.savez(features, **held, class_names=np.concatenate(names))
+    assert stated(Embeddings(dataset="CIFAR-FS", path=here)) == "CIFAR-FS", "its classes are those"
+    assert stated(Embeddings(dataset="miniImageNet", path=here)) == "features.npz"
+
+
+def test_published_numbers_of_other_data_are_not_shown_beside_ones_own(features: Path, tmp_path: Path) -> None:
+    assert RECIPES["meta-sgd-miniimagenet-features-1shot"].published
+    run = Run.create(tiny(features, "meta-sgd-miniimagenet-features-1shot"), tmp_path / "run", lambda _: None)
+    run.train()
+    found = compare([tmp_path / "run"], out=tmp_path / "compared", tasks=2, note=lambda _: None)
+    assert found.protocol["dataset"] == "features.npz"
+    assert found.rows[0].published == ()
 
 
 def test_the_last_stage_trains_on_validation_classes_too(features: Path) -> None:

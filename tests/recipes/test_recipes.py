@@ -1,6 +1,7 @@
 """Recipes: what they ask of their data, and that each of them trains."""
 
 import functools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from fewstep.recipes import RECIPES, Config
 from fewstep.recipes.config import from_json, to_json
 from fewstep.recipes.problems.functions import OscillationTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
+from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training import Training
 from fewstep.training.device import Place
+from fewstep.training.pretraining import Architecture, Pretraining
 
 HERE = Place(torch.device("cpu"), torch.float32)
 
@@ -98,6 +101,15 @@ def test_images_that_cannot_be_fetched_are_asked_for() -> None:
     config = RECIPES["protonet-miniimagenet-5way-1shot"]()
     with pytest.raises(ValueError, match=r"miniImageNet cannot be downloaded freely: give .* --data.path"):
         config.data.open(HERE, lambda _: None)
+
+
+def test_pretraining_before_a_recipe_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path))
+    monkeypatch.setattr("fewstep.recipes.problems.omniglot_features.SECONDS_BETWEEN_REPORTS", 0.0)
+    told: list[str] = []
+    network = Architecture(widths=(4, 8), pools=2)
+    OmniglotFeatures(pretraining=Pretraining(network=network, epochs=2, batch=500)).open(HERE, told.append)
+    assert any(re.match(r"pretraining: 3 of 6 batches \(50%\), 0:\d\d:\d\d left, loss \d", line) for line in told), told
 
 
 def test_rates_halve() -> None:

@@ -17,6 +17,7 @@ from fewstep.data import Dataset
 from fewstep.data.features.datasets import writer_for
 from fewstep.data.features.export import BESIDE, StoredAs, export_features, extractor_beside
 from fewstep.data.features.formats import SUFFIXES
+from fewstep.data.features.report import inspect_embeddings
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.images.files import Reading
 from fewstep.experiments.pretraining import PretrainingRun, Views
@@ -175,6 +176,8 @@ def _embed(run: PretrainingRun, options: Embed, out: Path) -> None:
     )
     point_to("features", out)
     point_to("their network", beside)
+    for warning in inspect_embeddings(out).warnings:
+        warn("warning", f"of the features, {warning}")
     if missing := [split for split in ("train", "val", "test") if split not in images]:
         no = " and no ".join(missing)
         warn("warning", f"{options.images.title} has no {no} classes, which `fewstep train` needs")

@@ -112,7 +112,7 @@ def _run(run: PretrainingRun) -> None:
         )
     began = trainer.state.step, trainer.state.seconds
     resume = stoppable("pretrain", "--resume", str(run.folder))
-    with resume, training_bar(trainer.total, "pre-training") as progress:
+    with resume, training_bar(trainer.total, "pre-training", "batches") as progress:
         trainer.run(progress)
     steps, seconds = trainer.state.step - began[0], trainer.state.seconds - began[1]
     if steps:

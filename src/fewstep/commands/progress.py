@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich import progress as rich
 
 from fewstep.commands.console import console, note
+from fewstep.training.pretraining.report import how_far
 
 if TYPE_CHECKING:
     from fewstep.experiments.repeat.procedure import RunProgress
@@ -18,6 +20,35 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.98
 """Weight of the past in the displayed averages; the log holds plain means."""
+
+
+SPOKEN_EVERY = 30.0
+"""Seconds between two lines where there is no terminal, and so no bar."""
+
+
+class Lines:
+    """How far something is, in a line at intervals, where there is no terminal to show a bar on.
+
+    Args:
+        what: it is.
+        unit: of what is counted.
+        at_once: with a line at the first call.
+    """
+
+    def __init__(self, what: str, unit: str = "", *, at_once: bool = False) -> None:
+        self.what, self.unit = what, unit
+        self.told = -SPOKEN_EVERY if at_once else time.monotonic()
+        self.first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, total: int, text: str = "", pace: float = 0.0) -> None:
+        """Say it, if it is time; ``pace`` is a guess of the seconds for one, until it has been seen."""
+        now = time.monotonic()
+        before, since = self.first = self.first or (done, now)
+        if console.is_terminal or now - self.told < SPOKEN_EVERY:
+            return
+        self.told = now
+        seen = (now - since) / (done - before) if done > before else pace
+        note(f"{self.what}: {how_far(done, total, seen, self.unit)}{', ' if text else ''}{text}")
 
 
 def bars(*, transient: bool = True, disable: bool = False) -> rich.Progress:
@@ -31,10 +62,12 @@ def bars(*, transient: bool = True, disable: bool = False) -> rich.Progress:
 @contextmanager
 def counting_bar(what: str, total: int, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """A bar that leaves nothing behind; with a unit it says how many of them pass in a second."""
+    spoken = Lines(what, unit)
     with bars() as shown:
         bar = shown.add_task(what, total=total, text="")
 
         def advance(done: int, total: int) -> None:
+            spoken(done, total)
             speed = shown.tasks[bar].speed
             shown.update(bar, completed=done, total=total, text=f"{speed:,.0f} {unit}/s" if speed and unit else "")
 
@@ -46,9 +79,15 @@ test_bar = partial(counting_bar, "testing")
 
 
 @contextmanager
-def training_bar(steps: int, what: str = "meta-training") -> Iterator[Callable[[State, dict[str, float]], None]]:
-    """A bar with smoothed loss and score, steps per second, time left, and the best validation so far."""
+def training_bar(
+    steps: int, what: str = "meta-training", unit: str = "meta-steps"
+) -> Iterator[Callable[[State, dict[str, float]], None]]:
+    """A bar with smoothed loss and score, steps per second, time left, and the best validation so far.
+
+    Without a terminal, lines with as much, at intervals.
+    """
     smooth: dict[str, float] = {}
+    spoken = Lines(what, unit, at_once=True)
     with bars(transient=False) as shown:
         bar = shown.add_task(what, total=steps, text="")
 
@@ -56,6 +95,8 @@ def training_bar(steps: int, what: str = "meta-training") -> Iterator[Callable[[
             for name, value in metrics.items():
                 smooth[name] = SMOOTHING * smooth.get(name, value) + (1 - SMOOTHING) * value
             text = [f"{name} {smooth[name]:.4f}" for name in ("loss", "accuracy") if name in smooth]
+            best = [] if state.best is None else [f"best validation {state.best:.4f}"]
+            spoken(state.step, steps, ", ".join([*text, *best]), state.seconds / max(state.step, 1))
             speed = shown.tasks[bar].speed
             text.append(f"{speed:.1f} steps/s" if speed else "")
             if state.best is not None:
@@ -72,6 +113,7 @@ def seed_bars() -> Iterator[Callable[[RunProgress], None]]:
     """A bar for every run that goes on."""
     with bars() as shown:
         of: dict[int, tuple[str, rich.TaskID]] = {}
+        spoken: dict[tuple[int, str], Lines] = {}
 
         def advance(at: RunProgress) -> None:
             if at.seed in of and of[at.seed][0] != at.doing:
@@ -82,6 +124,7 @@ def seed_bars() -> Iterator[Callable[[RunProgress], None]]:
                 return
             if at.seed not in of:
                 of[at.seed] = at.doing, shown.add_task(f"seed {at.seed}, {at.doing}", total=at.total, text="")
+            spoken.setdefault((at.seed, at.doing), Lines(f"seed {at.seed}, {at.doing}"))(at.done, at.total, best)
             shown.update(of[at.seed][1], completed=at.done, total=at.total, text=best)
 
         yield advance

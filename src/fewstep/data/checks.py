@@ -1,6 +1,15 @@
 """Checks of arguments that are made in several places."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_SLACK = 1e-3  # what the rounding of a resize may add
 
 
 def check_count(name: str, count: int) -> None:
@@ -21,3 +30,21 @@ def check_choice(name: str, given: str, known: Sequence[str]) -> None:
     """
     if given not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, not {given!r}")
+
+
+def check_unit_range(images: Tensor | NDArray[Any], what: str) -> None:
+    """Refuse floating-point images beyond [0, 1] where a network was trained on such: its answers would be noise.
+
+    Args:
+        images: of floating point, any shape.
+        what: they are, for the message.
+
+    Raises:
+        ValueError: if a number is beyond, or is NaN.
+    """
+    if 0 in images.shape:
+        return
+    low, high = float(images.min()), float(images.max())
+    if not (low >= -_SLACK and high <= 1 + _SLACK):
+        advice = "divide them by 255, or give bytes" if high > 2 and low >= 0 else "give them as they were before that"
+        raise ValueError(f"{what} must be images from 0 to 1, they are from {low:g} to {high:g}: {advice}")

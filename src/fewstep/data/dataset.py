@@ -146,6 +146,11 @@ class Dataset:
         return tuple(self.store.shape[1:])
 
     @property
+    def holds_floats(self) -> bool:
+        """Whether the store holds floating-point numbers, rather than bytes or other integers."""
+        return self.store.is_floating_point() if isinstance(self.store, Tensor) else self.store.dtype.kind == "f"
+
+    @property
     def labels(self) -> Int[np.ndarray, " positions"]:
         """Class index of each position."""
         return np.repeat(np.arange(self.classes), self.sizes)
@@ -186,7 +191,7 @@ class Dataset:
             if out is not None and (out.dtype, out.device) == (store.dtype, store.device) and self.transform is None:
                 target = out.view(-1, *store.shape[1:])
             # Three times as fast as indexing: whole rows are copied, by several threads.
-            rows = torch.index_select(store, 0, torch.from_numpy(index).to(store.device), out=target)
+            rows = torch.index_select(store, 0, as_tensor(index).to(store.device), out=target)
         else:
             # Indexing, not np.take: np.take copies the whole of a store that is not contiguous.
             rows = as_tensor(np.asarray(self.store)[index])
@@ -272,8 +277,7 @@ class Dataset:
         Raises:
             ValueError: naming the first bad row of the store and its class.
         """
-        floating = self.store.is_floating_point() if isinstance(self.store, Tensor) else self.store.dtype.kind == "f"
-        if not floating:
+        if not self.holds_floats:
             return
         block = max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape))))
         for start in range(0, len(self.store), block):

@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.core.types import Batch, Task
 from fewstep.data import draws
 from fewstep.data.checks import check_count
-from fewstep.data.dataset import Dataset
+from fewstep.data.dataset import Dataset, as_tensor
 from fewstep.data.source import Deferred, OnDevice, Pools
 
 
@@ -73,7 +73,7 @@ def deferred(
     def query(tasks: slice) -> Batch:
         nonlocal memory
         positions = indices.query[tasks]
-        weight = torch.tensor(indices.query_weight[tasks], dtype=dtype, device=device).flatten(1)
+        weight = _weights(indices.query_weight[tasks], dtype, device)
         if memory is not None and len(memory) >= len(positions):
             return _fetch(dataset, positions, weight, memory[: len(positions)])
         batch = _fetch(dataset, positions, weight)
@@ -94,8 +94,12 @@ def _pools(dataset: Dataset, indices: TaskIndices, dtype: torch.dtype, device: t
     _, ways, queries = indices.query.shape
     places = indices.query - dataset.offsets[indices.classes][..., None]
     y = _one_hot(ways, queries, dtype, torch.device(device)).expand(len(indices), -1, -1)
-    weight = torch.tensor(indices.query_weight, dtype=dtype, device=device).flatten(1)
+    weight = _weights(indices.query_weight, dtype, device)
     return Pools(indices.classes, places, rows, y, weight)
+
+
+def _weights(values: np.ndarray, dtype: torch.dtype, device: torch.device | str) -> Float[Tensor, "tasks rows"]:
+    return as_tensor(values).to(device=device, dtype=dtype, copy=True).flatten(1)
 
 
 def _fetch(

@@ -5,14 +5,14 @@ of CIFAR-FS, or of anything else, are the user's own (``--data.path FILE``). The
 RECIPE --seeds 5 --data.train-on trainval``.
 """
 
-from dataclasses import replace
-from typing import Literal
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
-from fewstep.recipes.config import Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import MetaCurvature, MetaSgd
-from fewstep.recipes.methods.leo import Leo
+from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
+from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
-from fewstep.recipes.methods.others import Protonet
+from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
 from fewstep.training import Training
@@ -98,14 +98,6 @@ def leo(dataset: Dataset, shots: int) -> Config:
     return _leo(_base(dataset, shots), (_README | _FOUND)[dataset, shots])
 
 
-def leo_features(shots: int) -> Config:
-    """LEO on features of your own, as `fewstep embed` or any backbone makes them, with what a search found on CIFAR-FS.
-
-    A search on your validation classes (``fewstep search``) will find better settings.
-    """
-    return replace(leo("CIFAR-FS", shots), data=Embeddings(shots=shots))
-
-
 def leo_paper(dataset: Dataset, shots: int) -> Config:
     """LEO as its paper's text has it, with the values of its Table 6: not verified here.
 
@@ -144,3 +136,96 @@ def meta_curvature(dataset: Dataset, shots: int) -> Config:
 def protonet(dataset: Dataset, shots: int) -> Config:
     """Prototypical network on features: a learned linear map and ReLU to as many dimensions; settings are ours."""
     return replace(_base(dataset, shots), method=Protonet(network=Network("mlp", hidden=(640,))))
+
+
+# -- features of your own ----------------------------------------------------------------------------------------------
+
+_LINEAR, _PERCEPTRON = Network("mlp", hidden=()), Network("mlp", hidden=(128,))
+
+
+def _own(config: Config, method: Algorithm | None = None, **training: Any) -> Config:
+    """The same on features that the user gives, with another method if there is one."""
+    options = replace(config.training, **training)
+    return replace(config, data=Embeddings(shots=config.data.shots), method=method or config.method, training=options)
+
+
+def _brief(shots: int, method: Algorithm, **training: Any) -> Config:
+    return _own(_base("CIFAR-FS", shots), method, **training)
+
+
+def leo_features(shots: int) -> Config:
+    """LEO on features of your own, as `fewstep embed` or any backbone makes them, with what a search found on CIFAR-FS.
+
+    A search on your validation classes (``fewstep search``) will find better settings.
+    """
+    return _own(leo("CIFAR-FS", shots))
+
+
+def leo_joint_features(shots: int) -> Config:
+    """LEO on what a linear map and ReLU make of features of your own, learned by the same meta-gradient; untuned."""
+    method = leo_features(shots).method
+    return _brief(shots, JointLeo(**asdict(method), network=Network("mlp", hidden=(640,))))
+
+
+def leo_network_features(shots: int) -> Config:
+    """A linear classifier of your own features generated whole from one code for a task, then five steps; untuned."""
+    return _brief(shots, LeoNetwork(network=_LINEAR, latent_rate=1.0, finetuning_steps=5, finetuning_rate=10.0))
+
+
+def maml_features(shots: int) -> Config:
+    """MAML on features of your own: a linear classifier, five steps; untuned."""
+    return _brief(shots, Maml(network=_LINEAR, rate=10.0, steps=5))
+
+
+def fomaml_features(shots: int) -> Config:
+    """First-order MAML on features of your own, with the settings of MAML."""
+    return _brief(shots, Maml(network=_LINEAR, rate=10.0, steps=5, first_order=True))
+
+
+def anil_features(shots: int) -> Config:
+    """ANIL on features of your own: a layer of 128 units, and a linear classifier that alone is adapted; untuned."""
+    return _brief(shots, Anil(network=_PERCEPTRON, rate=1.0, steps=5))
+
+
+def meta_sgd_features(shots: int) -> Config:
+    """Meta-SGD on features of your own: a linear classifier, five steps; untuned."""
+    return _own(meta_sgd("CIFAR-FS", shots))
+
+
+def meta_curvature_features(shots: int) -> Config:
+    """Meta-Curvature on features of your own: a layer of 128 units, five steps, matrices for each; untuned."""
+    return _own(meta_curvature("CIFAR-FS", shots))
+
+
+def meta_lstm_features(shots: int) -> Config:
+    """Meta-LSTM on features of your own: a linear classifier, ten steps; untuned."""
+    return _brief(shots, MetaLstm(network=_LINEAR, steps=10))
+
+
+def reptile_features(shots: int) -> Config:
+    """Reptile on features of your own: a layer of 128 units, ten steps of Adam; untuned."""
+    outer: dict[str, Any] = {"optimiser": "sgd", "rate": 1.0, "decay": "linear", "clip_value": None, "clip_norm": None}
+    config = _brief(shots, Reptile(network=_PERCEPTRON, rate=1e-2, steps=10), **outer)
+    return replace(config, data=Embeddings(shots=shots, train_shots=max(5, shots)))
+
+
+def imaml_features(shots: int) -> Config:
+    """iMAML on features of your own: a linear classifier, 16 steps, λ = 0.1; untuned."""
+    return _brief(shots, Imaml(network=_LINEAR, rate=1.0, steps=16, prox=0.1))
+
+
+def protonet_features(shots: int) -> Config:
+    """Prototypical network on features of your own: a linear map and ReLU to 640 dimensions; untuned."""
+    return _own(protonet("CIFAR-FS", shots))
+
+
+def protomaml_features(shots: int) -> Config:
+    """Proto-MAML on features of your own: a layer of 128 units, five steps from the classes' prototypes; untuned."""
+    return _brief(shots, Protomaml(network=_PERCEPTRON, rate=1.0, steps=5))
+
+
+OWN = (
+    *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
+    *(meta_lstm_features, reptile_features, imaml_features, protonet_features, protomaml_features),
+)
+"""Every method that takes vectors, on features of your own; LEO and Meta-SGD have spaces to search as well."""

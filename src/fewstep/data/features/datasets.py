@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fewstep.data.dataset import Dataset
 from fewstep.data.features.formats import Source, keys_of, parts_of, source_of
 from fewstep.data.features.normalise import l2_normalise
+from fewstep.data.features.report import remarks
 from fewstep.data.features.store import (
     NUMBERED_APART,
     Part,
@@ -79,7 +80,8 @@ def embeddings(
         seed: of that draw.
         cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
         report: receives a sentence when a file is converted, divided, or numbers the classes of each split anew; it is
-            logged when omitted.
+            logged when omitted. Of train and trainval, it is told what ``fewstep data inspect`` warns of: copies, rows
+            of zeros, classes of one example; for that all splits are read, once.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -92,7 +94,7 @@ def embeddings(
     if split not in (*PARTS, "all"):
         raise ValueError(f"split must be one of {', '.join(PARTS)} or all, not {split!r}")
     source = given = source_of(Path(path))
-    report = report or _log.info
+    asked, report = report is not None, report or _log.info
     part = None
     if source.mapped:
         parts = _divided(_checked_parts(source, path), divide, seed, path, report)
@@ -104,6 +106,9 @@ def embeddings(
     if len(given.read) > 1 and are_numbered_apart(parts):
         report(f"{path}: {NUMBERED_APART}")
     assert part is not None  # one file
+    if asked and split in ("train", "trainval"):
+        for remark in remarks(given, cache):
+            report(f"warning: {path}: {remark}")
     own = source.path.is_file() and source.path.suffix == ".safetensors" and bool(read_safetensors(source.path)[1])
     if not own:
         for _ in part.finite_blocks(f"{path} {split}"):
@@ -209,7 +214,7 @@ def _checked_parts(source: Source, path: str | Path) -> Parts:
 def _cached(source: Source, folder: Path, report: Report) -> Path:
     """The library's own file of a source, made where it is not there or the source has changed."""
     path = source.path.resolve()
-    made_of = [[str(file.resolve()), (found := file.stat()).st_size, found.st_mtime_ns] for file in source.files]
+    made_of = source.state
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     store = folder / f"embeddings-{digest}.safetensors"
     try:

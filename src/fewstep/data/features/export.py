@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewstep.data.checks import check_count
+from fewstep.data.checks import check_count, check_unit_range
 from fewstep.data.dataset import Dataset, as_tensor
 from fewstep.data.features.datasets import writer_for
 from fewstep.data.features.formats import SUFFIXES
@@ -67,8 +67,9 @@ def export_features(
 
     Raises:
         FileExistsError: if the target is there already.
-        ValueError: for a target of no known format, an unknown split or dtype, splits with common classes or without
-            images; or if the extractor gives anything but finite ``[rows, d]`` of one d (the class is named).
+        ValueError: for a target of no known format, an unknown split or dtype, splits with common classes, without
+            images or with images beyond [0, 1]; or if the extractor gives anything but finite ``[rows, d]`` of one d
+            (the class is named).
         OSError: if the target, or the temporary file, cannot be written.
     """
     target = Path(target)
@@ -85,6 +86,8 @@ def export_features(
             for split, dataset in images.items():
                 for positions in dataset.blocks(batch):
                     shown = dataset.gather(positions, device=device)
+                    if dataset.holds_floats:
+                        check_unit_range(shown, f"export: {dataset}")
                     found = extractor(shown)
                     width = _check_shape(found, shown, width)
                     stored = found.to(getattr(torch, dtype)).cpu()

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewstep.data.checks import check_unit_range
 from fewstep.data.dataset import as_tensor
 from fewstep.data.features.store import (
     FEATURES,
@@ -69,6 +70,11 @@ class Source:
     def name(self) -> str:
         """For messages: the file, or the folder with the one above it ("miniImageNet/center")."""
         return self.path.name if self.path.suffix in SUFFIXES else "/".join(self.path.parts[-2:])
+
+    @property
+    def state(self) -> list[list[Any]]:
+        """The place, the size and the last change of each file, by which another content is known."""
+        return [[str(f.resolve()), (found := f.stat()).st_size, found.st_mtime_ns] for f in self.files]
 
 
 def source_of(path: Path) -> Source:
@@ -203,14 +209,14 @@ def rows_in(path: str | Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Rows and, where there are any, their labels, from a file of any format that holds features.
 
     What a prediction is made from and for: nothing is grouped or sorted, rows may have any shape, labels are as they
-    were given.
+    were given. Rows of three axes are images, bytes or from 0 to 1.
 
     Args:
         path: as for :func:`source_of`, one file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, of no known format, or without rows.
+        ValueError: if it is damaged, of no known format, or without rows; or if it holds images beyond [0, 1].
     """
     path = Path(path)
     if not path.is_file():
@@ -229,8 +235,13 @@ def rows_in(path: str | Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     if rows is None or (labels is None and _array_of(entries, "keys") is not None):
         part = _whole(_read(path), str(path))
         return part.store[torch.from_numpy(part.order)].numpy(), part.labels
-    rows = rows.numpy() if isinstance(rows, Tensor) else rows
-    return rows, None if labels is None else plain_labels(labels)
+    if not isinstance(rows, Tensor):
+        if rows.dtype.kind not in "fiub":
+            raise ValueError(f"{path}: rows must be numbers, they are {rows.dtype}")
+        rows = as_tensor(rows)  # in the machine's order of bytes
+    if rows.ndim == 4 and rows.is_floating_point():
+        check_unit_range(rows, str(path))
+    return rows.numpy(), None if labels is None else plain_labels(labels)
 
 
 def _whole(parts: Parts, where: str) -> Part:

@@ -1,5 +1,8 @@
 """What a file of features holds, and what is wrong with it."""
 
+import contextlib
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewstep.data.features.formats import parts_of, source_of
+from fewstep.data.features.formats import Source, parts_of, source_of
 from fewstep.data.features.store import (
     NUMBERED_APART,
     Part,
@@ -19,6 +22,10 @@ from fewstep.data.features.store import (
     dtype_name,
     shared_classes,
 )
+from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.files import write_atomically
+
+_FORMAT = 1  # raise it when other things are warned of
 
 
 @final
@@ -100,6 +107,29 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
     return EmbeddingReport(
         Path(path), store.shape[1], dtype_name(store.dtype), tuple(summaries), tuple(refusals), tuple(warnings)
     )
+
+
+def remarks(source: Source, cache: str | Path | None = None) -> list[str]:
+    """What :func:`inspect_embeddings` warns of, read again only when a file has changed since.
+
+    Args:
+        source: features that are loaded, with splits that have no classes in common.
+        cache: the cache folder, where what was found is kept.
+
+    Raises:
+        ValueError: as :func:`inspect_embeddings`.
+    """
+    key = json.dumps([_FORMAT, source.state, *sorted(source.read)])
+    kept = cache_folder(cache) / f"remarks-{hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:16]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        content = json.loads(kept.read_text())
+        if content["made_of"] == key:
+            return [str(sentence) for sentence in content["remarks"]]
+    found = [warning for warning in inspect_embeddings(source.path).warnings if warning != NUMBERED_APART]
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, json.dumps({"made_of": key, "remarks": found}))
+    return found
 
 
 def _examine(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.uint64]]:

@@ -9,6 +9,7 @@ from fewstep.data.dataset import Dataset
 from fewstep.data.images.characters import omniglot
 from fewstep.data.images.cifar import cifar_fs, fc100
 from fewstep.data.images.class_splits import Split
+from fewstep.data.images.copies import Copies
 from fewstep.data.images.folders import photograph_splits, photographs
 from fewstep.data.images.imagenet import mini_imagenet, tiered_imagenet
 from fewstep.data.storage.cache import Report
@@ -70,6 +71,9 @@ class ImageData:
     """For omniglot: training characters turned by 90°, 180° and 270° are classes of their own."""
     cache: str | None = None
     """Folder for what is downloaded and decoded. None: $FEWSTEP_CACHE, or the user's cache folder."""
+    copies: Copies = "keep"
+    """drop leaves images out that are the same as others, bit for bit: those of test classes are kept before those of
+    validation before those of training."""
 
     @property
     def title(self) -> str:
@@ -129,10 +133,10 @@ class ImageData:
         self.check()
         part = cast(Split, split)  # loaders refuse others
         size = 84 if self.size is None else self.size
-        kept: dict[str, Any] = {"cache": self.cache, "report": report}
+        kept: dict[str, Any] = {"copies": self.copies, "cache": self.cache, "report": report}
         match self.name:
             case "omniglot":
-                return omniglot(part, rotations=self.rotations and split in ("train", "trainval"), cache=self.cache)
+                return omniglot(part, rotations=self.rotations and split in ("train", "trainval"), **kept)
             case "cifar-fs" | "fc100":
                 return (cifar_fs if self.name == "cifar-fs" else fc100)(part, path=self.path, **kept)
             case "mini-imagenet" | "tiered-imagenet":

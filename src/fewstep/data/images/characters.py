@@ -24,7 +24,8 @@ from fewstep.data import draws
 from fewstep.data.checks import check_choice
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_splits import PARTS, Split
-from fewstep.data.storage.cache import cache_folder, npz
+from fewstep.data.images.copies import Copies, same_rows, settle_copies
+from fewstep.data.storage.cache import Report, cache_folder, npz
 from fewstep.data.storage.files import write_atomically
 
 _DRAWERS = 20
@@ -42,7 +43,9 @@ def omniglot(
     scheme: Literal["vinyals", "random"] = "vinyals",
     seed: int = 0,
     rotations: bool = False,
+    copies: Copies = "keep",
     cache: str | Path | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """Omniglot at 28 × 28, one class for each character.
 
@@ -63,7 +66,10 @@ def omniglot(
         rotations: also add every class turned counter-clockwise by 90°, 180° and 270° as new classes, named
             "Alphabet/character01@90": four times the classes. A task may then hold a character and its own rotation.
             (Finn et al. instead turn each class of a task by a random angle.)
+        copies: "drop" leaves a drawing out that is the same as another, bit for bit: Braille/character01 holds one
+            twice, numbers 3 and 19.
         cache: folder for the reduced images; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
+        report: is told of such drawings; it is logged when omitted.
 
     Raises:
         ValueError: if the split or the scheme is unknown.
@@ -72,12 +78,17 @@ def omniglot(
     chosen = _chosen_classes(names, split, scheme, seed)
     title = f"Omniglot ({scheme})"
     counts = np.arange(len(names) + 1) * _DRAWERS
+    whole = Dataset.from_sorted(images, counts, names, name=title, split=split)
+    splits = {part: [names[c] for c in _chosen_classes(names, part, scheme, seed)] for part in ("train", "val", "test")}
+    wanted = copies == "drop" or split in ("train", "trainval")
+    groups = same_rows(image.tobytes() for image in images) if wanted else []
+    upright = settle_copies(whole, groups, splits, split, copies, report or _log.info, title).subset(chosen)
     if not rotations:
-        return Dataset.from_sorted(images, counts, names, name=title, split=split).subset(chosen)
-    upright = images.reshape(-1, _DRAWERS, 1, _SIDE, _SIDE)[chosen].reshape(-1, 1, _SIDE, _SIDE)
-    turned = np.concatenate([np.rot90(upright, quarter, axes=(-2, -1)) for quarter in range(4)])
+        return upright
+    rows = images if upright.order is None else images[upright.order]
+    turned = np.concatenate([np.rot90(rows, quarter, axes=(-2, -1)) for quarter in range(4)])
     turned_names = [f"{names[c]}{angle}" for angle in ("", "@90", "@180", "@270") for c in chosen]
-    counts = np.arange(len(turned_names) + 1) * _DRAWERS
+    counts = np.concatenate([[0], np.cumsum(np.tile(upright.sizes, 4))])
     return Dataset.from_sorted(turned, counts, turned_names, name=title, split=split)
 
 

@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import class_files, folder_source
 from fewstep.data.images.class_splits import Split, all_classes, class_split
-from fewstep.data.images.store import ImageSource, image_store
+from fewstep.data.images.copies import Copies, settle_copies
+from fewstep.data.images.store import ImageSource, copied_images, image_store
 from fewstep.data.storage.cache import Report, cache_folder
 from fewstep.data.storage.download import fetch
 from fewstep.data.storage.unpickling import unpickle
@@ -37,12 +38,18 @@ _log = logging.getLogger(__name__)
 
 
 def cifar_fs(
-    split: Split, *, path: str | Path | None = None, cache: str | Path | None = None, report: Report | None = None
+    split: Split,
+    *,
+    path: str | Path | None = None,
+    copies: Copies = "keep",
+    cache: str | Path | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """CIFAR-FS (Bertinetto et al. 2019): 64 / 16 / 20 classes of CIFAR-100, 600 images each.
 
     Rows are uint8 ``[n, 3, 32, 32]``, RGB. Of a class, first come its 500 images of CIFAR's train part in the order of
-    the archive, then its 100 of the test part. 26 of CIFAR's images are exact copies of others.
+    the archive, then its 100 of the test part. 26 of CIFAR's images are exact copies of
+    others, 15 of them of images in another split (docs/features.md has a table).
 
     The first load fetches the official archive (169 MB), verifies it, and keeps it and the sorted images (184 MB) in
     the cache folder.
@@ -53,6 +60,8 @@ def cifar_fs(
             ``cifar-100-python`` or the one that holds it, or a folder with a folder of 600 images for each class, named
             as CIFAR names it ("dolphin"), as CIFAR-FS is published. The images of such a folder come in the order of
             their file names.
+        copies: "drop" leaves images out that are the same as others, bit for bit; of each group, one of the test
+            classes is kept before one of validation before one of training. ``report`` is told of them either way.
         cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
         report: receives sentences on the progress of the first load; they are logged when omitted.
 
@@ -62,11 +71,16 @@ def cifar_fs(
         ValueError: if the split is unknown, or the files are damaged or not those of CIFAR-100.
         OSError: if the cache folder cannot be written.
     """
-    return _load("CIFAR-FS", split, path, cache, report)
+    return _load("CIFAR-FS", split, path, copies, cache, report)
 
 
 def fc100(
-    split: Split, *, path: str | Path | None = None, cache: str | Path | None = None, report: Report | None = None
+    split: Split,
+    *,
+    path: str | Path | None = None,
+    copies: Copies = "keep",
+    cache: str | Path | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """FC100 (Oreshkin et al. 2018): 60 / 20 / 20 classes of CIFAR-100, 12 / 4 / 4 whole superclasses.
 
@@ -75,6 +89,7 @@ def fc100(
     Args:
         split: as in :func:`cifar_fs`.
         path: as in :func:`cifar_fs`.
+        copies: as in :func:`cifar_fs`.
         cache: as in :func:`cifar_fs`.
         report: as in :func:`cifar_fs`.
 
@@ -84,16 +99,22 @@ def fc100(
         ValueError: if the split is unknown, or the files are damaged or not those of CIFAR-100.
         OSError: if the cache folder cannot be written.
     """
-    return _load("FC100", split, path, cache, report)
+    return _load("FC100", split, path, copies, cache, report)
 
 
-def _load(name: str, split: str, path: str | Path | None, cache: str | Path | None, report: Report | None) -> Dataset:
+def _load(
+    name: str, split: str, path: str | Path | None, copies: Copies, cache: str | Path | None, report: Report | None
+) -> Dataset:
     chosen = class_split(name, split)
     if path is None:  # where the store is there, the archive need not be
         source = _source(MD5, lambda: _archived(_download(cache_folder(cache), report or _log.info)))
     else:
         source = _local(Path(path))
-    return replace(image_store(source, cache=cache, report=report).subset(chosen, split=split), name=name)
+    dataset = image_store(source, cache=cache, report=report)
+    groups = copied_images(source, cache=cache)
+    splits = {part: class_split(name, part) for part in ("train", "val", "test")}
+    dataset = settle_copies(dataset, groups, splits, split, copies, report or _log.info, name)
+    return replace(dataset.subset(chosen, split=split), name=name)
 
 
 def _local(path: Path) -> ImageSource:

@@ -83,8 +83,14 @@ def check_complete(root: Path, found: Mapping[str, object], names: Sequence[str]
     if missing := [name for name in names if name not in found]:
         raise ValueError(
             f"{root} lacks {len(missing)} of {len(names)} classes, the first is {missing[0]}: "
-            f"add a folder {missing[0]} with its images in {root} or in a folder of it"
+            f"add a folder {missing[0]} with its images in {root} or in a folder of it{_instead(root, found)}"
         )
+
+
+def _instead(root: Path, found: Mapping[str, object]) -> str:
+    """What lies there, where none of the classes does."""
+    held = [] if found else sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    return f"; it holds {', '.join(held[:5])}{', ...' if len(held) > 5 else ''}" if held else ""
 
 
 def contents_of(folder: Path) -> Contents:

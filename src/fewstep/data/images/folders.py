@@ -15,8 +15,9 @@ from fewstep.data.checks import check_choice, check_count
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import contents_of, folder_source
 from fewstep.data.images.class_splits import PARTS, Split
+from fewstep.data.images.copies import Copies, settle_copies
 from fewstep.data.images.files import SUFFIXES, Fit
-from fewstep.data.images.store import image_store, skipped_images
+from fewstep.data.images.store import copied_images, image_store, skipped_images
 from fewstep.data.storage.cache import Report
 
 Damaged: TypeAlias = Literal["stop", "skip"]
@@ -43,6 +44,7 @@ def photographs(
     fit: Fit = "crop",
     damaged: Damaged = "stop",
     least: int = 2,
+    copies: Copies = "keep",
     cache: str | Path | None = None,
     report: Report | None = None,
 ) -> Dataset:
@@ -80,6 +82,8 @@ def photographs(
             tells at each load how many of how many. They are found in the one decoding, whose result serves both.
         least: images that each class must have, without those that are skipped. A task needs one to learn from and one
             to be tested on.
+        copies: "drop" leaves images out that are the same as others, bit for bit; of each group, one of the test
+            classes is kept before one of validation before one of training. ``report`` is told of them either way.
         cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
         report: receives sentences on the progress of the first load, and on what was left out; they are logged when
             omitted.
@@ -113,6 +117,8 @@ def photographs(
     _check_sizes(layout, Counter(name for name, _, _ in bad), least)
     for part in parts:
         _report_left_out(layout, part, bad, root, report or _log.warning)
+    groups = copied_images(source, cache=cache)
+    dataset = settle_copies(dataset, groups, layout.splits, split, copies, report or _log.warning, _name(root))
     chosen = sorted(name for part in parts for name in layout.splits[part])
     return replace(dataset.subset(chosen, split=split), name=_name(root))
 

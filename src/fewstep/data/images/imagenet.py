@@ -1,6 +1,7 @@
 """miniImageNet and tieredImageNet, from image files of one's own: ImageNet may not be passed on."""
 
 import csv
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +11,25 @@ from typing import final
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.class_folders import class_files, contents_of, folder_source
 from fewstep.data.images.class_splits import PARTS, Split, all_classes, class_split
-from fewstep.data.images.store import image_store
+from fewstep.data.images.copies import Copies, settle_copies
+from fewstep.data.images.public_files import public_files
+from fewstep.data.images.store import ImageSource, copied_images, image_store
 from fewstep.data.storage.cache import Report
 
 _MINI_IMAGES = 600  # of each class
 _LISTED = ("train", "val", "test")
 
+_log = logging.getLogger(__name__)
+
 
 def mini_imagenet(
-    split: Split, path: str | Path, *, size: int = 84, cache: str | Path | None = None, report: Report | None = None
+    split: Split,
+    path: str | Path,
+    *,
+    size: int = 84,
+    copies: Copies = "keep",
+    cache: str | Path | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """miniImageNet: 64 / 16 / 20 classes of 600 images (Vinyals et al. 2016), split by Ravi and Larochelle 2017.
 
@@ -31,8 +42,11 @@ def mini_imagenet(
         path: a folder with one folder a class, named by WordNet id, in it or one level further down
             (``train/n01532829/*.jpg``); or Ravi's layout, a folder ``images`` beside ``train.csv``, ``val.csv`` and
             ``test.csv`` with the columns filename and label, which may lie in a folder of their own. The lists tell the
-            split: a line that is there twice is one image.
+            split: a line that is there twice is one image. Or with ``mini-imagenet-cache-train.pkl``, or
+            ``miniImageNet_category_split_train_phase_train.pickle``, and so on for val and test.
         size: side of the images in pixels.
+        copies: "drop" leaves images out that are the same as others, bit for bit; of each group, one of the test
+            classes is kept before one of validation before one of training. ``report`` is told of them either way.
         cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
         report: receives sentences on the progress of the first load; they are logged when omitted.
 
@@ -46,25 +60,33 @@ def mini_imagenet(
         UserWarning: if a class has another number of images than 600, or lists tell another split than Ravi's: results
             are then not those of the benchmark.
     """
+    published = {part: class_split("miniImageNet", part) for part in _LISTED}
     chosen: Sequence[str] = class_split("miniImageNet", split)
+    splits: Mapping[str, Sequence[str]] = published
     names, root = all_classes("miniImageNet"), Path(path)
+    if (found := public_files("miniImageNet", root, size, cache)) is not None:
+        _check_numbers(root, dict(zip(found.source.class_names, found.source.counts, strict=True)))
+        chosen = _published_order("miniImageNet", split, found.splits, str(root), by_name=found.by_name)
+        return _settled(found.source, found.splits, split, chosen, copies, cache, report)
+    _check_folder(root)
     if (lists := _lists(root)) is None:
         files = class_files(root, names)
     else:
         files, splits = _listed(lists, names)
         chosen = _published_order("miniImageNet", split, splits, str(lists.files["train"].parent))
-    if other := [name for name in names if len(files[name]) != _MINI_IMAGES]:
-        warnings.warn(
-            f"{root}: {len(other)} classes have not the {_MINI_IMAGES} images of miniImageNet, the first is {other[0]} "
-            f"with {len(files[other[0]])}: results cannot be compared with published ones",
-            stacklevel=2,
-        )
+    _check_numbers(root, {name: len(files[name]) for name in names})
     source = folder_source("miniImageNet", root, files, size)
-    return image_store(source, cache=cache, report=report).subset(chosen, split=split)
+    return _settled(source, splits, split, chosen, copies, cache, report)
 
 
 def tiered_imagenet(
-    split: Split, path: str | Path, *, size: int = 84, cache: str | Path | None = None, report: Report | None = None
+    split: Split,
+    path: str | Path,
+    *,
+    size: int = 84,
+    copies: Copies = "keep",
+    cache: str | Path | None = None,
+    report: Report | None = None,
 ) -> Dataset:
     """tieredImageNet: 351 / 97 / 160 classes that were split by superclass (Ren et al. 2018), 779,165 images in all.
 
@@ -73,8 +95,11 @@ def tiered_imagenet(
 
     Args:
         split: as in :func:`mini_imagenet`.
-        path: a folder with one folder a class, named by WordNet id, in it or one level further down.
+        path: a folder with one folder a class, named by WordNet id, in it or one level further down; or with
+            ``train_images_png.pkl`` and ``train_labels.pkl``, and so on for val and test, as tieredImageNet is
+            published (or ``train_images.npz``). Classes then have the names, or numbers, of the files.
         size: as in :func:`mini_imagenet`.
+        copies: as in :func:`mini_imagenet`.
         cache: as in :func:`mini_imagenet`.
         report: as in :func:`mini_imagenet`.
 
@@ -84,8 +109,46 @@ def tiered_imagenet(
         OSError: if the cache folder cannot be written.
     """
     chosen, root = class_split("tieredImageNet", split), Path(path)
+    if (found := public_files("tieredImageNet", root, size, cache)) is not None:
+        told = _published_order("tieredImageNet", split, found.splits, str(root), by_name=found.by_name)
+        return _settled(found.source, found.splits, split, told, copies, cache, report)
+    _check_folder(root)
     source = folder_source("tieredImageNet", root, class_files(root, all_classes("tieredImageNet")), size)
-    return image_store(source, cache=cache, report=report).subset(chosen, split=split)
+    splits = {part: class_split("tieredImageNet", part) for part in _LISTED}
+    return _settled(source, splits, split, chosen, copies, cache, report)
+
+
+def _check_folder(root: Path) -> None:
+    if root.is_file():
+        raise FileNotFoundError(
+            f"{root} is a file: give a folder of images, if need be unpack it, or one of the files of arrays by the "
+            "name that they were published under, such as mini-imagenet-cache-train.pkl or train_images_png.pkl"
+        )
+
+
+def _check_numbers(root: Path, counts: Mapping[str, int]) -> None:
+    if other := [name for name, count in counts.items() if count != _MINI_IMAGES]:
+        warnings.warn(
+            f"{root}: {len(other)} classes have not the {_MINI_IMAGES} images of miniImageNet, the first is {other[0]} "
+            f"with {counts[other[0]]}: results cannot be compared with published ones",
+            stacklevel=3,
+        )
+
+
+def _settled(
+    source: ImageSource,
+    splits: Mapping[str, Sequence[str]],
+    split: str,
+    chosen: Sequence[str],
+    copies: Copies,
+    cache: str | Path | None,
+    report: Report | None,
+) -> Dataset:
+    """The chosen classes of a store, with or without images that are the same as others."""
+    dataset = image_store(source, cache=cache, report=report)
+    groups = copied_images(source, cache=cache)
+    dataset = settle_copies(dataset, groups, splits, split, copies, report or _log.info, source.name)
+    return dataset.subset(chosen, split=split)
 
 
 @final
@@ -171,14 +234,19 @@ def _lines(file: Path, images: Path) -> Iterator[tuple[str, str, str]]:
             yield where, image, label
 
 
-def _published_order(dataset: str, split: str, splits: Mapping[str, Sequence[str]], told_by: str) -> list[str]:
-    """The classes of a split that files tell, in the published order where they are the published ones."""
+def _published_order(
+    dataset: str, split: str, splits: Mapping[str, Sequence[str]], told_by: str, *, by_name: bool = True
+) -> list[str]:
+    """The classes of a split that files tell, in the published order where they are the published ones.
+
+    Where classes go by numbers, only how many there are can be compared.
+    """
     chosen: list[str] = []
     differing = []
     for part in _LISTED:
         of_part, published = splits[part], class_split(dataset, part)
         same = set(of_part) == set(published)
-        if not same:
+        if not same and (len(of_part) != len(published) or by_name):
             differing.append(f"{part} ({len(set(of_part) - set(published))} other classes)")
         if part in PARTS[split]:
             chosen += published if same else of_part

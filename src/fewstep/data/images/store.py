@@ -4,15 +4,17 @@ A store is a folder ``<name>-<hash>`` of the cache: ``images.npy``, uint8 ``[n, 
 of the classes, and ``index.json``, which says what it holds and what it was made of. The hash is of the latter, so
 what is found under a name is what would be made. Where damaged images are skipped, which is known only when all have
 been decoded, they are rows of zeros, and ``skipped.json`` says which they are and why: the name need not know.
+``copies.json`` lists the images that are the same.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from fewstep.data.dataset import Dataset
+from fewstep.data.images.copies import Groups, same_rows
 from fewstep.data.images.files import DamagedImage
 from fewstep.data.storage.cache import Report, cache_folder
 from fewstep.data.storage.files import folder_beside, write_atomically
@@ -30,6 +33,7 @@ from fewstep.data.storage.lock import one_at_a_time
 
 _FORMAT = 1  # of the store itself
 _SKIPPED = "skipped.json"
+_COPIES = "copies.json"
 _TOGETHER = 512  # images that are decoded before they are written
 _SECONDS = 10.0  # between two reports
 
@@ -120,6 +124,32 @@ def skipped_images(source: ImageSource, *, cache: str | Path | None = None) -> d
     return skipped
 
 
+def copied_images(source: ImageSource, *, cache: str | Path | None = None) -> Groups:
+    """The images of its store, which is there, that are the same, bit for bit; without those that were left out.
+
+    A store of before this was kept is read through for it, once.
+    """
+    folder = cache_folder(cache) / source.folder
+    if (groups := _kept_copies(folder / _COPIES, sum(source.counts))) is None:
+        images: NDArray[np.generic] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        groups = same_rows(image.tobytes() for image in images)
+        with contextlib.suppress(OSError):
+            write_atomically(folder / _COPIES, json.dumps(groups))
+    skipped = skipped_images(source, cache=cache)
+    kept = ([row for row in group if row not in skipped] for group in groups)
+    return [group for group in kept if len(group) > 1]
+
+
+def _kept_copies(file: Path, images: int) -> Groups | None:
+    """What a store lists, None where that is not there or makes no sense."""
+    try:
+        groups: Groups = json.loads(file.read_text())
+        fits = all(type(row) is int and 0 <= row < images for group in groups for row in group)
+    except (OSError, ValueError, TypeError):
+        return None
+    return groups if fits else None
+
+
 def image_store(source: ImageSource, *, cache: str | Path | None = None, report: Report | None = None) -> Dataset:
     """All classes of a source, from its store, which is made first where there is none or a damaged one.
 
@@ -170,9 +200,10 @@ def _make(source: ImageSource, root: Path, report: Report) -> None:
     """Write the store beside its place, then rename it."""
     target = root / source.folder
     with folder_beside(target) as part:
-        skipped = _write_images(source, part / "images.npy", report)
+        skipped, copies = _write_images(source, part / "images.npy", report)
         if source.skips:
             write_atomically(part / _SKIPPED, json.dumps(skipped))
+        write_atomically(part / _COPIES, json.dumps(copies))
         write_atomically(part / "index.json", json.dumps(source.index))
         try:
             part.rename(target)
@@ -184,29 +215,39 @@ def _make(source: ImageSource, root: Path, report: Report) -> None:
                     part.rename(target)
 
 
-def _write_images(source: ImageSource, path: Path, report: Report) -> dict[int, str]:
-    """Write the images; those that were skipped, and why."""
+def _write_images(source: ImageSource, path: Path, report: Report) -> tuple[dict[int, str], Groups]:
+    """Write the images; those that were skipped, and why; and those that are the same."""
     n, skipped = sum(source.counts), dict[int, str]()
+
+    def written(image: NDArray[Any]) -> bytes:
+        if image.dtype != np.uint8 or image.shape != source.shape:
+            raise ValueError(
+                f"{source.name}: an image is {image.dtype} {list(image.shape)}, not uint8 {list(source.shape)}"
+            )
+        content = image.tobytes()
+        file.write(content)
+        return content
+
     started = reported = time.monotonic()
     with path.open("wb") as file, ThreadPoolExecutor() as pool:
         report(f"{source.name}: reading {n:,} images, once, into {path.parent.parent}")
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, *source.shape)}
         np.lib.format.write_array_header_1_0(file, header)
         read = _reader(source, skipped)
-        for start in range(0, n, _TOGETHER):
-            for image in pool.map(read, range(start, min(n, start + _TOGETHER))):
-                if image.dtype != np.uint8 or image.shape != source.shape:
-                    raise ValueError(
-                        f"{source.name}: an image is {image.dtype} {list(image.shape)}, not uint8 {list(source.shape)}"
-                    )
-                file.write(image.tobytes())
-            if time.monotonic() - reported > _SECONDS:
-                reported = time.monotonic()
-                report(f"{source.name}: {min(n, start + _TOGETHER):,} of {n:,} images")
+
+        def contents() -> Iterator[bytes]:
+            nonlocal reported
+            for start in range(0, n, _TOGETHER):
+                yield from map(written, pool.map(read, range(start, min(n, start + _TOGETHER))))
+                if time.monotonic() - reported > _SECONDS:
+                    reported = time.monotonic()
+                    report(f"{source.name}: {min(n, start + _TOGETHER):,} of {n:,} images")
+
+        copies = same_rows(contents())
         file.flush()
         os.fsync(file.fileno())
     report(f"{source.name}: {n:,} images read in {time.monotonic() - started:.0f} s")
-    return dict(sorted(skipped.items()))
+    return dict(sorted(skipped.items())), copies
 
 
 def _reader(source: ImageSource, skipped: dict[int, str]) -> Callable[[int], NDArray[Any]]:

@@ -21,6 +21,7 @@ from fewstep.experiments.compare.method import MethodScores, Scores
 from fewstep.experiments.folder import ENVIRONMENT
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, dotted
+from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training.checkpoint import BEST, LAST, read_state
 
 TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
@@ -96,6 +97,8 @@ def _training(run: Run) -> dict[str, Any]:
         notes.append(f"settings of its own, not the recipe's ({changed})")
     facts = read_json(run.folder / ENVIRONMENT)
     trained_on = run.problem.protocol.get("training") or f"{getattr(config.data, 'shots', '?')}-shot"
+    own_data = isinstance(config.data, Embeddings) and run.problem.protocol["dataset"] != config.data.dataset
+    known = None if own_data else RECIPES.get(config.recipe)
     return {
         "trained_on": trained_on,
         "steps": state.step,
@@ -107,7 +110,7 @@ def _training(run: Run) -> dict[str, Any]:
         "threads": facts.get("threads"),
         "machine": facts.get("machine"),
         "notes": tuple(notes),
-        "published": tuple(map(str, RECIPES[config.recipe].published)) if config.recipe in RECIPES else (),
+        "published": () if known is None else tuple(map(str, known.published)),
     }
 
 

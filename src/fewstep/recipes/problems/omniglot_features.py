@@ -40,17 +40,20 @@ class OmniglotFeatures(OmniglotImages):
         they are what the run was trained on, whatever this machine would compute.
         """
         from fewstep.training.pretraining import cached_features, embed
+        from fewstep.training.pretraining.report import how_far
 
         images = {split: self.examples(split, report) for split in SPLITS}
         if extractor is None:
-            told = 0.0
+            told, rows = 0.0, len(images["train"])
+            batches = self.pretraining.epochs * (rows // min(self.pretraining.batch, rows))
 
             def progress(state: State, metrics: dict[str, float]) -> None:
                 nonlocal told
                 if state.seconds - told > SECONDS_BETWEEN_REPORTS:
                     told = state.seconds
                     shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-                    report(f"pretraining: {state.step} batches, {shown}")
+                    far = how_far(state.step, batches, state.seconds / state.step, "batches")
+                    report(f"pretraining: {far}, {shown}")
 
             features, extractor = cached_features(
                 images,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fewstep import data
+from fewstep.data.images.class_splits import all_classes
 from fewstep.recipes.problems.images import Classification
 from fewstep.recipes.problems.problem import Problem, Split
 
@@ -27,7 +28,8 @@ class Embeddings(Classification):
     )
 
     dataset: str = "own"
-    """Whose images they are; the published embeddings are found by it: miniImageNet, tieredImageNet."""
+    """Whose images they are; the published embeddings are found by it: miniImageNet, tieredImageNet. Where the classes
+    of a file are others than those of the dataset, and where it is "own", reports name the file."""
     path: str | None = None
     """File or folder of the features. None: the published ones, where `fewstep data leo-embeddings` has put them."""
     views: Literal["center", "multiview"] = "center"
@@ -110,10 +112,21 @@ class Embeddings(Classification):
         rows = stored.gather(stored.offsets[:-1], dtype=torch.float64)
         return hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:8]
 
+    def _title(self, examples: dict[Split, data.Dataset]) -> str:
+        """Whose images they are, as far as that can be seen: a recipe for one dataset takes features of any other."""
+        if self.path is None:
+            return self.dataset
+        try:
+            known = {*all_classes(self.dataset)}
+        except KeyError:  # a name of the user's own, which nothing is known of
+            return Path(self.path).name if self.dataset == "own" else self.dataset
+        right = all({*dataset.class_names} <= known for dataset in examples.values())
+        return self.dataset if right else Path(self.path).name
+
     def _protocol(self, examples: dict[Split, data.Dataset]) -> dict[str, Any]:
         place = f"published, {self.views}" if self.path is None else Path(self.path).name
         stated = {
-            "dataset": self.dataset,
+            "dataset": self._title(examples),
             "features": f"{examples['test'].feature_shape[0]}-d, {place}, {self._digest()}",
             "features normalised": self.normalise,
             "trained on": {"train": "training classes", "trainval": "training and validation classes"}[self.train_on],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import timedelta
 from pathlib import Path
 
 from fewstep.data.storage.files import write_atomically
@@ -10,6 +11,19 @@ from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import markdown_lines, settings_lines
 
 CURVES, REPORT = "learning_curves.png", "report.md"
+
+
+def how_far(done: int, total: int, pace: float, unit: str = "") -> str:
+    """Where something stands that takes long: "300 of 5,000 batches (6%), 0:12:30 left".
+
+    Args:
+        done: how many of them.
+        total: how many there are.
+        pace: seconds for one.
+        unit: what they are.
+    """
+    left = timedelta(seconds=round(max(0, total - done) * pace))
+    return f"{done:,} of {total:,}{' ' if unit else ''}{unit} ({done / max(total, 1):.0%}), {left} left"
 
 
 def learning_curves(folder: Path) -> None:
