@@ -19,6 +19,7 @@ from fewstep import algorithms
 from fewstep.algorithms import maml
 from fewstep.core import Batch, Differentiate, Executor, Loop, Method, Task, Vmap, generator
 from fewstep.core.network.operations import call, is_plain
+from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.networks import Generated
 from fewstep.training.checkpoint import State, load_checkpoint, save_checkpoint
 
@@ -358,3 +359,12 @@ def test_the_page_has_the_layers_verdicts(name: str) -> None:
     if not torch.__version__.startswith("2.13."):
         pytest.skip("the page is of torch 2.13, and says what differs in 2.15")
     assert layer_table.row(name) in (ROOT / "docs" / "networks.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_classifier_says_what_depends_on_the_rows_beside() -> None:
+    x, y = tasks().support.x[0].numpy(), [0, 1, 2, 0, 1, 2]
+    method = maml(made("BatchNorm1d"), rate=0.3)
+    with pytest.warns(UserWarning, match="depend on the rows that are asked with it"):
+        FewShotClassifier(method, statistics="query").fit(x, y)
+    alone, together = (FewShotClassifier(method).fit(x, y).predict_proba(rows) for rows in (x[:1], x))
+    torch.testing.assert_close(torch.tensor(alone[0]), torch.tensor(together[0]))

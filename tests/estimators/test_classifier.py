@@ -95,6 +95,7 @@ def test_images_go_to_the_network() -> None:
         model.fit(images.astype(np.uint8), [0, 1, 2, 2, 1, 0, 0])
 
 
+@pytest.mark.filterwarnings("ignore:.*depend on the rows that are asked with it")
 def test_queries_are_normalised_as_in_an_evaluation() -> None:
     torch.manual_seed(0)
     network = Conv4(3, channels=(4, 5), scale=True).double()

@@ -161,6 +161,7 @@ def test_sampling_does_not_drop_inputs() -> None:
     np.testing.assert_array_equal(found[0].samples, found[1].samples)
 
 
+@pytest.mark.filterwarnings("ignore:.*depend on the rows that are asked with it")
 def test_queries_are_normalised_by_the_support_unless_asked_otherwise() -> None:
     method = maml(mlp((1, 6, 1), norm=True), rate=0.05, steps=2, loss=regression())
     method.learner.double()

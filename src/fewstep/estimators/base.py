@@ -1,5 +1,6 @@
 """What classifier and regressor share: a method that learns from given rows, and the checks of what it is given."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, get_args
 
@@ -51,10 +52,20 @@ class Estimator(ABC):
         try:
             with inner_steps(self.method.learner, 0):
                 points = self.method.adapt(support, Loop())
-                return tuple(self.method.predict(points, support, executor=Loop()).shape[1:])
+                shape_of_all = tuple(self.method.predict(points, support, executor=Loop()).shape[1:])
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             given = f"the method does not take rows of the shape {shape(support.x[0])}{labels}"
             raise self._error(f"{given}: give what it was meta-trained on{remedy} ({error})", "fit") from error
+        if self.statistics == "query" and self.method.learner.batch_normalised:
+            warnings.warn(
+                f"{type(self).__name__}: what is predicted for a row will depend on the rows that are asked with it "
+                '(transductive): the method normalises by them. statistics="support" or "joined" does not.',
+                UserWarning,
+                stacklevel=4,
+            )
+        elif self.statistics in ("support", "joined"):  # a network that these are not defined for is refused now
+            self.method.predict(points, support, support, Loop(), self.statistics)
+        return shape_of_all
 
     def _query(self, x: Any) -> tuple[Tensor, Batch]:
         """Rows to predict, and those that were fitted, which they must be like."""

@@ -11,9 +11,16 @@ from fewstep.core import Descend, Learner
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` into evaluation mode, and every submodule back into the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    """Put ``module`` into evaluation mode, and every submodule back into the mode it was in.
+
+    A learner's network and embedding stay in the mode in which they are meta-trained: of theirs it says what a batch
+    normalisation takes its statistics from, and no more, for what they draw is noise that evaluation does not have.
+    """
+    adapted = (module.network, module.embedding) if isinstance(module, Learner) else ()
+    kept = {id(part) for root in adapted if root is not None for part in root.modules()}
+    modes = [(part, part.training) for part in module.modules() if id(part) not in kept]
+    for part, _ in modes:
+        part.training = False
     try:
         yield
     finally:
