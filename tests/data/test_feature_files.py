@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from fewstep.data import Dataset, embeddings
 from fewstep.data.features import formats
 from fewstep.data.features.datasets import convert
 from fewstep.data.features.formats import rows_in
 from fewstep.data.features.report import inspect_embeddings
+from fewstep.data.storage.matlab import read_mat
 
 ROWS = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
 LABELS = np.repeat([3, 0, 10, 7], 3)
@@ -169,6 +170,62 @@ def test_matlabs_columns_cells_and_numbers(tmp_path: Path) -> None:
     (tmp_path / "bad.mat").write_bytes(b"MATLAB" * 40)
     with pytest.raises(ValueError, match=r"bad.mat is damaged, truncated or holds no plain arrays"):
         embeddings(tmp_path / "bad.mat", "all")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_matlabs_files_hold_what_scipy_says(compressed: bool, tmp_path: Path) -> None:
+    cells = np.empty((2, 2), object)
+    cells[:] = [["é", "b"], [np.arange(3.0), "dd"]]
+    written = {
+        "small": np.array([[1, 2]], np.uint8),
+        "columns": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "cube": np.arange(24).reshape(2, 3, 4),
+        "doubles": np.arange(300.0)[None] / 7,
+        "text": np.array(["abc", "d", "é"]),
+        "cells": cells,
+        "record": {"a": 1},
+        "none": np.zeros((0, 3)),
+    }
+    savemat(tmp_path / "m.mat", written, do_compression=compressed)
+    found, theirs = read_mat(tmp_path / "m.mat", lambda name: name != "small"), loadmat(tmp_path / "m.mat")
+    assert found.keys() == written.keys()
+    for name, array in found.items():
+        if name in ("small", "record"):
+            assert array is None, "not wanted, and no array"
+        elif name == "cells":
+            assert array is not None
+            assert [np.ravel(cell).tolist() for cell in array.flat] == [np.ravel(cell).tolist() for cell in cells.flat]
+        else:
+            expected = np.char.rstrip(theirs[name]) if name == "text" else theirs[name]
+            assert array is not None
+            assert array.dtype.kind == expected.dtype.kind
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_damaged_mat_files_are_refused_and_end_nothing(tmp_path: Path) -> None:
+    """SciPy's reader ends the process for some of these."""
+    random, refused = np.random.default_rng(0), 0
+    savemat(tmp_path / "a.mat", {"x": ROWS, "y": np.array([f"n{label}" for label in LABELS], object)})
+    content = (tmp_path / "a.mat").read_bytes()
+    for i in range(300):
+        damaged = bytearray(content[: random.integers(len(content)) if i % 5 == 0 else None])
+        for place in random.integers(len(damaged), size=3) if len(damaged) else ():
+            damaged[place] = random.integers(256)
+        (tmp_path / "b.mat").write_bytes(damaged)
+        try:
+            rows_in(tmp_path / "b.mat")
+        except ValueError:
+            refused += 1
+    assert 30 < refused < 300
+
+
+def test_matlabs_files_of_version_73_are_hdf5(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "v73.mat", "w", userblock_size=512) as file:
+        file["features"], file["labels"] = ROWS.T, LABELS[None].astype(float)  # as MATLAB writes [12, 5] and [12, 1]
+    with (tmp_path / "v73.mat").open("r+b") as head:
+        head.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    assert of_classes(embeddings(tmp_path / "v73.mat", "all", normalise=False)) == EXPECTED
 
 
 def test_files_that_number_the_classes_of_each_split_anew(tmp_path: Path) -> None:

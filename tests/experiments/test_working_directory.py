@@ -40,6 +40,22 @@ def test_a_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["compare", "../here/run", "--tasks", "2", "--out", "compared"])
 
 
+def test_a_run_that_came_from_another_machine_with_its_data(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["train", "leo-features-1shot", *SHORT, "--out", "run"])
+    here.rename(here.parent / "moved")
+    monkeypatch.chdir(here.parent / "moved")
+    capsys.readouterr()
+    main(["evaluate", "run", "--tasks", "2"])
+    said = "".join(capsys.readouterr().out.split())
+    assert f"{here / 'mine.npz'}isnothere:taking{here.parent / 'moved' / 'mine.npz'}" in said
+    monkeypatch.chdir(here.parent / "elsewhere")
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "../moved/run"])
+    assert f"there is no file or folder {here / 'mine.npz'}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_repetition_and_a_search(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["repeat", "leo-features-1shot", *SHORT, "--seeds", "1", "--out", "runs"])
     main(["search", "leo-features-1shot", *SHORT, "--trials", "1", "--workers", "1", "--out", "search"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,23 @@ def stored_config(folder: Path) -> Config:
     if not is_run(folder):
         raise ValueError(f"{folder} is not a run of fewstep: it has no {CONFIG}. Give the folder that `train` printed.")
     return from_json(folder / CONFIG)
+
+
+def data_of(path: str, note: Callable[[str], None]) -> str:
+    """Where data lie now that were at a place: there; or, when a folder has come from another machine, below this one.
+
+    Args:
+        path: absolute, or of a member of an archive.
+        note: is told of another place, which is sought below the working directory, under the same name.
+    """
+    place = Path(path)
+    if place.exists() or any(parent.is_file() for parent in place.parents):
+        return path
+    for i in range(1, len(place.parts)):
+        if (here := Path(*place.parts[i:])).exists():
+            note(f"{path} is not here: taking {here.absolute()}")
+            return str(here.absolute())
+    return path
 
 
 def best_checkpoint(folder: Path) -> Path:

@@ -29,6 +29,7 @@ from fewstep.experiments.folder import (
     PROBLEM,
     best_checkpoint,
     clear,
+    data_of,
     is_run,
     require_empty,
     require_same,
@@ -37,7 +38,9 @@ from fewstep.experiments.folder import (
 from fewstep.experiments.report import report
 from fewstep.recipes import Config, dotted, to_json
 from fewstep.recipes.config import Testing
+from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
+from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import Trainer, load_checkpoint
 from fewstep.training.checkpoint import LAST
 from fewstep.training.device import device_here, device_of_trained
@@ -175,6 +178,9 @@ class Run:
     @classmethod
     def _stored(cls, folder: Path, note: Callable[[str], None], device: str) -> Run:
         config = stored_config(folder)
+        data = config.data
+        if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
+            config = replace(config, data=replace(data, path=data_of(data.path, note)))
         return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note)
 
     def train(self, progress: Progress | None = None) -> Trainer:

@@ -30,6 +30,7 @@ from fewstep.data.features.store import (
     read_safetensors,
     read_store,
 )
+from fewstep.data.storage.matlab import OfVersion73, read_mat
 from fewstep.data.storage.unpickling import unpickle
 
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pkl", ".pickle", ".plk", ".h5", ".hdf5", ".mat")
@@ -295,13 +296,16 @@ def _npy(path: Path) -> dict[str, Any]:
 def _hdf5(path: Path) -> dict[str, Any]:
     """The arrays at the top of an HDF5 file; of "all_feats" as many as "count" says are filled."""
     h5py = _h5py(path)
-    with h5py.File(path, "r") as file:
-        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        wanted = [name for name in arrays if _known(name)]
-        entries: dict[str, Any] = dict.fromkeys(file) | {name: arrays[name][()] for name in wanted or arrays}
-        if "all_feats" in entries and "count" in arrays:
-            filled = int(np.ravel(arrays["count"][()])[0])
-            entries |= {name: entries[name][:filled] for name in wanted}
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {str(name): item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            wanted = [name for name in arrays if _known(name)]
+            entries: dict[str, Any] = dict.fromkeys(map(str, file)) | {n: arrays[n][()] for n in wanted or arrays}
+            if "all_feats" in entries and "count" in arrays:
+                filled = int(np.ravel(arrays["count"][()])[0])
+                entries |= {name: entries[name][:filled] for name in wanted}
+    except (RuntimeError, TypeError, MemoryError, IndexError) as error:  # as HDF5 reports damage
+        raise ValueError(str(error)) from error
     return entries
 
 
@@ -317,15 +321,11 @@ def _h5py(path: Path) -> Any:
 
 def _mat(path: Path) -> dict[str, Any]:
     """MATLAB's arrays: features by row or by column, as there are labels."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
+    entries: dict[str, Any]
     try:
-        entries = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    except NotImplementedError:  # version 7.3 is HDF5, where axes come in another order
+        entries = dict(read_mat(path, _known))
+    except OfVersion73:  # HDF5, where axes come in another order
         entries = {n: v.T if isinstance(v, np.ndarray) else v for n, v in _hdf5(path).items() if not n.startswith("#")}
-    except (MatReadError, TypeError) as error:
-        raise ValueError(str(error)) from error
     labels = _array_of(entries, "labels")
     for name, value in entries.items():
         if not isinstance(value, np.ndarray):
