@@ -379,3 +379,16 @@ def test_a_command_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None
     assert "inspect" in capsys.readouterr().err
     main([])
     assert "fewstep data inspect FILE" in capsys.readouterr().out
+
+
+def test_convert_divides_the_classes_of_a_file_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    np.savez(tmp_path / "f.npz", X=rows, Y=np.arange(12) // 2)
+    source, target = str(tmp_path / "f.npz"), tmp_path / "split.npz"
+    main(["data", "convert", source, str(target), "--divide", "3", "1", "2", "--seed", "7"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "its 6 classes are divided at random (seed 7): 3 for train, 1 for val, 2 for test" in said
+    assert [embeddings(target, split).classes for split in SPLITS] == [3, 1, 2]
+    with pytest.raises(SystemExit):
+        main(["data", "convert", source, str(tmp_path / "g.npz"), "--divide", "3", "1", "1"])
+    assert "which cannot be divided into 3 + 1 + 1" in " ".join(capsys.readouterr().err.split())

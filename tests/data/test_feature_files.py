@@ -247,7 +247,7 @@ def test_files_that_number_the_classes_of_each_split_anew(tmp_path: Path) -> Non
 def test_files_of_the_same_classes_stay_refused(tmp_path: Path) -> None:
     for split in ("train", "test"):
         np.savez(tmp_path / f"{split}.npz", x=ROWS[:6], y=np.arange(6) // 3)
-    with pytest.raises(ValueError, match=r"class '0' and 1 others are in train and in test.*give them other names"):
+    with pytest.raises(ValueError, match=r"class '0' and 1 others are in train and in test.*give them different names"):
         embeddings(tmp_path, "train")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewstep.data import Dataset, mini_imagenet, tiered_imagenet
+from fewstep.data import Dataset, cifar_fs, mini_imagenet, tiered_imagenet
 from fewstep.data.images import class_splits
 
 CLASSES = {"train": ["n00000003", "n00000001"], "val": ["n00000002"], "test": ["n00000004"]}
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*classes have not the 600 image
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(class_splits, "_lists", lambda: {"miniImageNet": CLASSES, "tieredImageNet": CLASSES})
+    monkeypatch.setattr(
+        class_splits, "_lists", lambda: dict.fromkeys(("miniImageNet", "tieredImageNet", "CIFAR-FS"), CLASSES)
+    )
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
 
 
@@ -151,6 +153,9 @@ def test_what_is_not_read_is_named(tmp_path: Path) -> None:
         mini_imagenet("train", tmp_path / "tiered")
     with pytest.raises(ValueError, match=r"is a file of CIFAR-FS, not of miniImageNet: give CIFAR-100's archive"):
         mini_imagenet("train", tmp_path / "cifar")
+    for path in (tmp_path / "cifar", tmp_path / "cifar" / "CIFAR_FS_train.pickle"):
+        with pytest.raises(ValueError, match=r"CIFAR_FS_train.pickle holds classes of CIFAR-100 as MetaOpt"):
+            cifar_fs("train", path=path)
     (tmp_path / "tiered" / "val_labels.pkl").unlink()
     with pytest.raises(ValueError, match=r"holds train_images_png.pkl but no val_labels.pkl: .* put all of them there"):
         tiered_imagenet("train", tmp_path / "tiered")

@@ -35,6 +35,8 @@ from fewstep.data.storage.files import folder_beside, replacing, write_atomicall
 from fewstep.data.storage.lock import one_at_a_time
 from fewstep.data.storage.pickling import pickled_arrays
 
+_READER = 2  # raise it when a file is read in another way: what was converted before is then converted again
+
 _log = logging.getLogger(__name__)
 
 
@@ -205,8 +207,8 @@ def _checked_parts(source: Source, path: str | Path) -> Parts:
     parts = parts_of(source)
     if shared := shared_classes(parts):
         raise ValueError(
-            f"{path}: {shared[0]}: classes of a test must not be trained on; split by class"
-            + ("" if len(source.read) == 1 else ", or if they are others, give them other names")
+            f"{path}: {shared[0]}: classes of a test must not be trained on; split by class, or if they are different "
+            "classes, give them different names"
         )
     return parts
 
@@ -214,7 +216,7 @@ def _checked_parts(source: Source, path: str | Path) -> Parts:
 def _cached(source: Source, folder: Path, report: Report) -> Path:
     """The library's own file of a source, made where it is not there or the source has changed."""
     path = source.path.resolve()
-    made_of = source.state
+    made_of = [_READER, *source.state]
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     store = folder / f"embeddings-{digest}.safetensors"
     try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -119,6 +120,11 @@ def _load(
 
 def _local(path: Path) -> ImageSource:
     """Files of one's own."""
+    if (other := next(iter(_of_repositories(path)), None)) is not None:
+        raise ValueError(
+            f"{other} holds classes of CIFAR-100 as MetaOptNet's authors share them, by numbers that are not CIFAR's: "
+            f"leave the path out, and {_ARCHIVE} is fetched, or give that archive"
+        )
     if path.is_file():
         return _source(_md5(path), lambda: _archived(path))
     if not path.is_dir():
@@ -140,6 +146,12 @@ def _local(path: Path) -> ImageSource:
         if len(of_class) != (expected := sum(PARTS.values())):
             raise ValueError(f"{of_class[0].parent}: class {name} has {len(of_class)} images, expected {expected}")
     return folder_source("CIFAR-100", path, classes, _SIDE)
+
+
+def _of_repositories(path: Path) -> list[Path]:
+    """Files of CIFAR-FS or FC100 of a layout that is not read."""
+    files = [path] if path.is_file() else list(path.glob("*.pickle")) if path.is_dir() else []
+    return sorted(file for file in files if re.fullmatch(r"(CIFAR_FS|FC100)_(train|val|test)\.pickle", file.name))
 
 
 def _source(md5: str, files: Callable[[], dict[str, Any]]) -> ImageSource:
