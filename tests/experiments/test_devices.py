@@ -13,7 +13,7 @@ import fewstep
 from fewstep.commands.main import main
 from fewstep.experiments.compare.procedure import compare
 from fewstep.experiments.pretraining import PretrainingConfig
-from fewstep.experiments.repeat.procedure import repeat
+from fewstep.experiments.repeat.procedure import RepeatResult, repeat
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import count_workers
 from fewstep.recipes import RECIPES, differences, from_json
@@ -116,7 +116,7 @@ def test_auto_is_the_gpu_where_there_is_one_and_the_default(monkeypatch: pytest.
     assert count_workers(None, 1, device_here("auto")) == 1
 
 
-def test_a_run_keeps_the_device_that_it_was_begun_on(tmp_path: Path) -> None:
+def test_a_run_keeps_the_device_that_it_was_begun_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = RECIPES["maml-sinusoid"]()
     short = replace(config.training, steps=2, validate_every=2, validation_tasks=2, compile="off")
     config = replace(config, training=short, testing=replace(config.testing, tasks=2, shots=(), steps=()), threads=1)
@@ -126,8 +126,10 @@ def test_a_run_keeps_the_device_that_it_was_begun_on(tmp_path: Path) -> None:
     Run.continued(config, tmp_path / "run").train()
     with pytest.raises(ValueError, match="device: cpu there, cuda here"):
         Run.continued(replace(config, device="cuda"), tmp_path / "run")
-    repeat(config, seeds=[0], out=tmp_path / "runs", workers=1)
-    repeat(config, seeds=[0], out=tmp_path / "runs", workers=1)  # the same command goes on
+    (tmp_path / "run").rename(tmp_path / "seed-0")
+    monkeypatch.setattr(RepeatResult, "picture", lambda *_: b"")
+    for _ in range(2):  # where a repetition stands on one device, the same command goes on
+        repeat(config, seeds=[0], out=tmp_path, workers=1)
 
 
 def test_settings_that_mean_the_same_do_not_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """What is refused leaves nothing behind, and the corrected command runs in the same folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from PIL import Image
 from fewstep.commands.main import main
 from fewstep.data.storage.lock import alone_in
 from fewstep.experiments.folder import all_or_nothing
+from fewstep.experiments.repeat.procedure import RepeatResult
 from fewstep.experiments.run import Run
+from fewstep.experiments.workers import Job
 
 SHORT = [
     *("--training.steps", "2", "--training.validate-every", "2", "--training.validation-tasks", "2"),
@@ -26,6 +30,18 @@ def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = np.random.default_rng(0).normal(size=(18, 10, 8)).astype(np.float32)
     np.savez(tmp_path / "mine.npz", features=rows, split=np.repeat([0, 1, 2], 6).astype(np.uint8))
     return tmp_path / "mine.npz"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repetitions without processes, and no pictures."""
+
+    def in_this_process(jobs: Sequence[Job], **_: Any) -> list[Any]:
+        return [job.function(*job.arguments, lambda _: None) for job in jobs]
+
+    monkeypatch.setattr("fewstep.experiments.repeat.procedure.run_all", in_this_process)
+    monkeypatch.setattr("fewstep.experiments.search.report.draw", lambda *_: b"")
+    monkeypatch.setattr(RepeatResult, "picture", lambda *_: b"")
 
 
 def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +116,7 @@ def test_many_runs(command: str, capsys: pytest.CaptureFixture[str], monkeypatch
     assert Path("new/many/mark").exists()
 
 
-def test_a_repetition_refused_by_its_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repetition_refused_by_its_runs(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["repeat", "leo-features-1shot", *SHORT, *LEO, "--seeds", "1", "--out", "new", "--data.path", "mine.npz"]
     refused([*command, "--training.rate", "-1"], "-1", capsys)
     assert not Path("new").exists()
@@ -108,7 +124,7 @@ def test_a_repetition_refused_by_its_runs(capsys: pytest.CaptureFixture[str]) ->
     assert Path("new/repeat.md").exists()
 
 
-def test_a_search(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["search", "leo-features-1shot", *SHORT, *LEO, "--trials", "1", "--workers", "1", "--out", "new/search"]
     command += ["--data.path", "mine.npz"]
     refused([*command, "--data.queries", "30"], "30", capsys)
@@ -119,7 +135,7 @@ def test_a_search(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
-    refused(["compare", "maml-sinusoid", "protonet-omniglot-5way-1shot", "--out", "new"], "no task in common", capsys)
+    refused(["compare", "maml-sinusoid", "maml-oscillations", "--out", "new"], "do not have the same tasks", capsys)
     refused(
         ["compare", "maml-sinusoid", "reptile-sinusoid", "--reference", "x", "--out", "new"], "no method 'x'", capsys
     )

@@ -1,13 +1,17 @@
 """What is kept says where its data are, whatever the working directory is when it is read again."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fewstep.commands.main import main
+from fewstep.experiments.repeat.procedure import RepeatResult
+from fewstep.experiments.workers import Job
 from fewstep.recipes import RECIPES, from_json, to_json
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.stored_features import Embeddings
@@ -28,6 +32,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = np.random.default_rng(0).normal(size=(18, 10, 8)).astype(np.float32)
     np.savez("mine.npz", features=rows, split=np.repeat([0, 1, 2], 6).astype(np.uint8))
     return tmp_path / "here"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repetitions without processes, and no pictures."""
+
+    def in_this_process(jobs: Sequence[Job], **_: Any) -> list[Any]:
+        return [job.function(*job.arguments, lambda _: None) for job in jobs]
+
+    monkeypatch.setattr("fewstep.experiments.repeat.procedure.run_all", in_this_process)
+    monkeypatch.setattr("fewstep.experiments.search.report.draw", lambda *_: b"")
+    monkeypatch.setattr(RepeatResult, "picture", lambda *_: b"")
 
 
 def test_a_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +72,7 @@ def test_a_run_that_came_from_another_machine_with_its_data(
     assert f"there is no file or folder {here / 'mine.npz'}" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_repetition_and_a_search(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repetition_and_a_search(here: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["repeat", "leo-features-1shot", *SHORT, "--seeds", "1", "--out", "runs"])
     main(["search", "leo-features-1shot", *SHORT, "--trials", "1", "--workers", "1", "--out", "search"])
     monkeypatch.chdir(here.parent / "elsewhere")
