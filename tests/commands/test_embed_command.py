@@ -325,3 +325,19 @@ def test_a_damaged_network_beside_is_no_extractor(tmp_path: Path) -> None:
         features_of(tmp_path / "f.png")
     with pytest.raises(FileNotFoundError):
         features_of(tmp_path / "nothing")
+
+
+def test_photographs_that_are_there_twice_are_told_and_left_out(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(pictures, tmp_path / "twice")
+    one, other = (sorted(sorted((folder / split).iterdir())[0].iterdir())[0] for split in ("train", "test"))
+    shutil.copyfile(one, other)
+    whole, left = (tmp_path / name for name in ("whole.npz", "left.npz"))
+    main(["embed", str(run), str(folder), "--out", str(whole)])
+    told = f"twice: images that are the same, bit for bit: 1 pair between train and test ({one.parent.name} and "
+    assert told in " ".join(capsys.readouterr().out.split())
+    main(["embed", str(run), str(folder), "--out", str(left), "--copies", "drop"])
+    assert "left out" in capsys.readouterr().out
+    sizes = [[len(read(path, split)) for split in ("train", "test")] for path in (whole, left)]
+    assert sizes[1] == [sizes[0][0] - 1, sizes[0][1]]
