@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewstep.data import Dataset, cifar_fs, mini_imagenet, tiered_imagenet
+from fewstep.data import Dataset, cifar_fs, embeddings, mini_imagenet, photographs, tiered_imagenet
 from fewstep.data.images import class_splits
 
 CLASSES = {"train": ["n00000003", "n00000001"], "val": ["n00000002"], "test": ["n00000004"]}
@@ -156,6 +156,17 @@ def test_what_is_not_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "cifar", tmp_path / "cifar" / "CIFAR_FS_train.pickle"):
         with pytest.raises(ValueError, match=r"CIFAR_FS_train.pickle holds classes of CIFAR-100 as MetaOpt"):
             cifar_fs("train", path=path)
+    for folder, told in (
+        ("mini", "miniImageNet, .* give mini-imagenet with that folder as --path"),
+        ("tiered", "tieredImageNet, .* give tiered-imagenet with that folder as --path"),
+        ("cifar", "CIFAR-FS, .* give cifar-fs, whose archive is fetched"),
+    ):
+        with pytest.raises(ValueError, match=rf"is a file of {told}"):
+            photographs("train", tmp_path / folder)
+    with pytest.raises(
+        ValueError, match=r"train.pkl holds images \(image_data \[5, 6, 6, 3\]\) and no features: give it"
+    ):
+        embeddings(tmp_path / "mini" / "mini-imagenet-cache-train.pkl", "all")
     (tmp_path / "tiered" / "val_labels.pkl").unlink()
     with pytest.raises(ValueError, match=r"holds train_images_png.pkl but no val_labels.pkl: .* put all of them there"):
         tiered_imagenet("train", tmp_path / "tiered")

@@ -474,6 +474,11 @@ def _pickled(content: Any, where: str) -> Parts:
             return _arrays(entries, where)
         if by_class := _by_class(entries):
             return _classes(by_class, where)
+        if images := [n for n, value in entries.items() if isinstance(value, np.ndarray) and value.ndim == 4]:
+            raise ValueError(
+                f"{where} holds images ({images[0]} {list(entries[images[0]].shape)}) and no features: give it to "
+                "`fewstep pretrain mini-imagenet --path` if it is miniImageNet's, and `fewstep embed` makes features"
+            )
         raise ValueError(
             f"{where} must hold an array 'embeddings', it holds {_shown(entries)}. Read are DeepMind's "
             "'embeddings' and 'keys', 'features' and 'labels', or vectors [images, d] of each class by its name"

@@ -17,6 +17,7 @@ from fewstep.data.images.class_folders import contents_of, folder_source
 from fewstep.data.images.class_splits import PARTS, Split
 from fewstep.data.images.copies import Copies, settle_copies
 from fewstep.data.images.files import SUFFIXES, Fit
+from fewstep.data.images.public_files import title_of
 from fewstep.data.images.store import copied_images, image_store, skipped_images
 from fewstep.data.storage.cache import Report
 
@@ -29,6 +30,12 @@ _Bad: TypeAlias = Sequence[tuple[str, Path, str]]
 _NAMES = {"train": ("train", "base"), "val": ("val", "validation"), "test": ("test", "novel")}
 _SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
 _FILES = ("split.csv", "split.json")
+_COMMANDS = {
+    "miniImageNet": "mini-imagenet with that folder as --path",
+    "tieredImageNet": "tiered-imagenet with that folder as --path",
+    "CIFAR-FS": "cifar-fs, whose archive is fetched,",
+    "FC100": "fc100, whose archive is fetched,",
+}
 _NAMED = 5  # of many, in a message
 
 _log = logging.getLogger(__name__)
@@ -156,6 +163,12 @@ def _layout(root: Path, split_file: str | Path | None) -> _Layout:
     if not root.is_dir():
         is_file = f"{root} is a file: give a folder of images, if need be unpack it"
         raise FileNotFoundError(is_file if root.is_file() else f"there is no folder {root}")
+    if (known := title_of(root)) is not None:
+        title, array_file = known
+        raise ValueError(
+            f"{array_file} is a file of {title}, and {root} no folder of one's own images: give "
+            f"{_COMMANDS[title]} instead"
+        )
     top, file = _class_folders_of(root), _split_file(root, split_file)
     folders = _split_by_folders(root, top) if file is None else _split_by_file(root, top, file)
     _check_distinct([(split, folder) for split, of_split in folders.items() for folder in of_split])

@@ -105,6 +105,16 @@ def public_files(dataset: str, path: Path, size: int, cache: str | Path | None) 
     return PublicFiles(found, source, {split: tuple(name for name, _ in of) for split, of in classes.items()})
 
 
+def title_of(folder: Path) -> tuple[str, Path] | None:
+    """The dataset that a file in a folder is known by its name to be of, and that file."""
+    for title, layouts in _LAYOUTS.items():
+        for layout in layouts:
+            for images, *_ in layout.values():
+                if (folder / images).is_file():
+                    return title, folder / images
+    return None
+
+
 def _files(dataset: str, path: Path) -> dict[str, tuple[Path, ...]] | None:
     root = path.parent if path.is_file() else path
     if not root.is_dir():
