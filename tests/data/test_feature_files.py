@@ -106,6 +106,13 @@ def test_objects_of_text_in_npz_are_read_and_code_is_not(tmp_path: Path) -> None
         embeddings(tmp_path / "bad.npz", "all")
 
 
+@pytest.mark.parametrize("kind", [object, None])
+def test_labels_of_another_encoding_are_not_merged(kind: type | None, tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", x=ROWS[:2], y=np.array([b"caf\xe9", b"caf\xe8"], kind))
+    with pytest.raises(ValueError, match=r"f.npz: labels must be numbers or text in UTF-8 \("):
+        embeddings(tmp_path / "f.npz", "all")
+
+
 def test_what_a_file_holds_is_said_as_it_is(tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", X=ROWS, Z=LABELS)
     with pytest.raises(ValueError, match=r"z.npz has no labels: give an array of labels or y"):

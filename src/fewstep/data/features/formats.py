@@ -242,7 +242,7 @@ def rows_in(path: str | Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         rows = as_tensor(rows)  # in the machine's order of bytes
     if rows.ndim == 4 and rows.is_floating_point():
         check_unit_range(rows, str(path))
-    return rows.numpy(), None if labels is None else plain_labels(labels)
+    return rows.numpy(), None if labels is None else plain_labels(labels, str(path))
 
 
 def _whole(parts: Parts, where: str) -> Part:
@@ -363,8 +363,12 @@ def _arrays(entries: Mapping[str, Any], where: str) -> Parts:
     if given["features"] is None:
         raise ValueError(f"{where} holds {sorted(entries)}, but no array of {' or '.join(FEATURES)}")
     features = _features(given["features"], where)
-    names = None if given["class_names"] is None else _text(plain_labels(given["class_names"]), "class_names", where)
-    keys = None if given["keys"] is None else _text(plain_labels(np.ravel(given["keys"])), "keys", where)
+    names = (
+        None
+        if given["class_names"] is None
+        else _text(plain_labels(given["class_names"], where, "class_names"), "class_names", where)
+    )
+    keys = None if given["keys"] is None else _text(plain_labels(np.ravel(given["keys"]), where, "keys"), "keys", where)
     if names is not None and len(set(names.tolist())) < len(names):
         raise ValueError(f"{where}: class_names must be distinct")
     if features.ndim == 3:
@@ -383,7 +387,7 @@ def _arrays(entries: Mapping[str, Any], where: str) -> Parts:
                 f"{where} has no labels: give an array of {' or '.join(_NAMES['labels'])}, one label for each row"
                 + (" (as NAME_labels.npy beside NAME.npy)" if where.endswith(".npy") else "")
             )
-        labels = which = plain_labels(given["labels"])
+        labels = which = plain_labels(given["labels"], where)
         if names is not None:
             if labels.dtype.kind not in "iu" or labels.size == 0 or labels.min() < 0 or labels.max() >= len(names):
                 raise ValueError(f"{where}: with class_names, labels must be whole numbers from 0 to {len(names) - 1}")
@@ -438,7 +442,7 @@ def _features(features: Any, where: str) -> Tensor:
 
 def _splits(values: Any, where: str) -> NDArray[np.character]:
     """Names of splits, from names or from 0, 1, 2."""
-    values = plain_labels(values)
+    values = plain_labels(values, where, "split")
     if values.dtype.kind in "iu" and values.ndim == 1 and (not values.size or 0 <= values.min() <= values.max() <= 2):
         named: NDArray[np.character] = np.array(SPLITS)[values]
         return named
@@ -490,7 +494,7 @@ def _pickled(content: Any, where: str) -> Parts:
         if "labels" not in entries:
             raise ValueError(f"{where} must hold 'keys' or 'labels', one for each row; it holds {_shown(entries)}")
         return _arrays(entries, where)
-    keys = _text(plain_labels(entries["keys"]), "keys", where)
+    keys = _text(plain_labels(entries["keys"], where, "keys"), "keys", where)
     return group(features, [class_of(key, where) for key in keys.tolist()], where, keys=keys)
 
 

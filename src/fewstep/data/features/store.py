@@ -114,7 +114,7 @@ def group(
     Raises:
         ValueError: if the lengths differ or a label is missing.
     """
-    names, which = classes_of(plain_labels(labels), where)
+    names, which = classes_of(plain_labels(labels, where), where)
     for what, values in (("labels", which), ("keys", keys), ("entries of split", splits)):
         if values is not None and len(values) != len(store):
             raise ValueError(f"{where}: {len(store)} rows of features but {len(values)} {what}: give one for each row")
@@ -174,16 +174,22 @@ def _plain(name: str) -> str:
     return found[1] if (found := _WHOLE.fullmatch(name.strip())) else name.strip()
 
 
-def plain_labels(labels: Any) -> NDArray[Any]:
+def plain_labels(labels: Any, where: str = "the file", what: str = "labels") -> NDArray[Any]:
     """Labels ``[rows]`` as an array: of one axis where the others have length 1, whole numbers as such, text as text.
 
     Files of objects hold bytes, NumPy's numbers, and MATLAB's cells, arrays of one.
+
+    Raises:
+        ValueError: if bytes are no text in UTF-8.
     """
     values = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if values.ndim == 2 and 1 in values.shape:
         values = values.reshape(-1)
-    if values.dtype.kind == "O":
-        values = _of_objects(values)
+    try:
+        values = np.char.decode(values) if values.dtype.kind == "S" else values
+        values = _of_objects(values) if values.dtype.kind == "O" else values
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: {what} must be numbers or text in UTF-8 ({error}): write them so") from error
     if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.rint(values)).all():
         values = values.astype(np.int64)
     return values
@@ -193,7 +199,7 @@ def _of_objects(values: NDArray[Any]) -> NDArray[Any]:
     plain = [
         item.item() if isinstance(item, np.ndarray | np.generic) and item.size == 1 else item for item in values.flat
     ]
-    plain = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in plain]
+    plain = [item.decode() if isinstance(item, bytes) else item for item in plain]
     kinds = {bool if isinstance(item, bool) else type(item) for item in plain}
     if kinds and (kinds <= {str} or kinds <= {int, float}):
         return np.array(plain).reshape(values.shape)
