@@ -190,6 +190,10 @@ def test_damaged_and_hostile_files_are_refused(tmp_path: Path) -> None:
         ({"image_data": content["image_data"][:1]}, "holds 1 images, but labels of others"),
         ({"class_dict": print}, r"asks for .*print"),
         ({"class_dict": 3}, "holds no images with labels as its name promises"),
+        ({"class_dict": {"n": [None]}}, "holds no images with labels as its name promises"),
+        ({"class_dict": {"n": ["a"]}}, "holds no images with labels as its name promises"),
+        ({"image_data": 3}, "holds no images with labels as its name promises"),
+        ({"image_data": ["a", None]}, "image 0 is damaged or is no image"),
     ):
         dump(file, content | changed)
         with pytest.raises(ValueError, match=told):

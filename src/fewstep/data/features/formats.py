@@ -46,8 +46,8 @@ _NAMES = {
 }
 _SPLIT_FILES = {"train": ("train", "base"), "val": ("val", "validation"), "test": ("test", "novel")}
 _ENTRIES = {name for names in _NAMES.values() for name in names}
-# zipfile raises NotImplementedError for a compression that it lacks.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, NotImplementedError)
+# zipfile raises NotImplementedError for a compression that it lacks, RuntimeError for an encrypted file.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, RuntimeError)
 
 
 @final

@@ -53,7 +53,7 @@ _LAYOUTS: dict[str, tuple[dict[str, tuple[str, ...]], ...]] = {
     "FC100": ({split: (f"FC100_{split}.pickle",) for split in _PARTS},),
 }
 
-_Images = Sequence[NDArray[Any]] | NDArray[Any]
+_Images = Sequence[Any] | NDArray[Any]
 
 
 @final
@@ -214,7 +214,7 @@ def _reader(
     return image
 
 
-def _pixels(image: NDArray[Any], size: int, where: str) -> UInt8[np.ndarray, "3 height width"]:
+def _pixels(image: Any, size: int, where: str) -> UInt8[np.ndarray, "3 height width"]:
     """An array ``[height, width, 3]``, or the bytes of a PNG file, squeezed to a square."""
     try:
         if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
@@ -246,7 +246,11 @@ def _read(files: tuple[Path, ...]) -> tuple[_Images, dict[str, list[int]]]:
     elif isinstance(content, np.ndarray):
         images = content
     told = unpickle(files[1], encoding="latin1") if len(files) > 1 else content
-    rows = _rows(told) if isinstance(told, dict) else None
+    try:
+        rows = _rows(told) if isinstance(told, dict) else None
+        images = None if images is None or not len(images) else images
+    except (TypeError, ValueError, OverflowError):  # of another structure
+        rows = None
     if images is None or rows is None:
         raise ValueError(f"{where} holds no images with labels as its name promises: fetch it again")
     if sorted(row for of_class in rows.values() for row in of_class) != list(range(len(images))):
