@@ -214,7 +214,7 @@ def test_damaged_mat_files_are_refused_and_end_nothing(tmp_path: Path) -> None:
     random, refused = np.random.default_rng(0), 0
     savemat(tmp_path / "a.mat", {"x": ROWS, "y": np.array([f"n{label}" for label in LABELS], object)})
     content = (tmp_path / "a.mat").read_bytes()
-    for i in range(300):
+    for i in range(120):
         damaged = bytearray(content[: random.integers(len(content)) if i % 5 == 0 else None])
         for place in random.integers(len(damaged), size=3) if len(damaged) else ():
             damaged[place] = random.integers(256)
@@ -223,7 +223,7 @@ def test_damaged_mat_files_are_refused_and_end_nothing(tmp_path: Path) -> None:
             rows_in(tmp_path / "b.mat")
         except ValueError:
             refused += 1
-    assert 30 < refused < 300
+    assert 12 < refused < 120
 
 
 def test_matlabs_files_of_version_73_are_hdf5(tmp_path: Path) -> None:

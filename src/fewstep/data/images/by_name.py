@@ -102,7 +102,8 @@ class ImageData:
         if self.path is None and self.name in ("mini-imagenet", "tiered-imagenet"):
             raise ValueError(
                 f"{self.title} cannot be downloaded freely: give the folder of its images as path, with a folder per "
-                "class named by its WordNet number."
+                "class named by its WordNet number, or with the files that repositories share "
+                f"({'train_images_png.pkl' if self.name == 'tiered-imagenet' else 'mini-imagenet-cache-train.pkl'}, ...)."
             )
 
     def splits(self) -> tuple[str, ...]:
