@@ -100,10 +100,11 @@ class ImageData:
             if value != getattr(defaults, option) and option not in _TAKES.get(self.name, _TAKES[""]):
                 raise ValueError(f"{self.title} takes no option {option} (got {value!r}): {why}. Leave it out.")
         if self.path is None and self.name in ("mini-imagenet", "tiered-imagenet"):
+            shared = "train_images_png.pkl" if self.name == "tiered-imagenet" else "mini-imagenet-cache-train.pkl"
             raise ValueError(
                 f"{self.title} cannot be downloaded freely: give the folder of its images as path, with a folder per "
                 "class named by its WordNet number, or with the files that repositories share "
-                f"({'train_images_png.pkl' if self.name == 'tiered-imagenet' else 'mini-imagenet-cache-train.pkl'}, ...)."
+                f"({shared}, ...)."
             )
 
     def splits(self) -> tuple[str, ...]:
