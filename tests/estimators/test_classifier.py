@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from fewstep.algorithms import leo, maml
 from fewstep.core import Batch, Descend, Method
 from fewstep.estimators.classifier import FewShotClassifier
+from fewstep.estimators.files import classify
 from fewstep.networks import Conv4, mlp
 
 NAMES = ["gull", "auk", "tern"]
@@ -173,3 +175,21 @@ def test_predicting_before_fitting_and_on_other_rows() -> None:
     x, y = clusters([2, 2, 2])
     with pytest.raises(ValueError, match="rows have the shape 7, but fit was given 8"):
         model.fit(x, y).predict(x[:, :7])
+
+
+def test_views_and_other_byte_orders_are_the_same_rows() -> None:
+    x, y = np.random.default_rng(0).normal(size=(6, 8)), np.array([0, 1] * 3)
+    model = FewShotClassifier(adapted_leo())
+    wanted = model.fit(x, y).predict_proba(x)
+    for other in (x[::-1].copy()[::-1], x.astype(">f8"), np.asfortranarray(x)):
+        np.testing.assert_allclose(model.fit(other, y).predict_proba(other), wanted, rtol=1e-6)
+
+
+def test_files_are_classified_by_the_names_that_training_takes(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(6, 8)), np.array(["auk", "tern"] * 3)
+    np.savez(tmp_path / "support.npz", X=x, Y=y)
+    np.savez(tmp_path / "query.npz", all_feats=x)
+    found = classify(FewShotClassifier(adapted_leo()), tmp_path / "support.npz", tmp_path / "query.npz")
+    assert len(found[1]) == 6
+    with pytest.raises(ValueError, match=r"rows\.txt is neither a folder of images nor a file of features"):
+        classify(FewShotClassifier(adapted_leo()), tmp_path / "rows.txt", tmp_path / "query.npz")

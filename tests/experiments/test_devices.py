@@ -82,7 +82,14 @@ def test_it_is_compared(folder: Path, tmp_path: Path) -> None:
     assert one_line(told), "once, though it is opened twice"
 
 
-@pytest.mark.parametrize("device", [[], ["--device", "auto"], ["--device", "cpu"], ["--device", ELSEWHERE]])
+@pytest.mark.parametrize(
+    "device",
+    [
+        [],
+        *(pytest.param(["--device", name], marks=pytest.mark.slow) for name in ("auto", "cpu")),
+        ["--device", ELSEWHERE],
+    ],
+)
 def test_commands_take_a_device(
     folder: Path, tmp_path: Path, device: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,12 +57,17 @@ TRAIN = ["train", "leo-features-1shot", *SHORT, *LEO, "--out", "new/run"]
     ("wrong", "right", "message"),
     [
         ([], ["--data.path", "mine.npz"], "are yours to give"),
-        (["--data.path", "other.npz"], ["--data.path", "mine.npz"], "other.npz"),
-        (["--data.path", "mine.npz", "--data.ways", "7"], ["--data.path", "mine.npz"], "7"),
         (["--data.path", "mine.npz", "--testing.shots", "11"], ["--data.path", "mine.npz"], "11"),
-        (["--data.path", "mine.npz", "--testing.queries", "30"], ["--data.path", "mine.npz"], "30"),
-        (["--data.path", "mine.npz", "--training.rate", "-1"], ["--data.path", "mine.npz"], "-1"),
-        (["--data.path", "mine.npz", "--device", "cuda:77"], ["--data.path", "mine.npz"], "cuda:77"),
+        *(
+            pytest.param(["--data.path", *wrong], ["--data.path", "mine.npz"], wrong[-1], marks=pytest.mark.slow)
+            for wrong in (
+                ["other.npz"],
+                ["mine.npz", "--data.ways", "7"],
+                ["mine.npz", "--testing.queries", "30"],
+                ["mine.npz", "--training.rate", "-1"],
+                ["mine.npz", "--device", "cuda:77"],
+            )
+        ),
     ],
 )
 def test_a_training(wrong: list[str], right: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

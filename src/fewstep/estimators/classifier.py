@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from fewstep.core import Batch, Loop, Method, Point
 from fewstep.core.types import Statistics
+from fewstep.data.checks import check_unit_range
+from fewstep.data.dataset import as_tensor
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.images.files import Reading
 from fewstep.estimators.base import Estimator, one_task
@@ -126,11 +128,13 @@ class FewShotClassifier(Estimator):
 
     def _rows(self, x: Inputs, caller: str) -> Tensor:
         """What the method is given: features or images, in the dtype and on the device of its parameters."""
-        given = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        given = x if isinstance(x, Tensor) else as_tensor(np.asarray(x))
         if given.dim() not in (2, 4) or not len(given):
             wanted = "features [rows, features] or images [rows, channels, height, width], with at least one row"
             raise self._error(f"x must be {wanted}; got the shape {tuple(given.shape)}", caller)
         rows, images = given, given.dim() == 4
+        if images and given.is_floating_point() and self.reading is not None:  # trained on images from 0 to 1
+            check_unit_range(given, f"{type(self).__name__}.{caller}: x")
         if images and self.extractor is not None:
             mode = evaluating(self.extractor) if isinstance(self.extractor, nn.Module) else nullcontext()
             with torch.no_grad(), mode:

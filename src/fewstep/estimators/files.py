@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.data.features.formats import SUFFIXES, rows_in
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.load import load
 from fewstep.estimators.regressor import FewShotRegressor
@@ -76,9 +77,10 @@ def classify(classifier: FewShotClassifier, support: Path, query: Path) -> Table
 
     Args:
         classifier: of a trained run.
-        support: a folder with one sub-folder of images per class, or an ``.npz`` file with ``x`` ``[n, features]`` (or
-            images ``[n, channels, height, width]`` from 0 to 1, or bytes) and ``y`` ``[n]``.
-        query: a folder of images, or an ``.npz`` file with ``x``; labels, where there are any, are not read.
+        support: a folder with one sub-folder of images per class, or a file of features and labels such as training
+            takes, for example ``.npz`` with ``x`` ``[n, features]`` (or images ``[n, channels, height, width]`` from 0
+            to 1, or bytes) and ``y`` ``[n]``.
+        query: a folder of images, or such a file; labels, where there are any, are not read.
 
     Returns:
         A header and a row per query: which one, its predicted label, and the probability of every class.
@@ -103,7 +105,9 @@ def classify(classifier: FewShotClassifier, support: Path, query: Path) -> Table
 def _examples(path: Path, classifier: FewShotClassifier) -> tuple[Array, Array | None, list[str]]:
     """Rows, labels if there are any, and a name for each row."""
     if not path.is_dir():
-        x, y = _archive(path, "neither a folder of images nor an .npz file")
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"{path} is neither a folder of images nor a file of features ({', '.join(SUFFIXES)}).")
+        x, y = rows_in(path)
         return x, y, [str(i) for i in range(len(x))]
     if classifier.reading is None:
         raise ValueError(

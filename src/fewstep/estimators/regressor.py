@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, final
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from fewstep.core import Batch, Loop, Method
 from fewstep.core.loss import cross_entropy
 from fewstep.core.types import Statistics
+from fewstep.data.dataset import as_tensor
 from fewstep.estimators.base import Estimator, one_task
 from fewstep.evaluation.functions import Adapted, Functions
 from fewstep.evaluation.inner_loop import evaluating
@@ -195,7 +195,7 @@ class FewShotRegressor(Estimator):
     def _numbers(self, given: Numbers, name: str, caller: str) -> Tensor:
         """Finite numbers, at least a row, in the dtype and on the device of the method's parameters."""
         try:
-            numbers = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+            numbers = given if isinstance(given, Tensor) else as_tensor(np.asarray(given))
         except (TypeError, ValueError) as error:
             raise self._error(f"{name} must be an array of numbers ({error})", caller) from error
         if numbers.is_complex():
