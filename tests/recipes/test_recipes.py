@@ -151,3 +151,16 @@ def test_inner_gradients_of_recurrences_are_shortened(recipe: str) -> None:
     config = RECIPES[recipe]()
     found = [m for m in config.method.build(opened(config)).learner.modules() if isinstance(m, Clip)]
     assert [rule.norm for rule in found] == [1.0]
+
+
+def test_copies_of_images_are_left_out_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def loaded(split: str, *, copies: str, **_: object) -> Dataset:
+        asked.append(copies)
+        return noise(split, 32, 3)
+
+    monkeypatch.setattr("fewstep.data.cifar_fs", loaded)
+    protocols = [CifarImages(copies=how).open(HERE, lambda _: None).protocol for how in ("keep", "drop")]
+    assert set(asked) == {"keep", "drop"}
+    assert [protocol.get("copies of images") for protocol in protocols] == [None, "left out"]

@@ -97,7 +97,7 @@ class OmniglotImages(Classification):
     def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
         """The images of a split, ink = 1."""
         rotations = self.rotations if split == "train" else self.test_rotations
-        return data.omniglot(split, scheme=self.scheme, rotations=rotations)
+        return data.omniglot(split, scheme=self.scheme, rotations=rotations, report=report)
 
     def _protocol(self, images: dict[Split, data.Dataset]) -> dict[str, Any]:
         stated = {"dataset": "Omniglot", "split": self.scheme}
@@ -133,14 +133,18 @@ class CifarImages(Photographs):
     path: str | None = None
     """cifar-100-python.tar.gz, the folder that it unpacks to, or a folder of images with a folder per class. None:
     download it once."""
+    copies: Literal["keep", "drop"] = "keep"
+    """Images that are the same as others, bit for bit: keep all as the benchmark has them, or one of each."""
 
     def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:
         """The images of a split."""
         load = data.cifar_fs if self.dataset == "cifar-fs" else data.fc100
-        return load(split, path=self.path, report=report)
+        return load(split, path=self.path, copies=self.copies, report=report)
 
     def _protocol(self, images: dict[Split, data.Dataset]) -> dict[str, Any]:
-        return {"dataset": {"cifar-fs": "CIFAR-FS", "fc100": "FC100"}[self.dataset]} | super()._protocol(images)
+        stated = {"dataset": {"cifar-fs": "CIFAR-FS", "fc100": "FC100"}[self.dataset]}
+        stated |= {"copies of images": "left out"} if self.copies == "drop" else {}
+        return stated | super()._protocol(images)
 
 
 @dataclass(frozen=True)
