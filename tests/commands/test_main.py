@@ -99,3 +99,9 @@ def test_bash_completes_commands_and_their_options(words: Sequence[str], expecte
     assert bool(found) == bool(expected)
     assert found or not expected
     assert all(word.startswith(words[-1]) for word in found)
+
+
+def test_an_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "inspect", "no[rows, features]file[/x].npz"])
+    assert "no[rows, features]file[/x].npz" in capsys.readouterr().err.replace("\n", "")

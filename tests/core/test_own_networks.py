@@ -14,6 +14,7 @@ from cases import CASES, Case
 from own_networks import NETWORKS, made, tasks, transformer
 from pages import ROOT
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fewstep import algorithms
 from fewstep.algorithms import maml
@@ -368,3 +369,83 @@ def test_the_classifier_says_what_depends_on_the_rows_beside() -> None:
         FewShotClassifier(method, statistics="query").fit(x, y)
     alone, together = (FewShotClassifier(method).fit(x, y).predict_proba(rows) for rows in (x[:1], x))
     torch.testing.assert_close(torch.tensor(alone[0]), torch.tensor(together[0]))
+
+
+# -- what strangers brought -------------------------------------------------------------------------------------------
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.last = nn.Embedding(5, 4, padding_idx=0), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.table((x.abs() * 3).long().clamp(max=4)).mean(1)))
+
+
+def test_the_padding_of_an_embedding_stays_under_every_executor() -> None:
+    torch.manual_seed(0)
+    method = maml(Tokens().double(), rate=0.5, steps=2)
+    vmapped, looped = (meta_gradient(method, executor)[1] for executor in (Vmap(), Loop()))
+    torch.testing.assert_close(vmapped, looped)
+    for executor in (Vmap(), Loop()):
+        table = method.adapt(tasks().support, executor).value["table.weight"]
+        assert table[:, 0].abs().max() == 0
+        assert (table[:, 1:] - method.learner.network.table.weight[1:]).abs().max() > 0
+
+
+def test_recomputation_by_torch_is_refused() -> None:
+    class Recomputed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(checkpoint(self.first, x, use_reentrant=False))
+
+    with pytest.raises(ValueError, match=r"torch\.utils\.checkpoint.*recompute=True"):
+        maml(Recomputed().double(), rate=0.1).adapt(tasks().support, Loop())
+
+
+def test_norms_of_parts_of_rows_are_not_normalised_by_a_support() -> None:
+    class Points(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.last = nn.BatchNorm1d(2), nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.norm(x.reshape(-1, 2)).view(len(x), 4, 2).relu().mean(1))
+
+    method = maml(Points().double(), rate=0.1)
+    with pytest.raises(ValueError, match='predict with "joined"'):
+        method.predict(method.adapt(tasks().support), tasks().query, tasks().support, statistics="support")
+
+
+def test_a_buffer_that_moves_unseen_is_named_and_put_back() -> None:
+    class Unseen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(8, 3)
+            self.register_buffer("count", torch.zeros(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count.data.add_(1)
+            return self.last(x)
+
+    network = Unseen().double()
+    with pytest.raises(ValueError, match=r"moves its count through a view or `\.data`"):
+        maml(network, rate=0.1).adapt(tasks().support, Loop())
+    assert network.count.tolist() == [0, 0]
+
+
+def test_a_classifier_takes_networks_whose_first_layer_is_not_of_rows() -> None:
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(2, 4), nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x.view(len(x), 4, 2)).flatten(1))
+
+    x = tasks().support.x[0].numpy()
+    assert FewShotClassifier(maml(Pairs(), rate=0.1)).fit(x, [0, 1] * 3).predict_proba(x).shape == (6, 2)

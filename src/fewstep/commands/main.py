@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(*(arguments or ["--help"]))
     except (ValueError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, markup=True, soft_wrap=True)
         raise SystemExit(2) from error
 
 

@@ -194,5 +194,7 @@ def _width(method: Method) -> int | None:
     declared = getattr(method.learner.start, "features", None)
     if isinstance(declared, int):
         return declared
-    first = next((m for m in method.learner.network.modules() if isinstance(m, nn.Linear | nn.Conv2d)), None)
+    first = method.learner.network
+    while isinstance(first, nn.Sequential) and len(first):
+        first = first[0]
     return first.in_features if isinstance(first, nn.Linear) else None

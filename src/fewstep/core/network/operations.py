@@ -33,11 +33,13 @@ class Moments(NamedTuple):
         mean: ``[channels]``.
         variance: ``[channels]``.
         momentum: weight of the newest statistics in running ones, as the layer asked for.
+        by_row: an entry of what was normalised was a row, so that rows could be counted by their weights.
     """
 
     mean: Tensor
     variance: Tensor
     momentum: float
+    by_row: bool
 
 
 class Run(NamedTuple):
@@ -101,7 +103,11 @@ def random_sites(network: nn.Module, weights: Params, batch: Batch) -> list[Site
 
 
 def mixing(network: nn.Module, weights: Params, batch: Batch) -> Mixing:
-    """Whether rows of such a shape see each other: two forwards, whose first rows alone are the same."""
+    """Whether rows of such a shape see each other: two forwards, whose first rows alone are the same.
+
+    Raises:
+        ValueError: when they move a buffer or a parameter of the network, in a way that is not seen.
+    """
     if is_plain(network):
         return Mixing(False, False)
     shape = (max(2, len(batch.x)), *batch.x.shape[1:])
@@ -113,11 +119,26 @@ def mixing(network: nn.Module, weights: Params, batch: Batch) -> Mixing:
     else:
         others = x + 1
         others[0] = 0
+    weight, before = batch.weight.new_ones(len(x)), {name: t.clone() for name, t in _held(network)}
     with torch.no_grad():
-        one, two = call(network, weights, x), call(network, weights, others)
+        one, two = call(network, weights, x, weight), call(network, weights, others, weight)
+        moved = [(name, tensor) for name, tensor in _held(network) if not torch.equal(tensor, before[name])]
+        for name, tensor in moved:
+            tensor.copy_(before[name])
+    if moved:
+        raise ValueError(
+            f"The network's forward moves its {moved[0][0]} through a view or `.data`, which would make predictions "
+            "depend on earlier ones: assign a new tensor instead, or move it by a method of its own."
+        )
     scale = one.output[0].abs().max()
     same = bool((one.output[0] - two.output[0]).abs().max() <= 1e-4 * scale) or not bool(scale.isfinite())
-    return Mixing(bool(one.moments), not same and not one.moments)
+    by_rows = [moments.by_row for moments in one.moments]
+    return Mixing(all(by_rows) and bool(by_rows), not same and not (by_rows and all(by_rows)))
+
+
+def _held(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers, by name."""
+    return [*network.named_parameters(), *network.named_buffers()]
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -126,7 +147,7 @@ def is_plain(network: nn.Module) -> bool:
     return all(
         (type(module) in _PLAIN or type(module).__module__.split(".")[0] == "fewstep")
         and not (module._forward_hooks or module._forward_pre_hooks)
-        and not (isinstance(module, nn.Embedding) and module.max_norm is not None)
+        and not (isinstance(module, nn.Embedding) and (module.max_norm, module.padding_idx) != (None, None))
         for module in network.modules()
     )
 
@@ -180,6 +201,7 @@ class _Replaced(TorchFunctionMode):
         self._draws: Iterator[Tensor] | None = None if draws is None else iter(draws)
         self._given = None if moments is None else iter(moments)
         self._targets = {id(buffer): buffer for buffer in network.buffers()}  # what in-place operations may aim at
+        self._saving = _saving_hooks()
         self._kept = list(network.buffers())
         self._spectral = any(map(_is_spectral, network.modules()))
         self._moved: dict[int, Tensor] = {}  # where targets stand, by their ids
@@ -191,6 +213,11 @@ class _Replaced(TorchFunctionMode):
         asked = args
         if self._moved:
             args, kwargs = tree_map(self._now, args), {k: v if k == "out" else self._now(v) for k, v in kwargs.items()}
+        if self._saving != _saving_hooks():
+            raise ValueError(
+                "The network recomputes a part of itself (torch.utils.checkpoint), which an inner loop would do with "
+                "weights that are not the task's: leave it out; the learner can recompute its steps (recompute=True)."
+            )
         if function in _POWER and self._spectral:  # its vectors are functions of the weight, to every order
             with torch.enable_grad():
                 target = kwargs.pop("out", None)
@@ -283,9 +310,10 @@ class _Replaced(TorchFunctionMode):
 
     def moments_of(self, x: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
         """The statistics of the rows, or what takes their place."""
-        counted = self.row_weight if self.row_weight is not None and len(self.row_weight) == len(x) else None
-        mean, variance = primitives.batch_moments(x, counted) if self._given is None else next(self._given)
-        self.seen.append(Moments(mean, variance, momentum))
+        by_row = self.row_weight is not None and len(self.row_weight) == len(x)
+        own = primitives.batch_moments(x, self.row_weight if by_row else None)
+        mean, variance = own if self._given is None else next(self._given)
+        self.seen.append(Moments(mean, variance, momentum, by_row))
         return mean, variance
 
 
@@ -375,6 +403,25 @@ def _alpha(
     return scale * (input * kept + alpha * (kept - 1) + alpha * p)
 
 
+def _embedding(
+    mode: _Replaced,
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of a table; that of the padding is a constant, which ``vmap`` forgets."""
+    if max_norm is not None:
+        raise ValueError("The network's embedding renews its table in place (max_norm): leave max_norm out.")
+    rows = F.embedding(input, weight)
+    if padding_idx is None:
+        return rows
+    return torch.where((input == padding_idx % len(weight)).unsqueeze(-1), rows.detach(), rows)
+
+
 def _rrelu(
     mode: _Replaced,
     input: Tensor,
@@ -456,6 +503,7 @@ _ASKED: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.gru: partial(_recurrent, primitives.gru_cell),
     torch.rnn_tanh: partial(_recurrent, primitives.rnn_tanh_cell),
     torch.rnn_relu: partial(_recurrent, primitives.rnn_relu_cell),
+    F.embedding: _embedding,
     F.rrelu: _rrelu,
     torch.rand: partial(_filled, torch.zeros, True),
     torch.rand_like: partial(_filled, torch.zeros_like, True),
@@ -486,6 +534,12 @@ _REFUSED = {
     *(torch.randint, torch.randint_like, torch.randperm, torch.multinomial, Tensor.multinomial, torch.normal),
     *(torch.poisson, F.gumbel_softmax, F.fractional_max_pool2d, F.fractional_max_pool3d),
 }
+
+
+def _saving_hooks() -> Any:
+    """What autograd has been told to do with the tensors it saves, as recomputation tells it; None in compiled code."""
+    return None if torch.compiler.is_compiling() else torch._C._autograd._top_saved_tensors_default_hooks(False)
+
 
 _POWER = {torch.mv, F.normalize, Tensor.t, Tensor.clone, Tensor.H.__get__}  # type: ignore[attr-defined]
 """What the power iteration of a spectral norm is made of."""

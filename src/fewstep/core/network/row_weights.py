@@ -56,7 +56,7 @@ def batch_statistics(network: nn.Module, weights: Params, x: Tensor, weight: Ten
     finally:
         for hook in hooks:
             hook.remove()
-    for i, (mean, variance, momentum) in enumerate(moments):
+    for i, (mean, variance, momentum, _) in enumerate(moments):
         found[f"{UNNAMED} {i}>.mean"], found[f"{UNNAMED} {i}>.variance"] = (mean, momentum), (variance, momentum)
     return found
 
