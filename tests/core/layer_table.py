@@ -26,7 +26,7 @@ HEAD = ("layer", "vmap, first order", "vmap, second", "loop, first", "loop, seco
 @contextmanager
 def nothing_replaced() -> Iterator[None]:
     """Networks run as they are."""
-    places = ("fewstep.core.network.operations", "fewstep.core.learner", "fewstep.core.gradients")
+    places = ("fewstep.core.network.operations", "fewstep.core.learner")
     patches = [mock.patch(f"{place}.is_plain", return_value=True) for place in places]
     for patch in patches:
         patch.start()

@@ -116,6 +116,11 @@ def test_masks_differ_between_steps_tasks_and_queries_and_keep_the_mean() -> Non
     assert drawn.mean().item() == pytest.approx(4 / 3)
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_methods_on_fewsteps_own_networks_run_as_they_are(case: Case) -> None:
+    assert case.build()[0].learner.plain
+
+
 def test_plain_layers_are_left_alone_and_hooks_are_not_plain() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     assert is_plain(network)

@@ -13,7 +13,7 @@ from fewstep.data import Dataset, embeddings
 from fewstep.data.features import datasets
 from fewstep.data.features.datasets import convert
 from fewstep.data.features.export import export_features, extractor_beside, features_digest
-from fewstep.data.features.formats import class_of
+from fewstep.data.features.keys import class_of
 
 CLASSES = {"test": ["fox", "a-b_c"], "train": ["10", "9", "2"], "val": ["owl"]}  # neither splits nor classes in order
 IN_ORDER = {"train": ["2", "9", "10"], "val": ["owl"], "test": ["a-b_c", "fox"]}

@@ -1,8 +1,6 @@
 """What is refused leaves nothing behind, and the corrected command runs in the same folder."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +9,7 @@ from PIL import Image
 from fewstep.commands.main import main
 from fewstep.data.storage.lock import alone_in
 from fewstep.experiments.folder import all_or_nothing
-from fewstep.experiments.repeat.procedure import RepeatResult
 from fewstep.experiments.run import Run
-from fewstep.experiments.workers import Job
 
 SHORT = [
     *("--training.steps", "2", "--training.validate-every", "2", "--training.validation-tasks", "2"),
@@ -30,18 +26,6 @@ def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = np.random.default_rng(0).normal(size=(18, 10, 8)).astype(np.float32)
     np.savez(tmp_path / "mine.npz", features=rows, split=np.repeat([0, 1, 2], 6).astype(np.uint8))
     return tmp_path / "mine.npz"
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repetitions without processes, and no pictures."""
-
-    def in_this_process(jobs: Sequence[Job], **_: Any) -> list[Any]:
-        return [job.function(*job.arguments, lambda _: None) for job in jobs]
-
-    monkeypatch.setattr("fewstep.experiments.repeat.procedure.run_all", in_this_process)
-    monkeypatch.setattr("fewstep.experiments.search.report.draw", lambda *_: b"")
-    monkeypatch.setattr(RepeatResult, "picture", lambda *_: b"")
 
 
 def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,13 @@
 """What is kept says where its data are, whatever the working directory is when it is read again."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fewstep.commands.main import main
-from fewstep.experiments.repeat.procedure import RepeatResult
-from fewstep.experiments.workers import Job
 from fewstep.recipes import RECIPES, from_json, to_json
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.stored_features import Embeddings
@@ -32,18 +28,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = np.random.default_rng(0).normal(size=(18, 10, 8)).astype(np.float32)
     np.savez("mine.npz", features=rows, split=np.repeat([0, 1, 2], 6).astype(np.uint8))
     return tmp_path / "here"
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repetitions without processes, and no pictures."""
-
-    def in_this_process(jobs: Sequence[Job], **_: Any) -> list[Any]:
-        return [job.function(*job.arguments, lambda _: None) for job in jobs]
-
-    monkeypatch.setattr("fewstep.experiments.repeat.procedure.run_all", in_this_process)
-    monkeypatch.setattr("fewstep.experiments.search.report.draw", lambda *_: b"")
-    monkeypatch.setattr(RepeatResult, "picture", lambda *_: b"")
 
 
 def test_a_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_map
 from fewstep.core.executors import Executor, Vmap
 from fewstep.core.meta_gradient.outer_loss import with_penalties
 from fewstep.core.method import Method
-from fewstep.core.network.operations import is_plain
 from fewstep.core.noise import Drawn, Draws, Noise, fill
 from fewstep.core.overflow import where_overflowed
 from fewstep.core.types import Estimate, Task
@@ -79,7 +78,7 @@ class Differentiate:
                 "All parameters of the learner are frozen (requires_grad_(False)): nothing is meta-learned."
             )
         count = len(tasks.support.weight)
-        plain = is_plain(self.method.learner)
+        plain = self.method.learner.plain
         size = min(getattr(self.executor, "chunk", None) or count, count)
 
         def step(first: int) -> MetaStep:

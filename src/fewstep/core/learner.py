@@ -111,6 +111,11 @@ class Learner(nn.Module):
         """The meta-parameters that are not frozen, in their order."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
+    @property
+    def plain(self) -> bool:
+        """Whether network and embedding run as they are, without a look at what they ask of torch."""
+        return is_plain(self.network) and (self.embedding is None or is_plain(self.embedding))
+
     # -- what is random ------------------------------------------------------------------------------------------
 
     def sites(self, task: Task, statistics: Statistics = "query") -> dict[str, Any]:

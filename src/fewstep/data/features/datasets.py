@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from fewstep.data.dataset import Dataset
-from fewstep.data.features.formats import Source, keys_of, parts_of, source_of
+from fewstep.data.features.formats import Source, parts_of, source_of
+from fewstep.data.features.keys import keys_of
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.features.report import remarks
 from fewstep.data.features.store import (

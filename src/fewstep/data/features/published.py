@@ -117,8 +117,8 @@ def _lay_out(archive: Path, root: Path, report: Report) -> None:
                 report(f"unpacking {place}")
                 with opened.open(member) as file, replacing(root / "embeddings" / place) as into:
                     shutil.copyfileobj(file, into, 2**20)
-    # zipfile raises NotImplementedError for a compression that it lacks, RuntimeError for an encrypted file.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # zipfile says RuntimeError of an encrypted file, and its subclass for a compression that it lacks.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{archive} is damaged, truncated or not {_ARCHIVE} ({error}): remove it, and fetch {URL} again"
         ) from error
