@@ -105,7 +105,8 @@ def mixing(network: nn.Module, weights: Params, batch: Batch) -> Mixing:
     weight, before = batch.weight.new_ones(len(x)), {name: t.clone() for name, t in _held(network)}
     with torch.no_grad():
         one, two = call(network, weights, x, weight), call(network, weights, others, weight)
-        moved = [(name, tensor) for name, tensor in _held(network) if not torch.equal(tensor, before[name])]
+        # NaN is as it was.
+        moved = [(name, t) for name, t in _held(network) if not bool(((t == before[name]) | (t != t)).all())]
         for name, tensor in moved:
             tensor.copy_(before[name])
     if moved:
