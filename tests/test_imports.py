@@ -9,7 +9,7 @@ import imports
 import pages
 import pytest
 
-HEAVY = ("matplotlib", "sklearn", "scipy", "pandas", "optuna")
+HEAVY = ("matplotlib", "sklearn", "scipy", "pandas", "optuna", "torch._dynamo")
 
 LOWER = ("training", "evaluation", "data", "networks", "core")
 FOLDERS = {

@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from types import FunctionType
 
 import pytest
@@ -38,18 +39,25 @@ def test_importing_the_packages_imports_no_torch() -> None:
     assert run(f"import sys, {', '.join(PACKAGES)}, fewstep.recipes; print('torch' in sys.modules)") == ["False"]
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
+def test_an_algorithm_is_the_function_and_not_its_module() -> None:
+    ways = (
         "from fewstep import leo",
         "import fewstep; leo = fewstep.leo",
         "import fewstep.algorithms.leo; from fewstep import leo",
         "import fewstep; leo = fewstep.algorithms.leo",  # a package that nobody has imported
         "from fewstep.algorithms.leo import FORMULATIONS; from fewstep.algorithms import leo",
-    ],
-)
-def test_an_algorithm_is_the_function_and_not_its_module(code: str) -> None:
-    assert run(f"{code}; print(type(leo).__name__)") == [FunctionType.__name__]
+    )
+    # One torch for all of them, and for each a process that has imported nothing else.
+    code = f"""
+        import os, torch
+        for way in {ways}:
+            if not os.fork():
+                exec(way)
+                print(type(leo).__name__, flush=True)
+                os._exit(0)
+            assert os.wait()[1] == 0, way
+    """
+    assert run(dedent(code)) == [FunctionType.__name__] * len(ways)
 
 
 def test_only_what_is_type_checked_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ that the network holds is moved. Networks made of plain layers run as they are.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ from fewstep.core.network.forward import Forward, Moments, Recorded
 from fewstep.core.network.replacements import IN_PLACE_DRAWS, OF_ARGUMENTS, OF_FORWARD, REFUSED
 from fewstep.core.noise import Site
 from fewstep.core.types import Batch, Params
+
+T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Run(NamedTuple):
@@ -42,6 +44,12 @@ class Mixing(NamedTuple):
 
     normalises: bool
     otherwise: bool
+
+
+def _constant(function: T) -> T:
+    """What ``torch.compiler.assume_constant_result`` does; it imports the compiler, which takes as long as torch."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def call(
@@ -125,7 +133,7 @@ def _held(network: nn.Module) -> list[tuple[str, Tensor]]:
     return [*network.named_parameters(), *network.named_buffers()]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def is_plain(network: nn.Module) -> bool:
     """Whether every module is one of fewstep's own, or a layer of torch's that needs no replacement, without hooks."""
     return all(
@@ -152,7 +160,7 @@ def _unchanged(network: nn.Module) -> Iterator[None]:
                     del vars(module)[name]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _is_reparametrised(network: nn.Module) -> bool:
     """Whether weights are functions of parameters, such as under ``weight_norm``: compiled, these were torch's own."""
     return any(module._forward_pre_hooks or parametrize.is_parametrized(module) for module in network.modules())
