@@ -19,7 +19,9 @@ from fewstep.algorithms import (
     meta_sgd,
     protomaml,
     protonet,
+    r2d2,
     reptile,
+    residual_prototypes,
 )
 from fewstep.core import (
     OFFICIAL,
@@ -175,6 +177,18 @@ def images_network(**options: Any) -> Method:
     return leo_network(conv(), 64, 3, generated=is_weight, loss=classification(), **(NETWORK | {"hidden": 8} | options))
 
 
+def residual(features: int) -> Method:
+    """With a residual that is not zero, a head between both, and steps on it."""
+    method = residual_prototypes(torch.randn(features) / features, hidden=4)
+    for setting, label in zip(method.alternatives, ("0.5", "ridge 1", "0.3"), strict=True):
+        setting.take(method.learner, label)
+    state = method.learner.state_dict()
+    state["start.shares"].fill_(0.5)
+    for name in ("linear", "outer"):
+        torch.nn.init.normal_(state[f"embedding.2.{name}.weight"], std=0.3)
+    return method
+
+
 CASES = [
     Case("maml-mlp", lambda: maml(mlp((6, 5, 3)), rate=0.3, steps=2), vectors),
     Case("maml-mlp-norm", lambda: maml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
@@ -206,6 +220,10 @@ CASES = [
     Case("anil-conv", lambda: anil(conv(), rate=0.2, steps=2), images),
     Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
     Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
+    Case("r2d2-mlp", lambda: r2d2(mlp((6, 5, None), norm=True), penalty=0.5, scale=3.0), vectors, equivariant=True),
+    Case("r2d2-conv", lambda: r2d2(conv(None), penalty=0.5, scale=3.0), images, equivariant=True),
+    Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
+    Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),
     Case("protomaml-mlp", lambda: protomaml(mlp((6, 5, None)), rate=0.1, steps=2), vectors, equivariant=True),
     Case("protomaml-conv", lambda: protomaml(conv(None), rate=0.1, steps=2), images, equivariant=True),
     Case("reptile-mlp", lambda: reptile(mlp((6, 5, 3)), rate=0.1, steps=4, batch=4), vectors, False),

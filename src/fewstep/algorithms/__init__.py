@@ -13,7 +13,9 @@ from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
+from fewstep.algorithms.r2d2 import r2d2
 from fewstep.algorithms.reptile import reptile
+from fewstep.algorithms.residual_prototypes import residual_prototypes
 
 __all__ = [
     "anil",
@@ -27,5 +29,7 @@ __all__ = [
     "meta_sgd",
     "protomaml",
     "protonet",
+    "r2d2",
     "reptile",
+    "residual_prototypes",
 ]

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
+    from fewstep.core.alternatives import Alternatives as Alternatives
+    from fewstep.core.alternatives import Values as Values
+    from fewstep.core.decay import Decay as Decay
     from fewstep.core.executors import Executor as Executor
     from fewstep.core.executors import Loop as Loop
     from fewstep.core.executors import Vmap as Vmap
@@ -53,10 +56,12 @@ if TYPE_CHECKING:
     from fewstep.core.start import BOUNDED as BOUNDED
     from fewstep.core.start import OFFICIAL as OFFICIAL
     from fewstep.core.start import PAPER as PAPER
+    from fewstep.core.start import Blend as Blend
     from fewstep.core.start import Formulation as Formulation
     from fewstep.core.start import Generator as Generator
     from fewstep.core.start import NetworkGenerator as NetworkGenerator
     from fewstep.core.start import Prototypes as Prototypes
+    from fewstep.core.start import Ridge as Ridge
     from fewstep.core.start import Shared as Shared
     from fewstep.core.start.base import Start as Start
     from fewstep.core.types import Batch as Batch

@@ -1,5 +1,6 @@
 """A method: a learner, an estimator of its meta-gradient, and regularisers. What an algorithm's file returns."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from fewstep.core.alternatives import Alternatives
+from fewstep.core.decay import Decay
 from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
 from fewstep.core.loss import Reduction
@@ -32,10 +35,13 @@ class Method:
         meta_gradient: the estimator.
         regularisers: added to the objective once per meta-step.
         task_reduction: ``"mean"`` or ``"sum"`` of the tasks' objectives (the papers write sums, their codes average).
+        decays: pulls on meta-parameters beside the meta-gradient; the outer loop applies them.
+        alternatives: settings that validation tasks are to choose after training, one after another.
 
     Raises:
         ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
-            message names them. Or when regularisers share a name.
+            message names them. Or when regularisers share a name, or what is to
+            decay is not trained, or by two decays.
 
     Example:
         >>> learner = Learner(mlp((1, 40, 1)), Shared(), [Descend(SGD(0.01), steps=3)], loss=regression())
@@ -49,6 +55,8 @@ class Method:
     meta_gradient: MetaGradient
     regularisers: Sequence[Regulariser] = field(default=())
     task_reduction: Reduction = "mean"
+    decays: Sequence[Decay] = field(default=())
+    alternatives: Sequence[Alternatives] = field(default=())
 
     def __post_init__(self) -> None:
         estimator = type(self.meta_gradient).__name__
@@ -67,6 +75,11 @@ class Method:
         names = [regulariser.name for regulariser in self.regularisers]
         if len(set(names)) < len(names):
             raise ValueError(f"Method: penalties are told apart by name, but there are {', '.join(names)}.")
+        trained = {name for name, p in self.learner.named_parameters() if p.requires_grad}
+        for name, decays in Counter(name for decay in self.decays for name in decay.parameters).items():
+            if name not in trained or decays > 1:
+                known = f"{decays} decays draw at it" if decays > 1 else "the learner trains no parameter of that name"
+                raise ValueError(f"Method: {name} is to decay, but {known}.")
         if untrained:
             raise ValueError(
                 f"Method: the meta-gradient {estimator} leaves {_listed(untrained)} untrained: use a start and a rule "
@@ -93,7 +106,11 @@ class Method:
             dropout=own.dropout,
             recompute=own.recompute,
         )
-        return replace(self, learner=learner)
+        if own.embedding is None:
+            return replace(self, learner=learner)
+        decays = [replace(decay, parameters=[_behind(name) for name in decay.parameters]) for decay in self.decays]
+        alternatives = [setting.renamed(_behind) for setting in self.alternatives]
+        return replace(self, learner=learner, decays=decays, alternatives=alternatives)
 
     def sites(self, tasks: Task) -> Any:
         """Every random draw of one task of training: the learner's, as often as the estimator adapts to a task."""
@@ -206,6 +223,11 @@ def unused_rules(learner: Learner) -> set[str]:
     """Meta-parameters of rules that no inner step uses, by name: of a stage without steps, or of surplus rules."""
     used = {id(parameter) for stage in learner.stages for parameter in stage.used()}
     return {name for name, p in learner.named_parameters() if name.startswith("stages.") and id(p) not in used}
+
+
+def _behind(name: str) -> str:
+    """What something is called once its embedding comes behind another."""
+    return name.replace("embedding.", "embedding.1.", 1) if name.startswith("embedding.") else name
 
 
 def _differentiable(leaf: Any) -> Any:

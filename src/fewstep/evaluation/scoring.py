@@ -21,6 +21,7 @@ from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
 from fewstep.data.storage.files import csv_text, write_atomically
 from fewstep.evaluation.arrays import slices, take
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
+from fewstep.evaluation.embedded import once_embedded
 from fewstep.evaluation.inner_loop import descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, Score, finite_interval, interval, paired, plain_interval
 from fewstep.evaluation.tables import counted, task_rows
@@ -186,6 +187,9 @@ def evaluate(
         baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies else {}
     if taken := sorted(baselines.keys() & numbers.keys()):
         raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
+    if not baselines:
+        with evaluating(method.learner):
+            method, source = once_embedded(method, source, tasks)
     scores: dict[str, list[Tensor]] = {name: [] for name in (*numbers, *baselines)}
     rows: dict[str, list[Tensor]] = {"support": [], "query": []}
     done = 0

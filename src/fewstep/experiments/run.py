@@ -16,7 +16,7 @@ from torch import Tensor
 from fewstep.core import Method, generator
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
-from fewstep.data import Dataset, TaskSource, mean_input
+from fewstep.data import TaskSource, mean_input
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.scoring import ADAPTED
@@ -276,7 +276,8 @@ class Run:
 
     def _centre(self) -> Tensor:
         """The mean input of the meta-training classes."""
-        return mean_input(_dataset(self.problem.source("train", tasks=1, seed=0)))
+        assert self.problem.examples is not None, "a classification has examples"
+        return mean_input(self.problem.examples())
 
     def check_ways(self, ways: int | None) -> None:
         """Refuse a number of ways that the method cannot solve.
@@ -305,13 +306,3 @@ class Run:
             self.folder, {f"{name}.json": evaluation.to_json(), f"{name}_tasks.csv": task_rows(evaluation.scores)}
         )
         report(self.folder)
-
-
-def _dataset(source: TaskSource) -> Dataset:
-    """What a source of tasks draws from, before augmentation."""
-    dataset = getattr(getattr(source, "source", source), "dataset", None)
-    if not isinstance(dataset, Dataset):
-        raise ValueError(
-            f"the {type(source).__name__} of this run has no dataset to take a mean of: use baselines quick"
-        )
-    return dataset

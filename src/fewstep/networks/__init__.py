@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fewstep.networks.norms import BatchNorm as BatchNorm
     from fewstep.networks.norms import without_norms as without_norms
     from fewstep.networks.perceptron import mlp as mlp
+    from fewstep.networks.residual import Centred as Centred
+    from fewstep.networks.residual import Residual as Residual
     from fewstep.networks.resnet9 import ResNet9 as ResNet9
     from fewstep.networks.resnet12 import ResNet12 as ResNet12
     from fewstep.networks.unit_length import UnitLength as UnitLength

@@ -16,7 +16,7 @@ from cattrs.strategies import configure_tagged_union
 from fewstep.data.storage.files import json_text
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
-from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
+from fewstep.recipes.methods.others import Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
 from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml
-Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Protonet | Protomaml
+Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Protonet | Protomaml | R2d2 | ResidualPrototypes
 
 
 @dataclass(frozen=True)

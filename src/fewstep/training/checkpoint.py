@@ -6,6 +6,7 @@ meta-parameters alone.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,13 @@ class State:
 
 
 def save_checkpoint(
-    path: Path, learner: nn.Module, state: State, optimiser: torch.optim.Optimizer | None = None
+    path: Path,
+    learner: nn.Module,
+    state: State,
+    optimiser: torch.optim.Optimizer | None = None,
+    others: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write meta-parameters, counters, and the optimiser's moments when given."""
+    """Write meta-parameters, counters, the optimiser's moments, and other tensors of the trainer when given."""
     tensors: dict[str, Tensor] = {}
     storages = set[int]()
     for name, tensor in learner.state_dict().items():
@@ -62,11 +67,17 @@ def save_checkpoint(
         names = _trained(learner)
         for i, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{names[i]}/{key}": value.contiguous() for key, value in moments.items()}
+    tensors |= {f"trainer/{name}": tensor.contiguous() for name, tensor in (others or {}).items()}
     # repr of a float, which JSON writes, reads back as the same float: counters and sums survive exactly.
     write_atomically(path, save(tensors, {"fewstep": json.dumps(asdict(state))}))
 
 
-def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> State:
+def load_checkpoint(
+    path: Path,
+    learner: nn.Module,
+    optimiser: torch.optim.Optimizer | None = None,
+    others: Mapping[str, Tensor] | None = None,
+) -> State:
     """Restore in place what :func:`save_checkpoint` wrote.
 
     Raises:
@@ -82,6 +93,8 @@ def load_checkpoint(path: Path, learner: nn.Module, optimiser: torch.optim.Optim
         different = sorted(set(shapes.items()) ^ set(wanted.items()))[:4]
         raise ValueError(f"{path} belongs to another learner; names or shapes differ, for example {different}.")
     learner.load_state_dict(weights)
+    for name, tensor in (others or {}).items():
+        tensor.copy_(tensors[f"trainer/{name}"])
     if optimiser is not None:
         _restore(optimiser, _trained(learner), tensors)
     return state

@@ -40,6 +40,9 @@ class Training:
     """Then clip the norm of the meta-gradient to this (LEO: 0.1). None: do not."""
     clip_scope: Literal["tensor", "global"] = "tensor"
     """Whose norm is clipped: each tensor's own (LEO's authors' code) or that of all tensors together."""
+    average: float | None = None
+    """Validate, keep and use a running mean of the meta-parameters in place of themselves: after each meta-step it
+    keeps this share of itself, at first a smaller one, (1 + step)/(10 + step). None: do not."""
     nonfinite: Literal["decay", "skip", "stop"] = "skip"
     """On a loss or gradient that is not finite: step along 1e-4 times the L2-penalised weights alone (LEO's authors'
     intent), take no step, or stop with an error. Every such event is counted and reported."""
@@ -71,6 +74,8 @@ class Training:
         if self.compile == "on" and self.recompute:
             # dynamo has been seen to differentiate an autograd.Function wrongly: see benchmarks/NOTES.md.
             raise ValueError("training.compile=on and training.recompute exclude each other: set one of them.")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"training.average is the share that a running mean keeps, in [0, 1); got {self.average}.")
         for name in ("rate", "eps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}.")

@@ -4,12 +4,14 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
 from fewstep.data import TaskSource
+from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
@@ -55,14 +57,17 @@ class Trainer:
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
+        self.named = dict(method.learner.named_parameters())
         self.optimiser = options.make_optimiser(self.parameters)
+        self.decay_targets = [decay.targets(method.learner) for decay in method.decays]
+        self.average = None if options.average is None else Average(method.learner, options.average)
         executor = options.make_executor()
         self.differentiate: Callable[[Task, Draws], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = State()
         if (folder / LAST).exists():
-            self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser)
+            self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser, self._others())
         self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard")
 
     def run(self, progress: Progress | None = None) -> State:
@@ -101,7 +106,7 @@ class Trainer:
         state.seconds += time.perf_counter() - began
         if state.step % options.checkpoint_every == 0 or state.step % options.validate_every == 0 or ended:
             self.metrics.save()
-            save_checkpoint(self.folder / LAST, self.method.learner, state, self.optimiser)
+            save_checkpoint(self.folder / LAST, self.method.learner, state, self.optimiser, self._others())
         return metrics
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
@@ -118,8 +123,13 @@ class Trainer:
             clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient
-            self.optimiser.param_groups[0]["lr"] = self.options.rate_at(self.state.step)
+            rate = self.options.rate_at(self.state.step)
+            for decay, targets in zip(self.method.decays, self.decay_targets, strict=True):
+                decay.pull(self.named, targets, rate)
+            self.optimiser.param_groups[0]["lr"] = rate
             self.optimiser.step()
+            if self.average is not None:
+                self.average.update(self.state.step)
         values = torch.stack(list(metrics.values())).tolist()
         return {name: value for name, value in zip(metrics, values, strict=True) if math.isfinite(value)}
 
@@ -142,7 +152,19 @@ class Trainer:
             if p.requires_grad
         ]
 
+    def _others(self) -> dict[str, torch.Tensor]:
+        """What the next meta-step depends on beside meta-parameters, moments and counters."""
+        decays = zip(self.method.decays, self.decay_targets, strict=True)
+        initial = [targets for decay, targets in decays if decay.towards == "initial"]
+        anchors = {f"decay/{name}": target for targets in initial for name, target in targets.items()}
+        averages = {} if self.average is None else self.average.means
+        return anchors | {f"average/{name}": mean for name, mean in averages.items()}
+
     def _validate(self) -> None:
+        with nullcontext() if self.average is None else self.average.in_place():
+            self._validate_as_is()
+
+    def _validate_as_is(self) -> None:
         state, score = self.state, self.validate(self.method)
         self.metrics.add(state.step, "validation", {self.method.learner.loss.score_name: score})
         # A score that is not a number is never the best one, except that something must be kept.

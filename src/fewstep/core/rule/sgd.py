@@ -10,7 +10,8 @@ class SGD(Rule):
     """Gradient descent with one fixed rate: ``φ ← φ − α ∇L(φ)``.
 
     Args:
-        rate: α > 0.
+        rate: α > 0; or a tensor, which is saved with the rest as a buffer: so that α can be chosen after training, and
+            may be 0.
 
     Raises:
         ValueError: when the rate is not positive.
@@ -22,8 +23,13 @@ class SGD(Rule):
         {'w': tensor([-0.3000, -0.4000])}
     """
 
-    def __init__(self, rate: float) -> None:
+    rate: float | Tensor
+
+    def __init__(self, rate: float | Tensor) -> None:
         super().__init__()
+        if isinstance(rate, Tensor):
+            self.register_buffer("rate", rate.detach().clone())
+            return
         if not rate > 0:
             raise ValueError(f"SGD: the rate must be positive, got {rate}.")
         self.rate = rate

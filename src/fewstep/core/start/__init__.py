@@ -1,18 +1,22 @@
 """Where a task's adaptation begins."""
 
+from fewstep.core.start.blend import Blend
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
 from fewstep.core.start.network_generator import NetworkGenerator
 from fewstep.core.start.prototypes import Prototypes
+from fewstep.core.start.ridge import Ridge
 from fewstep.core.start.shared import Shared
 
 __all__ = [
     "BOUNDED",
     "OFFICIAL",
     "PAPER",
+    "Blend",
     "Formulation",
     "Generator",
     "NetworkGenerator",
     "Prototypes",
     "Relation",
+    "Ridge",
     "Shared",
 ]

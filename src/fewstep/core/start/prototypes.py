@@ -30,6 +30,11 @@ class Prototypes(Start):
     Args:
         adapts: which of the network's parameters the inner loop moves: their names, or a predicate on names; all when
             omitted, and no frozen one. The head's slots are always among what it moves, and alone with ``()``.
+        scale: the initial s of logits ``−s ‖e(x) − c_n‖²``, an inverse temperature that is meta-learned as its
+            logarithm: embeddings of length 1 want more than 1. None: there is none.
+
+    Raises:
+        ValueError: for a scale that is not positive.
 
     Example:
         >>> support = Batch(torch.tensor([[0.0], [2.0]]), torch.eye(2), torch.ones(2))  # classes at 0 and 2
@@ -39,9 +44,12 @@ class Prototypes(Start):
         tensor([0])
     """
 
-    def __init__(self, adapts: Choice | None = None) -> None:
+    def __init__(self, adapts: Choice | None = None, scale: float | None = None) -> None:
         super().__init__()
+        if scale is not None and not 0 < scale < float("inf"):
+            raise ValueError(f"Prototypes: the scale must be positive and finite, got {scale}.")
         self.adapts = adapts
+        self.log_scale = None if scale is None else nn.Parameter(torch.tensor(scale).log())
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The selected parameters of ``network``, and the head that the support makes.
@@ -56,8 +64,10 @@ class Prototypes(Start):
         # 0/0 would be NaN for a class that is padding only; any positive total is far above this floor.
         total = members.sum(1, keepdim=True).clamp(min=torch.finfo(members.dtype).tiny)
         prototypes = (members / total) @ embedded
-        value: Params = {**chosen(network, self.adapts)}
-        value |= {f"{head}weight": 2 * prototypes, f"{head}bias": -prototypes.square().sum(1)}
+        weight, bias = 2 * prototypes, -prototypes.square().sum(1)
+        if self.log_scale is not None:
+            weight, bias = self.log_scale.exp() * weight, self.log_scale.exp() * bias
+        value: Params = {**chosen(network, self.adapts), f"{head}weight": weight, f"{head}bias": bias}
         return Point(value, {}), {}
 
     def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
@@ -74,5 +84,6 @@ class Prototypes(Start):
         return point
 
     def start_parameters(self, network: nn.Module) -> set[str]:
-        """All parameters of the network: the prototypes depend on the whole embedding."""
-        return {f"network.{name}" for name, _ in network.named_parameters()}
+        """All parameters of the network, and s: the prototypes depend on the whole embedding."""
+        own = {f"start.{name}" for name, _ in self.named_parameters()}
+        return own | {f"network.{name}" for name, _ in network.named_parameters()}

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from fewstep import core, networks
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fewstep.data import Dataset
 
 
 class Reptile(Settings, algorithm="reptile"):
@@ -32,6 +40,36 @@ class Protonet(Settings, algorithm="protonet"):
     def build(self, problem: Problem) -> core.Method:
         """ProtoNet on the problem's inputs."""
         return self.compose(network=self.network.build(problem, head=False), loss=loss_of(problem))
+
+
+class R2d2(Settings, algorithm="r2d2"):
+    """R2-D2 (Bertinetto et al. 2019): ridge regression in closed form, in a meta-learned embedding."""
+
+    network: Network = before("penalty")
+    """The embedding."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """R2-D2 on the problem's inputs."""
+        return self.compose(network=self.network.build(problem, head=False), loss=loss_of(problem))
+
+
+class ResidualPrototypes(Settings, algorithm="residual_prototypes"):
+    """Class means in an embedding that begins at the identity, with strength and head chosen on validation tasks."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """Residual prototypes on the problem's features, centred by the mean of the meta-training classes."""
+        if len(problem.inputs) != 1 or problem.regression:
+            shape = list(problem.inputs)
+            raise ValueError(f"residual_prototypes works on feature vectors; the data gives inputs of shape {shape}.")
+        return self.compose(centre=problem.inputs[0] if problem.examples is None else _unit_mean(problem.examples()))
+
+
+def _unit_mean(dataset: Dataset) -> Tensor:
+    """The mean of rows that are first scaled to length 1."""
+    from fewstep.data import l2_normalise, mean_input
+
+    own = dataset.transform or (lambda rows: rows)
+    return mean_input(replace(dataset, transform=lambda rows: l2_normalise(own(rows)))).float()
 
 
 class Protomaml(Settings, algorithm="protomaml"):

@@ -48,7 +48,8 @@ class Classification(ABC):
         """Sources of tasks on the examples as they are."""
         examples = {split: self.examples(split, report) for split in SPLITS}
         source, shape = self._source(examples.__getitem__, place), examples["test"].feature_shape
-        return Problem(source, shape, self.ways, self._protocol(examples))
+        protocol = self._protocol(examples)
+        return Problem(source, shape, self.ways, protocol, examples=lambda: examples["train"])
 
     def _source(self, dataset: Callable[[Split], data.Dataset], place: Place) -> Callable[..., data.TaskSource]:
         def source(

@@ -76,4 +76,5 @@ class OmniglotFeatures(OmniglotImages):
             self._protocol(images) | {"features": described, "features normalised": self.normalise},
             extractor,
             normalise=extractor.normalise,
+            examples=lambda: dataset("train"),
         )

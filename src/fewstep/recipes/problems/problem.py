@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from fewstep.data import TaskSource
+    from fewstep.data import Dataset, TaskSource
     from fewstep.evaluation.baselines import Baseline
     from fewstep.training.pretraining import FeatureExtractor
 
@@ -32,6 +32,7 @@ class Problem:
         normalise: inputs are feature vectors that were scaled to length 1, as those that are to be classified must be.
         baselines: what a test of a regression scores beside the method, by name: predictors without meta-learning.
         yardsticks: more of them, which take their time, such as what is best possible.
+        examples: those of meta-training, as they are; None where there are none, or a loaded run is without its data.
     """
 
     source: Callable[..., TaskSource]
@@ -43,6 +44,7 @@ class Problem:
     normalise: bool = False
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     yardsticks: Mapping[str, Baseline] = field(default_factory=dict)
+    examples: Callable[[], Dataset] | None = None
 
     @property
     def of_features(self) -> bool:
