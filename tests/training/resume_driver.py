@@ -2,11 +2,13 @@
 
     python resume_driver.py FOLDER [--kill-in-write N]
 
-Noise, dropout, Adam, clipping, validation, early stopping and checkpoints all take part. With ``--kill-in-write N``
-the process kills itself in the middle of its N-th checkpoint write: after the temporary file, before the rename.
+Noise, dropout, Adam, clipping, decay, a running mean, validation, early stopping and checkpoints all take part. With
+``--kill-in-write N`` the process kills itself in the middle of its N-th checkpoint write: after the temporary file,
+before the rename.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from killing import kill_in_write
 
 from fewstep.algorithms import leo
-from fewstep.core import generator
+from fewstep.core import Decay, generator
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
 from fewstep.evaluation import evaluate
 from fewstep.training import Trainer, Training
@@ -30,6 +32,7 @@ OPTIONS = Training(
     patience=3,
     log_every=7,
     checkpoint_every=5,
+    average=0.9,
 )
 
 
@@ -41,6 +44,7 @@ def trainer(folder: Path) -> Trainer:
     rows = (centres + random.normal(size=(20, 10, 16)).astype(np.float32)).reshape(200, 16)
     data = Dataset.from_labels(l2_normalise(torch.from_numpy(rows)), np.repeat(np.arange(20), 10))
     method = leo(16, latents=4, kl_weight=0.1, encoder_penalty_weight=1e-3, orthogonality_weight=0.1)
+    method = replace(method, decays=[Decay(1.0, ["start.decoder.weight"], "initial")])
     train = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=4, seed=0)
     held_out = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=20, seed=1)
     score = lambda m: evaluate(m, held_out, 20, baselines=False).interval().mean  # noqa: E731

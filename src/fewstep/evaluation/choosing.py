@@ -35,18 +35,16 @@ class Decision:
     higher_is_better: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Means and differences from the first, with their intervals, in JSON's types."""
-        differences = [finite_interval(scores - self.scores[0]) for scores in self.scores[1:]]
+        """Means and gains over the first, with their intervals, in JSON's types."""
+        columns = dict(zip(self.labels, self.scores, strict=True))
         return {
             "name": self.name,
             "chosen": self.chosen,
             "tasks": self.scores.shape[1],
             "score": self.score_name,
-            "options": {
-                label: plain_interval(finite_interval(scores))
-                for label, scores in zip(self.labels, self.scores, strict=True)
-            },
-            f"over {self.labels[0]}": dict(zip(self.labels[1:], map(plain_interval, differences), strict=True)),
+            "higher_is_better": self.higher_is_better,
+            "options": {label: plain_interval(finite_interval(scores)) for label, scores in columns.items()},
+            "gains": {label: plain_interval(finite_interval(s - self.scores[0])) for label, s in columns.items()},
         }
 
     def __str__(self) -> str:
@@ -83,6 +81,8 @@ def choose(
         >>> [decision.chosen for decision in choose(method, source, 8)]  # untrained, the residual is zero
         ['0', 'class means', '0']
     """
+    for setting in method.alternatives:  # so that what is found does not depend on what was in place
+        setting.take(method.learner, next(iter(setting.options)))
     decisions: list[Decision] = []
     total, done = sum(len(setting.options) for setting in method.alternatives), 0
     for setting in method.alternatives:

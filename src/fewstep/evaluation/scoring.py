@@ -47,6 +47,7 @@ class Evaluation:
         transductive: whether the method normalised queries by statistics of the query rows of the whole task, that
             is, whether it saw the other queries when it answered one. The baselines never do.
         protocol: what the tasks were, for the reader of a report: counts that were seen, and what the caller added.
+        baselines: which of the scores are of predictors without meta-learning.
     """
 
     scores: Mapping[str, NDArray[np.float64]]
@@ -54,6 +55,7 @@ class Evaluation:
     higher_is_better: bool
     transductive: bool
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    baselines: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> int:
@@ -81,6 +83,18 @@ class Evaluation:
             raise ValueError(f"Evaluation: {name!r} was not scored; there are {', '.join(map(repr, self.scores))}")
         return self.scores[name]
 
+    def shortfall(self) -> str:
+        """Which baseline the method is furthest below, and by how much; empty where it is below none."""
+        sign = 1 if self.higher_is_better else -1
+        gains = {name: sign * float((self.scores[ADAPTED] - self.scores[name]).mean()) for name in self.baselines}
+        worst = min(gains, key=lambda name: gains[name], default="")
+        if not worst or not gains[worst] < 0:
+            return ""
+        gain = Score(self.score_name, self.higher_is_better).text(self._gain(worst), sign=True)
+        others = sum(gain < 0 for gain in gains.values()) - 1
+        more = f", and below {counted(others, 'other baseline')}" if others else ""
+        return f"below {worst}, which needs no meta-learning: {gain}{more}"
+
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values for ``json.dump``: ``report`` reads it. Single tasks are in the CSV file.
 
@@ -92,6 +106,7 @@ class Evaluation:
             "tasks": self.tasks,
             "transductive": self.transductive,
             "protocol": dict(self.protocol),
+            "below": self.shortfall(),
             "scores": {name: plain_interval(finite_interval(values)) for name, values in self.scores.items()},
             "differences": {name: plain_interval(self._gain(name)) for name in self.scores if name != ADAPTED},
         }
@@ -110,7 +125,8 @@ class Evaluation:
         """The result as a table for ``rich.print``: means with 95% intervals, and what the method gains."""
         score = Score(self.score_name, self.higher_is_better)
         note = "query statistics: transductive" if self.transductive else "inductive"
-        table = Table(title=f"{self.tasks} tasks, mean ± 95% interval ({note})", title_justify="left")
+        below = f"[bold yellow]{self.shortfall()}[/]\n" if self.shortfall() else ""
+        table = Table(title=f"{below}{self.tasks} tasks, mean ± 95% interval ({note})", title_justify="left")
         table.add_column("")
         table.add_column(f"{score.unit} ({score.better})", justify="right")
         table.add_column("adapted − this, paired", justify="right")
@@ -225,6 +241,7 @@ def evaluate(
         classifies,
         statistics == "query" and normalised,
         _counts(source.ways, rows) | ({"batch statistics": statistics} if normalised else {}) | dict(protocol or {}),
+        tuple(baselines),
     )
 
 

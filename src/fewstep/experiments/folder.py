@@ -17,6 +17,7 @@ from fewstep.recipes import Config, differences, from_json
 from fewstep.training.checkpoint import BEST, LAST
 
 CONFIG, PROBLEM, ENVIRONMENT, EXTRACTOR = "config.json", "problem.json", "environment.json", "extractor.safetensors"
+CHOICES = "choices.json"
 """Files of a run besides its checkpoints. The configuration is written last: with it, a beginning is complete."""
 
 

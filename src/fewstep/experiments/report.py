@@ -10,7 +10,7 @@ from fewstep.evaluation.curves import learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
-from fewstep.experiments.folder import CONFIG, ENVIRONMENT
+from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT
 
 CURVES, REPORT = "learning_curves.png", "report.md"
 
@@ -38,9 +38,12 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}
 
     lines = [f"# {config.get('recipe') or folder.resolve().name}", ""]
+    for name, test in tests.items():  # in its first lines, for who reads no further
+        lines += [f"**{name}: {test['below']}.**", ""] if test.get("below") else []
     lines += ["## Results", ""] if tests else ["## Results", "", "The run has not been tested yet.", ""]
     for name, test in tests.items():
         lines += _result(name, test)
+    lines += _decisions(loaded.get(Path(CHOICES).stem, {}))
     lines += ["## Learning curves", "", *_curves(folder), ""]
     lines += ["## Configuration", "", *settings_lines(config, "There is no config.json."), ""]
     lines += ["## Environment", "", *settings_lines(environment, "There is no environment.json.")]
@@ -78,6 +81,23 @@ def _result(name: str, test: Mapping[str, Any]) -> list[str]:
         *([f"n/a: {', '.join(absent)} had scores that are not finite, or a single task."] if absent else []),
         "",
     ]
+
+
+def _decisions(choices: Mapping[str, Any]) -> list[str]:
+    """What validation tasks chose after training."""
+    if not choices:
+        return []
+    lines = ["## Chosen on validation tasks, after training", ""]
+    for decision in choices["decisions"]:
+        shown = Score(decision["score"], decision["higher_is_better"])
+
+        def cell(summary: Mapping[str, float] | None, shown: Score = shown, decision: Any = decision) -> str:
+            return shown.text(None if summary is None else Interval(**summary, tasks=decision["tasks"]), sign=True)
+
+        kept, *others = decision["options"]
+        gains = ", ".join(f"{label} {cell(decision['gains'][label])}" for label in others)
+        lines += [f"- {decision['name']}: **{decision['chosen']}**. Over {kept}: {gains}."]
+    return [*lines, "", "The first of the options is kept unless another is better by more than a standard error.", ""]
 
 
 def _curves(folder: Path) -> list[str]:

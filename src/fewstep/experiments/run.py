@@ -17,12 +17,15 @@ from fewstep.core import Method, generator
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
+from fewstep.data.storage.files import json_text
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
-from fewstep.evaluation.baselines import Baseline
+from fewstep.evaluation.baselines import LOGISTIC, Baseline
+from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.environment import environment
 from fewstep.experiments.folder import (
+    CHOICES,
     CONFIG,
     ENVIRONMENT,
     EXTRACTOR,
@@ -41,8 +44,8 @@ from fewstep.recipes.config import Testing
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.recipes.problems.stored_features import Embeddings
-from fewstep.training import Trainer, load_checkpoint
-from fewstep.training.checkpoint import LAST
+from fewstep.training import State, Trainer, load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import LAST, read_state
 from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.pretraining import FeatureExtractor
 from fewstep.training.trainer import Progress
@@ -201,7 +204,23 @@ class Run:
             seed=self.config.seed,
         )
         trainer.run(progress)
+        if self.method.alternatives:
+            trainer.state.best = self._chosen(validation, trainer.state)
         return trainer
+
+    def _chosen(self, source: TaskSource, state: State) -> float | None:
+        """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
+        best = best_checkpoint(self.folder)
+        if not (self.folder / CHOICES).exists():
+            options = self.config.training
+            with self.at_test():
+                decisions = choose(self.method, source, options.validation_tasks, executor=options.make_executor())
+            last = decisions[-1]
+            score = float(last.scores[last.labels.index(last.chosen)].mean())
+            save_checkpoint(best, self.method.learner, replace(state, best=score))
+            told = {"split": "val", "task seed": self.config.testing.seed}
+            write_files(self.folder, {CHOICES: json_text(told | {"decisions": [d.to_dict() for d in decisions]})})
+        return read_state(best).best
 
     def _validated(self, source: TaskSource) -> float:
         with self.at_test():
@@ -235,9 +254,9 @@ class Run:
         """Evaluate the method as it stands; what is omitted is as the recipe's ``testing`` says.
 
         The tasks depend on ``seed``, the split, ways and shots alone, so that methods can be compared task by task.
-        The quick baselines are nearest class mean and ridge regression; for all see
-        :func:`~fewstep.evaluation.all_baselines`, centred by the mean input of the meta-training classes. Regressions
-        have those of their problem, and with all its yardsticks.
+        The quick baselines are nearest class mean and ridge regression, and on features centred nearest class mean;
+        for all see :func:`~fewstep.evaluation.all_baselines`, centred by the mean input of the meta-training classes.
+        Regressions have those of their problem, and with all its yardsticks.
 
         Raises:
             ValueError: for counts that the data or the method cannot serve.
@@ -272,7 +291,10 @@ class Run:
             return False
         if self.problem.regression:
             return {**self.problem.baselines, **(self.problem.yardsticks if level == "all" else {})}
-        return all_baselines(self._centre()) if level == "all" else True
+        if level == "quick" and not self.problem.of_features:
+            return True
+        known = all_baselines(self._centre())
+        return known if level == "all" else {name: known[name] for name in known if name != LOGISTIC}
 
     def _centre(self) -> Tensor:
         """The mean input of the meta-training classes."""
