@@ -29,11 +29,12 @@ def of_head(start: Ridge | Prototypes | Blend) -> Method:
 @pytest.mark.parametrize("shots", [2, 10])
 def test_the_solution_is_that_of_scikit_learn(shots: int) -> None:
     given = tasks(shots)
-    found = of_head(Ridge(penalty=0.7, scale=2.0)).adapt(given.support).value
+    start = Ridge(penalty=0.7, scale=2.0)
+    found, penalty = of_head(start).adapt(given.support).value, start.log_penalty.exp().item()
     for i, (x, y, weight) in enumerate(zip(*given.support, strict=True)):
-        fit = Reference(alpha=0.7).fit(x, y, sample_weight=weight)
-        np.testing.assert_allclose(found["weight"][i], 2 * fit.coef_, rtol=1e-6)  # its λ has been of float32
-        np.testing.assert_allclose(found["bias"][i], 2 * fit.intercept_, rtol=1e-6)
+        fit = Reference(alpha=penalty).fit(x, y, sample_weight=weight)
+        np.testing.assert_allclose(found["weight"][i], 2 * fit.coef_, atol=1e-12)
+        np.testing.assert_allclose(found["bias"][i], 2 * fit.intercept_, atol=1e-12)
 
 
 def test_its_predictions_are_those_of_the_baseline() -> None:
