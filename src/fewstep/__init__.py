@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from fewstep.algorithms.meta_sgd import meta_sgd as meta_sgd
     from fewstep.algorithms.protomaml import protomaml as protomaml
     from fewstep.algorithms.protonet import protonet as protonet
+    from fewstep.algorithms.r2d2 import r2d2 as r2d2
     from fewstep.algorithms.reptile import reptile as reptile
+    from fewstep.algorithms.residual_prototypes import residual_prototypes as residual_prototypes
     from fewstep.estimators.classifier import FewShotClassifier as FewShotClassifier
     from fewstep.estimators.load import load as load
     from fewstep.estimators.regressor import FewShotRegressor as FewShotRegressor

@@ -24,11 +24,11 @@ class Alternatives:
         ValueError: without an option, or for options that set different things.
 
     Example:
-        >>> strength = Alternatives("strength", {"none": {"strength": 0.0}, "full": {"strength": 1.0}})
-        >>> residual = Residual(8)
-        >>> strength.take(residual, "none")
-        >>> residual.strength
-        tensor(0.)
+        >>> head = Alternatives("head", {"means": {"shares": (1.0, 0.0)}, "ridge": {"shares": (0.0, 1.0)}})
+        >>> start = Blend(Prototypes(()), Ridge())
+        >>> head.take(start, "ridge")
+        >>> start.shares
+        tensor([0., 1.])
     """
 
     name: str

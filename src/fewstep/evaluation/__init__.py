@@ -8,6 +8,7 @@ from fewstep.evaluation.baselines import (
     nearest_mean,
     ridge,
 )
+from fewstep.evaluation.choosing import Decision, choose
 from fewstep.evaluation.curves import learning_curves
 from fewstep.evaluation.exact.oscillations import bayes_forecast, exact_forecast
 from fewstep.evaluation.exact.sine_or_line import exact_posterior
@@ -17,6 +18,7 @@ from fewstep.evaluation.scoring import Evaluation, evaluate
 from fewstep.evaluation.statistics import Interval, interval, paired
 
 __all__ = [
+    "Decision",
     "Evaluation",
     "Interval",
     "Predictive",
@@ -24,6 +26,7 @@ __all__ = [
     "autoregression",
     "bayes_forecast",
     "centred_nearest_mean",
+    "choose",
     "evaluate",
     "evaluating",
     "exact_forecast",

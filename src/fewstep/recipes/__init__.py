@@ -73,6 +73,13 @@ _RECIPES = (
     *_features(features.meta_curvature, "meta-curvature-{}-features", *_ALL),
     *_features(features.protonet, "protonet-{}-features", *_ALL),
     *_pair(features.meta_sgd_features, "meta-sgd-features", "meta-sgd-features", {}, space=features.META_SGD_SPACE),
+    *_pair(
+        features.residual_prototypes_features,
+        "residual-prototypes-features",
+        "residual-prototypes-features",
+        {},
+        space=features.RESIDUAL_SPACE,
+    ),
     *(recipe for make in features.OWN for recipe in _pair(make, _dashed(make), _dashed(make), {})),
     *_single(omniglot.leo_omniglot, omniglot.leo_omniglot_5way),
     *_single(omniglot.leo_joint_omniglot, omniglot.leo_joint_omniglot_5way),

@@ -30,6 +30,13 @@ LEO_SPACE = (
 """The paper's six hyper-parameters. It does not print its ranges; these hold all values of its authors' README with
 room on either side, and higher outer rates for searches of a thousand meta-steps."""
 
+RESIDUAL_SPACE = (
+    Range("training.rate", 3e-5, 3e-3, log=True),
+    Range("method.decay", 3.0, 300.0, log=True),
+    Range("method.scale", 0.3, 5.0, log=True),
+)
+"""How far a residual goes: on good features a short way is best. Its strength is chosen after each training."""
+
 META_SGD_SPACE = (
     Range("training.rate", 1e-4, 5e-3, log=True),
     Range("method.rate", 0.1, 100.0, log=True),
@@ -230,8 +237,14 @@ def residual_prototypes_features(shots: int) -> Config:
     Trained on 20-way 1-shot tasks, in seconds. Whether the head is of class means or a ridge regression, its penalty,
     and steps on it, are chosen with it after training. So it stays near the best of what it would have to beat.
     """
-    outer: dict[str, Any] = {"steps": 300, "tasks": 2, "rate": 1e-3, "average": 0.98, "patience": 0}
-    outer |= {"clip_value": None, "clip_norm": None, "nonfinite": "stop", "validation_tasks": 1000}
+    outer: dict[str, Any] = {"steps": 200, "tasks": 2, "rate": 5e-4, "average": 0.98, "patience": 0}
+    outer |= {
+        "clip_value": None,
+        "clip_norm": None,
+        "nonfinite": "stop",
+        "validate_every": 200,
+        "validation_tasks": 1000,
+    }
     config = _brief(shots, ResidualPrototypes(), **outer)
     return replace(config, data=Embeddings(shots=shots, train_ways=20, train_shots=1))
 
@@ -244,6 +257,6 @@ def protomaml_features(shots: int) -> Config:
 OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
     *(meta_lstm_features, reptile_features, imaml_features, protonet_features, protomaml_features),
-    *(r2d2_features, residual_prototypes_features),
+    r2d2_features,
 )
 """Every method that takes vectors, on features of your own; LEO and Meta-SGD have spaces to search as well."""

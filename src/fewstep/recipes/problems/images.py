@@ -31,7 +31,8 @@ class Classification(ABC):
     queries: int = 15
     """Query examples of each class, in training."""
     train_ways: int | None = None
-    """Classes in a training task, for methods that take any number. None: as many as in a test task."""
+    """Classes in a training task, for methods that take any number; all of them where there are fewer. None: as many as
+    in a test task."""
     train_shots: int | None = None
     """Support examples of each class in a training task. None: as many as in a test task."""
 
@@ -60,9 +61,10 @@ class Classification(ABC):
             shots: int | None = None,
             queries: int | None = None,
         ) -> data.TaskSource:
+            examples = dataset(split)
             sampler = data.EpisodeSampler(
-                dataset(split),
-                ways=ways or ((self.train_ways or self.ways) if split == "train" else self.ways),
+                examples,
+                ways=ways or (self._train_ways(examples) if split == "train" else self.ways),
                 shots=shots or ((self.train_shots or self.shots) if split == "train" else self.shots),
                 queries=self.queries if split == "train" else queries,
                 tasks=tasks,
@@ -77,9 +79,12 @@ class Classification(ABC):
     def _augmented(self, sampler: data.EpisodeSampler) -> data.TaskSource:
         return sampler
 
+    def _train_ways(self, examples: data.Dataset) -> int:
+        return self.ways if self.train_ways is None else min(self.train_ways, max(self.ways, examples.classes))
+
     def _protocol(self, examples: dict[Split, data.Dataset]) -> dict[str, Any]:
         return {
-            "training": f"{self.train_ways or self.ways}-way {self.train_shots or self.shots}-shot",
+            "training": f"{self._train_ways(examples['train'])}-way {self.train_shots or self.shots}-shot",
             "classes": {split: dataset.classes for split, dataset in examples.items()},
         }
 
