@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fewstep import core
 from fewstep.networks import Centred, Generated, Residual, UnitLength
 
-STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 RATES = (0.0, 0.3, 1.0, 3.0)
 """What strength, penalty of the ridge regression and rate of the steps may be; at 0 there is no residual, no step."""
@@ -22,7 +22,7 @@ def residual_prototypes(
     strength: float = 1.0,
     scale: float = 2.0,
     penalty: float = 1.0,
-    decay: float = 30.0,
+    decay: float = 100.0,
     steps: int = 5,
     loss: core.Loss | None = None,
 ) -> core.Method:

@@ -55,6 +55,9 @@ logger = logging.getLogger("fewstep")
 Baselines = Literal["none", "quick", "all"]
 """Which classifiers without meta-learning a test scores on its tasks."""
 
+CHOICE_QUERIES = 50
+"""Of each class, in the validation tasks on which settings are chosen after training; fewer where there are fewer."""
+
 TEST_BATCH = 100
 """Tasks at a time in validation and test."""
 
@@ -205,14 +208,18 @@ class Run:
         )
         trainer.run(progress)
         if self.method.alternatives:
-            trainer.state.best = self._chosen(validation, trainer.state)
+            trainer.state.best = self._chosen(trainer.state)
         return trainer
 
-    def _chosen(self, source: TaskSource, state: State) -> float | None:
+    def _chosen(self, state: State) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
         best = best_checkpoint(self.folder)
         if not (self.folder / CHOICES).exists():
-            options = self.config.training
+            options, testing = self.config.training, self.config.testing
+            # There are dozens of options, to be told apart by some of many queries.
+            queries = testing.queries or self.problem.most_queries("val", CHOICE_QUERIES)
+            tasks = min(options.validation_tasks, TEST_BATCH)
+            source = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=queries)
             with self.at_test():
                 decisions = choose(self.method, source, options.validation_tasks, executor=options.make_executor())
             last = decisions[-1]

@@ -32,7 +32,7 @@ room on either side, and higher outer rates for searches of a thousand meta-step
 
 RESIDUAL_SPACE = (
     Range("training.rate", 3e-5, 3e-3, log=True),
-    Range("method.decay", 3.0, 300.0, log=True),
+    Range("method.decay", 10.0, 1000.0, log=True),
     Range("method.scale", 0.3, 5.0, log=True),
 )
 """How far a residual goes: on good features a short way is best. Its strength is chosen after each training."""

@@ -66,6 +66,8 @@ def _replaced(node: Any, path: list[str], value: float, setting: str) -> Any:
         return replace(node, **{name: _replaced(old, rest, value, setting)})  # type: ignore[type-var]
     if isinstance(old, tuple):
         return replace(node, **{name: (value,) * len(old)})  # type: ignore[type-var]
+    if isinstance(old, int) and not isinstance(old, bool) and value == int(value):
+        value = int(value)
     if isinstance(old, bool) or not isinstance(old, int | float):
         raise ValueError(f"{setting} is not a number but {old!r}, and cannot be searched.")
     return replace(node, **{name: value})  # type: ignore[type-var]

@@ -46,6 +46,12 @@ class Problem:
     yardsticks: Mapping[str, Baseline] = field(default_factory=dict)
     examples: Callable[[], Dataset] | None = None
 
+    def most_queries(self, split: Split, wanted: int) -> int | None:
+        """So many queries of each class of a task; None, all that there are, where some class has fewer."""
+        source = self.source(split, tasks=1, seed=0)
+        examples, shots = getattr(source, "dataset", None), getattr(source, "shots", 0)
+        return None if examples is None or examples.sizes.min() < wanted + shots else wanted
+
     @property
     def of_features(self) -> bool:
         """Whether inputs are feature vectors, rather than images or numbers."""
