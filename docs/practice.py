@@ -24,7 +24,7 @@ from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, with_settings
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-INVERSE_PENALTIES = (0.1, 1.0, 10.0, 100.0)
+INVERSE_PENALTIES = (1.0, 10.0, 100.0)
 BATCH = 100
 
 Scores = Mapping[str, NDArray[np.float64]]
