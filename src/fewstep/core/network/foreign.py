@@ -97,7 +97,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if torch.compiler.is_compiling() or isinstance(error, torch.OutOfMemoryError) or not transformed():
+        if isinstance(error, torch.OutOfMemoryError) or not transformed():
             raise
         raise ValueError(
             f"The network asks for {_asked(error)}, which torch cannot do for several tasks at once: run one after "

@@ -7,7 +7,7 @@ that the network holds is moved. Networks made of plain layers run as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -80,7 +80,8 @@ def call(
         raise RuntimeError("torch's compiler does not see what takes the place of reparametrised weights")
     seen: list[Moments] = []
     replaced = _Replaced(network, Forward(row_weight, draws, moments, seen), x, weights, examining)
-    with explained(), _unchanged(network), replaced:
+    # A compiler breaks its graph at what handles exceptions.
+    with nullcontext() if torch.compiler.is_compiling() else explained(), _unchanged(network), replaced:
         output: Tensor = functional_call(network, weights, (x,))
     return Run(output, seen)
 
@@ -217,7 +218,7 @@ class _Replaced(TorchFunctionMode):
             target = kwargs.pop("out", None)
             if target is not None and function in FACTORIES:
                 kwargs = {"dtype": target.dtype, "device": target.device} | kwargs
-            elif target is None and (name.endswith("_") or out_of_place(function, args, kwargs)[0]):
+            elif target is None and (function in _CHANGING or out_of_place(function, args, kwargs)[0]):
                 target = asked[0]
             found = OF_FORWARD[function](self._forward, *args, **kwargs)
             return found if target is None else self._write(target, found, name)
@@ -230,8 +231,8 @@ class _Replaced(TorchFunctionMode):
             )
         if kwargs.get("out") is not None and id(kwargs["out"]) in self._targets:
             return self._move(kwargs.pop("out"), function(*args, **kwargs))
-        if asked and id(asked[0]) in self._targets and (name in _IN_PLACE or _is_in_place(name)):
-            return self._move(asked[0], self._moved_by(name, args, kwargs))
+        if asked and id(asked[0]) in self._targets and function in _CHANGING:
+            return self._move(asked[0], self._moved_by(_CHANGING[function], args, kwargs))
         if asked and id(asked[0]) in self._targets:
             changes, args, kwargs = out_of_place(function, args, kwargs)
             found = function(*args, **kwargs)
@@ -321,5 +322,10 @@ def _is_spectral(module: nn.Module) -> bool:
 _IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "__setitem__": ""}
 
 
-def _is_in_place(name: str) -> bool:
-    return name.endswith("_") and not name.endswith("__") and name not in ("requires_grad_", "detach_")
+_CHANGING = {
+    getattr(owner, name): name
+    for owner in (Tensor, torch, torch._C._nn)
+    for name in dir(owner)
+    if name in _IN_PLACE or (name.endswith("_") and name[0] != "_" and name not in ("requires_grad_", "detach_"))
+}
+"""What changes its first argument, and its name; compilers do not read names."""
