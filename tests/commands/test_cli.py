@@ -230,7 +230,7 @@ def test_several_targets_are_predicted_by_name(tmp_path: Path) -> None:
         ("a.csv", "x\n1\n", "has no targets"),
         ("a.csv", "x,y\n", "with at least one"),
         ("a.csv", "x,y\n1,nan\n", "1 of 1 rows of y hold NaN"),
-        ("a.csv", "x1,x2,y\n1,2,3\n", "does not take rows of the shape 2"),
+        ("a.csv", "x1,x2,y\n1,2,3\n", "does not take rows of 2 features"),
         ("a.csv", None, "a.csv cannot be read"),
         ("a.npz", "no archive", "a.npz cannot be read"),
         ("a.txt", "x,y\n1,2\n", "neither an .npz nor a .csv file"),

@@ -69,6 +69,30 @@ class Counting(nn.Module):
         return self.last(torch.tanh(h + self.average))
 
 
+class Words(nn.Module):
+    """Rows of eight numbers as eight words of five, a bag of them."""
+
+    def __init__(self, bag: nn.Module, offsets: bool = False) -> None:
+        super().__init__()
+        self.bag, self.last, self.offsets = bag, nn.Linear(4, 3), offsets
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = (x.abs() * 3).long().clamp(max=4)
+        bags = self.bag(words.flatten(), torch.arange(0, 8 * len(x), 8)) if self.offsets else self.bag(words)
+        return self.last(torch.tanh(bags))
+
+
+class Centres(nn.Module):
+    """Distances to centres."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.centres = nn.Linear(8, 4), nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -torch.cdist(self.first(x), self.centres)
+
+
 def dense(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(8, 8), layer, nn.Tanh(), nn.Linear(8, 3))
 
@@ -126,6 +150,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.MultiheadAttention(8, 2, add_bias_kv=True, add_zero_attn=True, batch_first=True), 8, itself=True
     ),
     "TransformerEncoderLayer": lambda: transformer(0.1),
+    "EmbeddingBag": lambda: Words(nn.EmbeddingBag(5, 4, padding_idx=1)),
+    "EmbeddingBag, of offsets": lambda: Words(nn.EmbeddingBag(5, 4, mode="sum"), offsets=True),
+    "cdist": Centres,
     "functions in forward": Functional,
     "a buffer that moves": Counting,
 }

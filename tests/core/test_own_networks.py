@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import layer_table
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,13 @@ from cases import CASES, Case
 from own_networks import NETWORKS, made, tasks, transformer
 from pages import ROOT
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from fewstep import algorithms
 from fewstep.algorithms import maml
 from fewstep.core import Batch, Differentiate, Executor, Loop, Method, Task, Vmap, generator
+from fewstep.core.network import primitives
 from fewstep.core.network.operations import call, is_plain
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.networks import Generated
@@ -130,26 +134,194 @@ def test_plain_layers_are_left_alone_and_hooks_are_not_plain() -> None:
     assert not is_plain(nn.Embedding(3, 2, max_norm=1.0))
 
 
+class Own(nn.Module):
+    """A linear layer, and whatever a user does with what it gives."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.before, self.after = nn.Linear(8, 3, dtype=torch.float64), forward, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.layer(self.before(x)))
+
+
+def after(function: Callable[[Tensor], Tensor]) -> Own:
+    return Own(lambda x: x, function)
+
+
+OWN_GENERATORS: dict[str, Any] = {
+    "python": random.Random(0),
+    "numpy": np.random.default_rng(0),
+    "numpy, old": np.random.RandomState(0),
+}
+
+
+class OfItsOwn(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer, self.rng = nn.Linear(8, 3, dtype=torch.float64), copy.deepcopy(OWN_GENERATORS[kind])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.rng.uniform(0.5, 1.5)
+
+
 @pytest.mark.parametrize(
-    ("forward", "message"),
+    ("network", "message"),
     [
-        (lambda x: x * torch.randint(2, (1,)), "torch.randint"),
-        (lambda x: x + torch.randn(3, generator=torch.Generator()), "a generator of its own"),
-        (lambda x: F.gumbel_softmax(x), "gumbel_softmax"),
+        (after(lambda x: x * torch.randint(2, (1,))), "torch.randint"),
+        (after(lambda x: x + torch.randn(3, generator=torch.Generator())), "a generator of its own"),
+        (after(lambda x: x * torch.empty_like(x).bernoulli_(generator=torch.Generator())), "a generator of its own"),
+        (after(lambda x: F.gumbel_softmax(x)), "gumbel_softmax"),
+        (after(lambda x: x * random.random()), "Python's `random`"),
+        (after(lambda x: x * np.random.rand()), r"`numpy\.random`"),  # noqa: NPY002
+        (after(lambda x: x * torch.native_dropout(x, 0.5, True)[1]), "torch's global generator"),
+        (after(lambda x: x * nn.init.normal_(torch.empty(3))), "torch's global generator"),
+        *((OfItsOwn(kind), "its generator rng") for kind in OWN_GENERATORS),
     ],
 )
-def test_draws_that_no_seed_can_tell_are_refused_by_name(forward: Callable[[Tensor], Tensor], message: str) -> None:
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(8, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return forward(self.layer(x))
-
-    method = maml(Own().double(), rate=0.1)
+def test_draws_that_no_seed_can_tell_are_refused_by_name(network: nn.Module, message: str) -> None:
+    method = maml(network, rate=0.1)
     with pytest.raises(ValueError, match=message):
         method.draws(tasks(), generator(0, 0, "noise"))
+    with pytest.raises(ValueError, match=message):
+        method.adapt(tasks().support, Loop())
+
+
+def chances(h: Tensor) -> Tensor:
+    return torch.full_like(h, 0.5)
+
+
+def with_in_place(change: Callable[[Tensor], object]) -> Callable[[Tensor], Tensor]:
+    """A product with ones that ``change`` has changed."""
+
+    def forward(h: Tensor) -> Tensor:
+        mask = torch.ones_like(h)
+        change(mask)
+        return h * mask
+
+    return forward
+
+
+def with_rows(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda h: h * change(torch.ones_like(h))
+
+
+def of_first_two(draw: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return with_rows(lambda ones: torch.cat([draw(ones[:, :2]), ones[:, 2:]], 1))
+
+
+def seen_from_before(h: Tensor) -> Tensor:
+    mask = torch.ones_like(h)
+    view = mask[:, :2]
+    mask.bernoulli_(0.5)
+    return h * torch.cat([view, mask[:, 2:]], 1)
+
+
+IN_PLACE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "bernoulli_ into a view": (
+        with_in_place(lambda mask: mask[:, :2].bernoulli_(0.5)),
+        of_first_two(lambda part: torch.bernoulli(chances(part))),
+    ),
+    "normal_ into a view": (with_in_place(lambda mask: mask[:, :2].normal_()), of_first_two(torch.randn_like)),
+    "uniform_ into a view": (with_in_place(lambda mask: mask[:, :2].uniform_()), of_first_two(torch.rand_like)),
+    "into a view of a view": (with_in_place(lambda mask: mask.t()[:2].t().normal_()), of_first_two(torch.randn_like)),
+    "dropout into a view": (
+        with_in_place(lambda mask: F.dropout(mask[:, :2], 0.5, inplace=True)),
+        of_first_two(lambda part: F.dropout(part, 0.5)),
+    ),
+    "dropout, result unused": (
+        with_in_place(lambda mask: F.dropout(mask, 0.5, True, True)),
+        with_rows(lambda ones: F.dropout(ones, 0.5)),
+    ),
+    "seen by an earlier view": (seen_from_before, with_rows(lambda ones: torch.bernoulli(chances(ones)))),
+    "bernoulli, out": (
+        with_in_place(lambda mask: torch.bernoulli(chances(mask), out=mask)),
+        with_rows(lambda ones: torch.bernoulli(chances(ones))),
+    ),
+    "rand, out": (with_in_place(lambda mask: torch.rand(mask.shape, out=mask)), with_rows(torch.rand_like)),
+    "randn, out of all tasks": (
+        lambda h: h * torch.randn(3, out=torch.empty(3, dtype=h.dtype)),
+        lambda h: h * torch.randn(3, dtype=h.dtype),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_draws_in_place_are_those_that_are_not(name: str) -> None:
+    in_place, plain = (maml(after(forward), rate=0.3, steps=2) for forward in IN_PLACE[name])
+    wanted = meta_gradient(plain, Vmap())
+    assert meta_gradient(plain, Vmap(), seed=1)[0] != wanted[0], "something is drawn"
+    for executor in (Vmap(), Loop()):
+        torch.testing.assert_close(meta_gradient(in_place, executor), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(in_place.adapt(tasks().support).value, plain.adapt(tasks().support).value)
+
+
+def shared_by_tasks(h: Tensor) -> Tensor:
+    mask = torch.ones(3, dtype=h.dtype)
+    mask[:2].bernoulli_()
+    return h * mask
+
+
+def old_view(h: Tensor) -> Tensor:
+    mask = torch.ones(3, dtype=h.dtype)
+    view = mask[:2]
+    mask.normal_()
+    return h * torch.cat([view, mask[2:]])
+
+
+class Held(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3, dtype=torch.float64)
+        self.register_buffer("mask", torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mask[:2].normal_()
+        return self.layer(x) * self.mask
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (after(shared_by_tasks), "draws into a part of a tensor .*draw a tensor of its own"),
+        (after(old_view), "takes a view of a tensor, changes the tensor in place"),
+        (Held(), "draws into a part of its input or of what it holds"),
+        (Own(lambda x: x[:, :4].bernoulli_(0.5).sum() + x), "draws into a part of its input or of what it holds"),
+    ],
+)
+def test_draws_that_would_be_lost_are_refused(network: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        meta_gradient(maml(network, rate=0.3), Vmap())
+
+
+def test_noise_is_lent_and_not_changed() -> None:
+    method = maml(after(lambda h: h * torch.randn_like(h).mul_(2).add_(1)), rate=0.3)
+    for executor in (Vmap(), Loop()):
+        noise = method.noise(tasks(), generator(0, 0, "noise"))
+        before = copy.deepcopy(noise)
+        method.objective(tasks(), noise, executor)
+        torch.testing.assert_close(noise, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "plain"),
+    [
+        (lambda x: x.mul_(2), lambda x: 2 * x),
+        (lambda x: F.elu(x, inplace=True), F.elu),
+        (lambda x: F.dropout(x, 1.0, inplace=True), torch.zeros_like),
+        (lambda x: x.__setitem__((slice(None), 0), 7.0) or x, lambda x: torch.cat([7 + 0 * x[:, :1], x[:, 1:]], 1)),
+    ],
+)
+@pytest.mark.parametrize("executor", [Vmap(), Loop()], ids=["vmap", "loop"])
+def test_inputs_that_a_forward_changes_are_as_they_were_in_the_next(
+    change: Callable[[Tensor], Tensor], plain: Callable[[Tensor], Tensor], executor: Executor
+) -> None:
+    method, other, given = maml(Own(change), rate=0.3, steps=2), maml(Own(plain), rate=0.3, steps=2), tasks()
+    draws = [m.draws(given, generator(0, 0, "noise")) for m in (method, other)]
+    found, wanted = (Differentiate(m, executor)(given, d) for m, d in zip((method, other), draws, strict=True))
+    torch.testing.assert_close(found.gradients, wanted.gradients)
+    torch.testing.assert_close(given, tasks(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["BatchNorm1d", "functions in forward"])
@@ -399,17 +571,98 @@ def test_the_padding_of_an_embedding_stays_under_every_executor() -> None:
         assert (table[:, 1:] - method.learner.network.table.weight[1:]).abs().max() > 0
 
 
-def test_recomputation_by_torch_is_refused() -> None:
-    class Recomputed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(checkpoint(self.first, x, use_reentrant=False))
-
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recomputation_by_torch_is_refused(reentrant: bool) -> None:
+    network = Own(lambda x: checkpoint(torch.tanh, x, use_reentrant=reentrant))
     with pytest.raises(ValueError, match=r"torch\.utils\.checkpoint.*recompute=True"):
-        maml(Recomputed().double(), rate=0.1).adapt(tasks().support, Loop())
+        maml(network, rate=0.1).adapt(tasks().support, Loop())
+
+
+class Sine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * ctx.saved_tensors[0].cos()
+
+
+class Once(Sine):
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * ctx.saved_tensors[0].cos()
+
+
+def test_functions_without_a_rule_for_vmap_run_in_a_loop() -> None:
+    method = maml(after(Sine.apply), rate=0.3, steps=2)
+    with pytest.raises(ValueError, match=r"asks for Sine, .* by the executor Loop\(\).*--training\.executor loop"):
+        meta_gradient(method, Vmap())
+    torch.testing.assert_close(
+        meta_gradient(method, Loop()), meta_gradient(maml(after(torch.sin), rate=0.3, steps=2), Loop())
+    )
+
+
+def test_operations_that_look_at_values_are_named() -> None:
+    method = maml(after(lambda h: h if h.sum() > 0 else -h), rate=0.3)
+    with pytest.raises(ValueError, match=r"asks for torch\.Tensor\.__bool__.* by the executor Loop\(\)"):
+        meta_gradient(method, Vmap())
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (Once.apply, "the backward of Once is marked once_differentiable"),
+        (lambda h: h + F.multi_margin_loss(h, torch.zeros(len(h), dtype=torch.long)), "multi_margin_loss_backward"),
+    ],
+)
+def test_lost_second_derivatives_are_refused_and_first_order_takes_them(
+    function: Callable[[Tensor], Tensor], message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"cannot differentiate again.*fomaml.*{message}"):
+        meta_gradient(maml(after(function), rate=0.3), Loop())
+    assert meta_gradient(maml(after(function), rate=0.3, first_order=True), Loop())[1][0].abs().max() > 0
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 1.5, 2.0, float("inf")])
+def test_distances_are_torchs_with_derivatives_that_are_zero_at_zero(p: float) -> None:
+    x, y = torch.randn(2, 2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y[0, 0] = x[0, 0]
+    x.requires_grad_()
+    theirs, ours = torch.cdist(x, y, p), primitives.cdist(x, y, p)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(primitives.pdist(x[0], p), F.pdist(x[0], p))
+    if p:
+        (wanted,), (found,) = (
+            torch.autograd.grad(d.square().sum() + d.sum(), x, create_graph=True) for d in (theirs, ours)
+        )
+        torch.testing.assert_close(found, wanted)
+        assert torch.autograd.grad(found.square().sum(), x)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+@pytest.mark.parametrize("padding", [None, 2, -1])
+def test_bags_are_torchs(mode: str, padding: int | None) -> None:
+    source = torch.Generator().manual_seed(0)
+    table = torch.randn(6, 3, generator=source, dtype=torch.float64, requires_grad=True)
+    rows, flat = torch.randint(6, (4, 5), generator=source), torch.randint(6, (9,), generator=source)
+    rows[1] = 2  # all padding
+    begins, bounds = torch.tensor([0, 2, 2, 5]), torch.tensor([0, 2, 2, 5, 7])
+    cases = [(rows, None, False), (flat, begins, False), (flat[:7], bounds, True)]
+    for x, offsets, last in cases:
+        options: dict[str, Any] = {"mode": mode, "padding_idx": padding, "include_last_offset": last}
+        results = [bag(x, table, offsets, **options) for bag in (F.embedding_bag, primitives.embedding_bag)]
+        torch.testing.assert_close(results[1], results[0])
+        slopes = [torch.autograd.grad(result.square().sum(), table) for result in results]
+        torch.testing.assert_close(slopes[1], slopes[0])
+    if mode == "sum":
+        share = torch.randn(4, 5, generator=source, dtype=torch.float64)
+        theirs, ours = (
+            bag(rows, table, mode=mode, per_sample_weights=share) for bag in (F.embedding_bag, primitives.embedding_bag)
+        )
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_norms_of_parts_of_rows_are_not_normalised_by_a_support() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from fewstep.data import Dataset, omniglot, photographs
 from fewstep.data.images.by_name import ImageData
 from fewstep.data.images.class_splits import all_classes, class_split
-from fewstep.data.images.copies import Groups, copied_pairs, same_rows
+from fewstep.data.images.copies import Groups, copied_pairs, same_rows, settle_copies
 from fewstep.data.storage.cache import cache_folder
 
 PARTS = ("train", "val", "test")
@@ -151,3 +151,12 @@ def test_the_table_of_cifar_100(found: Callable[[Path], Groups], shared: Path) -
             splits = [next(part for part in PARTS if c in class_split(name, part)) for c in names.split()]
             cells.append(", ".join(splits) if len(set(splits)) > 1 else "")
         assert "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|" in page
+
+
+def test_copies_are_left_out_of_rows_that_are_not_in_the_order_of_classes() -> None:
+    rows = np.array([[5.0], [1.0], [5.0], [2.0]])
+    dataset = Dataset.from_labels(rows, ["seal", "owl", "otter", "owl"])
+    splits = {"train": ["seal", "owl"], "test": ["otter"]}
+    left = settle_copies(dataset, [[0, 2]], splits, "test", "drop", print, "photographs")
+    assert left.gather(np.arange(len(left)))[:, 0].tolist() == [5.0, 1.0, 2.0]  # the otter, and both owls
+    assert left.sizes.tolist() == [1, 2, 0]

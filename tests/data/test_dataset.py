@@ -253,3 +253,20 @@ def test_mean_input(mapped: Dataset) -> None:
     assert torch.equal(mean_input(white), torch.ones(1, 2, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="no rows"):
         mean_input(Dataset.from_sorted(rows()[:0], [0, 0]))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int16, np.uint8])
+def test_tokens_stay_integers(dtype: type) -> None:
+    rows = np.arange(12).reshape(6, 2).astype(dtype)
+    dataset = Dataset.from_sorted(rows, [0, 3, 6], tokens=True)
+    for same in (dataset, dataset.subset([1, 0]).subset([1, 0]), dataset.in_memory()):
+        found = same.gather(np.array([[4, 0]]), dtype=torch.float64)
+        assert found.dtype == torch.int64
+        assert found.tolist() == [[[8, 9], [0, 1]]]
+    assert Dataset.from_labels(rows, list("abcabc"), tokens=True).gather(np.array([1])).tolist() == [[6, 7]]
+
+
+@pytest.mark.parametrize("rows", [np.ones((4, 2)), torch.ones(4, 2), np.ones((4, 2), bool)])
+def test_tokens_that_are_no_integers_are_refused(rows: np.ndarray | torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"tokens are integers, but the rows are .*: give them in an integer type"):
+        Dataset.from_sorted(rows, [0, 2, 4], tokens=True)

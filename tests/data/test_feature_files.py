@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from scipy.io import loadmat, savemat
 
@@ -15,6 +16,7 @@ from fewstep.data.features import formats
 from fewstep.data.features.datasets import convert
 from fewstep.data.features.formats import rows_in
 from fewstep.data.features.report import inspect_embeddings
+from fewstep.data.features.store import group, numbered_apart
 from fewstep.data.storage.matlab import read_mat
 
 ROWS = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
@@ -316,3 +318,11 @@ def test_training_is_told_what_inspection_warns_of(tmp_path: Path, monkeypatch: 
     told.clear()
     embeddings(tmp_path / "f.npz", "train", report=told.append)
     assert not [line for line in told if line.startswith("warning")]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_classes_that_each_split_numbers_anew_are_apart_from_either_number(first: int) -> None:
+    labels, splits = np.array([0, 1, 2, 0, 1]) + first, np.array(["train"] * 3 + ["val"] * 2)
+    found = numbered_apart(group(torch.ones(5, 2), labels, "a file", splits=splits))
+    assert found["train"].names == tuple(f"train {first + i}" for i in range(3))
+    assert found["val"].names == tuple(f"val {first + i}" for i in range(2))

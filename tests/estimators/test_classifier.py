@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewstep.algorithms import leo, maml
-from fewstep.core import Batch, Descend, Method
+from fewstep.core import Batch, Descend, Differentiate, Method, generator
+from fewstep.data import Dataset, EpisodeSampler
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.files import classify
 from fewstep.networks import Conv4, mlp
@@ -142,6 +143,7 @@ def test_any_number_of_classes_for_leo_but_not_for_a_fixed_head() -> None:
         (["a", "b"], r"each of the 3 rows, got the shape \(2,\)"),
         (["a", "a", "a"], "all 3 rows are of the class"),
         (["a", None, "b"], "1 of 3 labels are missing, the first in row 1"),
+        (["a", "b", ""], "1 of 3 labels are missing, the first in row 2"),
         (np.array([0, 1, np.nan]), "1 of 3 labels are missing, the first in row 2"),
         ([0, "1", 1], "1 of 3 labels are text"),
         (np.eye(3), "one label for each"),
@@ -157,7 +159,7 @@ def test_labels_that_are_none(labels: object, message: str) -> None:
     [
         (adapted_leo, np.ones((2, 5)), "rows have 5 features, but the method takes 8"),
         (lambda: maml(mlp((8, 5, 2)), rate=0.1), np.ones((2, 5)), "rows have 5 features, but the method takes 8"),
-        (lambda: maml(Conv4(2), rate=0.1), np.ones((2, 5)), "does not take rows of the shape 5"),
+        (lambda: maml(Conv4(2), rate=0.1), np.ones((2, 5)), "does not take rows of 5 features"),
         (lambda: maml(Conv4(2), rate=0.1), np.ones((2, 3, 28, 28)), "does not take rows of the shape 3×28×28"),
         (adapted_leo, np.array([[1.0] * 8, [np.inf] * 8]), "1 of 2 rows of x hold NaN or infinity, the first is row 1"),
         (adapted_leo, np.ones(8), r"features \[rows, features\] or images .* got the shape \(8,\)"),
@@ -173,7 +175,7 @@ def test_predicting_before_fitting_and_on_other_rows() -> None:
     with pytest.raises(ValueError, match="call fit"):
         model.predict(np.ones((1, 8)))
     x, y = clusters([2, 2, 2])
-    with pytest.raises(ValueError, match="rows have the shape 7, but fit was given 8"):
+    with pytest.raises(ValueError, match="x has rows of 7 features, but fit was given rows of 8 features"):
         model.fit(x, y).predict(x[:, :7])
 
 
@@ -191,5 +193,50 @@ def test_files_are_classified_by_the_names_that_training_takes(tmp_path: Path) -
     np.savez(tmp_path / "query.npz", all_feats=x)
     found = classify(FewShotClassifier(adapted_leo()), tmp_path / "support.npz", tmp_path / "query.npz")
     assert len(found[1]) == 6
+    np.savez(tmp_path / "none.npz", x=x[:0])
+    with pytest.raises(ValueError, match=r"none\.npz holds 0 rows, .*: give at least one"):
+        classify(FewShotClassifier(adapted_leo()), tmp_path / "support.npz", tmp_path / "none.npz")
     with pytest.raises(ValueError, match=r"rows\.txt is neither a folder of images nor a file of features"):
         classify(FewShotClassifier(adapted_leo()), tmp_path / "rows.txt", tmp_path / "query.npz")
+
+
+class Sentence(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.table, self.layer, self.last = nn.Embedding(24, 8), layer, nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.layer(self.table(x))
+        return self.last((h[0] if isinstance(h, tuple) else h).mean(1))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), lambda: nn.GRU(8, 8, batch_first=True)],
+    ids=["transformer", "GRU"],
+)
+def test_tokens_go_from_a_data_set_through_meta_training_to_predictions(layer: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    # Words of a class are of a range of its own.
+    words = np.concatenate([np.random.default_rng(c).integers(4 * c, 4 * c + 4, (12, 5)) for c in range(6)])
+    dataset = Dataset.from_sorted(words, range(0, 73, 12), tokens=True)
+    source = EpisodeSampler(dataset, ways=3, shots=2, queries=3, tasks=4, seed=0, dtype=torch.float64)
+    method = maml(Sentence(layer()).double(), rate=0.5, steps=5)
+    differentiate, adam = Differentiate(method), torch.optim.Adam(method.learner.parameters(), 1e-2)
+    for step in range(4):
+        tasks = source.batch(step)
+        assert (tasks.support.x.dtype, tasks.support.y.dtype) == (torch.int64, torch.float64)
+        for parameter, gradient in zip(
+            method.learner.trained(),
+            differentiate(tasks, method.draws(tasks, generator(0, step, "noise"))).gradients,
+            strict=True,
+        ):
+            parameter.grad = gradient
+        adam.step()
+    few, new = words[[0, 1, 24, 25, 60, 61]], torch.from_numpy(words[[2, 26, 62]]).short()
+    classifier = FewShotClassifier(method, tokens=True).fit(few, list("aabbcc"))
+    assert classifier.predict(new).tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match=r"tokens are integers, but x is torch\.float64"):
+        classifier.predict(new.double())
+    with pytest.raises(ValueError, match="tokens=True where rows are indices"):
+        FewShotClassifier(method).fit(few, list("aabbcc"))

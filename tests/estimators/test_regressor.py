@@ -242,9 +242,9 @@ FIVE = np.arange(5.0)
     [
         (leo, FIVE, FIVE[:4], r"a target for each of the 5 rows of x, got the shape \(4,\)"),
         (leo, FIVE, np.ones((5, 1, 1)), r"got the shape \(5, 1, 1\)"),
-        (leo, np.ones((5, 2)), FIVE, r"does not take rows of the shape 2 with 1 target.*2 inputs and 1 outputs"),
-        (leo, FIVE, np.ones((5, 2)), "does not take rows of the shape 1 with 2 target"),
-        (one_network, np.ones((5, 2)), FIVE, "does not take rows of the shape 2"),
+        (leo, np.ones((5, 2)), FIVE, r"does not take rows of 2 features with 1 target.*2 inputs and 1 outputs"),
+        (leo, FIVE, np.ones((5, 2)), "does not take rows of 1 feature with 2 target"),
+        (one_network, np.ones((5, 2)), FIVE, "does not take rows of 2 features"),
         (one_network, FIVE, np.ones((5, 2)), r"y has 2 target\(s\) a row, but the method's network gives 1"),
         (ensemble, FIVE, np.ones((5, 3)), r"y has 3 target\(s\) a row, but the method's network gives 1"),
         (leo, np.array([0, 1, np.nan, 3, np.inf]), FIVE, "2 of 5 rows of x hold NaN or infinity, the first is row 2"),
@@ -276,7 +276,7 @@ def test_predicting_before_fitting_and_what_cannot_be_predicted() -> None:
     with pytest.raises(ValueError, match="call fit"):
         model.predict(FIVE)
     model.fit(FIVE, FIVE)
-    with pytest.raises(ValueError, match="rows have the shape 2, but fit was given 1"):
+    with pytest.raises(ValueError, match="x has rows of 2 features, but fit was given rows of 1 feature"):
         model.predict(np.ones((5, 2)))
     for probability in (0.0, 1.0, 90.0):
         with pytest.raises(ValueError, match=f"a probability between 0 and 1 is needed, got {probability}"):

@@ -63,6 +63,20 @@ def test_it_resumes(folder: Path) -> None:
     assert {n: float(v.mean()) for n, v in run.test().scores.items()} == pytest.approx(stored, abs=1e-6)
 
 
+def test_its_environment_says_where_it_went_on(folder: Path) -> None:
+    began = {"device": ELSEWHERE, "threads": 1}
+    (folder / "environment.json").write_text(json.dumps(began))
+    for _ in range(2):  # a second time on the same device is no news
+        Run.resume(folder)
+        facts = json.loads((folder / "environment.json").read_text())
+        (move,) = facts.pop("continued")
+        assert move["device"] == "cpu"
+        assert facts == began
+    shutil.copytree(OLD, folder.parent / "here")
+    Run.resume(folder.parent / "here")
+    assert not (folder.parent / "here" / "environment.json").exists(), "it is where it was"
+
+
 def test_it_predicts(folder: Path) -> None:
     told: list[str] = []
     stored = json.loads((OLD / "predictions.json").read_text())

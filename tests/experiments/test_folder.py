@@ -11,7 +11,7 @@ import pytest
 import fewstep
 from fewstep.data.storage.files import read_json
 from fewstep.experiments import folder as folders
-from fewstep.experiments.folder import claim, clear, fingerprint, require_empty, require_same
+from fewstep.experiments.folder import all_or_nothing, claim, clear, data_of, fingerprint, require_empty, require_same
 from fewstep.experiments.workers import Throttle, count_workers
 from fewstep.training import checkpoint
 
@@ -83,3 +83,26 @@ def test_a_throttle_lets_the_first_through(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("time.monotonic", lambda: next(times))
     due = Throttle(1.0)
     assert [due() for _ in range(5)] == [True, False, True, False, True]
+
+
+def test_a_member_of_an_archive_is_not_sought_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images.tar").touch()
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    member = str(tmp_path / "images.tar" / "photos")
+    assert data_of(member, told.append) == member
+    assert data_of("/elsewhere/photos", told.append) == str(tmp_path / "photos")
+    assert len(told) == 1
+
+
+def test_what_fails_leaves_a_folder_that_held_something_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+
+    def fail() -> None:
+        (tmp_path / "half").touch()
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"), all_or_nothing(tmp_path, alone=True):
+        fail()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "half"}

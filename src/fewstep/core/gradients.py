@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 from fewstep.core.executors import Executor, Vmap
 from fewstep.core.meta_gradient.outer_loss import with_penalties
 from fewstep.core.method import Method
+from fewstep.core.network.foreign import differentiated_twice, require_second_derivatives
 from fewstep.core.noise import Drawn, Draws, Noise, fill
 from fewstep.core.overflow import where_overflowed
 from fewstep.core.types import Estimate, Task
@@ -87,8 +88,11 @@ class Differentiate:
             drawn: Any = None if draws is None else draws[group]
             if drawn is not None and not plain:  # what such a network draws is found out by running it
                 drawn = fill(self.method.sites(tasks), drawn)
-            objective, metrics = self._objective(some, drawn, count, first == 0)
-            gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
+            with differentiated_twice():
+                objective, metrics = self._objective(some, drawn, count, first == 0)
+                if not (self._begun or self._transformed or plain):
+                    require_second_derivatives(objective)
+                gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
             return MetaStep(objective.detach(), gradients, metrics)
 
         total = step(0)

@@ -27,7 +27,7 @@ def exact(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tens
         raise RuntimeError(
             "An inner step differentiates its loss, which torch.inference_mode does not allow; use torch.no_grad()."
         )
-    differentiate = grad_and_value(loss) if _transformed() else _by_tape(loss)
+    differentiate = grad_and_value(loss) if transformed() else _by_tape(loss)
     return differentiate(value)
 
 
@@ -44,7 +44,7 @@ def stopped(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Te
     return {name: tensor.detach() for name, tensor in gradient.items()}, loss_value.detach()
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether the caller is inside of a function transform or of compiled code, where only transforms differentiate.
 
     Torch has no public name for the question; without the private one, transforms are right everywhere.

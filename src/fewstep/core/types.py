@@ -7,7 +7,7 @@ tuple with a leading task axis on every tensor.
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 Params: TypeAlias = dict[str, Tensor]
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     """Labelled rows.
 
     Attributes:
-        x: inputs, ``[rows, *features]``.
+        x: inputs, ``[rows, *features]``: floating-point numbers, or int64 for tokens.
         y: targets, ``[rows, outputs]``. For classification the rows are one-hot, so the number of ways is a shape and
             never a value that has to be read back from a tensor.
         weight: ``[rows]``, 1 for a real row and 0 for padding (ragged shots).
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
         tensor([0, 1, 1])
     """
 
-    x: Float[Tensor, "*tasks_rows_features"]
+    x: Num[Tensor, "*tasks_rows_features"]
     y: Float[Tensor, "*tasks_rows outputs"]
     weight: Float[Tensor, "*tasks_rows"]
 

@@ -7,7 +7,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,6 +42,7 @@ class Dataset:
         transform: applied to the rows that :meth:`gather` returns, for example ``l2_normalise``.
         name: of the dataset, for messages.
         split: of the dataset, for messages.
+        tokens: rows are indices into a table (``nn.Embedding``), of any integer type, and stay integers.
     """
 
     store: Store
@@ -51,8 +52,14 @@ class Dataset:
     transform: Callable[[Tensor], Tensor] | None = None
     name: str = "dataset"
     split: str = ""
+    tokens: bool = False
 
     def __post_init__(self) -> None:
+        if self.tokens and self._kind not in "iu":
+            raise ValueError(
+                f"{self}: tokens are integers, but the rows are {self.store.dtype}: give them in an integer type, or "
+                "leave out tokens=True"
+            )
         held = len(self.store) if self.order is None else len(self.order)
         if self.offsets.ndim != 1 or len(self.offsets) != len(self.class_names) + 1:
             raise ValueError(
@@ -74,6 +81,7 @@ class Dataset:
         *,
         name: str = "dataset",
         split: str = "",
+        tokens: bool = False,
     ) -> "Dataset":
         """Rows that are already grouped by class.
 
@@ -83,19 +91,22 @@ class Dataset:
             class_names: one per class; "0", "1", ... when omitted.
             name: of the dataset, for messages.
             split: of the dataset, for messages.
+            tokens: rows are indices into a table, which stay integers.
 
         Raises:
             ValueError: if the offsets do not fit the rows, names repeat, or an in-memory row is not finite.
         """
         bounds = np.asarray(offsets, dtype=np.int64)
         names = tuple(map(str, range(len(bounds) - 1))) if class_names is None else tuple(class_names)
-        dataset = cls(rows, bounds, names, name=name, split=split)
+        dataset = cls(rows, bounds, names, name=name, split=split, tokens=tokens)
         if not isinstance(rows, np.memmap):
             dataset.check_finite()
         return dataset
 
     @classmethod
-    def from_labels(cls, rows: Store, labels: Labels, *, name: str = "dataset", split: str = "") -> "Dataset":
+    def from_labels(
+        cls, rows: Store, labels: Labels, *, name: str = "dataset", split: str = "", tokens: bool = False
+    ) -> "Dataset":
         """Rows in any order, with the name of each row's class.
 
         Classes are ordered by label, numbers as numbers and names as text; within a class the rows keep their order.
@@ -105,6 +116,7 @@ class Dataset:
             labels: ``[n]``, names or numbers.
             name: of the dataset, for messages.
             split: of the dataset, for messages.
+            tokens: rows are indices into a table, which stay integers.
 
         Raises:
             ValueError: if there are no rows, the lengths differ, a label is missing (None, NaN or empty), or an
@@ -114,9 +126,9 @@ class Dataset:
         known, which = classes_of(labels, owner)
         if len(which) != len(rows):
             raise ValueError(f"{owner}: {len(rows)} rows but {len(which)} labels: give one label for each row")
-        order = np.argsort(which, kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(known)))]).astype(np.int64)
-        dataset = cls(rows, bounds, known, None if (np.diff(which) >= 0).all() else order, name=name, split=split)
+        order = None if (np.diff(which) >= 0).all() else np.argsort(which, kind="stable")
+        dataset = cls(rows, bounds, known, order, name=name, split=split, tokens=tokens)
         if not isinstance(rows, np.memmap):
             dataset.check_finite()
         return dataset
@@ -148,7 +160,13 @@ class Dataset:
     @property
     def holds_floats(self) -> bool:
         """Whether the store holds floating-point numbers, rather than bytes or other integers."""
-        return self.store.is_floating_point() if isinstance(self.store, Tensor) else self.store.dtype.kind == "f"
+        return self._kind == "f"
+
+    @property
+    def _kind(self) -> str:
+        """The kind of the store's numbers, as numpy calls it."""
+        none: Store = self.store[:0]
+        return none.numpy(force=True).dtype.kind if isinstance(none, Tensor) else none.dtype.kind
 
     @property
     def labels(self) -> Int[np.ndarray, " positions"]:
@@ -161,16 +179,16 @@ class Dataset:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        out: Float[Tensor, "..."] | None = None,
-    ) -> Float[Tensor, "..."]:
-        """The rows at some positions, as floating-point numbers.
+        out: Num[Tensor, "..."] | None = None,
+    ) -> Num[Tensor, "..."]:
+        """The rows at some positions, as floating-point numbers, or as int64 where they are ``tokens``.
 
         Bytes are images and are scaled to [0, 1] by 1/255 after the gather (and after the copy to the device, which
         then moves a quarter of the data); every other dtype keeps its values.
 
         Args:
             positions: any shape, each from 0 to ``len(self) - 1``.
-            dtype: floating-point type of the result.
+            dtype: floating-point type of the result; tokens have none.
             device: where the result lies. The store stays where it is.
             out: contiguous, to be overwritten with the result and returned. Fresh memory costs more than the rows
                 that are put in it, when there are megabytes of them.
@@ -195,8 +213,8 @@ class Dataset:
         else:
             # Indexing, not np.take: np.take copies the whole of a store that is not contiguous.
             rows = as_tensor(np.asarray(self.store)[index])
-        values = rows.to(device).to(dtype)
-        if rows.dtype == torch.uint8:
+        values = rows.to(device).to(torch.int64 if self.tokens else dtype)
+        if rows.dtype == torch.uint8 and not self.tokens:
             values /= 255
         if self.transform is not None:
             values = self.transform(values)

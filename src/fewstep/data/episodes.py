@@ -11,7 +11,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from fewstep.core.types import Batch, Task
@@ -58,7 +58,7 @@ def assemble(
     Returns:
         A task batch: ``x`` is ``[tasks, ways * rows, *features]``, ``y`` one-hot ``[tasks, ways * rows, ways]`` and
         ``weight`` ``[tasks, ways * rows]``, with ``rows`` the shots in the support and the queries in the query. All
-        share ``dtype``.
+        share ``dtype``, but for the ``x`` of tokens, which is int64.
     """
     later = deferred(dataset, indices, dtype=dtype, device=device)
     return Task(later.support, later.query(slice(None)))
@@ -106,7 +106,7 @@ def _fetch(
     dataset: Dataset,
     positions: Int[np.ndarray, "tasks ways rows"],
     weight: Float[Tensor, "tasks all"],
-    out: Float[Tensor, "tasks all *features"] | None = None,
+    out: Num[Tensor, "tasks all *features"] | None = None,
 ) -> Batch:
     """The examples at some positions, in the dtype and on the device of their weights."""
     tasks, ways, rows = positions.shape

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from fewstep.core.types import Batch, Task
@@ -73,7 +73,7 @@ class Pools(NamedTuple):
 
     classes: Int[np.ndarray, "tasks ways"]
     places: Int[np.ndarray, "tasks ways queries"]
-    rows: Callable[[int], Float[Tensor, "rows *features"]]
+    rows: Callable[[int], Num[Tensor, "rows *features"]]
     y: Float[Tensor, "tasks rows ways"]
     weight: Float[Tensor, "tasks rows"]
 

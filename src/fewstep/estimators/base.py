@@ -54,7 +54,7 @@ class Estimator(ABC):
                 points = self.method.adapt(support, Loop())
                 shape_of_all = tuple(self.method.predict(points, support, executor=Loop()).shape[1:])
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            given = f"the method does not take rows of the shape {shape(support.x[0])}{labels}"
+            given = f"the method does not take rows of {width(support.x[0])}{labels}"
             raise self._error(f"{given}: give what it was meta-trained on{remedy} ({error})", "fit") from error
         if self.statistics == "query" and self.method.learner.batch_normalised:
             warnings.warn(
@@ -73,15 +73,17 @@ class Estimator(ABC):
             raise self._error(f"it knows no {self.learns} yet: call fit(x, y) before predicting")
         rows, fitted = self._rows(x, "predict"), self._support.x[0]
         if rows.shape[1:] != fitted.shape[1:]:
-            raise self._error(f"rows have the shape {shape(rows)}, but fit was given {shape(fitted)}", "predict")
+            raise self._error(f"x has rows of {width(rows)}, but fit was given rows of {width(fitted)}", "predict")
         return rows, self._support
 
 
 def one_task(rows: Tensor, y: Tensor) -> Batch:
     """A batch of one task."""
-    return take(Batch(rows, y, rows.new_ones(len(rows))), None)
+    return take(Batch(rows, y, y.new_ones(len(rows))), None)
 
 
-def shape(rows: Tensor) -> str:
-    """Of a single row."""
-    return "×".join(map(str, rows.shape[1:]))
+def width(rows: Tensor) -> str:
+    """Of a single row, in words."""
+    if rows.dim() == 2:
+        return f"{rows.shape[1]} feature{'' if rows.shape[1] == 1 else 's'}"
+    return f"the shape {'×'.join(map(str, rows.shape[1:]))}"

@@ -31,7 +31,7 @@ class FewShotClassifier(Estimator):
     generates its classifier (LEO) rather than adapting a last layer of fixed width.
 
     Inputs with two axes, ``[rows, features]``, are features; with four, ``[rows, channels, height, width]``, images,
-    in the scaling that the method or the extractor was trained with.
+    in the scaling that the method or the extractor was trained with. With ``tokens`` they are ``[rows, positions]``.
 
     Args:
         method: meta-trained, or not.
@@ -43,6 +43,7 @@ class FewShotClassifier(Estimator):
             a prediction depends on what else is asked (transductive).
         reading: how image files become images for it, for those who read any: ``reading.folder(path).images / 255``.
             None where that is not known, or where it takes features alone.
+        tokens: inputs are indices into a table (``nn.Embedding``), and reach the network as int64.
 
     Attributes:
         classes_: the labels, sorted, ``[ways]``; after ``fit``.
@@ -67,9 +68,12 @@ class FewShotClassifier(Estimator):
         normalise: bool = False,
         statistics: Statistics = "support",
         reading: Reading | None = None,
+        tokens: bool = False,
     ) -> None:
         super().__init__(method, statistics)
-        self.extractor, self.normalise, self.reading = extractor, normalise, reading
+        self.extractor, self.normalise, self.reading, self.tokens = extractor, normalise, reading, tokens
+        if tokens and (normalise or extractor is not None):
+            raise self._error("tokens go to the network as they are: leave out normalise and extractor")
 
     def fit(self, x: Inputs, y: Labels) -> "FewShotClassifier":
         """Adapt to a support set.
@@ -89,7 +93,7 @@ class FewShotClassifier(Estimator):
         classes, index = self._labels(y, len(rows))
         order = np.argsort(index, kind="stable")  # rows of a class side by side, as in every task of the library
         labels = torch.from_numpy(index[order]).to(rows.device)
-        one_hot = nn.functional.one_hot(labels, len(classes)).to(rows.dtype)
+        one_hot = nn.functional.one_hot(labels, len(classes)).to(next(self.method.learner.parameters()).dtype)
         support = one_task(rows[torch.from_numpy(order).to(rows.device)], one_hot)
         with evaluating(self.method.learner):
             self._check(support)
@@ -120,7 +124,7 @@ class FewShotClassifier(Estimator):
 
     def _logits(self, x: Inputs) -> Tensor:
         rows, support = self._query(x)
-        query = one_task(rows, rows.new_zeros(len(rows), len(self.classes_)))
+        query = one_task(rows, support.y.new_zeros(len(rows), len(self.classes_)))
         with evaluating(self.method.learner):
             return self.method.predict(self._point, query, support, Loop(), self.statistics)[0]
 
@@ -132,6 +136,10 @@ class FewShotClassifier(Estimator):
         if given.dim() not in (2, 4) or not len(given):
             wanted = "features [rows, features] or images [rows, channels, height, width], with at least one row"
             raise self._error(f"x must be {wanted}; got the shape {tuple(given.shape)}", caller)
+        if self.tokens:
+            if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+                raise self._error(f"tokens are integers, but x is {given.dtype}: give it in an integer type", caller)
+            return given.to(next(self.method.learner.parameters()).device, torch.int64)
         rows, images = given, given.dim() == 4
         if images and given.is_floating_point() and self.reading is not None:  # trained on images from 0 to 1
             check_unit_range(given, f"{type(self).__name__}.{caller}: x")
@@ -159,7 +167,7 @@ class FewShotClassifier(Estimator):
             wanted = f"one label for each of the {rows} rows"
             raise self._error(f"y must hold {wanted}, got the shape {labels.shape}", "fit")
         given = list(labels) if labels.dtype == object or isinstance(y, np.ndarray | Tensor) else list(y)
-        if absent := [i for i, label in enumerate(given) if label is None or label != label]:
+        if absent := [i for i, label in enumerate(given) if label is None or label != label or label == ""]:
             raise self._error(f"{len(absent)} of {rows} labels are missing, the first in row {absent[0]}", "fit")
         texts = sum(isinstance(label, str) for label in given)
         if 0 < texts < rows:
@@ -178,7 +186,9 @@ class FewShotClassifier(Estimator):
             hint = "use the features that it was meta-trained on"
             raise self._error(f"rows have {features} features, but the method takes {expected}: {hint}", "fit")
         ways = support.y.shape[2]
-        outputs = self._before_steps(support, f" in {ways} classes", ", or an extractor")[-1]
+        outputs = self._before_steps(
+            support, f" in {ways} classes", ", or an extractor; tokens=True where rows are indices"
+        )[-1]
         if outputs != ways:
             raise self._error(
                 f"{ways} classes were given, but the network has {outputs} outputs, a number fixed in meta-training: "

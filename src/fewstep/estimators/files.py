@@ -94,8 +94,10 @@ def classify(classifier: FewShotClassifier, support: Path, query: Path) -> Table
         raise ValueError(f"{support} has no labels: make one sub-folder of images per class, or an .npz with x and y.")
     classifier.fit(_scaled(x), y)
     queries, _, names = _examples(query, classifier)
+    if not len(queries):
+        raise ValueError(f"{query} holds 0 rows, so there is nothing to predict: give at least one.")
     blocks = [classifier.predict_proba(_scaled(queries[some])) for some in slices(len(queries), _TOGETHER)]
-    probabilities = np.concatenate(blocks) if blocks else np.empty((0, len(classifier.classes_)))
+    probabilities = np.concatenate(blocks)
     labels = classifier.classes_[probabilities.argmax(1)]
     header = ["query", "label", *(f"p({name})" for name in classifier.classes_)]
     rows = zip(names, labels, probabilities, strict=True)

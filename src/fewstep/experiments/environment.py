@@ -27,6 +27,21 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
     }
 
 
+def moved(facts: dict[str, Any], begun: str, device: str) -> dict[str, Any]:
+    """The facts of a run that goes on with another ``device`` than before; as they are with the same.
+
+    Args:
+        facts: of :func:`environment`, and of the moves so far.
+        begun: the device that the run was begun on.
+        device: where it goes on.
+    """
+    moves = facts.get("continued", [])
+    if device == (moves[-1]["device"] if moves else begun):
+        return facts
+    now = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "device": device, "machine": machine()}
+    return facts | {"continued": [*moves, now]}
+
+
 def machine() -> str:
     """System, architecture and number of cores."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"

@@ -17,13 +17,13 @@ from fewstep.core import Method, generator
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
-from fewstep.data.storage.files import json_text
+from fewstep.data.storage.files import json_text, read_json
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import LOGISTIC, Baseline
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
-from fewstep.experiments.environment import environment
+from fewstep.experiments.environment import environment, moved
 from fewstep.experiments.folder import (
     CHOICES,
     CONFIG,
@@ -163,7 +163,11 @@ class Run:
             device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
         """
         clear(folder)
-        return cls._stored(folder, note, device)
+        run = cls._stored(folder, note, device)
+        before = read_json(folder / ENVIRONMENT)
+        if (facts := moved(before, stored_config(folder).device, run.config.device)) != before:
+            write_files(folder, {ENVIRONMENT: facts})
+        return run
 
     @classmethod
     def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:

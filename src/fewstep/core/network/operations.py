@@ -7,7 +7,7 @@ that the network holds is moved. Networks made of plain layers run as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,10 +17,11 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
+from fewstep.core.network.foreign import RECOMPUTES, explained, foreign_draws, recomputes
 from fewstep.core.network.forward import Forward, Moments, Recorded
-from fewstep.core.network.replacements import IN_PLACE_DRAWS, OF_ARGUMENTS, OF_FORWARD, REFUSED
+from fewstep.core.network.replacements import FACTORIES, IN_PLACE_DRAWS, OF_ARGUMENTS, OF_FORWARD, REFUSED, out_of_place
 from fewstep.core.noise import Site
 from fewstep.core.types import Batch, Params
 
@@ -59,6 +60,7 @@ def call(
     row_weight: Tensor | None = None,
     draws: Sequence[Tensor] | None = None,
     moments: Sequence[tuple[Tensor, Tensor]] | None = None,
+    examining: bool = False,
 ) -> Run:
     """Run ``network`` with ``weights`` in place of its own parameters and buffers of those names.
 
@@ -70,13 +72,16 @@ def call(
         draws: what the network draws, in the order of :func:`random_sites`. None: every draw is its mean, and
             dropout leaves its input as it is.
         moments: means and variances to normalise by, in place of those of ``x``.
+        examining: look for what costs time to find: once is enough.
     """
     if is_plain(network):
         return Run(functional_call(network, weights, (x,)), [])
     if torch.compiler.is_compiling() and _is_reparametrised(network):
         raise RuntimeError("torch's compiler does not see what takes the place of reparametrised weights")
     seen: list[Moments] = []
-    with _unchanged(network), _Replaced(network, Forward(row_weight, draws, moments, seen)):
+    replaced = _Replaced(network, Forward(row_weight, draws, moments, seen), x, weights, examining)
+    # A compiler breaks its graph at what handles exceptions.
+    with nullcontext() if torch.compiler.is_compiling() else explained(), _unchanged(network), replaced:
         output: Tensor = functional_call(network, weights, (x,))
     return Run(output, seen)
 
@@ -88,7 +93,8 @@ def random_sites(network: nn.Module, weights: Params, batch: Batch) -> list[Site
     dtype = batch.weight.dtype if batch.x.is_floating_point() else batch.x.dtype
     x = torch.zeros(batch.x.shape, dtype=dtype, device=batch.weight.device)
     recorded = Recorded()
-    with torch.no_grad(), _unchanged(network), _Replaced(network, recorded):
+    replaced = _Replaced(network, recorded, x, weights, examining=True)
+    with torch.no_grad(), foreign_draws(network, x.device), _unchanged(network), replaced:
         functional_call(network, weights, (x,))
     return recorded.sites
 
@@ -112,7 +118,8 @@ def mixing(network: nn.Module, weights: Params, batch: Batch) -> Mixing:
         others[0] = 0
     weight, before = batch.weight.new_ones(len(x)), {name: t.clone() for name, t in _held(network)}
     with torch.no_grad():
-        one, two = call(network, weights, x, weight), call(network, weights, others, weight)
+        with foreign_draws(network, x.device):
+            one, two = (call(network, weights, rows, weight, examining=True) for rows in (x, others))
         # NaN is as it was.
         moved = [(name, t) for name, t in _held(network) if not bool(((t == before[name]) | (t != t)).all())]
         for name, tensor in moved:
@@ -180,12 +187,12 @@ _PLAIN = {
 class _Replaced(TorchFunctionMode):
     """Answers what one forward asks of torch."""
 
-    def __init__(self, network: nn.Module, forward: Forward) -> None:
+    def __init__(self, network: nn.Module, forward: Forward, x: Tensor, weights: Params, examining: bool) -> None:
         super().__init__()
-        self._forward = forward
-        self._targets = {id(buffer): buffer for buffer in network.buffers()}  # what in-place operations may aim at
+        self._forward, self._examining, self._network, self._weights = forward, examining, network, weights
+        self._targets = {id(t): t for t in (x, *network.buffers())}  # what in-place operations may aim at
         self._saving = _saving_hooks()
-        self._kept = list(network.buffers())
+        self._kept = [x, *network.buffers()]
         self._spectral = any(map(_is_spectral, network.modules()))
         self._moved: dict[int, Tensor] = {}  # where targets stand, by their ids
 
@@ -195,12 +202,10 @@ class _Replaced(TorchFunctionMode):
         kwargs = kwargs or {}
         asked = args
         if self._moved:
+            self._refuse_old_views((args, kwargs))
             args, kwargs = tree_map(self._now, args), {k: v if k == "out" else self._now(v) for k, v in kwargs.items()}
-        if self._saving != _saving_hooks():
-            raise ValueError(
-                "The network recomputes a part of itself (torch.utils.checkpoint), which an inner loop would do with "
-                "weights that are not the task's: leave it out; the learner can recompute its steps (recompute=True)."
-            )
+        if self._saving != _saving_hooks() or (self._examining and recomputes()):
+            raise ValueError(RECOMPUTES)
         if function in _POWER and self._spectral:  # its vectors are functions of the weight, to every order
             with torch.enable_grad():
                 target = kwargs.pop("out", None)
@@ -208,11 +213,17 @@ class _Replaced(TorchFunctionMode):
                 return found if target is None else self._move(target, found)
         if function in OF_ARGUMENTS:
             return OF_ARGUMENTS[function](*args, **kwargs)
-        if function in OF_FORWARD:
-            return OF_FORWARD[function](self._forward, *args, **kwargs)
         name = getattr(function, "__name__", "")
+        if function in OF_FORWARD:
+            target = kwargs.pop("out", None)
+            if target is not None and function in FACTORIES:
+                kwargs = {"dtype": target.dtype, "device": target.device} | kwargs
+            elif target is None and (function in _CHANGING or out_of_place(function, args, kwargs)[0]):
+                target = asked[0]
+            found = OF_FORWARD[function](self._forward, *args, **kwargs)
+            return found if target is None else self._write(target, found, name)
         if function in IN_PLACE_DRAWS:
-            return self._move(asked[0], IN_PLACE_DRAWS[function](self._forward, *args, **kwargs))
+            return self._write(asked[0], IN_PLACE_DRAWS[function](self._forward, *args, **kwargs), name)
         if function in REFUSED:
             raise ValueError(
                 f"The network draws with {resolve_name(function) or name}, which would not be a function of seed, step "
@@ -220,8 +231,12 @@ class _Replaced(TorchFunctionMode):
             )
         if kwargs.get("out") is not None and id(kwargs["out"]) in self._targets:
             return self._move(kwargs.pop("out"), function(*args, **kwargs))
-        if asked and id(asked[0]) in self._targets and (name in _IN_PLACE or _is_in_place(name)):
-            return self._move(asked[0], self._moved_by(name, args, kwargs))
+        if asked and id(asked[0]) in self._targets and function in _CHANGING:
+            return self._move(asked[0], self._moved_by(_CHANGING[function], args, kwargs))
+        if asked and id(asked[0]) in self._targets:
+            changes, args, kwargs = out_of_place(function, args, kwargs)
+            found = function(*args, **kwargs)
+            return self._move(asked[0], found) if changes else found
         return function(*args, **kwargs)
 
     def _now(self, value: Any) -> Any:
@@ -239,17 +254,52 @@ class _Replaced(TorchFunctionMode):
         self._targets[id(value)] = target  # buffer.mul_(a).add_(b) aims at the buffer twice
         return value
 
+    def _write(self, target: Tensor, value: Tensor, name: str) -> Tensor:
+        """Put what was drawn where the forward wants it: views of a tensor of its own see it too."""
+        now: Tensor = self._now(target)
+        value = value.to(now.dtype)
+        if value is now:  # nothing is drawn
+            return target
+        lent = {*self._targets, *map(id, self._weights.values()), *map(id, self._network.parameters())}
+        if now._is_view() and id(now._base) in lent and id(target) not in lent:
+            raise ValueError(f"The network draws into a part of its input or of what it holds ({name}): {_DRAW_WHOLE}")
+        if id(target) in lent or value.shape != now.shape:
+            return self._move(target, value)
+        try:
+            return now.copy_(value)
+        except RuntimeError:  # under vmap all tasks share a tensor that the forward makes, and each has its own draws
+            if now._is_view():
+                raise ValueError(f"The network draws into a part of a tensor ({name}): {_DRAW_WHOLE}") from None
+        return self._move(target, value)
+
+    def _refuse_old_views(self, given: Any) -> None:
+        """A view that was taken before its tensor moved is not what it would be in torch."""
+        for tensor in tree_flatten(given)[0]:
+            base = tensor._base if isinstance(tensor, Tensor) and tensor._is_view() else None
+            target = None if base is None else self._targets.get(id(base))
+            if target is not None and self._moved.get(id(target), base) is not base and id(tensor) not in self._targets:
+                raise ValueError(
+                    "The network takes a view of a tensor, changes the tensor in place, and reads the view: take the "
+                    "view after the change."
+                )
+
     def _moved_by(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """What an in-place method would have made of its tensor."""
         now, *rest = args
+        result: Tensor
         if name == "copy_":
             return (rest[0].to(now.dtype) + torch.zeros_like(now)) if isinstance(rest[0], Tensor) else now * 0 + rest[0]
         if name in ("zero_", "fill_"):
             return torch.full_like(now, rest[0] if rest else 0)
-        method = getattr(Tensor, _IN_PLACE.get(name, name.rstrip("_")), None)
+        if name == "__setitem__":
+            result = now.clone()
+            result[rest[0]] = rest[1]
+            return result
+        plain = _IN_PLACE.get(name, name.rstrip("_"))
+        method = getattr(Tensor, plain, None) or getattr(torch._C._nn, plain, None)  # F.elu and its like
         if method is None:
-            raise ValueError(f"The network moves one of its buffers by Tensor.{name}; assign a new tensor instead.")
-        result: Tensor = method(now, *rest, **kwargs)
+            raise ValueError(f"The network changes its input or a buffer by {name}; make a new tensor instead.")
+        result = method(now, *rest, **kwargs)
         return result.to(now.dtype)
 
 
@@ -257,6 +307,8 @@ def _saving_hooks() -> Any:
     """What autograd has been told to do with the tensors it saves, as recomputation tells it; None in compiled code."""
     return None if torch.compiler.is_compiling() else torch._C._autograd._top_saved_tensors_default_hooks(False)
 
+
+_DRAW_WHOLE = "draw a tensor of its own, torch.bernoulli(chances) or torch.randn(shape), and join parts by torch.cat."
 
 _POWER = {torch.mv, F.normalize, Tensor.t, Tensor.clone, Tensor.H.__get__}  # type: ignore[attr-defined]
 """What the power iteration of a spectral norm is made of."""
@@ -267,8 +319,13 @@ def _is_spectral(module: nn.Module) -> bool:
     return type(module) is parametrizations._SpectralNorm or any(isinstance(hook, SpectralNorm) for hook in hooks)
 
 
-_IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div"}
+_IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "__setitem__": ""}
 
 
-def _is_in_place(name: str) -> bool:
-    return name.endswith("_") and not name.endswith("__") and name not in ("requires_grad_", "detach_")
+_CHANGING = {
+    getattr(owner, name): name
+    for owner in (Tensor, torch, torch._C._nn)
+    for name in dir(owner)
+    if name in _IN_PLACE or (name.endswith("_") and name[0] != "_" and name not in ("requires_grad_", "detach_"))
+}
+"""What changes its first argument, and its name; compilers do not read names."""

@@ -112,6 +112,64 @@ def _over_positions(channels: Tensor, x: Tensor) -> Tensor:
     return channels.view(-1, *(1,) * (x.dim() - 2))
 
 
+# -- distances and bags -----------------------------------------------------------------------------------------------
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    """``‖x_i − y_j‖_p`` of all pairs of rows."""
+    return _norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p)
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """``‖x_i − x_j‖_p`` for i < j."""
+    i, j = torch.triu_indices(len(input), len(input), 1, device=input.device)
+    return _norm(input[i] - input[j], p)
+
+
+def _norm(x: Tensor, p: float) -> Tensor:
+    """Over the last axis. Its derivatives at zero are zero, as torch's first one is."""
+    if p == 0:
+        return (x != 0).sum(-1).to(x.dtype)
+    if p == 1:
+        return x.abs().sum(-1)
+    if p == math.inf:
+        return x.abs().max(-1).values
+    total = (x.square() if p == 2 else torch.where(x == 0, 0, torch.where(x == 0, 1, x).abs().pow(p))).sum(-1)
+    zero = total == 0
+    return torch.where(zero, total, torch.where(zero, 1, total).pow(1 / p))
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """The mean, sum or maximum of some rows of a table; of the padding none, and of no rows zero."""
+    if max_norm is not None:
+        raise ValueError("The network's embedding renews its table in place (max_norm): leave max_norm out.")
+    rows = F.embedding(input, weight)  # [bags, rows, features], or those of all bags in one [all rows, features]
+    counted = torch.ones_like(input, dtype=torch.bool) if padding_idx is None else input != padding_idx % len(weight)
+    if offsets is not None:
+        place = torch.arange(len(input), device=input.device)
+        ends = torch.cat([offsets[1:], offsets.new_full((1,), len(input))])
+        begins, ends = (offsets[:-1], offsets[1:]) if include_last_offset else (offsets, ends)
+        counted = (begins.unsqueeze(1) <= place) & (place < ends.unsqueeze(1)) & counted
+    if mode == "max":
+        highest = rows.masked_fill(~counted.unsqueeze(-1), -math.inf).max(-2).values
+        return torch.where(counted.any(-1, keepdim=True), highest, 0)
+    share = counted.to(weight.dtype)
+    total = ((share if per_sample_weights is None else share * per_sample_weights).unsqueeze(-1) * rows).sum(-2)
+    return total / share.sum(-1, keepdim=True).clamp(min=1) if mode == "mean" else total
+
+
 # -- attention --------------------------------------------------------------------------------------------------------
 
 Dropout: TypeAlias = Callable[[Tensor, float], Tensor]

@@ -6,6 +6,7 @@ Beside a function's arguments these read the noise and the statistics of the for
 import math
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -116,27 +117,33 @@ def _rrelu(
 
 
 def _filled(make: Callable[..., Tensor], uniform: bool, forward: Forward, *args: Any, **kwargs: Any) -> Tensor:
-    """``torch.rand`` and its like."""
-    if kwargs.pop("generator", None) is not None:
-        raise ValueError("The network draws from a generator of its own; leave it out, and its draws are the task's.")
+    """``torch.rand`` and its like; the noise itself is lent, so a copy of it."""
+    _require_no_generator(kwargs.pop("generator", None))
     like = make(*args, **kwargs)
     found = forward.uniform(like) if uniform else forward.normal(like)
-    return (like + 0.5 if uniform else like) if found is None else found
+    return (like + 0.5 if uniform else like) if found is None else found.clone()
+
+
+def _require_no_generator(generator: Any) -> None:
+    if generator is not None:
+        raise ValueError("The network draws from a generator of its own; leave it out, and its draws are the task's.")
 
 
 def _bernoulli(forward: Forward, input: Tensor, p: float | None = None, *, generator: Any = None) -> Tensor:
+    _require_no_generator(generator)
     chance = input if p is None else torch.full_like(input, p)
     share = forward.uniform(chance)
     return chance if share is None else (share < chance).to(chance.dtype)
 
 
 def _set_bernoulli(forward: Forward, input: Tensor, p: float | Tensor = 0.5, *, generator: Any = None) -> Tensor:
-    return _bernoulli(forward, torch.zeros_like(input) + p)
+    return _bernoulli(forward, torch.zeros_like(input) + p, generator=generator)
 
 
 def _set_normal(
     forward: Forward, input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None
 ) -> Tensor:
+    _require_no_generator(generator)
     found = forward.normal(input)
     return torch.full_like(input, mean) if found is None else mean + std * found
 
@@ -144,6 +151,7 @@ def _set_normal(
 def _set_uniform(
     forward: Forward, input: Tensor, low: float = 0.0, high: float = 1.0, *, generator: Any = None
 ) -> Tensor:
+    _require_no_generator(generator)
     found = forward.uniform(input)
     return torch.full_like(input, (low + high) / 2) if found is None else low + (high - low) * found
 
@@ -167,6 +175,10 @@ OF_ARGUMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.group_norm: primitives.group_norm,
     F.instance_norm: primitives.instance_norm,
     torch._weight_norm: primitives.weight_norm,
+    torch.cdist: primitives.cdist,
+    torch.pdist: primitives.pdist,
+    F.pdist: primitives.pdist,
+    F.embedding_bag: primitives.embedding_bag,
     torch.lstm_cell: primitives.lstm_cell,
     torch.gru_cell: primitives.gru_cell,
     torch.rnn_tanh_cell: primitives.rnn_tanh_cell,
@@ -202,6 +214,31 @@ OF_FORWARD: dict[Callable[..., Any], Callable[..., Any]] = {
     ),
 }
 """What also reads noise or row weights."""
+
+FACTORIES = {torch.rand, torch.randn}
+"""What takes the type of its ``out``."""
+
+
+def _place(function: Any) -> int | None:
+    names = function.__code__.co_varnames[: function.__code__.co_argcount] if isinstance(function, FunctionType) else ()
+    return names.index("inplace") if "inplace" in names else None
+
+
+_PLACES = {function: place for function in vars(F).values() if (place := _place(function)) is not None}
+"""Where functions have the argument ``inplace``."""
+
+
+def out_of_place(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[bool, tuple[Any, ...], dict[str, Any]]:
+    """Whether a function is asked to change its input, and the arguments with which it does not."""
+    place = _PLACES.get(function)
+    if place is None or not (args[place] if len(args) > place else kwargs.get("inplace", False)):
+        return False, args, kwargs
+    if len(args) > place:
+        return True, (*args[:place], False, *args[place + 1 :]), kwargs
+    return True, args, kwargs | {"inplace": False}
+
 
 IN_PLACE_DRAWS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     Tensor.bernoulli_: _set_bernoulli,
