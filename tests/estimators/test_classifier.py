@@ -12,6 +12,7 @@ from fewstep.core import Batch, Descend, Differentiate, Method, generator
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.files import classify
+from fewstep.evaluation import evaluate
 from fewstep.networks import Conv4, mlp
 
 NAMES = ["gull", "auk", "tern"]
@@ -233,6 +234,7 @@ def test_tokens_go_from_a_data_set_through_meta_training_to_predictions(layer: C
         ):
             parameter.grad = gradient
         adam.step()
+    assert set(evaluate(method, source, 4).scores) == {"adapted", "unadapted"}, "indices have no means"
     few, new = words[[0, 1, 24, 25, 60, 61]], torch.from_numpy(words[[2, 26, 62]]).short()
     classifier = FewShotClassifier(method, tokens=True).fit(few, list("aabbcc"))
     assert classifier.predict(new).tolist() == ["a", "b", "c"]

@@ -166,8 +166,8 @@ def evaluate(
         unadapted: also score with zero inner steps, where there are any.
         baselines: also score predictors without meta-learning on the same inputs: those of a mapping from names to
             functions of the supports and the queries, as :func:`~fewstep.evaluation.all_baselines` gives; or, when
-            true, nearest class mean and ridge regression for classification, and none for regression. Each is given
-            every task once.
+            true, nearest class mean and ridge regression for classification, and none for regression or of tokens,
+            which have no means. Each is given every task once.
         steps: also score after these numbers of inner steps; for methods with one ``Descend``.
         statistics: batch-normalise queries by the rows of the ``"query"`` (transductive); of the ``"support"``; of the
             support ``"joined"`` by that one query row (Reptile); or by ``"running"`` statistics of the support along
@@ -200,7 +200,8 @@ def evaluate(
     numbers = {ADAPTED: None} | ({UNADAPTED: 0} if unadapted and stages else {})
     numbers |= {f"after {counted(number, 'step')}": number for number in steps}
     if isinstance(baselines, bool):
-        baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies else {}
+        of_numbers = not getattr(getattr(source, "dataset", None), "tokens", False)
+        baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies and of_numbers else {}
     if taken := sorted(baselines.keys() & numbers.keys()):
         raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
     if not baselines:
