@@ -12,7 +12,8 @@ from fewstep.networks import Centred, Generated, Residual, UnitLength
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 RATES = (0.0, 0.3, 1.0, 3.0)
-"""What strength, penalty of the ridge regression and rate of the steps may be; at 0 there is no residual, no step."""
+LATENT_RATES = (0.0, 0.1, 0.3, 1.0, 3.0)
+"""What strength, penalty of the ridge regression and rates may be; at 0 there is no residual, there are no steps."""
 
 
 def residual_prototypes(
@@ -23,6 +24,9 @@ def residual_prototypes(
     scale: float = 2.0,
     penalty: float = 1.0,
     decay: float = 100.0,
+    latents: int = 0,
+    basis: Float[Tensor, "features latents"] | None = None,
+    latent_steps: int = 5,
     steps: int = 5,
     loss: core.Loss | None = None,
 ) -> core.Method:
@@ -32,10 +36,10 @@ def residual_prototypes(
     with the class means c_n of e over the support, and ``l₂(v) = v/‖v‖``. Gradient ``∇L_Q``; A and B begin at zero and
     decay towards it, decoupled from the gradient.
 
-    At λ = 0 it *is* nearest class mean on centred rows (SimpleShot's CL2N), whatever was learned. Three choices are
-    left for after training, on validation tasks, see :func:`fewstep.evaluation.choose`: λ; whether the classifier is
-    that of class means or of a ridge regression on e, or between the two; and how far ``steps`` steps of gradient
-    descent may move it. So the method can fall back to what it would have to beat.
+    At λ = 0 it *is* nearest class mean on centred rows (SimpleShot's CL2N), whatever was learned. What no
+    gradient finds is left for after training, to be chosen on validation tasks (:func:`fewstep.evaluation.choose`): λ;
+    whether the classifier is that of class means or of a ridge regression on e; and how far steps of gradient descent
+    may move it, in codes or in weights. So the method can fall back to what it would have to beat.
 
     Args:
         centre: c, the mean of rows of length 1 over the meta-training classes,
@@ -45,6 +49,11 @@ def residual_prototypes(
         scale: the initial s, an inverse temperature.
         penalty: of the ridge regression, see :class:`~fewstep.core.Ridge`.
         decay: weight decay of A and B, in units of one over the outer rate.
+        latents: width of a code a class; with codes, which are zero at first, this is LEO's idea around class means,
+            see :class:`~fewstep.core.Shifted`. 0: there are none.
+        basis: the directions of codes, such as ``class_directions(embeddings(path, "train"), centre, latents)``; at
+            random, or loaded later, when omitted.
+        latent_steps: of gradient descent on codes, at a rate that is chosen too.
         steps: of gradient descent on the classifier. In meta-training their rate is 0.
         loss: of rows; softmax cross-entropy averaged over the support when omitted.
 
@@ -57,21 +66,33 @@ def residual_prototypes(
     features = centre if isinstance(centre, int) else len(centre)
     embedding = nn.Sequential(UnitLength(), Centred(centre), Residual(features, hidden, strength))
     start = core.Blend(core.Prototypes((), scale), core.Ridge(penalty, scale, learned=False))
-    # A rate to be chosen: in meta-training, steps make the training loss fall alone.
-    stages = core.skip_empty(core.Descend(core.SGD(torch.tensor(0.0)), steps))
-    learner = core.Learner(Generated(), start, stages, embedding=embedding, loss=loss)
+    around = core.Shifted(start, features, latents, basis) if latents else start
+    # Rates to be chosen: in meta-training, steps make the training loss fall alone.
+    in_codes = core.Descend(core.SGD(torch.tensor(0.0)), latent_steps if latents else 0)
+    in_weights = core.Descend(core.SGD(torch.tensor(0.0)), steps)
+    stages = core.skip_empty(in_codes, core.Decode(), in_weights)
+    learner = core.Learner(Generated(), around, stages, embedding=embedding, loss=loss)
     decayed = core.Decay(decay, ("embedding.2.linear.weight", "embedding.2.outer.weight"))
-    return core.Method(learner, core.Backprop(), decays=(decayed,), alternatives=_alternatives(bool(stages)))
+    return core.Method(learner, core.Backprop(), decays=(decayed,), alternatives=_alternatives(learner))
 
 
-def _alternatives(steps: bool) -> list[core.Alternatives]:
-    """Strength, head, and rate; the first of each is what makes centred nearest class mean."""
+def _alternatives(learner: core.Learner) -> list[core.Alternatives]:
+    """Strength, head, and rates; the first of each is what makes centred nearest class mean."""
+    start = "start.start" if isinstance(learner.start, core.Shifted) else "start"
     strengths = {f"{value:g}": {"embedding.2.strength": value} for value in STRENGTHS}
-    heads: dict[str, core.Values] = {"class means": {"start.shares": (1.0, 0.0), "start.starts.1.log_penalty": 0.0}}
+    heads: dict[str, core.Values] = {
+        "class means": {f"{start}.shares": (1.0, 0.0), f"{start}.starts.1.log_penalty": 0.0}
+    }
     heads |= {
-        f"ridge {value:g}": {"start.shares": (0.0, 1.0), "start.starts.1.log_penalty": math.log(value)}
+        f"ridge {value:g}": {f"{start}.shares": (0.0, 1.0), f"{start}.starts.1.log_penalty": math.log(value)}
         for value in PENALTIES
     }
-    rates = {f"{value:g}": {"stages.0.rule.rate": value} for value in RATES}
     found = [core.Alternatives("strength", strengths), core.Alternatives("head", heads)]
-    return [*found, core.Alternatives("rate", rates)] if steps else found
+    decoded = False
+    for i, stage in enumerate(learner.stages):
+        decoded |= isinstance(stage, core.Decode)
+        if isinstance(stage, core.Descend):
+            name, values = ("rate", RATES) if decoded else ("latent rate", LATENT_RATES)
+            rates = {f"{value:g}": {f"stages.{i}.rule.rate": value} for value in values}
+            found.append(core.Alternatives(name, rates))
+    return found

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import Prototypes as Prototypes
     from fewstep.core.start import Ridge as Ridge
     from fewstep.core.start import Shared as Shared
+    from fewstep.core.start import Shifted as Shifted
     from fewstep.core.start.base import Start as Start
     from fewstep.core.types import Batch as Batch
     from fewstep.core.types import Estimate as Estimate

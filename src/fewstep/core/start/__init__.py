@@ -6,6 +6,7 @@ from fewstep.core.start.network_generator import NetworkGenerator
 from fewstep.core.start.prototypes import Prototypes
 from fewstep.core.start.ridge import Ridge
 from fewstep.core.start.shared import Shared
+from fewstep.core.start.shifted import Shifted
 
 __all__ = [
     "BOUNDED",
@@ -19,4 +20,5 @@ __all__ = [
     "Relation",
     "Ridge",
     "Shared",
+    "Shifted",
 ]

@@ -1,6 +1,8 @@
 """Normalisation of feature rows, and what they are centred by."""
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +22,29 @@ def l2_normalise(x: Float[Tensor, "*rows features"], floor: float = 1e-12) -> Fl
     Source: Rusu et al. 2019, code at google-deepmind/leo, ``data.py``.
     """
     return x * x.square().sum(-1, keepdim=True).clamp_min(floor).rsqrt()
+
+
+def class_directions(
+    dataset: Dataset, centre: Float[Tensor, " features"], directions: int
+) -> Float[Tensor, "features directions"]:
+    """The directions in which the means of classes vary, for rows of length 1 seen from a centre.
+
+    Of the class means of ``x̃ = l₂(l₂(x) − c)``, less their mean: the right singular vectors, each multiplied by its
+    singular value over the largest one. What there are too few classes for is zero.
+
+    Args:
+        dataset: of feature vectors.
+        centre: c, of rows of length 1.
+        directions: how many, the longest first.
+    """
+    means = []
+    for of in range(dataset.classes):
+        rows = dataset.gather(np.arange(dataset.offsets[of], dataset.offsets[of + 1]), dtype=torch.float64)
+        means.append(l2_normalise(l2_normalise(rows) - centre.double()).mean(0))
+    between = torch.stack(means) - torch.stack(means).mean(0)
+    _, lengths, vectors = torch.linalg.svd(between, full_matrices=False)
+    found = (lengths / lengths[0].clamp_min(1e-12) * vectors.T)[:, :directions]
+    return F.pad(found, (0, directions - found.shape[1]))
 
 
 def mean_input(dataset: Dataset) -> Float[Tensor, "*features"]:

@@ -61,7 +61,14 @@ class ResidualPrototypes(Settings, algorithm="residual_prototypes"):
         if len(problem.inputs) != 1 or problem.regression:
             shape = list(problem.inputs)
             raise ValueError(f"residual_prototypes works on feature vectors; the data gives inputs of shape {shape}.")
-        return self.compose(centre=problem.inputs[0] if problem.examples is None else _unit_mean(problem.examples()))
+        if problem.examples is None:
+            return self.compose(centre=problem.inputs[0])
+        from fewstep.data import class_directions
+
+        examples = problem.examples()
+        centre = _unit_mean(examples)
+        basis = class_directions(examples, centre, self.latents).float() if self.latents else None
+        return self.compose(centre=centre, basis=basis)
 
 
 def _unit_mean(dataset: Dataset) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ridge regression as a start, R2-D2 and residual prototypes, against scikit-learn, normal equations and baselines."""
+"""Starts in closed form, between others and around others, against scikit-learn, normal equations and baselines."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,22 @@ from sklearn.linear_model import Ridge as Reference
 from torch import Tensor, nn
 
 from fewstep.algorithms import protonet, r2d2, residual_prototypes
-from fewstep.core import Alternatives, Backprop, Batch, Blend, Learner, Method, Prototypes, Ridge, Task
-from fewstep.data import l2_normalise
+from fewstep.core import (
+    SGD,
+    Alternatives,
+    Backprop,
+    Batch,
+    Blend,
+    Decode,
+    Descend,
+    Learner,
+    Method,
+    Prototypes,
+    Ridge,
+    Shifted,
+    Task,
+)
+from fewstep.data import Dataset, class_directions, l2_normalise
 from fewstep.evaluation import centred_nearest_mean, ridge
 from fewstep.networks import Generated, mlp
 
@@ -135,6 +149,42 @@ def test_its_head_may_be_a_ridge_regression_and_its_steps_those_of_descent() -> 
         )
     )(still["weight"])
     torch.testing.assert_close(weight[1], still["weight"] - slope, rtol=0, atol=1e-6)
+
+
+def test_a_step_in_codes_is_one_of_the_weights_within_what_the_decoder_spans() -> None:
+    given, decoder = tasks(), torch.randn(6, 2, dtype=torch.float64)
+    start = Shifted(Prototypes((), 2.0), 6, 2, decoder)
+    method = Method(Learner(Generated(), start.double(), [Descend(SGD(0.3), 1), Decode()]), Backprop())
+    found, begun = method.adapt(given.support).value, of_head(Prototypes((), 2.0)).adapt(given.support).value
+    for i, (x, y, weight) in enumerate(zip(*given.support, strict=True)):
+        off = (x @ begun["weight"][i].T + begun["bias"][i]).softmax(-1) - y
+        slope = (off * (weight / weight.sum()).unsqueeze(1)).T @ x
+        torch.testing.assert_close(found["weight"][i], begun["weight"][i] - 0.3 * slope @ decoder @ decoder.T)
+        torch.testing.assert_close(found["bias"][i], begun["bias"][i])
+
+
+def test_codes_are_for_a_classifier_alone_and_have_directions_of_their_number() -> None:
+    with pytest.raises(ValueError, match=r"must have the shape \[6, 2\], got \[6, 3\]"):
+        Shifted(Prototypes(()), 6, 2, torch.zeros(6, 3))
+    network = mlp((6, 4, None)).double()
+    whole = Method(Learner(network, Shifted(Prototypes(), 4, 2).double(), []), Backprop())
+    with pytest.raises(ValueError, match="not a classifier alone"):
+        whole.adapt(tasks().support)
+    assert {name for name, _ in Shifted(Prototypes(()), 6, 2, learned=True).named_parameters()} == {"decoder"}
+
+
+def test_directions_are_those_in_which_class_means_vary() -> None:
+    torch.manual_seed(0)
+    spread = torch.tensor([3.0, 1.0, 0.1, 0.0, 0.0])
+    rows = torch.eye(5)[0] * 10 + torch.randn(40, 1, 5) * spread + 0.01 * torch.randn(40, 6, 5)
+    data, centre = Dataset.from_sorted(rows.flatten(0, 1), range(0, 241, 6)), torch.zeros(5)
+    found = class_directions(data, centre, 7)
+    unit = l2_normalise(l2_normalise(rows.double())).mean(1)
+    covariance = torch.cov(unit.T)
+    values, vectors = torch.linalg.eigh(covariance)
+    torch.testing.assert_close(found[:, :5] @ found[:, :5].T, (vectors * values) @ vectors.T / values.max())
+    assert found.shape == (5, 7)
+    assert not found[:, 5:].any()
 
 
 def test_options_set_the_same_things_and_nothing_that_is_trained() -> None:
