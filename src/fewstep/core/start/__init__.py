@@ -1,6 +1,7 @@
 """Where a task's adaptation begins."""
 
 from fewstep.core.start.blend import Blend
+from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
 from fewstep.core.start.network_generator import NetworkGenerator
 from fewstep.core.start.prototypes import Prototypes
@@ -13,6 +14,7 @@ __all__ = [
     "OFFICIAL",
     "PAPER",
     "Blend",
+    "FittedHead",
     "Formulation",
     "Generator",
     "NetworkGenerator",

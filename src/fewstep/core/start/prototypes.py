@@ -1,31 +1,20 @@
-"""A start made of the task's own examples: a linear classifier by distance to the classes' means."""
-
-from collections.abc import Collection
-from typing import Any
+"""A start made of class means: a linear classifier by distance to them."""
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from fewstep.core.network.choice import Choice, chosen
-from fewstep.core.network.heads import generated_head
-from fewstep.core.network.operations import call, random_sites
-from fewstep.core.network.row_weights import row_weights
-from fewstep.core.noise import Noise, own_draws
-from fewstep.core.start.base import Start
-from fewstep.core.types import Batch, Params, Penalties, Point
+from fewstep.core.network.choice import Choice
+from fewstep.core.start.fitted_head import FittedHead
 
 
-class Prototypes(Start):
+class Prototypes(FittedHead):
     """Adaptation begins at the network's parameters and a head made of class means, the prototypes.
 
     ``c_n = Σ_k w_k y_kn e(x_k) / Σ_k w_k y_kn`` · ``W_n = 2 c_n`` · ``b_n = −‖c_n‖²``: logits are then
     ``−‖e(x) − c_n‖² + ‖e(x)‖²``, whose last term is the same for all classes (Snell et al. 2017, section 2.4;
-    Triantafillou et al. 2020, Proto-MAML). The embedding e is the network without its head. It is normalised by the
-    statistics of the support's real rows, and the meta-gradient reaches it through the prototypes.
-
-    The network ends with a :class:`~fewstep.networks.Generated` head, whose slots ``weight`` ``[ways, features]`` and
-    ``bias`` ``[ways]`` are filled. No class owns a parameter, so any number of ways and shots is fine at any time. The
-    prototype of a class without real rows is the origin.
+    Triantafillou et al. 2020, Proto-MAML). On the embedding e see :class:`FittedHead`. The prototype of a class without
+    real rows is the origin.
 
     Args:
         adapts: which of the network's parameters the inner loop moves: their names, or a predicate on names; all when
@@ -45,45 +34,18 @@ class Prototypes(Start):
     """
 
     def __init__(self, adapts: Choice | None = None, scale: float | None = None) -> None:
-        super().__init__()
+        super().__init__(adapts)
         if scale is not None and not 0 < scale < float("inf"):
             raise ValueError(f"Prototypes: the scale must be positive and finite, got {scale}.")
-        self.adapts = adapts
         self.log_scale = None if scale is None else nn.Parameter(torch.tensor(scale).log())
 
-    def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
-        """The selected parameters of ``network``, and the head that the support makes.
-
-        Raises:
-            ValueError: when the network has no generated head, or more than one.
-        """
-        head = generated_head(network)
-        weights = row_weights(network, support.weight)
-        embedded = call(network, weights, support.x, support.weight, own_draws(noise, "network")).output
-        members = support.y.T * support.weight
+    def fit(
+        self, x: Float[Tensor, "rows features"], y: Float[Tensor, "rows ways"], weight: Float[Tensor, " rows"]
+    ) -> tuple[Float[Tensor, "ways features"], Float[Tensor, " ways"]]:
+        """The classifier by distance to class means."""
+        members = y.T * weight
         # 0/0 would be NaN for a class that is padding only; any positive total is far above this floor.
         total = members.sum(1, keepdim=True).clamp(min=torch.finfo(members.dtype).tiny)
-        prototypes = (members / total) @ embedded
-        weight, bias = 2 * prototypes, -prototypes.square().sum(1)
-        if self.log_scale is not None:
-            weight, bias = self.log_scale.exp() * weight, self.log_scale.exp() * bias
-        value: Params = {**chosen(network, self.adapts), f"{head}weight": weight, f"{head}bias": bias}
-        return Point(value, {}), {}
-
-    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
-        """The selected parameters, and the head's slots; the network must have a generated head."""
-        head = generated_head(network)
-        return chosen(network, self.adapts).keys() | {f"{head}weight", f"{head}bias"}
-
-    def begin_sites(self, network: nn.Module, support: Batch) -> dict[str, Any]:
-        """What the network draws by itself when it embeds the support."""
-        return {"network": random_sites(network, {}, support)}
-
-    def decode(self, point: Point, noise: Noise) -> Point:
-        """Return the point unchanged: its values already are weights."""
-        return point
-
-    def start_parameters(self, network: nn.Module) -> set[str]:
-        """All parameters of the network, and s: the prototypes depend on the whole embedding."""
-        own = {f"start.{name}" for name, _ in self.named_parameters()}
-        return own | {f"network.{name}" for name, _ in network.named_parameters()}
+        prototypes = (members / total) @ x
+        head, bias = 2 * prototypes, -prototypes.square().sum(1)
+        return (head, bias) if self.log_scale is None else (self.log_scale.exp() * head, self.log_scale.exp() * bias)

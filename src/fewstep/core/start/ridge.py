@@ -1,30 +1,22 @@
 """A start solved in closed form: a linear classifier that fits the task's own examples by ridge regression."""
 
-from collections.abc import Collection
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.core.network.heads import generated_head
-from fewstep.core.network.operations import call, random_sites
-from fewstep.core.network.row_weights import row_weights
-from fewstep.core.noise import Noise, own_draws
-from fewstep.core.start.base import Start
-from fewstep.core.types import Batch, Penalties, Point
+from fewstep.core.start.fitted_head import FittedHead
 
 
-class Ridge(Start):
+class Ridge(FittedHead):
     """Adaptation begins at the linear classifier that ridge regression onto one-hot labels finds, on embedded rows.
 
     ``(W, b) = s · argmin_{W,b} Σ_i w_i ‖W e(x_i) + b − y_i‖² + λ‖W‖²``, λ and s positive.
 
     With ``X̃ = √w e(x)`` and ``Ỹ = √w y`` it is ``W = s Ỹᵀ(X̃X̃ᵀ + λI)⁻¹X̃``, or ``s ỸᵀX̃(X̃ᵀX̃ + λI)⁻¹`` where there
     are fewer features than rows: the smaller system is solved. The meta-gradient goes through the solution, to the
-    embedding, to λ and to s. The embedding is the network without its :class:`~fewstep.networks.Generated` head, whose
-    slots ``weight`` ``[ways, features]`` and ``bias`` ``[ways]`` are filled. No class owns a parameter, so any number
-    of ways and shots is fine at any time. Only these slots are adapted, the network is not.
+    embedding e (see :class:`FittedHead`), to λ and to s. The head alone is adapted, the network is not.
 
     Source: Bertinetto, Henriques, Torr and Vedaldi 2019, Eq. 4 to 6 (R2-D2).
 
@@ -58,7 +50,7 @@ class Ridge(Start):
         mean: bool = False,
         learned: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(adapts=())
         for name, value in (("penalty", penalty), ("scale", scale)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"Ridge: the {name} must be positive and finite, got {value}.")
@@ -69,26 +61,20 @@ class Ridge(Start):
                 self.register_buffer(f"log_{name}", logarithm)
         self.bias, self.mean = bias, mean
 
-    def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
-        """The head that the support makes.
-
-        Raises:
-            ValueError: when the network has no generated head, or more than one.
-        """
-        head = generated_head(network)
-        weights = row_weights(network, support.weight)
-        x = call(network, weights, support.x, support.weight, own_draws(noise, "network")).output
-        y, share = support.y, (support.weight / support.weight.sum()).unsqueeze(1)
-        root = (share if self.mean else support.weight.unsqueeze(1)).sqrt()
+    def fit(
+        self, x: Float[Tensor, "rows features"], y: Float[Tensor, "rows ways"], weight: Float[Tensor, " rows"]
+    ) -> tuple[Float[Tensor, "ways features"], Float[Tensor, " ways"]]:
+        """The solution, multiplied by s."""
+        share = (weight / weight.sum()).unsqueeze(1)
+        root = (share if self.mean else weight.unsqueeze(1)).sqrt()
         if self.bias == "free":
             x_mean, y_mean = (share * x).sum(0), (share * y).sum(0)
-            weight = self._solve(root * (x - x_mean), root * (y - y_mean))
-            bias = y_mean - weight @ x_mean
+            head = self._solve(root * (x - x_mean), root * (y - y_mean))
+            bias = y_mean - head @ x_mean
         else:
-            weight = self._solve(root * torch.cat([x, torch.ones_like(x[:, :1])], 1), root * y)
-            weight, bias = weight[:, :-1], weight[:, -1]
-        scale = self.log_scale.exp()
-        return Point({f"{head}weight": scale * weight, f"{head}bias": scale * bias}, {}), {}
+            head = self._solve(root * torch.cat([x, torch.ones_like(x[:, :1])], 1), root * y)
+            head, bias = head[:, :-1], head[:, -1]
+        return self.log_scale.exp() * head, self.log_scale.exp() * bias
 
     def _solve(
         self, x: Float[Tensor, "rows features"], y: Float[Tensor, "rows ways"]
@@ -99,21 +85,3 @@ class Ridge(Start):
         system = gram + self.log_penalty.exp() * torch.eye(len(gram), dtype=x.dtype, device=x.device)
         solved: Tensor = x.T @ torch.linalg.solve(system, y) if few else torch.linalg.solve(system, x.T @ y)
         return solved.T
-
-    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
-        """The head's slots; the network must have a generated head."""
-        head = generated_head(network)
-        return {f"{head}weight", f"{head}bias"}
-
-    def begin_sites(self, network: nn.Module, support: Batch) -> dict[str, Any]:
-        """What the network draws by itself when it embeds the support."""
-        return {"network": random_sites(network, {}, support)}
-
-    def decode(self, point: Point, noise: Noise) -> Point:
-        """Return the point unchanged: its values already are weights."""
-        return point
-
-    def start_parameters(self, network: nn.Module) -> set[str]:
-        """All parameters of the network, λ and s: the solution depends on them."""
-        own = {f"start.{name}" for name, _ in self.named_parameters()}
-        return own | {f"network.{name}" for name, _ in network.named_parameters()}
