@@ -78,7 +78,7 @@ def test_a_run_folder_is_complete(run: Path) -> None:
     test = json.loads((run / "test.json").read_text())
     mean = np.mean([float(row["adapted"]) for row in rows])
     assert test["scores"]["adapted"]["mean"] == pytest.approx(mean)
-    assert set(test["differences"]) == {"unadapted", "nearest class mean", "ridge"}
+    assert set(test["differences"]) == {"unadapted", "nearest class mean", "ridge", "nearest class mean, centred"}
     assert test["protocol"]["queries"] == "all remaining"
     assert test["protocol"]["query rows"] == 5 * 19
     report = (run / "report.md").read_text()
