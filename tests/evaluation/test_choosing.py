@@ -10,7 +10,8 @@ from torch import nn
 from fewstep.algorithms import maml, protonet, residual_prototypes
 from fewstep.core import Alternatives, Learner, Method, Prototypes
 from fewstep.data import Dataset, EpisodeSampler
-from fewstep.evaluation import evaluate
+from fewstep.evaluation import Evaluation, evaluate
+from fewstep.evaluation import choosing as choosing_module
 from fewstep.evaluation import scoring as scoring_module
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.embedded import once_embedded
@@ -67,6 +68,18 @@ def test_in_doubt_the_first_is_kept_and_what_was_in_place_changes_nothing() -> N
     method.alternatives[0].take(method.learner, "1")
     method.alternatives[1].take(method.learner, "ridge 10")
     assert [decision.chosen for decision in choose(method, source(), 20)] == first
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(0.1, "0"), (0.6, "0.05")])
+def test_a_gain_below_a_standard_error_is_doubt(gain: float, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.array([1.0, -1.0, 1.0, -1.0])  # its mean has a standard error of 0.58
+    scores = iter([np.zeros(4), gain + noise])
+    found = lambda *_, **__: Evaluation({"adapted": next(scores)}, "accuracy", True, False)  # noqa: E731
+    monkeypatch.setattr(choosing_module, "evaluate", found)
+    method = residual_prototypes(torch.zeros(6), hidden=4)
+    strength = method.alternatives[0]
+    two = Alternatives("strength", {label: strength.options[label] for label in ("0", "0.05")})
+    assert choose(replace(method, alternatives=[two]), source(), 4)[0].chosen == chosen
 
 
 def test_a_score_that_is_not_a_number_is_never_chosen() -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from fewstep.core.noise import Noise, Sites
 from fewstep.core.types import Batch, Params, Penalties, Point
-
-if TYPE_CHECKING:
-    pass
 
 
 class Start(nn.Module, ABC):
