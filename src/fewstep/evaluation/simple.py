@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.linalg import vector_norm
 
 from fewstep.core.types import Batch
 from fewstep.evaluation.baselines import logistic_regression, nearest_mean, ridge
@@ -75,11 +76,17 @@ class Simple:
         else:
             share = support.weight / support.weight.sum(1, keepdim=True)
             centre = share[:, None].to(x) @ x
-        sides = (side._replace(x=normalize(side.x.flatten(2) - centre, dim=-1)) for side in (support, query))
-        first, second = sides
+        first, second = (side._replace(x=_directions(side.x.flatten(2), centre)) for side in (support, query))
         return first, second
 
     def __str__(self) -> str:
         centred = "" if self.centre is None else f", centred{' by the support' if self.centre == 'support' else ''}"
         penalty = "" if self.rule == "class means" else f", penalty {self.penalty:g}"
         return f"{self.rule}{centred}{penalty}"
+
+
+def _directions(x: Tensor, centre: Tensor) -> Tensor:
+    """``(x − c)/‖x − c‖``, and zero where x is c but for rounding, of which a direction would be made."""
+    moved = x - centre
+    length, size = (vector_norm(rows, dim=-1, keepdim=True) for rows in (moved, centre))
+    return torch.where(length > 16 * torch.finfo(x.dtype).eps * size, moved / length, 0.0)
