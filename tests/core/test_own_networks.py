@@ -598,7 +598,9 @@ class Once(Sine):
 
 def test_functions_without_a_rule_for_vmap_run_in_a_loop() -> None:
     method = maml(after(Sine.apply), rate=0.3, steps=2)
-    with pytest.raises(ValueError, match=r"asks for Sine, .* by the executor Loop\(\).*--training\.executor loop"):
+    # Since torch 2.15 it is called from C, and its name is not to be had.
+    named = "Sine, a torch" if hasattr(torch.autograd.Function.apply, "__func__") else "a torch"
+    with pytest.raises(ValueError, match=rf"asks for {named}.* by the executor Loop\(\).*--training\.executor loop"):
         meta_gradient(method, Vmap())
     torch.testing.assert_close(
         meta_gradient(method, Loop()), meta_gradient(maml(after(torch.sin), rate=0.3, steps=2), Loop())

@@ -151,9 +151,11 @@ _ONCE = (
 def _asked(error: BaseException) -> str:
     """The innermost operation of a traceback that can be named."""
     name, trace = "an operation", error.__traceback__
+    if "must override the setup_context" in str(error):  # since torch 2.15 no frame says of which function
+        name = "a torch.autograd.Function without a rule for vmap"
     while trace is not None:
         code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
-        if code is torch.autograd.Function.apply.__func__.__code__:  # type: ignore[attr-defined]
+        if code.co_filename == torch.autograd.function.__file__ and isinstance(names.get("cls"), type):
             return f"{names['cls'].__name__}, a torch.autograd.Function without a rule for vmap"
         if code.co_name == "__torch_function__" and "function" in names:
             name = resolve_name(names["function"]) or getattr(names["function"], "__name__", name)
