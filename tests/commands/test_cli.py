@@ -186,7 +186,7 @@ def test_predict_gives_numbers_with_intervals(curves: Path, tmp_path: Path, caps
         rows = list(csv.DictReader(file))
     loaded = fewstep.load(curves)
     assert isinstance(loaded, fewstep.FewShotRegressor)
-    mean = loaded.fit([-2.0, 1.0, 3.5], [1.5, -0.5, 2.0]).predict([-1.0, 0.0, 2.0]).mean
+    mean = loaded.fit([[-2.0], [1.0], [3.5]], [1.5, -0.5, 2.0]).predict([[-1.0], [0.0], [2.0]])
     assert [row["query"] for row in rows] == ["0", "1", "2"]
     for name, offset in (("mean", 0), ("lower", -0.6744898 * 0.3), ("upper", 0.6744898 * 0.3)):
         np.testing.assert_allclose([float(row[name]) for row in rows], mean + offset, rtol=1e-4, atol=1e-5)
@@ -228,9 +228,9 @@ def test_several_targets_are_predicted_by_name(tmp_path: Path) -> None:
         ("a.csv", "", "got an empty file"),
         ("a.csv", "y\n1\n", "must begin with a line of names"),
         ("a.csv", "x\n1\n", "has no targets"),
-        ("a.csv", "x,y\n", "with at least one"),
+        ("a.csv", "x,y\n", "0 sample(s)"),
         ("a.csv", "x,y\n1,nan\n", "1 of 1 rows of y hold NaN"),
-        ("a.csv", "x1,x2,y\n1,2,3\n", "does not take rows of 2 features"),
+        ("a.csv", "x1,x2,y\n1,2,3\n", "X has 2 features, but the model takes 1"),
         ("a.csv", None, "a.csv cannot be read"),
         ("a.npz", "no archive", "a.npz cannot be read"),
         ("a.txt", "x,y\n1,2\n", "neither an .npz nor a .csv file"),
@@ -312,8 +312,8 @@ def test_a_run_is_tested_and_used_with_the_inner_steps_and_statistics_of_a_test(
         rows = list(csv.DictReader(file))
     assert all(row["adapted"] == row["after 3 steps"] for row in rows)
     used = fewstep.load(tmp_path / "run")
-    assert used.statistics == "joined"
-    (descend,) = descents(used.method.learner)
+    assert used.model.statistics == "joined"
+    (descend,) = descents(used.model.method.learner)
     assert descend.steps == 3
     assert descents(Run.open(tmp_path / "run").method.learner)[0].steps == 1, "training goes on with its own"
 

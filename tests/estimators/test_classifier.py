@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from fewstep.algorithms import leo, maml
@@ -12,6 +13,7 @@ from fewstep.core import Batch, Descend, Differentiate, Method, generator
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.files import classify
+from fewstep.estimators.model import TrainedModel
 from fewstep.evaluation import evaluate
 from fewstep.networks import Conv4, mlp
 
@@ -82,7 +84,7 @@ def test_fitting_changes_no_meta_parameter_and_begins_anew() -> None:
 
 def test_extractor_takes_images_and_features_pass_by() -> None:
     x, y = clusters([2, 3, 2])
-    model = FewShotClassifier(adapted_leo(), extractor=lambda images: images.flatten(1))
+    model = FewShotClassifier(TrainedModel(adapted_leo(), extractor=lambda images: images.flatten(1)))
     images = x.reshape(-1, 2, 2, 2)
     np.testing.assert_array_equal(model.fit(images, y).predict_proba(images), model.fit(x, y).predict_proba(x))
 
@@ -123,7 +125,7 @@ def test_queries_are_normalised_as_in_an_evaluation() -> None:
 def test_normalise_makes_lengths_irrelevant() -> None:
     x, y = clusters([2, 3, 2])
     lengths = np.linspace(0.1, 10, len(x))[:, None]
-    model = FewShotClassifier(adapted_leo(), normalise=True)
+    model = FewShotClassifier(TrainedModel(adapted_leo(), normalise=True))
     np.testing.assert_allclose(
         model.fit(x, y).predict_proba(x), model.fit(lengths * x, y).predict_proba(3 * x), atol=1e-5
     )
@@ -142,7 +144,7 @@ def test_any_number_of_classes_for_leo_but_not_for_a_fixed_head() -> None:
     [
         (None, "y is None"),
         (["a", "b"], r"each of the 3 rows, got the shape \(2,\)"),
-        (["a", "a", "a"], "all 3 rows are of the class"),
+        (["a", "a", "a"], "all 3 rows are of one class, 'a'"),
         (["a", None, "b"], "1 of 3 labels are missing, the first in row 1"),
         (["a", "b", ""], "1 of 3 labels are missing, the first in row 2"),
         (np.array([0, 1, np.nan]), "1 of 3 labels are missing, the first in row 2"),
@@ -158,12 +160,12 @@ def test_labels_that_are_none(labels: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("method", "x", "message"),
     [
-        (adapted_leo, np.ones((2, 5)), "rows have 5 features, but the method takes 8"),
-        (lambda: maml(mlp((8, 5, 2)), rate=0.1), np.ones((2, 5)), "rows have 5 features, but the method takes 8"),
+        (adapted_leo, np.ones((2, 5)), "X has 5 features, but the model takes 8"),
+        (lambda: maml(mlp((8, 5, 2)), rate=0.1), np.ones((2, 5)), "X has 5 features, but the model takes 8"),
         (lambda: maml(Conv4(2), rate=0.1), np.ones((2, 5)), "does not take rows of 5 features"),
         (lambda: maml(Conv4(2), rate=0.1), np.ones((2, 3, 28, 28)), "does not take rows of the shape 3×28×28"),
-        (adapted_leo, np.array([[1.0] * 8, [np.inf] * 8]), "1 of 2 rows of x hold NaN or infinity, the first is row 1"),
-        (adapted_leo, np.ones(8), r"features \[rows, features\] or images .* got the shape \(8,\)"),
+        (adapted_leo, np.array([[1.0] * 8, [np.inf] * 8]), "1 of 2 rows of X hold NaN or infinity, the first is row 1"),
+        (adapted_leo, np.ones(8), "Expected 2D array, got 1D array"),
     ],
 )
 def test_inputs_that_do_not_fit(method, x: NDArray[np.float64], message: str) -> None:
@@ -173,10 +175,10 @@ def test_inputs_that_do_not_fit(method, x: NDArray[np.float64], message: str) ->
 
 def test_predicting_before_fitting_and_on_other_rows() -> None:
     model = FewShotClassifier(adapted_leo())
-    with pytest.raises(ValueError, match="call fit"):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
         model.predict(np.ones((1, 8)))
     x, y = clusters([2, 2, 2])
-    with pytest.raises(ValueError, match="x has rows of 7 features, but fit was given rows of 8 features"):
+    with pytest.raises(ValueError, match="X has 7 features, but FewShotClassifier is expecting 8 features"):
         model.fit(x, y).predict(x[:, :7])
 
 
@@ -236,9 +238,9 @@ def test_tokens_go_from_a_data_set_through_meta_training_to_predictions(layer: C
         adam.step()
     assert set(evaluate(method, source, 4).scores) == {"adapted", "unadapted"}, "indices have no means"
     few, new = words[[0, 1, 24, 25, 60, 61]], torch.from_numpy(words[[2, 26, 62]]).short()
-    classifier = FewShotClassifier(method, tokens=True).fit(few, list("aabbcc"))
+    classifier = FewShotClassifier(TrainedModel(method, tokens=True)).fit(few, list("aabbcc"))
     assert classifier.predict(new).tolist() == ["a", "b", "c"]
-    with pytest.raises(ValueError, match=r"tokens are integers, but x is torch\.float64"):
+    with pytest.raises(ValueError, match=r"tokens are integers, but X is torch\.float64"):
         classifier.predict(new.double())
     with pytest.raises(ValueError, match="tokens=True where rows are indices"):
         FewShotClassifier(method).fit(few, list("aabbcc"))

@@ -11,6 +11,7 @@ import pages
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import fewstep
@@ -65,7 +66,7 @@ def ensemble(outputs: int = 1) -> Method:
 
 def points(*features: int, rows: int = 5, outputs: tuple[int, ...] = ()) -> tuple[NDArray[Any], NDArray[Any]]:
     source = np.random.default_rng(len(features))
-    return source.uniform(-3, 3, (rows, *features)), source.normal(size=(rows, *outputs))
+    return source.uniform(-3, 3, (rows, *(features or (1,)))), source.normal(size=(rows, *outputs))
 
 
 def task(x: NDArray[Any], y: NDArray[Any], query: NDArray[Any]) -> Task:
@@ -82,10 +83,10 @@ def task(x: NDArray[Any], y: NDArray[Any], query: NDArray[Any]) -> Task:
 
 @pytest.mark.parametrize(("build", "functions"), [(leo, 7), (ensemble, 3), (one_network, 1)])
 def test_functions_are_those_of_a_judgement_with_the_same_seed(build: Any, functions: int) -> None:
-    method, (x, y), query = build(), points(), np.linspace(-4, 4, 9)
-    found = FewShotRegressor(method, samples=7, seed=3).fit(x, y).predict(query).samples
+    method, (x, y), query = build(), points(), np.linspace(-4, 4, 9)[:, None]
+    found = FewShotRegressor(method, samples=7, random_state=3).fit(x, y).predict_distribution(query).samples
     assert found.shape == (functions, 9)
-    one = task(x[:, None], y[:, None], query[:, None])
+    one = task(x, y[:, None], query)
     (expected,) = Functions(method, 7, seed=3)(one, one.query.x[..., 0])
     np.testing.assert_allclose(found, expected[0], rtol=1e-12, atol=1e-14)
     assert len(np.unique(found[:, 0])) == functions
@@ -94,7 +95,7 @@ def test_functions_are_those_of_a_judgement_with_the_same_seed(build: Any, funct
 def test_samples_of_vectors_by_hand() -> None:
     method, (x, y) = leo(3, 2), points(3, outputs=(2,))
     query = points(3, rows=4)[0]
-    found = FewShotRegressor(method, samples=4, seed=5).fit(x, y).predict(query).samples
+    found = FewShotRegressor(method, samples=4, random_state=5).fit(x, y).predict_distribution(query).samples
     one = task(x, y, query)
     many = Task(*(Batch(*(t.repeat_interleave(4, 0) for t in batch)) for batch in one))
     noise = method.learner.noise(many, generator(5, 0, "functions/test"))
@@ -104,23 +105,23 @@ def test_samples_of_vectors_by_hand() -> None:
 
 
 def test_members_of_an_ensemble_of_vectors_are_networks_of_their_own() -> None:
-    method, (x, y), query = ensemble(outputs=2), points(outputs=(2,)), np.linspace(-4, 4, 6)
-    found = FewShotRegressor(method).fit(x, y).predict(query).samples
+    method, (x, y), query = ensemble(outputs=2), points(outputs=(2,)), np.linspace(-4, 4, 6)[:, None]
+    found = FewShotRegressor(method).fit(x, y).predict_distribution(query).samples
     for m in range(3):
         alone = one_network(outputs=2)
         weights = {n.replace(":", "."): p[m] for n, p in method.learner.network.state_dict().items()}
         alone.learner.network.load_state_dict(weights)
-        expected = FewShotRegressor(alone).fit(x, y).predict(query).samples
+        expected = FewShotRegressor(alone).fit(x, y).predict_distribution(query).samples
         np.testing.assert_allclose(found[m : m + 1], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_what_is_asked_in_pieces_is_asked_of_the_same_functions() -> None:
-    (x, y), query = points(), np.linspace(-5, 5, 2100)  # more rows than are evaluated at once
+    (x, y), query = points(), np.linspace(-5, 5, 2100)[:, None]  # more rows than are evaluated at once
     model = FewShotRegressor(leo(), samples=3).fit(x, y)
-    whole = model.predict(query).samples
-    pieces = [model.predict(part).samples for part in (query[:700], query[700:])]
+    whole = model.predict_distribution(query).samples
+    pieces = [model.predict_distribution(part).samples for part in (query[:700], query[700:])]
     np.testing.assert_allclose(np.concatenate(pieces, 1), whole, rtol=1e-12, atol=1e-14)
-    other = FewShotRegressor(model.method, samples=3, seed=1).fit(x, y).predict(query).samples
+    other = FewShotRegressor(model.model, samples=3, random_state=1).fit(x, y).predict_distribution(query).samples
     assert np.abs(other - whole).max(1).min() > 1e-6
 
 
@@ -130,9 +131,11 @@ def test_fitting_changes_nothing_and_begins_anew(build: Any) -> None:
     before, random = {name: p.clone() for name, p in method.learner.named_parameters()}, torch.get_rng_state()
     steps = [stage.steps for stage in descents(method.learner)]
     model = FewShotRegressor(method, samples=3)
-    first = model.fit(x, y).predict(x).samples
-    assert np.abs(model.fit(x, y + 1).predict(x).samples - first).max() > 1e-6
-    np.testing.assert_array_equal(model.fit(torch.from_numpy(x), torch.from_numpy(y)).predict(x).samples, first)
+    first = model.fit(x, y).predict_distribution(x).samples
+    assert np.abs(model.fit(x, y + 1).predict_distribution(x).samples - first).max() > 1e-6
+    np.testing.assert_array_equal(
+        model.fit(torch.from_numpy(x), torch.from_numpy(y)).predict_distribution(x).samples, first
+    )
     assert all(torch.equal(p, before[name]) for name, p in method.learner.named_parameters())
     assert torch.equal(torch.get_rng_state(), random)
     assert method.learner.training
@@ -142,9 +145,9 @@ def test_fitting_changes_nothing_and_begins_anew(build: Any) -> None:
 def test_predictions_have_the_form_of_the_targets() -> None:
     x, y = points()
     model = FewShotRegressor(one_network())
-    flat = model.fit(x, y).predict(x)
+    flat = model.fit(x, y).predict_distribution(x)
     assert (flat.samples.shape, flat.mean.shape, flat.interval(0.5)[0].shape) == ((1, 5), (5,), (5,))
-    column = model.fit(x[:, None], y[:, None]).predict(x)
+    column = model.fit(x, y[:, None]).predict_distribution(x)
     assert (column.samples.shape, column.deviation.shape, column.interval(0.5)[1].shape) == ((1, 5, 1), (5, 1), (5, 1))
     np.testing.assert_array_equal(column.samples[..., 0], flat.samples)
 
@@ -157,7 +160,9 @@ def test_sampling_does_not_drop_inputs() -> None:
         network = mlp((3, 6, 1))
         start = NetworkGenerator(slots(network), 3, 1, 3, formulation=BOUNDED)
         learner = Learner(network, start, [Decode()], loss=regression(), dropout=rate).double()
-        found.append(FewShotRegressor(Method(learner, Backprop()), samples=4).fit(*points(3)).predict(points(3)[0]))
+        found.append(
+            FewShotRegressor(Method(learner, Backprop()), samples=4).fit(*points(3)).predict_distribution(points(3)[0])
+        )
     np.testing.assert_array_equal(found[0].samples, found[1].samples)
 
 
@@ -165,12 +170,12 @@ def test_sampling_does_not_drop_inputs() -> None:
 def test_queries_are_normalised_by_the_support_unless_asked_otherwise() -> None:
     method = maml(mlp((1, 6, 1), norm=True), rate=0.05, steps=2, loss=regression())
     method.learner.double()
-    (x, y), query = points(), np.linspace(-4, 4, 6)
+    (x, y), query = points(), np.linspace(-4, 4, 6)[:, None]
     seen = []
     for option in ("support", "joined", "running", "query"):
         model = FewShotRegressor(method, statistics=option).fit(x, y)
-        seen.append(model.predict(query).mean)
-        alone = np.concatenate([model.predict(query[i : i + 1]).mean for i in range(6)])
+        seen.append(model.predict_distribution(query).mean)
+        alone = np.concatenate([model.predict_distribution(query[i : i + 1]).mean for i in range(6)])
         assert (np.abs(alone - seen[-1]).max() < 1e-12) == (option != "query"), option
     assert all(np.abs(one - other).max() > 1e-4 for i, one in enumerate(seen) for other in seen[:i])
 
@@ -189,7 +194,7 @@ class Halting(nn.Module):
 
 def test_a_lone_function_needs_no_map_over_tasks() -> None:
     model = FewShotRegressor(maml(Halting(), rate=0.01, loss=regression()))
-    assert model.fit(*points()).predict([0.0, 1.0]).mean.shape == (2,)
+    assert model.fit(*points()).predict_distribution([[0.0], [1.0]]).mean.shape == (2,)
 
 
 # -- predictions -------------------------------------------------------------------------------------------------------
@@ -224,36 +229,37 @@ def test_intervals_of_a_target_are_quantiles_of_the_mixture(outputs: tuple[int, 
 
 def test_a_single_function_knows_no_more_than_its_noise() -> None:
     model = FewShotRegressor(one_network(), noise=0.5).fit(*points())
-    sure = FewShotRegressor(model.method).fit(*points())
-    x = np.linspace(-2, 2, 3)
-    low, high = model.predict(x).interval(0.9)
+    sure = FewShotRegressor(model.model).fit(*points())
+    x = np.linspace(-2, 2, 3)[:, None]
+    low, high = model.predict_distribution(x).interval(0.9)
     np.testing.assert_allclose(high - low, 2 * 1.6448536269514722 * 0.5, rtol=1e-6)
-    np.testing.assert_array_equal(*sure.predict(x).interval(0.9))
-    assert sure.predict(x).deviation.tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(*sure.predict_distribution(x).interval(0.9))
+    assert sure.predict_distribution(x).deviation.tolist() == [0, 0, 0]
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 FIVE = np.arange(5.0)
+ROWS = FIVE[:, None]
 
 
 @pytest.mark.parametrize(
     ("build", "x", "y", "message"),
     [
-        (leo, FIVE, FIVE[:4], r"a target for each of the 5 rows of x, got the shape \(4,\)"),
-        (leo, FIVE, np.ones((5, 1, 1)), r"got the shape \(5, 1, 1\)"),
-        (leo, np.ones((5, 2)), FIVE, r"does not take rows of 2 features with 1 target.*2 inputs and 1 outputs"),
-        (leo, FIVE, np.ones((5, 2)), "does not take rows of 1 feature with 2 target"),
-        (one_network, np.ones((5, 2)), FIVE, "does not take rows of 2 features"),
-        (one_network, FIVE, np.ones((5, 2)), r"y has 2 target\(s\) a row, but the method's network gives 1"),
-        (ensemble, FIVE, np.ones((5, 3)), r"y has 3 target\(s\) a row, but the method's network gives 1"),
-        (leo, np.array([0, 1, np.nan, 3, np.inf]), FIVE, "2 of 5 rows of x hold NaN or infinity, the first is row 2"),
-        (leo, FIVE, np.array([0, 1, 2, 3, np.nan]), "1 of 5 rows of y hold NaN or infinity, the first is row 4"),
-        (leo, FIVE, list("abcde"), "y must be an array of numbers"),
-        (leo, FIVE, [0.0, 1.0, None, 3.0, 4.0], "y must be an array of numbers"),
-        (leo, FIVE * 1j, FIVE, "x must be real"),
-        (leo, np.array(1.0), FIVE, "x must have an axis of rows"),
-        (leo, [], [], "with at least one"),
+        (leo, ROWS, FIVE[:4], r"a target for each of the 5 rows of X, got the shape \(4,\)"),
+        (leo, ROWS, np.ones((5, 1, 1)), r"got the shape \(5, 1, 1\)"),
+        (leo, np.ones((5, 2)), FIVE, "X has 2 features, but the model takes 1: give the features that it was"),
+        (leo, ROWS, np.ones((5, 2)), "does not take rows of 1 feature with 2 target"),
+        (one_network, np.ones((5, 2)), FIVE, "X has 2 features, but the model takes 1"),
+        (one_network, ROWS, np.ones((5, 2)), r"y has 2 target\(s\) a row, but the method's network gives 1"),
+        (ensemble, ROWS, np.ones((5, 3)), r"y has 3 target\(s\) a row, but the method's network gives 1"),
+        (leo, [[0], [1], [np.nan], [3], [np.inf]], FIVE, "2 of 5 rows of X hold NaN or infinity, the first is row 2"),
+        (leo, ROWS, np.array([0, 1, 2, 3, np.nan]), "1 of 5 rows of y hold NaN or infinity, the first is row 4"),
+        (leo, ROWS, list("abcde"), "y must be numbers, but holds text"),
+        (leo, ROWS, [0.0, 1.0, None, 3.0, 4.0], "1 of 5 rows of y hold NaN"),
+        (leo, ROWS * 1j, FIVE, "Complex data not supported"),
+        (leo, FIVE, FIVE, "Expected 2D array, got 1D array"),
+        (leo, np.zeros((0, 1)), [], "minimum of 1 is required"),
     ],
 )
 def test_points_that_do_not_fit(build: Any, x: Any, y: Any, message: str) -> None:
@@ -264,26 +270,26 @@ def test_points_that_do_not_fit(build: Any, x: Any, y: Any, message: str) -> Non
 def test_settings_and_methods_that_make_no_regressor() -> None:
     for noise in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="noise is a standard deviation, positive and finite"):
-            FewShotRegressor(leo(), noise=noise)
+            FewShotRegressor(leo(), noise=noise).fit(ROWS, FIVE)
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
-        FewShotRegressor(leo(), samples=0)
+        FewShotRegressor(leo(), samples=0).fit(ROWS, FIVE)
     with pytest.raises(ValueError, match="a cross-entropy, of classes"):
-        FewShotRegressor(maml(mlp((1, 4, 2)), rate=0.1))
+        FewShotRegressor(maml(mlp((1, 4, 2)), rate=0.1)).fit(ROWS, FIVE)
 
 
 def test_predicting_before_fitting_and_what_cannot_be_predicted() -> None:
     model = FewShotRegressor(leo(), samples=3)
-    with pytest.raises(ValueError, match="call fit"):
-        model.predict(FIVE)
-    model.fit(FIVE, FIVE)
-    with pytest.raises(ValueError, match="x has rows of 2 features, but fit was given rows of 1 feature"):
-        model.predict(np.ones((5, 2)))
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        model.predict(ROWS)
+    model.fit(ROWS, FIVE)
+    with pytest.raises(ValueError, match="X has 2 features, but FewShotRegressor is expecting 1 features"):
+        model.predict_distribution(np.ones((5, 2)))
     for probability in (0.0, 1.0, 90.0):
         with pytest.raises(ValueError, match=f"a probability between 0 and 1 is needed, got {probability}"):
-            model.predict(FIVE).interval(probability)
+            model.predict_distribution(ROWS).interval(probability)
     diverging = FewShotRegressor(maml(nn.Linear(1, 1), rate=1.0, steps=100, loss=regression()))
     with pytest.raises(ValueError, match="1 of 1 functions have values that are not finite: adaptation diverged"):
-        diverging.fit(100 * FIVE, FIVE).predict(FIVE)
+        diverging.fit(100 * ROWS, FIVE).predict(ROWS)
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -318,7 +324,7 @@ def test_a_loaded_run_is_its_method_as_it_is_tested(run: Path, tmp_path: Path) -
     one = source.batch(0)
     with opened.at_test(), evaluating(opened.method.learner):
         (expected,) = Functions(opened.method, 100)(one, one.query.x[..., 0])
-    found = loaded.fit(one.support.x[0], one.support.y[0, :, 0]).predict(one.query.x[0])
+    found = loaded.fit(one.support.x[0], one.support.y[0, :, 0]).predict_distribution(one.query.x[0])
     np.testing.assert_allclose(found.samples, expected[0], rtol=1e-5, atol=1e-6)
     assert found.samples.shape == (100, 6)
     assert found.noise is None
@@ -340,6 +346,6 @@ def test_running_statistics_of_codes_are_those_of_the_decoded_network() -> None:
     """LEO for networks passes codes on its way, which a network cannot be run with."""
     torch.manual_seed(0)
     method = leo_network(mlp((1, 8, 1), norm=True), 1, 1, loss=regression())
-    x, y = torch.linspace(-1, 1, 5), torch.linspace(0, 1, 5)
-    predictions = FewShotRegressor(method, statistics="running").fit(x, y).predict(x)
+    x, y = torch.linspace(-1, 1, 5)[:, None], torch.linspace(0, 1, 5)
+    predictions = FewShotRegressor(method, statistics="running").fit(x, y).predict_distribution(x)
     assert np.isfinite(predictions.samples).all()

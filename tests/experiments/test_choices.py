@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 import fewstep
+from fewstep.estimators.model import TrainedModel
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config
 
@@ -61,10 +62,11 @@ def test_what_was_chosen_is_used_kept_reported_and_found_again(features: Path, t
     random = np.random.default_rng(1)
     x = random.normal(size=(9, 16)).astype(np.float32)
     loaded = fewstep.load(folder)
-    assert loaded.method.learner.get_buffer("embedding.1.centre").norm() > 0.5, "the centre is kept with the run"
+    assert loaded.model.method.learner.get_buffer("embedding.1.centre").norm() > 0.5, "the centre is kept with the run"
     found = loaded.fit(x[:3], ["a", "b", "c"]).predict_proba(x[3:])
-    other = fewstep.FewShotClassifier(run.method, normalise=True).fit(x[:3], ["a", "b", "c"]).predict_proba(x[3:])
-    np.testing.assert_allclose(found, other, atol=1e-6)
+    model = TrainedModel(run.method, normalise=True)
+    other = fewstep.FewShotClassifier(model).fit(x[:3], ["a", "b", "c"])
+    np.testing.assert_allclose(found, other.predict_proba(x[3:]), atol=1e-6)
 
 
 def test_a_test_below_a_baseline_says_so_first(features: Path, tmp_path: Path) -> None:

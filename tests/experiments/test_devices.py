@@ -81,9 +81,9 @@ def test_it_predicts(folder: Path) -> None:
     told: list[str] = []
     stored = json.loads((OLD / "predictions.json").read_text())
     x, y, queries = (np.array(stored[name]) for name in ("x", "y", "queries"))
-    learned = fewstep.load(folder, note=told.append).fit(x.astype(np.float32), y)
+    learned = fewstep.load(folder, note=told.append).fit(x.astype(np.float32).reshape(-1, 1), y)
     assert isinstance(learned, fewstep.FewShotRegressor)
-    np.testing.assert_allclose(learned.predict(queries).mean, stored["predictions"], atol=1e-6)
+    np.testing.assert_allclose(learned.predict(queries.reshape(-1, 1)), stored["predictions"], atol=1e-6)
     assert one_line(told)
 
 

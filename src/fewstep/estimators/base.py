@@ -1,89 +1,246 @@
-"""What classifier and regressor share: a method that learns from given rows, and the checks of what it is given."""
+"""What classifier and regressor share: scikit-learn's ways, and checks of what they are given."""
+
+from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, get_args
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_args
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from fewstep.core import Batch, Loop, Method
+from fewstep.core import Batch, Method
 from fewstep.core.types import Statistics
-from fewstep.evaluation.arrays import take
-from fewstep.evaluation.inner_loop import inner_steps
+from fewstep.estimators.model import Model, SimpleModel, TrainedModel
+from fewstep.estimators.opened import opened
+from fewstep.estimators.sharing import write
+from fewstep.evaluation.simple import Simple
+from fewstep.experiments.run import Run
+
+# What users give is checked by ``fit``, in words, and scikit-learn's own checks give what it must not be.
+if TYPE_CHECKING:
+    Learned: TypeAlias = str | Path | Run | Method | Model | Simple | None
+    Inputs: TypeAlias = Tensor | NDArray[Any] | Sequence[Any] | Any
+    Device: TypeAlias = str
+    Normalised: TypeAlias = Statistics | None
+else:
+    Learned = Inputs = Device = Normalised = Any
 
 
-class Estimator(ABC):
-    """A meta-trained method that adapts to rows of its user's, and answers for others.
+class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
+    """An estimator of scikit-learn whose ``fit`` adapts a model to a few rows.
 
-    Raises:
-        ValueError: for unknown statistics.
+    Arguments are stored as they are given and checked by ``fit``, as scikit-learn has it.
     """
 
     learns: ClassVar[str]
     """What it learns from rows, for a message."""
 
-    _support: Batch | None = None
-    """The rows that it was adapted to, a batch of one task."""
+    model: Learned
+    statistics: Normalised
+    device: Device
+    model_: Any
+    _support: Batch
 
-    def __init__(self, method: Method, statistics: Statistics) -> None:
-        if statistics not in get_args(Statistics):
-            known = ", ".join(map(repr, get_args(Statistics)))
-            raise self._error(f"statistics must be one of {known}, got {statistics!r}")
-        self.method, self.statistics = method, statistics
-
-    def _error(self, message: str, caller: str = "") -> ValueError:
-        return ValueError(f"{type(self).__name__}{caller and '.'}{caller}: {message}")
+    def _error(self, message: str) -> ValueError:
+        return ValueError(f"{type(self).__name__}: {message}")
 
     @abstractmethod
-    def _rows(self, x: Any, caller: str) -> Tensor:
-        """Inputs as the method takes them; ``caller`` is named in errors."""
+    def _default(self) -> Any:
+        """What is adapted where no model is given."""
 
-    def _finite(self, given: Tensor, name: str, caller: str) -> Tensor:
-        """The same numbers in the dtype and on the device of the method's parameters, if all are finite."""
-        like = next(self.method.learner.parameters())
-        rows = given.detach().to(like.device, like.dtype)
-        if bad := (~rows.reshape(len(rows), -1).isfinite().all(1)).nonzero()[:, 0].tolist():
-            hold = f"{len(bad)} of {len(rows)} rows of {name} hold NaN or infinity"
-            raise self._error(f"{hold}, the first is row {bad[0]}", caller)
-        return rows
+    def _resolved(self) -> Any:
+        """The model, of whatever was given for it."""
+        if self.statistics is not None and self.statistics not in get_args(Statistics):
+            known = ", ".join(map(repr, get_args(Statistics)))
+            raise self._error(f"statistics must be one of {known} or None, got {self.statistics!r}")
+        if self.model is None:
+            return self._default()
+        if isinstance(self.model, Simple):
+            return SimpleModel(self.model)
+        if isinstance(self.model, Method):
+            return TrainedModel(self.model)
+        if isinstance(self.model, Model):
+            return self.model
+        if isinstance(self.model, str | Path | Run):
+            return opened(self.model, self.device)
+        wanted = "a run or its folder, a model's file, the name of a shipped one, a Method, a TrainedModel or None"
+        raise self._error(f"model must be {wanted}; got {type(self.model).__name__}")
 
-    def _before_steps(self, support: Batch, labels: str, remedy: str = "") -> tuple[int, ...]:
-        """The shape of predictions, found out before an inner step; refuses rows that the method does not take."""
-        try:
-            with inner_steps(self.method.learner, 0):
-                points = self.method.adapt(support, Loop())
-                shape_of_all = tuple(self.method.predict(points, support, executor=Loop()).shape[1:])
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            given = f"the method does not take rows of {width(support.x[0])}{labels}"
-            raise self._error(f"{given}: give what it was meta-trained on{remedy} ({error})", "fit") from error
-        if self.statistics == "query" and self.method.learner.batch_normalised:
+    def _statistics(self, model: Model) -> Statistics:
+        return self.statistics or model.statistics
+
+    def _warn_of_transduction(self, model: Model) -> None:
+        trained = isinstance(model, TrainedModel) and model.method.learner.batch_normalised
+        if trained and self._statistics(model) == "query":
             warnings.warn(
                 f"{type(self).__name__}: what is predicted for a row will depend on the rows that are asked with it "
                 '(transductive): the method normalises by them. statistics="support" or "joined" does not.',
                 UserWarning,
                 stacklevel=4,
             )
-        elif self.statistics in ("support", "joined"):  # a network that these are not defined for is refused now
-            self.method.predict(points, support, support, Loop(), self.statistics)
-        return shape_of_all
 
-    def _query(self, x: Any) -> tuple[Tensor, Batch]:
-        """Rows to predict, and those that were fitted, which they must be like."""
-        if self._support is None:
-            raise self._error(f"it knows no {self.learns} yet: call fit(x, y) before predicting")
-        rows, fitted = self._rows(x, "predict"), self._support.x[0]
-        if rows.shape[1:] != fitted.shape[1:]:
-            raise self._error(f"x has rows of {width(rows)}, but fit was given rows of {width(fitted)}", "predict")
-        return rows, self._support
+    # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def _inputs(self, x: Any, *, first: bool) -> NDArray[Any]:
+        """Rows of numbers ``[rows, *features]``, by scikit-learn's own checks.
+
+        Args:
+            x: what a user gives.
+            first: it is that of ``fit``, which later ones must be like.
+
+        Raises:
+            ValueError: for what is no array of finite real numbers.
+            TypeError: for a sparse matrix.
+        """
+        x = numbers(x, "X")
+        # Integers become floats, but for those of images, whose scale would be lost, and for tokens.
+        model = getattr(self, "model_", None)
+        kept = len(getattr(x, "shape", ())) == 4 or (isinstance(model, TrainedModel) and model.tokens)
+        dtype = "numeric" if kept else [np.float64, np.float32]
+        given = validate_data(self, x, reset=first, dtype=dtype, allow_nd=True, ensure_all_finite=False)
+        return self._finite(given, "X")
+
+    def _finite(self, rows: NDArray[Any], name: str) -> NDArray[Any]:
+        """The same rows, if all of their numbers are finite."""
+        if bad := np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1)).tolist():
+            hold = f"{len(bad)} of {len(rows)} rows of {name} hold NaN or infinity"
+            raise self._error(f"{hold}, the first is row {bad[0]}")
+        return rows
+
+    def _rows(self, x: NDArray[Any]) -> Tensor:
+        """Rows as the model takes them."""
+        try:
+            return self.model_.rows(x)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise self._error(str(error)) from error
+
+    def _weights(self, sample_weight: Any, x: NDArray[Any]) -> NDArray[np.float64] | None:
+        if sample_weight is None:
+            return None
+        weight: NDArray[np.float64] = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+        return weight
+
+    def _query(self, x: Any) -> NDArray[Any]:
+        """Rows to predict, which must be like those that were fitted."""
+        check_is_fitted(self)
+        return self._inputs(x, first=False)
+
+    # -- files and pickles -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _begin(self, support: Batch) -> None:
+        """Adapt the model to a support, a batch of one task."""
+
+    def save(self, path: str | Path, *, licence: str = "") -> Path:
+        """Write the model, and what it was fitted to where it was, to one file: ``fewstep.load`` reads it.
+
+        The file holds arrays and settings, and no code. Of the rows that it was fitted to there is what the model makes
+        of them before it adapts: features, and of images themselves only where there is no extractor.
+
+        Args:
+            path: ``NAME.fewstep.safetensors``; the suffix is appended where there is none.
+            licence: under which others may use it, in words.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: for a model that no recipe describes, such as a method of your own.
+            OSError: if the file cannot be written.
+        """
+        fitted = hasattr(self, "model_")
+        model = self.model_ if fitted else self._resolved()
+        if model is None:
+            raise self._error("there is no model to save: Bayesian linear regression is fitted anew to its points")
+        settings = {name: value for name, value in self.get_params().items() if name not in ("model", "device")}
+        if not isinstance(settings.get("random_state"), int | None):
+            raise self._error("a file cannot hold random_state as an object: give a number, and fit again")
+        words = {"estimator": settings, "fitted": _attributes(self) if fitted else None, "licence": licence}
+        return write(path, model, _support_of(self) if fitted else {}, words)
+
+    def restore(self, tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> None:
+        """Become what :meth:`save` wrote, of the file's tensors and words.
+
+        Raises:
+            ValueError: for settings or attributes that it does not have.
+        """
+        if unknown := words["estimator"].keys() - (self.get_params().keys() - {"model", "device"}):
+            raise self._error(f"it has no settings {sorted(unknown)}")
+        self.set_params(**words["estimator"])
+        if (kept := words["fitted"]) is not None:
+            if unknown := kept.keys() - set(_ATTRIBUTES):
+                raise self._error(f"it has no attributes {sorted(unknown)}")
+            for name, value in kept.items():
+                setattr(self, name, _array(value) if isinstance(value, Mapping) else value)
+            self.model_ = self._resolved()
+            self._adapt_again(tensors)
+
+    def _adapt_again(self, tensors: Mapping[str, Tensor]) -> None:
+        x, y, weight = (tensors[f"support/{name}"] for name in Batch._fields)
+        self._begin(Batch(x, y, weight))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays in place of tensors, of which a pickle would name code; what is adapted is adapted again."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        if state.pop("_support", None) is not None:
+            for name in ("_point", "_functions"):
+                state.pop(name, None)
+            state["support"] = {name: array_of(tensor) for name, tensor in _support_of(self).items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        support = state.pop("support", None)
+        super().__setstate__(state)
+        if support is not None:
+            self._adapt_again({name: self.model_.placed(torch.from_numpy(array)) for name, array in support.items()})
 
 
-def one_task(rows: Tensor, y: Tensor) -> Batch:
-    """A batch of one task."""
-    return take(Batch(rows, y, y.new_ones(len(rows))), None)
+def _support_of(fitted: Estimator) -> dict[str, Tensor]:
+    return {f"support/{name}": tensor for name, tensor in zip(Batch._fields, fitted._support, strict=True)}
 
 
-def width(rows: Tensor) -> str:
-    """Of a single row, in words."""
-    if rows.dim() == 2:
-        return f"{rows.shape[1]} feature{'' if rows.shape[1] == 1 else 's'}"
-    return f"the shape {'×'.join(map(str, rows.shape[1:]))}"
+_ATTRIBUTES = ("classes_", "n_features_in_", "feature_names_in_", "_single")
+
+
+def _attributes(fitted: Estimator) -> dict[str, Any]:
+    """What else ``fit`` has found, in JSON's types."""
+    found = {name: vars(fitted)[name] for name in _ATTRIBUTES if name in vars(fitted)}
+    arrays = {
+        name: {"kind": value.dtype.kind, "values": value.tolist()}
+        for name, value in found.items()
+        if isinstance(value, np.ndarray)
+    }
+    return found | arrays
+
+
+def _array(kept: Mapping[str, Any]) -> NDArray[Any]:
+    if kept["kind"] not in tuple("biufUO"):
+        raise ValueError(f"labels are numbers or text, not of NumPy's kind {kept['kind']!r}")
+    return np.array(kept["values"], dtype=object if kept["kind"] == "O" else None)
+
+
+def array_of(given: Any) -> NDArray[Any]:
+    """What a user gives, as an array."""
+    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+
+
+def numbers(given: Any, name: str) -> Any:
+    """What a user gives for numbers, as scikit-learn takes it; tensors and lists become arrays.
+
+    Raises:
+        ValueError: for text, dates and the like, which NumPy would turn into numbers.
+    """
+    if isinstance(given, Tensor | list | tuple):
+        given = array_of(given)
+    dtype = getattr(given, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind in "USmM":
+        kind = "text" if dtype.kind in "US" else "dates or times"
+        raise ValueError(f"{name} must be numbers, but holds {kind} ({dtype}): encode it as numbers first.")
+    return given

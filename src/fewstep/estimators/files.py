@@ -62,9 +62,8 @@ def predict(
             only = f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for regressions only"
             raise ValueError(f"{run} holds a classification, whose predictions are probabilities: {only}.")
         return classify(loaded, support, query)
-    drawn = {} if samples is None else {"samples": samples}
-    regressor = FewShotRegressor(loaded.method, noise=noise, statistics=loaded.statistics, **drawn)
-    return regress(regressor, support, query, 0.9 if interval is None else interval, note)
+    loaded.set_params(noise=noise, **({} if samples is None else {"samples": samples}))
+    return regress(loaded, support, query, 0.9 if interval is None else interval, note)
 
 
 # -- classes -----------------------------------------------------------------------------------------------------------
@@ -162,13 +161,18 @@ def regress(
     if y is None:
         raise ValueError(f"{support} has no targets: give an .npz with x and y, or a .csv whose columns are x… and y….")
     queries, _, _ = _points(query)
-    prediction = regressor.fit(x, y).predict(queries)
+    prediction = regressor.fit(_rows(x), y).predict_distribution(_rows(queries))
     if len(prediction.samples) == 1 and regressor.noise is None:
         note("the method finds one function: without --noise its interval has no width.")
     found = np.stack([prediction.mean, *prediction.interval(interval)], -1)  # a target's three numbers together
     titles = [f"{title}({name})" if names[1:] else title for name in names for title in ("mean", "lower", "upper")]
     rows = enumerate(found.reshape(len(queries), -1))
     return ["query", *titles], [[str(i), *(f"{value:.6g}" for value in row)] for i, row in rows]
+
+
+def _rows(x: Array) -> Array:
+    """Single numbers as rows of width one."""
+    return x[:, None] if x.ndim == 1 else x
 
 
 def _points(path: Path) -> tuple[Array, Array | None, list[str]]:

@@ -1,24 +1,24 @@
-"""A trained method as a regressor for numbers of your own, in the style of scikit-learn, that says how sure it is."""
+"""A regressor of scikit-learn that learns from a few points, and says how sure it is."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
+from sklearn.utils import Tags, check_array, check_random_state
 from torch import Tensor
 
-from fewstep.core import Batch, Loop, Method
-from fewstep.core.loss import cross_entropy
-from fewstep.core.types import Statistics
-from fewstep.data.dataset import as_tensor
-from fewstep.estimators.base import Estimator, one_task
+from fewstep.core import Batch, Loop
+from fewstep.estimators.base import Device, Estimator, Inputs, Learned, Normalised, numbers
+from fewstep.estimators.linear import Lines, lines_through
+from fewstep.estimators.model import TrainedModel, one_task
 from fewstep.evaluation.functions import Adapted, Functions
-from fewstep.evaluation.inner_loop import evaluating
 from fewstep.evaluation.predictive import Predictive
-
-Numbers: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 
 _TOGETHER = 1024
 """Rows at which all functions are evaluated at once."""
@@ -36,7 +36,7 @@ class Prediction:
     Attributes:
         samples: values of the S functions, float64 ``[functions, rows]``, or ``[functions, rows, outputs]`` where the
             targets had an axis of outputs.
-        noise: standard deviation of a target about its function, or None.
+        noise: standard deviation of a target about its function, one or ``[outputs]``; or None.
 
     Raises:
         ValueError: if there is no function, a value is not finite, or the noise is not positive and finite.
@@ -48,7 +48,7 @@ class Prediction:
     """
 
     samples: Float[np.ndarray, "functions rows *outputs"]
-    noise: float | None = None
+    noise: float | Float[np.ndarray, " outputs"] | None = None
 
     def __post_init__(self) -> None:
         _check_noise(self.noise, "Prediction")
@@ -62,18 +62,18 @@ class Prediction:
             )
 
     @property
-    def mean(self) -> Float[np.ndarray, "rows *outputs"]:
+    def mean(self) -> Float[np.ndarray, rows * outputs]:
         """Mean of the functions, and of a target."""
         return np.asarray(self.samples.mean(0))
 
     @property
-    def deviation(self) -> Float[np.ndarray, "rows *outputs"]:
+    def deviation(self) -> Float[np.ndarray, rows * outputs]:
         """``√(Var_s f_s(x) + noise²)``, the standard deviation of a target; without noise, of the functions."""
-        return np.sqrt(np.asarray(self.samples.var(0)) + (self.noise or 0.0) ** 2)
+        return np.asarray(np.sqrt(self.samples.var(0) + np.square(0.0 if self.noise is None else self.noise)))
 
     def interval(
         self, probability: float
-    ) -> tuple[Float[np.ndarray, "rows *outputs"], Float[np.ndarray, "rows *outputs"]]:
+    ) -> tuple[Float[np.ndarray, rows * outputs], Float[np.ndarray, rows * outputs]]:
         """Ends of the central interval of this probability, the lower ones first.
 
         They are the quantiles of ``(1 ∓ probability)/2``: of a target under the mixture where there is ``noise``, else
@@ -87,134 +87,189 @@ class Prediction:
         if self.noise is None:
             low, high = np.quantile(self.samples, [(1 - probability) / 2, (1 + probability) / 2], axis=0)
             return low, high
-        rows = self.samples.reshape(1, len(self.samples), -1)  # outputs as further rows of one task
-        low, high = Predictive(rows, self.noise).interval(probability)
+        functions, rows = self.samples.shape[:2]
+        columns = self.samples.reshape(functions, rows, -1)
+        noises = np.broadcast_to(self.noise, columns.shape[2:])
+        # An output at a time is a task whose rows are these.
+        found = [Predictive(columns[None, :, :, i], float(n)).interval(probability) for i, n in enumerate(noises)]
+        low, high = (np.stack([ends[0] for ends in side], -1) for side in zip(*found, strict=True))
         return low.reshape(self.samples.shape[1:]), high.reshape(self.samples.shape[1:])
 
 
-@final
-class FewShotRegressor(Estimator):
-    """Adapts a meta-trained method to a few points, and predicts others with an interval.
+class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
+    """Adapts a model to a few points, and predicts others with a deviation and intervals.
 
-    ``fit`` draws functions and runs the inner loop of each from the method's start; ``predict`` only evaluates them, so
-    that whatever is asked, in one call or in several, is asked of the same functions. Meta-parameters are never
-    changed, and fitting again begins anew, with the same draws.
+    ``fit`` draws functions and runs the inner loop of each from the method's start; afterwards they are only evaluated,
+    so that whatever is asked, in one call or in several, is asked of the same functions. The model is never changed,
+    and fitting again begins anew, with the same draws where ``random_state`` is a number.
 
     LEO for whole networks has as many functions as are sampled, codes and weights; an ensemble has its members; any
     other method has one. What one function knows of its error is the ``noise`` alone.
 
     Args:
-        method: of regression, meta-trained or not.
+        model: what is adapted, as :class:`~fewstep.FewShotClassifier` takes it, of a regression. None: Bayesian linear
+            regression, whose functions are draws from its posterior and whose noise it estimates itself.
         samples: functions to draw where there is something to draw.
-        seed: of the draws.
-        noise: standard deviation of targets about a function, in units of y: intervals are then of targets. Where it is
-            not known, :func:`fewstep.evaluation.predictive.fit_noise` finds it from validation tasks. Without it
-            intervals are of the functions.
+        random_state: of the draws: a number, a ``RandomState``, or None for others every time.
+        noise: standard deviation of targets about a function, in units of y: deviations and intervals are then of
+            targets. Where it is not known, :func:`fewstep.evaluation.predictive.fit_noise` finds it from validation
+            tasks. Without it they are of the functions.
         statistics: what a batch-normalising network normalises queries by, see
-            :class:`~fewstep.estimators.classifier.FewShotClassifier`.
+            :class:`~fewstep.estimators.model.TrainedModel`; None: as the model says.
+        device: of a model that is read from a file or folder, see :class:`~fewstep.FewShotClassifier`.
 
-    Raises:
-        ValueError: for fewer samples than one, noise that is not positive and finite, or a method of classification.
+    Attributes:
+        n_features_in_: width of a row.
+        feature_names_in_: names of the columns, where ``fit`` was given a frame.
+        model_: what was adapted.
 
     Example:
         >>> model = FewShotRegressor(maml(nn.Linear(1, 1), rate=0.1, steps=100, loss=regression()), noise=0.1)
-        >>> prediction = model.fit([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]).predict([1.5])  # y = 2x + 1
-        >>> prediction.mean.round(1), prediction.interval(0.9)[0].round(1)
-        (array([4.]), array([3.8]))
+        >>> mean, deviation = model.fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0]).predict([[1.5]], return_std=True)
+        >>> mean.round(1), deviation.round(1)  # y = 2x + 1
+        (array([4.]), array([0.1]))
+        >>> model.predict_distribution([[1.5]]).interval(0.9)[0].round(1)
+        array([3.8])
     """
 
     learns: ClassVar[str] = "points"
-    _adapted: Adapted
+    model_: TrainedModel | None
+    _support: Batch
+    _functions: Callable[[Any], NDArray[np.float64]]
     _single: bool
 
     def __init__(
         self,
-        method: Method,
+        model: Learned = None,
         *,
-        samples: int = 100,
-        seed: int = 0,
-        noise: float | None = None,
-        statistics: Statistics = "support",
+        samples: Any = 100,
+        random_state: Any = 0,
+        noise: Any = None,
+        statistics: Normalised = None,
+        device: Device = "auto",
     ) -> None:
-        super().__init__(method, statistics)
-        if method.learner.loss.rows is cross_entropy:
-            remedy = "make it with loss=fewstep.core.regression(), or use FewShotClassifier"
-            raise self._error(f"the method's loss is a cross-entropy, of classes: {remedy}")
-        _check_noise(noise, "FewShotRegressor")
-        self.noise, self.functions = noise, Functions(method, samples, seed, statistics=statistics)
+        self.model, self.samples, self.random_state, self.noise = model, samples, random_state, noise
+        self.statistics, self.device = statistics, device
 
-    def fit(self, x: Numbers, y: Numbers) -> "FewShotRegressor":
+    def fit(self, X: Inputs, y: Inputs, sample_weight: Any = None) -> FewShotRegressor:
         """Adapt every function to a support set.
 
         Args:
-            x: ``[rows]``, each a single number, or ``[rows, *features]``.
+            X: ``[rows, *features]``; single numbers are ``[rows, 1]``.
             y: ``[rows]``, or ``[rows, outputs]``; predictions come in the same form.
+            sample_weight: ``[rows]``, ≥ 0: how much a row counts. All alike when omitted.
 
         Returns:
             The regressor itself.
 
         Raises:
-            ValueError: for targets that are not one, or one row, for each row of x; for what is not finite; and for
-                inputs or outputs that the method was not made for.
+            ValueError: for targets that are not one, or one row, for each row of X; for what is not finite; for inputs
+                or outputs that the model was not made for, a model of classes, fewer samples than one, and noise that
+                is not positive and finite.
+            TypeError: for a sparse matrix.
         """
-        rows, targets = self._rows(x, "fit"), self._numbers(y, "y", "fit")
-        if targets.dim() not in (1, 2) or len(targets) != len(rows):
-            wanted = f"[rows] or [rows, outputs] with a target for each of the {len(rows)} rows of x"
-            raise self._error(f"y must be {wanted}, got the shape {tuple(targets.shape)}", "fit")
-        single = targets.dim() == 1
-        support = one_task(rows, targets[:, None] if single else targets)
-        with evaluating(self.method.learner):
-            self._check(support)
-            # A lone function needs no map over tasks, which not every network can bear.
-            executor = Loop() if self.functions.copies(support) == 1 else None
-            self._adapted = self.functions.adapt(support, executor=executor)
-        self._support, self._single = support, single
+        _check_noise(self.noise, type(self).__name__)
+        self.model_ = self._resolved()
+        if self.model_ is not None and not (isinstance(self.model_, TrainedModel) and self.model_.regression):
+            remedy = "make it with loss=fewstep.core.regression(), or use FewShotClassifier"
+            raise self._error(f"the model's loss is a cross-entropy, of classes: {remedy}")
+        x = self._inputs(X, first=True)
+        targets, weight = self._targets(y, len(x)), self._weights(sample_weight, x)
+        self._single = targets.ndim == 1
+        columns = targets[:, None] if self._single else targets
+        if self.model_ is None:
+            self._functions = lines_through(x, columns, weight, self._seed(), self.samples)
+            return self
+        rows = self._rows(x)
+        scale = None if weight is None else rows.new_tensor(weight)
+        self._begin(one_task(rows, rows.new_tensor(columns), scale))
         return self
 
-    def predict(self, x: Numbers) -> Prediction:
-        """The adapted functions at inputs ``[rows]`` or ``[rows, *features]``.
+    def _begin(self, support: Batch) -> None:
+        assert self.model_ is not None, "there is something to adapt"
+        statistics = self._statistics(self.model_)
+        functions = Functions(self.model_.method, self.samples, self._seed(), statistics=statistics)
+        outputs = support.y.shape[2]
+        try:
+            found = self.model_.outputs(support, statistics, f" with {outputs} target(s) each")[1:]
+        except ValueError as error:
+            raise self._error(str(error)) from error
+        if found != (functions.members * outputs,):
+            size = found[0] // functions.members if len(found) == 1 else "×".join(map(str, found))
+            given = f"y has {outputs} target(s) a row, but the method's network gives {size}"
+            raise self._error(f"{given}: give targets like those of meta-training")
+        self._warn_of_transduction(self.model_)
+        # A lone function needs no map over tasks, which not every network can bear.
+        executor = Loop() if functions.copies(support) == 1 else None
+        self._functions = _Found(functions.adapt(support, executor=executor), statistics == "query")
+        self._support = support
+
+    def predict(self, X: Inputs, return_std: bool = False) -> Any:
+        """The mean of the functions at some rows, ``[rows]`` or ``[rows, outputs]``; and their deviation, if asked for.
+
+        Args:
+            X: ``[rows, *features]``.
+            return_std: give ``(mean, deviation)``, see :attr:`Prediction.deviation`.
 
         Raises:
-            ValueError: before :meth:`fit`; for inputs that are not finite or unlike those given to :meth:`fit`; and
-                when a function has values that are not finite, where adaptation diverged.
+            NotFittedError: before :meth:`fit`.
+            ValueError: for inputs that are not finite or unlike those given to :meth:`fit`; and when a function has
+                values that are not finite, where adaptation diverged.
         """
-        rows, _ = self._query(x)
+        found = self.predict_distribution(X)
+        return (found.mean, found.deviation) if return_std else found.mean
+
+    def predict_distribution(self, X: Inputs) -> Prediction:
+        """The functions at some rows: samples, mean, deviation and intervals.
+
+        Raises:
+            As :meth:`predict`.
+        """
+        x = self._query(X)
+        values = self._functions(x if self.model_ is None else self._rows(x))
+        noise = self._functions.noise if isinstance(self._functions, Lines) and self.noise is None else self.noise
+        if self._single and noise is not None:
+            noise = float(np.ravel(noise)[0])
+        return Prediction(values[..., 0] if self._single else values, noise)
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _default(self) -> None:
+        """Bayesian linear regression is fitted to the points themselves."""
+
+    def _targets(self, y: Any, rows: int) -> NDArray[np.float64]:
+        if y is None:
+            raise self._error("requires y to be passed, but the target y is None: a target is needed for each row")
+        options: dict[str, Any] = {"ensure_2d": False, "allow_nd": True, "ensure_all_finite": False}
+        targets: NDArray[np.float64] = check_array(
+            numbers(y, "y"), dtype=np.float64, input_name="y", estimator=self, **options
+        )
+        if targets.ndim not in (1, 2) or len(targets) != rows:
+            wanted = f"[rows] or [rows, outputs] with a target for each of the {rows} rows of X"
+            raise self._error(f"y must be {wanted}, got the shape {targets.shape}")
+        return self._finite(targets, "y")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class _Found:
+    """Adapted functions, evaluated at rows of one task."""
+
+    def __init__(self, adapted: Adapted, together: bool) -> None:
+        self.adapted, self.together = adapted, together
+
+    def __call__(self, rows: Tensor) -> NDArray[np.float64]:
         # By the statistics of the query rows, what is asked together belongs together.
-        parts = [rows] if self.statistics == "query" else rows.split(_TOGETHER)
-        with evaluating(self.method.learner):
-            values = np.concatenate([self._adapted(part[None])[0] for part in parts], 1)
-        return Prediction(values[..., 0] if self._single else values, self.noise)
-
-    # -- inputs ----------------------------------------------------------------------------------------------------
-
-    def _rows(self, x: Numbers, caller: str) -> Tensor:
-        """Inputs ``[rows, *features]``; single numbers are features of width one."""
-        rows = self._numbers(x, "x", caller)
-        return rows[:, None] if rows.dim() == 1 else rows
-
-    def _numbers(self, given: Numbers, name: str, caller: str) -> Tensor:
-        """Finite numbers, at least a row, in the dtype and on the device of the method's parameters."""
-        try:
-            numbers = given if isinstance(given, Tensor) else as_tensor(np.asarray(given))
-        except (TypeError, ValueError) as error:
-            raise self._error(f"{name} must be an array of numbers ({error})", caller) from error
-        if numbers.is_complex():
-            raise self._error(f"{name} must be real, got {numbers.dtype}", caller)
-        if not numbers.dim() or not len(numbers):
-            wanted = "an axis of rows, with at least one"
-            raise self._error(f"{name} must have {wanted}, got the shape {tuple(numbers.shape)}", caller)
-        return self._finite(numbers, name, caller)
-
-    def _check(self, support: Batch) -> None:
-        """Find out, before an inner step, whether the method takes these inputs and this number of outputs."""
-        outputs, members = support.y.shape[2], self.functions.members
-        found = self._before_steps(support, f" with {outputs} target(s) each")[1:]
-        if found != (members * outputs,):
-            width = found[0] // members if len(found) == 1 else "×".join(map(str, found))
-            given = f"y has {outputs} target(s) a row, but the method's network gives {width}"
-            raise self._error(f"{given}: give targets like those of meta-training", "fit")
+        parts = [rows] if self.together else rows.split(_TOGETHER)
+        return np.concatenate([self.adapted(part[None])[0] for part in parts], 1)
 
 
-def _check_noise(noise: float | None, where: str) -> None:
-    if noise is not None and not 0 < noise < np.inf:
+def _check_noise(noise: Any, where: str) -> None:
+    if noise is not None and not (np.isfinite(noise).all() and np.all(np.greater(noise, 0))):
         raise ValueError(f"{where}: noise is a standard deviation, positive and finite, or None; got {noise}")

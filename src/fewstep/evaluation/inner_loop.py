@@ -1,12 +1,13 @@
-"""Temporary states of a learner: evaluation mode, and another number of inner steps. Both always end."""
+"""A learner in evaluation: temporary states of it, which always end, and copies that are in no other."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
 
-from fewstep.core import Descend, Learner
+from fewstep.core import Descend, Learner, Method
 
 
 @contextmanager
@@ -16,9 +17,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     A learner's network and embedding stay in the mode in which they are meta-trained: of theirs it says what a batch
     normalisation takes its statistics from, and no more, for what they draw is noise that evaluation does not have.
     """
-    adapted = (module.network, module.embedding) if isinstance(module, Learner) else ()
-    kept = {id(part) for root in adapted if root is not None for part in root.modules()}
-    modes = [(part, part.training) for part in module.modules() if id(part) not in kept]
+    modes = [(part, part.training) for part in _evaluated(module)]
     for part, _ in modes:
         part.training = False
     try:
@@ -26,6 +25,31 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def _evaluated(module: nn.Module) -> list[nn.Module]:
+    """The parts of a module that have an evaluation mode."""
+    adapted = (module.network, module.embedding) if isinstance(module, Learner) else ()
+    kept = {id(part) for root in adapted if root is not None for part in root.modules()}
+    return [part for part in module.modules() if id(part) not in kept]
+
+
+def evaluation_copy(method: Method, *, shared: bool = False, **settings: Any) -> Method:
+    """A copy of a method to predict with: in evaluation mode for good, so that threads may share it.
+
+    Args:
+        method: is not changed.
+        shared: the copy has the method's own parameters and buffers instead of others.
+        settings: of its descents, see :func:`set_inner_loop`; without steps it predicts from where adaptation begins.
+    """
+    learner = method.learner
+    kept = {id(tensor): tensor for tensor in (*learner.parameters(), *learner.buffers())} if shared else {}
+    copied = copy.copy(method)  # not made anew: a method without a step would be refused
+    object.__setattr__(copied, "learner", copy.deepcopy(learner, kept))
+    for part in _evaluated(copied.learner):
+        part.training = False
+    set_inner_loop(copied.learner, **settings)
+    return copied
 
 
 def set_inner_loop(learner: Learner, **settings: Any) -> None:

@@ -119,6 +119,13 @@ class Run:
         self.method.learner.to(self.place.device, self.place.dtype)
         self.method.learner.recompute = config.training.recompute
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In a pickle a run is its folder, opened where it is read."""
+        return Run.open, (self.folder,)
+
+    def __sklearn_clone__(self) -> Run:
+        return self
+
     @classmethod
     def create(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
         """Start a new run.

@@ -136,8 +136,17 @@ def from_json(path: Path) -> Config:
     Raises:
         ValueError: when the file is not a configuration; the message lists what is wrong.
     """
+    return from_text(path.read_text(encoding="utf-8"), str(path))
+
+
+def from_text(text: str, where: str) -> Config:
+    """The configuration that :func:`to_json` made a text of; ``where`` it stands, for the message.
+
+    Raises:
+        ValueError: when it is none; the message lists what is wrong.
+    """
     try:
-        return _CONVERTER.structure(json.loads(path.read_text(encoding="utf-8")), Config)
+        return _CONVERTER.structure(json.loads(text), Config)
     except (cattrs.BaseValidationError, KeyError, json.JSONDecodeError) as error:
         wrong = cattrs.transform_error(error) if isinstance(error, cattrs.BaseValidationError) else [repr(error)]
-        raise ValueError(f"{path} is not a configuration of this version of fewstep: {'; '.join(wrong)}") from error
+        raise ValueError(f"{where} is not a configuration of this version of fewstep: {'; '.join(wrong)}") from error

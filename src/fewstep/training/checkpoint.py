@@ -87,17 +87,31 @@ def load_checkpoint(
     expected = learner.state_dict()
     tensors = {key if key.split("/")[1] in expected else _since_0_2(key): tensor for key, tensor in tensors.items()}
     weights = {key.removeprefix("learner/"): t for key, t in tensors.items() if key.startswith("learner/")}
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    if shapes != wanted:
-        different = sorted(set(shapes.items()) ^ set(wanted.items()))[:4]
-        raise ValueError(f"{path} belongs to another learner; names or shapes differ, for example {different}.")
-    learner.load_state_dict(weights)
+    restore(learner, weights, str(path))
     for name, tensor in (others or {}).items():
         tensor.copy_(tensors[f"trainer/{name}"])
     if optimiser is not None:
         _restore(optimiser, _trained(learner), tensors)
     return state
+
+
+def restore(learner: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Put meta-parameters in place.
+
+    Args:
+        learner: is changed.
+        weights: by their names in it.
+        where: they come from, for the message.
+
+    Raises:
+        ValueError: when they are of another learner; the message names the difference.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()}
+    if shapes != wanted:
+        different = sorted(set(shapes.items()) ^ set(wanted.items()))[:4]
+        raise ValueError(f"{where} belongs to another learner; names or shapes differ, for example {different}.")
+    learner.load_state_dict(weights)
 
 
 def _trained(learner: nn.Module) -> list[str]:

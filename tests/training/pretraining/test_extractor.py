@@ -140,7 +140,7 @@ def test_an_extractor_is_frozen() -> None:
     assert extractor(x[:0]).shape == (0, 64)
     for name, tensor in extractor.state_dict().items():
         assert torch.equal(tensor, statistics[name])
-    assert not any(module._forward_hooks for module in extractor.modules())
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_it_computes_where_its_weights_are_and_in_their_dtype() -> None:

@@ -23,6 +23,10 @@ class _Reached(Exception):
     """Carries the activations of the layer that was wanted: nothing after it is needed."""
 
 
+def _stop(module: nn.Module, arguments: Any, activations: Tensor) -> None:
+    raise _Reached(activations)
+
+
 @final
 class FeatureExtractor(nn.Module):
     """Images to feature vectors: a layer's activations, averaged over space and over views, scaled to length 1.
@@ -65,6 +69,8 @@ class FeatureExtractor(nn.Module):
         # Channels-last, as in training: fastest on a CPU, and the format decides the last bits of the result.
         frozen = copy.deepcopy(network).requires_grad_(False).eval()
         self.network: Standardised = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # For good, so that threads may share it: nothing follows this layer, for nobody.
+        self.network.backbone.get_submodule(self.layer).register_forward_hook(_stop)
         self.architecture, self.views, self.side, self.normalise = architecture, views, side, normalise
         self.reading = reading
         self.classes = int(torch.as_tensor(network.backbone.head.bias).numel())
@@ -128,10 +134,6 @@ class FeatureExtractor(nn.Module):
         return l2_normalise(features) if self.normalise else features
 
     def _pooled(self, x: Tensor) -> Float[Tensor, "rows features"]:
-        def stop(module: nn.Module, arguments: Any, activations: Tensor) -> None:
-            raise _Reached(activations)
-
-        handle = self.network.backbone.get_submodule(self.layer).register_forward_hook(stop)
         try:
             with torch.no_grad():
                 self.network(x)
@@ -139,8 +141,6 @@ class FeatureExtractor(nn.Module):
             activations: Tensor = reached.args[0]
         else:
             raise ValueError(f"features: the layer {self.layer!r} takes no part in the network's forward pass.")
-        finally:
-            handle.remove()
         return activations if activations.dim() == 2 else activations.mean((2, 3))
 
     def save(self, path: str | Path, *, features: str | None = None) -> None:

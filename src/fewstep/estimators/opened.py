@@ -1,0 +1,77 @@
+"""Models by where they are: a run, its folder, a file, or the name of one that ships with the package."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fewstep.data.storage.files import read_json
+from fewstep.estimators.model import Model, Origin, TrainedModel
+from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
+from fewstep.experiments.folder import CONFIG, ENVIRONMENT, EXTRACTOR, PROBLEM, best_checkpoint, stored_config
+from fewstep.experiments.run import Run
+from fewstep.training import load_checkpoint
+from fewstep.training.pretraining import FeatureExtractor
+
+logger = logging.getLogger("fewstep")
+
+
+def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.warning) -> Model:
+    """The model of a run or a file, read once as long as it does not change.
+
+    Args:
+        source: a run, its folder, a model's file, or the name of one that ships with the package (``fewstep list``).
+        device: to compute on, "cpu", "cuda" or "cuda:1"; "auto" is where it was trained, or if this machine does not
+            have that, a GPU or the CPU.
+        note: told, in a line, when it was trained on what is not here.
+
+    Raises:
+        ValueError: when there is no trained model there, or no such device.
+    """
+    path = located(source)
+    names = (CONFIG, best_checkpoint(path).name) if path.is_dir() and stored_config(path) else ("",)
+    return _kept(path.resolve(), tuple((path / name).stat().st_mtime_ns for name in names), device, note)
+
+
+def located(source: str | Path | Run) -> Path:
+    """The folder or the file of a model.
+
+    Raises:
+        ValueError: when there is neither, and no shipped model of that name.
+    """
+    path = source.folder if isinstance(source, Run) else Path(source)
+    if path.exists():
+        return path
+    if (name := str(source)) in shipped():
+        return shipped()[name]
+    known = ", ".join(shipped()) or "there are none"
+    raise ValueError(f"{source} is no run, no file, and no model that ships with fewstep ({known}).")
+
+
+def shipped() -> dict[str, Path]:
+    """Models that ship with the package, by name."""
+    folder = Path(str(files("fewstep.data") / "files"))
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+@lru_cache(maxsize=8)
+def _kept(path: Path, stamps: tuple[int, ...], device: str, note: Note) -> Model:
+    return _of_folder(path, device, note) if path.is_dir() else read(path, device, note)[0]
+
+
+def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
+    config, problem = stored_config(folder), read_json(folder / PROBLEM)
+    extractor = FeatureExtractor.load(folder / EXTRACTOR) if problem["features"] else None
+    origin = Origin(config, problem, facts_of(folder))
+    return assembled(origin, partial(load_checkpoint, best_checkpoint(folder)), extractor, device=device, note=note)
+
+
+def facts_of(folder: Path) -> Mapping[str, Any]:
+    """What there is to know of a run: its test with its protocol, and the versions that it was made by."""
+    environment = read_json(folder / ENVIRONMENT)
+    facts = {"test": read_json(folder / "test.json"), "choices": read_json(folder / "choices.json")}
+    return {name: value for name, value in facts.items() if value} | {"versions": environment.get("versions", {})}

@@ -1,0 +1,232 @@
+"""Models and fitted estimators in one file each: arrays, and words about them. Reading one runs nothing of it.
+
+A ``NAME.fewstep.safetensors`` file holds tensors, ``learner/…`` and ``extractor/…`` of a trained model or ``centre`` of
+a simple one, ``support/…`` where an estimator was fitted, and a digest of them. Its metadata say in JSON what they
+belong to: a configuration, which can name nothing but this package's own methods and their settings.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import json
+import logging
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewstep.core.types import Statistics
+from fewstep.data import TaskSource
+from fewstep.data.images.files import Reading
+from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
+from fewstep.estimators.model import Model, Origin, SimpleModel, TrainedModel
+from fewstep.evaluation.inner_loop import set_inner_loop
+from fewstep.evaluation.simple import Simple
+from fewstep.recipes import to_json
+from fewstep.recipes.config import from_text
+from fewstep.recipes.problems.problem import Problem
+from fewstep.training.checkpoint import restore
+from fewstep.training.device import device_of_trained, prepare_device
+from fewstep.training.pretraining import FeatureExtractor
+
+logger = logging.getLogger("fewstep")
+
+Note = Callable[[str], None]
+
+SUFFIX = ".fewstep.safetensors"
+"""Of a model's file."""
+
+FORMAT = 1
+
+
+def assembled(
+    origin: Origin,
+    load: Callable[[torch.nn.Module], object],
+    extractor: FeatureExtractor | None,
+    *,
+    device: str = "auto",
+    note: Note = logger.warning,
+    temperature: float = 1.0,
+) -> TrainedModel:
+    """A trained model, of its configuration and its numbers; neither training data nor a cache is needed.
+
+    Args:
+        origin: where it comes from.
+        load: puts the numbers into a learner.
+        extractor: of images, where it was trained on features of them.
+        device: see :func:`~fewstep.training.device.device_of_trained`.
+        note: told, in a line, when it was trained on what is not here.
+        temperature: of probabilities.
+    """
+    config, shape = origin.config, origin.problem
+    inputs, regression = tuple(shape["inputs"]), shape["regression"]
+    problem = Problem(_no_data, inputs, shape["outputs"], {}, extractor, regression=regression)
+    place = prepare_device(device_of_trained(config.device, device, note), config.dtype)
+    with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
+        method = config.method.build(problem)
+    method.learner.to(place.device, place.dtype)
+    load(method.learner)
+    set_inner_loop(method.learner, **config.at_test())
+    # A test may be transductive; a prediction is only where its user says so.
+    tested = config.testing.statistics
+    statistics: Statistics = tested if tested in ("joined", "running") else "support"
+    reading = _reading(problem)
+    if extractor is not None:
+        reading = extractor.to(place.device).reading or Reading()
+    return TrainedModel(method, extractor, shape["normalise"], statistics, reading, False, temperature, origin)
+
+
+def _reading(problem: Problem) -> Reading | None:
+    """How files become the images that a method takes; None where it takes features or numbers."""
+    if problem.of_features or problem.regression:
+        return None
+    channels, size, _ = problem.inputs
+    grey = channels == 1  # Omniglot's
+    return Reading(size, grey, invert=grey)
+
+
+def _no_data(*_: Any, **__: Any) -> TaskSource:
+    raise AssertionError("a loaded run has no tasks")
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def write(
+    path: str | Path, model: Model, more: Mapping[str, Tensor] | None = None, words: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a model's file, whole or not at all.
+
+    Args:
+        path: of the file; ``.fewstep.safetensors`` is appended where it has no such suffix.
+        model: trained, with an origin; or simple.
+        more: tensors beside its own.
+        words: what else is to be said, in JSON's types.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: for a model that no configuration describes.
+        OSError: if the file cannot be written.
+    """
+    tensors, about = _described(model)
+    told = {"format": FORMAT, "fewstep": version("fewstep"), **about, **(words or {})}
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path.with_name(path.name + SUFFIX)
+    write_tensors(path, tensors | dict(more or {}), {"fewstep": json.dumps(told, ensure_ascii=False)})
+    return path
+
+
+def _described(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if isinstance(model, SimpleModel):
+        simple, centre = model.simple, model.simple.centre
+        told: dict[str, Any] = {"kind": "simple", "rule": simple.rule, "penalty": simple.penalty}
+        told["facts"] = dict(model.facts)
+        return ({"centre": centre}, told) if isinstance(centre, Tensor) else ({}, told | {"centre": centre})
+    assert isinstance(model, TrainedModel), "models are simple or trained"
+    known = model.extractor is None or isinstance(model.extractor, FeatureExtractor)
+    if model.origin is None or not known:
+        what = "its extractor is a function of your own" if not known else "it has no configuration"
+        raise ValueError(
+            f"this model cannot be written to a file: {what}, and a file holds no code. Train it by a recipe (fewstep "
+            "train), whose run can; or keep your method's state_dict."
+        )
+    tensors = {f"learner/{name}": tensor.clone() for name, tensor in model.method.learner.state_dict().items()}
+    if isinstance(model.extractor, FeatureExtractor):
+        tensors |= {f"extractor/{name}": tensor for name, tensor in model.extractor.state_dict().items()}
+    extractor = model.extractor.metadata() if isinstance(model.extractor, FeatureExtractor) else None
+    about = {
+        "kind": "trained",
+        "extractor": extractor,
+        "config": json.loads(to_json(model.origin.config)),
+        "problem": dict(model.origin.problem),
+        "temperature": model.temperature,
+        "facts": dict(model.origin.facts),
+    }
+    return tensors, about
+
+
+def read(
+    path: str | Path, device: str = "auto", note: Note = logger.warning
+) -> tuple[Model, dict[str, Tensor], dict[str, Any]]:
+    """The model of a file, its other tensors, and all that it says.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, none of a model, or of a newer version; or there is no such device.
+    """
+    try:
+        tensors, metadata = read_tensors(path)
+        told = dict(json.loads(metadata["fewstep"]))
+        if told["format"] > FORMAT:
+            raise ValueError(f"it is of format {told['format']}, written by fewstep {told['fewstep']}: install that")
+        model = _rebuilt(tensors, told, device, note)
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged or holds no model of fewstep: {error}") from error
+    return model, tensors, told
+
+
+def told_by(path: str | Path) -> dict[str, Any]:
+    """What a model's file says, without reading its numbers.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no model.
+    """
+    try:
+        return dict(json.loads(read_metadata(path)["fewstep"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no model of fewstep: {error}") from error
+
+
+def _rebuilt(
+    tensors: Mapping[str, Tensor], told: Mapping[str, Any], device: str = "auto", note: Note = logger.warning
+) -> Model:
+    if told["kind"] == "simple":
+        centre = tensors.get("centre", told.get("centre"))
+        return SimpleModel(Simple(told["rule"], float(told["penalty"]), centre), told["facts"])
+    config = from_text(json.dumps(told["config"]), "its configuration")
+    origin = Origin(config, told["problem"], told["facts"])
+    network = None
+    if (settings := told["extractor"]) is not None:
+        network = FeatureExtractor.rebuilt(_below(tensors, "extractor/"), settings)
+    weights = _below(tensors, "learner/")
+    return assembled(
+        origin,
+        lambda learner: restore(learner, weights, "its numbers"),
+        network,
+        device=device,
+        note=note,
+        temperature=told["temperature"],
+    )
+
+
+def _below(tensors: Mapping[str, Tensor], stem: str) -> dict[str, Tensor]:
+    return {name.removeprefix(stem): tensor for name, tensor in tensors.items() if name.startswith(stem)}
+
+
+# -- pickles -----------------------------------------------------------------------------------------------------------
+
+
+def _reduced(model: TrainedModel) -> Any:
+    """A trained model in a pickle: arrays and words where a configuration describes it, else whatever it holds."""
+    try:
+        tensors, about = _described(model)
+    except ValueError:
+        return object.__reduce_ex__(model, 4)
+    return _unpickled, ({name: tensor.cpu().numpy() for name, tensor in tensors.items()}, about)
+
+
+def _unpickled(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Model:
+    return _rebuilt({name: torch.from_numpy(array) for name, array in arrays.items()}, about)
+
+
+copyreg.pickle(TrainedModel, _reduced)

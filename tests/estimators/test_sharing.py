@@ -1,0 +1,164 @@
+"""Models and fitted estimators in a file or a pickle: the same predictions, and nothing of a stranger's is run."""
+
+import json
+import pickle
+import pickletools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import nn
+
+import fewstep
+from fewstep import FewShotClassifier, FewShotRegressor
+from fewstep.algorithms import maml
+from fewstep.data.storage.tensors import read_tensors, write_tensors
+from fewstep.estimators.base import Estimator
+from fewstep.estimators.model import TrainedModel
+from fewstep.estimators.opened import opened
+from fewstep.evaluation.simple import Simple
+
+OLD = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0"
+LEO, SINES = OLD / "leo-features-1shot", OLD / "meta-sgd-sinusoid"
+
+
+def rows(seed: int = 0) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.float64]]:
+    source = np.random.default_rng(seed)
+    return source.normal(size=(9, 8)), np.array(list("abcabcabc")), source.normal(size=(20, 8))
+
+
+def fitted() -> dict[str, Estimator]:
+    x, y, _ = rows()
+    centre = torch.from_numpy(x.mean(0)).float()
+    return {
+        "trained": FewShotClassifier(LEO).fit(x, y),
+        "numbers": FewShotClassifier(LEO, statistics="joined").fit(x, [3, 1, 2] * 3),
+        "default": FewShotClassifier().fit(x, y),
+        "simple": FewShotClassifier(Simple("ridge", 0.3, centre)).fit(x, y),
+        "regression": FewShotRegressor(SINES, noise=0.3, random_state=4).fit(x[:, :1], x[:, 1]),
+    }
+
+
+def answers(estimator: Estimator) -> NDArray[Any]:
+    _, _, query = rows()
+    if isinstance(estimator, FewShotRegressor):
+        return np.stack(estimator.predict(query[:, :1], return_std=True))
+    return np.asarray(estimator.predict_proba(query))
+
+
+@pytest.mark.parametrize("name", fitted())
+def test_a_fitted_estimator_comes_back_from_a_file_and_a_pickle(name: str, tmp_path: Path) -> None:
+    model = fitted()[name]
+    file = model.save(tmp_path / "owls", licence="CC BY 4.0")
+    assert file.name == "owls.fewstep.safetensors"
+    for other in (fewstep.load(file), pickle.loads(pickle.dumps(model)), fewstep.load(file).fit(*support(model))):
+        np.testing.assert_array_equal(answers(other), answers(model))
+        assert getattr(other, "classes_", 0) is not None
+        np.testing.assert_array_equal(getattr(other, "classes_", 0), getattr(model, "classes_", 0))
+        assert other.n_features_in_ == model.n_features_in_
+
+
+def support(model: Estimator) -> tuple[Any, Any]:
+    x, y, _ = rows()
+    if isinstance(model, FewShotRegressor):
+        return x[:, :1], x[:, 1]
+    return x, y if model.classes_.dtype.kind == "U" else [3, 1, 2] * 3
+
+
+def test_a_pickle_of_a_trained_model_holds_arrays_and_no_code_of_torch() -> None:
+    names = [str(argument) for _, argument, _ in pickletools.genops(pickle.dumps(fitted()["trained"]))]
+    assert not [name for name in names if name.startswith("torch")]
+
+
+def test_a_run_is_shared_by_its_file_without_its_folder(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(LEO, tmp_path / "run"))
+    x, y, query = rows()
+    wanted = fewstep.load(folder).fit(x, y).predict_proba(query)
+    file = fewstep.load(folder).save(tmp_path / "leo")
+    shutil.rmtree(folder)
+    np.testing.assert_array_equal(FewShotClassifier(file).fit(x, y).predict_proba(query), wanted)
+    words = json.loads(read_tensors(file)[1]["fewstep"])
+    assert words["config"]["recipe"] == "leo-features-1shot"
+    assert words["fitted"] is None
+
+
+def test_what_no_recipe_describes_is_not_written(tmp_path: Path) -> None:
+    x, y, _ = rows()
+    own = FewShotClassifier(maml(nn.Linear(8, 3), rate=0.1)).fit(x, y)
+    with pytest.raises(ValueError, match="it has no configuration, and a file holds no code"):
+        own.save(tmp_path / "own")
+    np.testing.assert_array_equal(answers(pickle.loads(pickle.dumps(own))), answers(own))  # as any torch module
+    model = opened(LEO)
+    assert isinstance(model, TrainedModel)
+    extracting = TrainedModel(model.method, lambda images: images.flatten(1), origin=model.origin)
+    with pytest.raises(ValueError, match="a function of your own"):
+        FewShotClassifier(extracting).save(tmp_path / "own")
+    with pytest.raises(ValueError, match="give a number"):
+        FewShotRegressor(SINES, random_state=np.random.RandomState(0)).save(tmp_path / "own")
+    assert not list(tmp_path.iterdir())
+
+
+# -- from strangers ----------------------------------------------------------------------------------------------------
+
+
+def test_damaged_and_hostile_files_are_refused_and_run_nothing(tmp_path: Path) -> None:
+    file = fitted()["trained"].save(tmp_path / "good")
+    tensors, metadata = read_tensors(file)
+    told = json.loads(metadata["fewstep"])
+
+    def changed(name: str, words: Any, arrays: Any = tensors) -> Path:
+        write_tensors(tmp_path / name, arrays, {"fewstep": json.dumps(words)})
+        return tmp_path / name
+
+    mark = tmp_path / "ran"
+    code = f"__import__('pathlib').Path({str(mark)!r}).touch()"
+    config = told["config"]
+    hostile = {
+        "another method": told | {"config": config | {"method": {"kind": "os.system", "command": code}}},
+        "another setting": told | {"config": config | {"method": config["method"] | {"__reduce__": code}}},
+        "a dtype": told | {"config": config | {"dtype": "load"}},
+        "no configuration": {name: value for name, value in told.items() if name != "config"},
+        "an extractor of code": told | {"extractor": {"fewstep": json.dumps({"architecture": {"name": code}})}},
+        "labels of objects": told | {"fitted": told["fitted"] | {"classes_": {"kind": "V", "values": [code]}}},
+        "settings of its own": told | {"estimator": {"model": str(mark)}},
+        "attributes of its own": told | {"fitted": told["fitted"] | {"predict": code}},
+        "a newer format": told | {"format": 99},
+        "no words": {},
+        "a list": [],
+    }
+    for name, words in hostile.items():
+        with pytest.raises(ValueError, match=r"damaged or holds no model of fewstep|99"):
+            fewstep.load(changed("bad.fewstep.safetensors", words))
+        assert not mark.exists(), name
+    weights = {name: tensor for name, tensor in tensors.items() if not name.endswith("decoder.weight")}
+    with pytest.raises(ValueError, match="names or shapes differ"):
+        fewstep.load(changed("less.fewstep.safetensors", told, weights))
+    whole = file.read_bytes()
+    for position in (7, len(whole) // 2, len(whole) - 3):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(ValueError, match="damaged"):
+            fewstep.load(file)
+    save_file({"x": torch.ones(2)}, tmp_path / "other.safetensors")
+    for path in (tmp_path / "other.safetensors", Path(__file__)):
+        with pytest.raises(ValueError, match="damaged or holds no model of fewstep"):
+            fewstep.load(path)
+
+
+def test_reading_a_file_opens_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths in the configuration, of the features it was trained on, are not looked at."""
+    file = fewstep.load(LEO).save(tmp_path / "leo")
+    tensors, metadata = read_tensors(file)
+    told = json.loads(metadata["fewstep"])
+    told["config"]["data"]["path"] = str(tmp_path / "secret.npz")
+    write_tensors(file, tensors, {"fewstep": json.dumps(told)})
+    seen: list[str] = []
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: seen.append(str(self)) or real(self, *a, **k))
+    monkeypatch.setattr(np, "load", lambda path, *a, **k: seen.append(str(path)))
+    fewstep.load(file)
+    assert not [path for path in seen if "secret" in path]
