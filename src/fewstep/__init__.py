@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     from fewstep.algorithms.residual_prototypes import residual_prototypes as residual_prototypes
     from fewstep.estimators.classifier import FewShotClassifier as FewShotClassifier
     from fewstep.estimators.load import load as load
+    from fewstep.estimators.meta_learner import ClassKFold as ClassKFold
+    from fewstep.estimators.meta_learner import MetaLearner as MetaLearner
+    from fewstep.estimators.model import TrainedModel as TrainedModel
     from fewstep.estimators.regressor import FewShotRegressor as FewShotRegressor
     from fewstep.estimators.regressor import Prediction as Prediction
     from fewstep.experiments.run import Run as Run

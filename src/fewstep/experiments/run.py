@@ -97,6 +97,7 @@ class Run:
         config: what to run.
         folder: where.
         note: is given a line about what takes time before training starts.
+        problem: opened data, where they are others than the configuration says, in memory.
 
     Example:
         >>> config = RECIPES["maml-sinusoid"]()
@@ -107,12 +108,14 @@ class Run:
         ['best.safetensors', 'last.safetensors']
     """
 
-    def __init__(self, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> None:
+    def __init__(
+        self, config: Config, folder: Path, note: Callable[[str], None] = logger.info, problem: Problem | None = None
+    ) -> None:
         self.config, self.folder = config, folder
         self.place = config.prepare_device()
         kept = folder / EXTRACTOR
         extractor = FeatureExtractor.load(kept) if kept.exists() else None
-        self.problem: Problem = config.data.open(self.place, note, extractor)
+        self.problem: Problem = problem or config.data.open(self.place, note, extractor)
         # The global generator initialises the meta-parameters, and nothing else draws from it.
         torch.manual_seed(generator(config.seed, 0, "initialisation").initial_seed())
         self.method: Method = replace(config.method.build(self.problem), task_reduction=config.training.task_reduction)
@@ -127,16 +130,18 @@ class Run:
         return self
 
     @classmethod
-    def create(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
-        """Start a new run.
+    def create(
+        cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info, problem: Problem | None = None
+    ) -> Run:
+        """Start a new run; on data in memory, one that is not tested.
 
         Raises:
             ValueError: when the folder already holds files, or the data cannot serve the run's tasks; before
                 anything is written.
         """
         require_empty(folder, "run")
-        run = cls(replace(config, device=device_here(config.device)), folder, note)
-        check_tasks(run.problem, config)
+        run = cls(replace(config, device=device_here(config.device)), folder, note, problem)
+        check_tasks(run.problem, config, SPLITS if problem is None else ("train", "val"))
         problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
@@ -147,7 +152,9 @@ class Run:
         return run
 
     @classmethod
-    def continued(cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info) -> Run:
+    def continued(
+        cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info, problem: Problem | None = None
+    ) -> Run:
         """The run of a configuration in a folder: begun there, or continued to the same bits.
 
         Raises:
@@ -155,22 +162,29 @@ class Run:
         """
         if is_run(folder):
             require_same(folder, "a run", dotted(stored_config(folder)), dotted(config))
-            return cls.resume(folder, note)
+            return cls.resume(folder, note, problem=problem)
         # Of a beginning that was killed there may be all but the configuration, which is written last.
         clear(folder, (ENVIRONMENT, PROBLEM, EXTRACTOR))
-        return cls.create(config, folder, note)
+        return cls.create(config, folder, note, problem)
 
     @classmethod
-    def resume(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
+    def resume(
+        cls,
+        folder: Path,
+        note: Callable[[str], None] = logger.info,
+        device: str = "auto",
+        problem: Problem | None = None,
+    ) -> Run:
         """Continue a run: on the device that it was begun on, to the same bits as if it had not been stopped.
 
         Args:
             folder: of the run.
             note: is given a line about what takes time, or goes on elsewhere than it was begun.
             device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
+            problem: opened data, where it was begun on such.
         """
         clear(folder)
-        run = cls._stored(folder, note, device)
+        run = cls._stored(folder, note, device, problem)
         before = read_json(folder / ENVIRONMENT)
         if (facts := moved(before, stored_config(folder).device, run.config.device)) != before:
             write_files(folder, {ENVIRONMENT: facts})
@@ -193,12 +207,12 @@ class Run:
         return run
 
     @classmethod
-    def _stored(cls, folder: Path, note: Callable[[str], None], device: str) -> Run:
+    def _stored(cls, folder: Path, note: Callable[[str], None], device: str, problem: Problem | None = None) -> Run:
         config = stored_config(folder)
         data = config.data
         if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
             config = replace(config, data=replace(data, path=data_of(data.path, note)))
-        return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note)
+        return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note, problem)
 
     def train(self, progress: Progress | None = None) -> Trainer:
         """Meta-train from where the folder stands; the best meta-parameters are in place afterwards."""

@@ -48,8 +48,11 @@ class Classification(ABC):
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of tasks on the examples as they are."""
         examples = {split: self.examples(split, report) for split in SPLITS}
-        source, shape = self._source(examples.__getitem__, place), examples["test"].feature_shape
-        protocol = self._protocol(examples)
+        return self.problem_of(examples, place, self._protocol(examples))
+
+    def problem_of(self, examples: dict[Split, data.Dataset], place: Place, protocol: dict[str, Any]) -> Problem:
+        """Sources of tasks on given examples, of all splits or of some."""
+        source, shape = self._source(examples.__getitem__, place), examples["train"].feature_shape
         return Problem(source, shape, self.ways, protocol, examples=lambda: examples["train"])
 
     def _source(self, dataset: Callable[[Split], data.Dataset], place: Place) -> Callable[..., data.TaskSource]:
