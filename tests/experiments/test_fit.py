@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from photos import photograph
 from sklearn.neighbors import NearestCentroid
 
 from fewstep.data import EpisodeSampler, embeddings
@@ -210,3 +211,18 @@ def test_two_processes_share_the_work(tmp_path: Path, done: FitResult) -> None:
         assert [(row.name, row.test) for row in found.cells[shots].rows] == [
             (row.name, row.test) for row in done.cells[shots].rows
         ]
+
+
+def test_photographs_without_a_split_are_divided_before_a_network_sees_them(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for c in range(6):
+        for i in range(4):
+            photograph(photos / f"kind {c}" / f"{i}.jpg", c, i)
+    found = tiny(photos, tmp_path / "out", shots=(1,), minutes=1e-3)
+    split = json.loads((tmp_path / "out" / "split.json").read_text())
+    for name in ("train", "val", "test"):
+        assert list(embeddings(tmp_path / "out" / "features.safetensors", name).class_names) == split[name]  # type: ignore[arg-type]
+    network = json.loads((tmp_path / "out" / "pretrained" / "network.json").read_text())
+    assert network["class_names"] == split["train"]
+    assert (tmp_path / "out" / "features.extractor.safetensors").is_file()
+    assert found.cells[1].recommended in METHODS

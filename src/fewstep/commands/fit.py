@@ -30,7 +30,8 @@ class Fit:
 
     data: tyro.conf.Positional[Path]
     """Features with labels, in any format that `fewstep data inspect` reads: .npz, .npy, .safetensors, .csv, .parquet,
-    .pkl, .h5, .mat. Where it has no split, its classes are divided at random."""
+    .pkl, .h5, .mat; or a folder of photographs, with a folder for each class, on whose training classes a small network
+    is trained first. Where there is no split, classes are divided at random."""
     shots: tuple[int, ...] = (1, 5)
     """Examples of each new class; there is a recommendation for each number."""
     minutes: float = 10.0

@@ -31,7 +31,7 @@ logger = logging.getLogger("fewstep")
 FEWEST = 100
 """Tasks of the choice and of the test, however little time there is."""
 
-CHUNK = 100
+CHUNK = 40
 """Tasks that are scored by all methods before the time is looked at; a multiple of ``BATCH``."""
 
 
@@ -43,16 +43,18 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
         shots: of the tasks.
         tell: is told what is done.
     """
+    plan = plan.started()
     logger.setLevel(logging.ERROR)
     place = plan.folder / "result" / f"{shots}shot"
     test = place / "test.csv"
     if test.exists():
         return
+    began = time.time()
     scored = _Scored(plan, shots)
     name = f"{shots}-shot"
     tell((name, "choosing", False))
-    share = plan.workers / max(plan.workers, len(plan.shots))  # of the time, where jobs wait for each other
-    ours = max(0.0, plan.left - plan.reporting) * share
+    waiting = sum(not (plan.folder / "result" / f"{k}shot" / "test.csv").exists() for k in plan.shots)
+    ours = max(0.0, plan.left - plan.reporting) * min(1.0, plan.workers / waiting)
     if not (place / "choice.json").exists():
         validation = scored.of("val", plan.validation_tasks, plan.seed + 1, 0.2 * ours)
         chosen = recommended(validation, SIMPLEST_FIRST)
@@ -69,7 +71,7 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
             },
         )
     tell((name, "testing", False))
-    test_scores = scored.of("test", plan.limits.test_tasks, plan.seed, 0.75 * ours)
+    test_scores = scored.of("test", plan.limits.test_tasks, plan.seed, 0.9 * ours - (time.time() - began))
     write_files(place, {"test.csv": task_rows(test_scores)})
     tell((name, f"tested on {len(next(iter(test_scores.values()))):,} tasks", True))
 

@@ -52,6 +52,8 @@ class Plan:
         searching: seconds from the beginning of the fit to that of the search.
         workers: processes at once.
         limits: of everything.
+        launched: the time at which the process was started that has this plan; None where it is the fit's own.
+        starting: seconds that it took until it could work: how fast the machine is now.
     """
 
     folder: Path
@@ -63,6 +65,12 @@ class Plan:
     searching: float
     workers: int
     limits: Limits
+    launched: float | None = None
+    starting: float = 0.0
+
+    def started(self) -> Plan:
+        """The plan of a process that has just begun to work."""
+        return self if self.launched is None else replace(self, starting=time.time() - self.launched)
 
     @property
     def seconds(self) -> float:
@@ -77,12 +85,12 @@ class Plan:
     @property
     def reporting(self) -> float:
         """Seconds that are kept for the report."""
-        return min(6.0, 0.15 * self.seconds)
+        return min(0.15 * self.seconds, max(6.0, 1.5 * self.starting))
 
     @property
     def testing(self) -> float:
         """Seconds that are kept for the choice and the test."""
-        return min(0.25 * self.seconds, 180.0)
+        return min(0.2 * self.seconds, 180.0) + min(0.1 * self.seconds, self.starting)
 
     @property
     def search_left(self) -> float:
@@ -92,7 +100,7 @@ class Plan:
     @property
     def simple_left(self) -> float:
         """Seconds in which simple classifiers may be tried; the first of each is in any case."""
-        return self.search_left - 0.6 * self._search
+        return self.search_left - 0.7 * self._search
 
     @property
     def _search(self) -> float:
@@ -122,9 +130,7 @@ class Plan:
         """What a trial trains, with all the steps of its recipe."""
         config, prepared = TRAINED[method].config(shots, settings), self.prepared
         assert isinstance(config.data, Embeddings)
-        data = replace(
-            config.data, path=str(self.features), ways=prepared.ways, shots=shots, queries=prepared.training_queries
-        )
+        data = replace(config.data, path=str(self.features), ways=prepared.ways, shots=shots, queries=prepared.queries)
         training = replace(config.training, validation_tasks=validation_tasks, compile="off")
         testing = replace(config.testing, queries=prepared.queries, tasks=self.limits.test_tasks, seed=self.seed)
         return replace(config, data=data, training=training, testing=testing, seed=self.seed, threads=1)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from fewstep.data import embeddings
+from fewstep.data.features.export import extractor_beside, features_digest
 from fewstep.data.features.formats import parts_of, source_of
 from fewstep.data.features.report import EmbeddingReport, report_on
 from fewstep.data.features.store import SPLITS, Parts, divided, only, write_store
 from fewstep.data.storage.files import json_text, read_json, write_atomically
+from fewstep.training.pretraining import FeatureExtractor
+from fewstep.training.pretraining.extractor import features_of as network_features
 
 FEATURES, PREPARED = "features.safetensors", "prepared.json"
 
-QUERIES = (50, 25, 15, 10, 5, 2, 1)
-"""Of each class in validation and test tasks: the most that nine in ten classes have."""
+QUERIES = (15, 10, 5, 2, 1)
+"""Of each class in a task: the most that nine in ten classes have beside the shots."""
 
 MOST_LEFT_OUT = 0.1
 """Share of classes that may be left out for the sake of more queries."""
-
-TRAINING_QUERIES = 15
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,13 @@ class Prepared:
 
     Attributes:
         ways: classes of a task.
-        queries: of each class, in validation and test.
-        training_queries: of each class, in training.
+        queries: of each class.
         classes: by split.
         remarks: what was decided about the data, in sentences.
     """
 
     ways: int
     queries: int
-    training_queries: int
     classes: dict[str, int]
     remarks: tuple[str, ...]
 
@@ -83,9 +83,9 @@ def prepare(
     classes = {split: len(parts[split].names) for split in SPLITS}
     if (most := min(classes.values())) < ways:
         remarks.append(f"tasks have {most} classes: there are no more in {min(classes, key=classes.__getitem__)}")
-    training = min(TRAINING_QUERIES, min(parts["train"].sizes) - max(shots))
-    found = Prepared(min(ways, most), queries, training, classes, tuple(remarks))
+    found = Prepared(min(ways, most), queries, classes, tuple(remarks))
     write_store(folder / FEATURES, parts, str(data))
+    _keep_network(data, folder / FEATURES)
     write_atomically(folder / PREPARED, json_text(asdict(found)))
     return found
 
@@ -127,12 +127,7 @@ def _with_splits(parts: Parts, ways: int, seed: int, data: Path) -> tuple[Parts,
     found = parts
     remarks = []
     if missing:
-        held = max(min(ways, n // (len(missing) + 1)), n // 5)
-        if held < 2 or n - held * len(missing) < 2:
-            raise ValueError(
-                f"{data} has {n} classes with enough examples{'' if '' in parts else ' for training'}, and "
-                f"{2 * (len(missing) + 1)} are needed: two for each of training, validation and test. Give more classes"
-            )
+        held = held_out(n, len(missing), ways, data, "" if "" in parts else " for training")
         counts = (n - held * len(missing), *(held if split in missing else 0 for split in SPLITS[1:]))
         found = {**parts, **divided({"": whole}, counts, seed, str(data))}
         found = {split: found[split] for split in SPLITS}
@@ -145,6 +140,27 @@ def _with_splits(parts: Parts, ways: int, seed: int, data: Path) -> tuple[Parts,
     return found, remarks
 
 
-def facts(prepared: Prepared) -> dict[str, Any]:
-    """What a protocol says of the data."""
-    return {"classes": prepared.classes, "ways": prepared.ways, "queries": prepared.queries}
+def held_out(classes: int, missing: int, ways: int, data: Path, which: str) -> int:
+    """How many of some classes become those of each missing split: a fifth, and enough for a task.
+
+    Raises:
+        ValueError: when there are fewer than two for each.
+    """
+    held = max(min(ways, classes // (missing + 1)), classes // 5)
+    if held < 2:
+        raise ValueError(
+            f"{data} has {classes} classes with enough examples{which}, and {2 * (missing + 1)} are needed: two for "
+            "each of training, validation and test. Give more classes"
+        )
+    return held
+
+
+def _keep_network(data: Path, features: Path) -> None:
+    """Copy the network that made the features, where it lies beside them, so that images can be classified."""
+    beside = extractor_beside(data)
+    if not beside.is_file():
+        return
+    with suppress(ValueError):  # of another network, or damaged: features can do without
+        if network_features(beside) == features_digest(embeddings(data, "all", normalise=False)):
+            digest = features_digest(embeddings(features, "all", normalise=False))
+            FeatureExtractor.load(beside).save(extractor_beside(features), features=digest)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from fewstep.experiments.environment import machine
 from fewstep.experiments.fit import report
 from fewstep.experiments.fit.conclude import conclude
 from fewstep.experiments.fit.methods import trials
+from fewstep.experiments.fit.photographs import embedded, is_photographs
 from fewstep.experiments.fit.plan import Limits, Plan, shots_text
 from fewstep.experiments.fit.prepare import prepare
 from fewstep.experiments.fit.result import FitResult, found_in
 from fewstep.experiments.fit.worker import TRIAL, work
 from fewstep.experiments.folder import all_or_nothing, claim, clear
-from fewstep.experiments.workers import Job, Throttle, count_workers, run_all
+from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import differences
 from fewstep.training.device import device_here, same_threads
 
@@ -40,7 +42,7 @@ class Status:
     """How far a fit has come.
 
     Attributes:
-        phase: "search", "test" or "report".
+        phase: "features" (of photographs), "search", "test" or "report".
         seconds: that have passed, those before a stop included.
         total: that were given.
         running: what is being done, by job.
@@ -81,7 +83,8 @@ def fit(
     With more than one worker, a script needs the usual ``if __name__ == "__main__":``.
 
     Args:
-        data: features with labels, in any format of :func:`~fewstep.data.embeddings`.
+        data: features with labels, in any format of :func:`~fewstep.data.embeddings`; or a folder of photographs, with
+            a folder for each class, on whose training classes a small network is trained first.
         folder: of the fit, empty, new or of the same fit.
         shots: examples of each new class; a recommendation is made for each number.
         minutes: for everything.
@@ -112,16 +115,24 @@ def fit(
     if ways < 2:
         raise ValueError(f"ways must be at least 2, got {ways}.")
     workers = count_workers(workers, 1, device_here("auto"))
-    state = source_of(data).state
+    photographs = is_photographs(data)
+    state = [] if photographs else source_of(data).state
     mark = {"data": str(data), "shots": list(shots), "minutes": minutes, "ways": ways, "seed": seed}
     mark |= {"limits": asdict(limits), "files": [[*of[1:]] for of in state]}
-    with all_or_nothing(folder, alone=True, work=TRIAL):
+    with all_or_nothing(folder, alone=True, work=f"**/{TRIAL}"):
         if others := differences(claim(folder, MARK, mark, "a fit"), mark):
             raise ValueError(f"{folder} is the folder of another fit ({others}): give another --out.")
         clear(folder)
         clock = read_json(folder / CLOCK)
         began -= float(clock.get("seconds", 0.0))
-        prepared = prepare(data, folder, ways=ways, shots=shots, seed=seed, inspected=inspected)
+        features = data
+        if photographs:
+
+            def doing(job: str, text: str) -> None:
+                progress(Status("features", time.time() - began, 60 * minutes, {job: text}))
+
+            features = embedded(data, folder, seconds=60 * minutes, ways=ways, seed=seed, note=note, doing=doing)
+        prepared = prepare(features, folder, ways=ways, shots=shots, seed=seed, inspected=inspected)
         for remark in prepared.remarks:
             note(remark)
         searching = float(clock.get("searching", time.time() - began))
@@ -132,10 +143,10 @@ def fit(
         watch.keep()
         if not any((folder / "result" / f"{k}shot" / "choice.json").exists() for k in shots):
             watch.phase = "search"
-            watch.run([Job(f"worker {i + 1}", work, (plan,)) for i in range(workers)])
+            watch.run({f"worker {i + 1}": partial(work, _launched(plan)) for i in range(workers)})
         _require_something(plan)
         watch.phase = "test"
-        watch.run([Job(f"{k}-shot", conclude, (plan, k)) for k in shots])
+        watch.run({f"{k}-shot": partial(conclude, _launched(plan), k) for k in shots})
         if missing := [k for k in shots if not (folder / "result" / f"{k}shot" / "test.csv").exists()]:
             raise RuntimeError(f"the test at {shots_text(missing)} failed: {'; '.join(watch.errors)}")
         watch.phase = "report"
@@ -144,6 +155,11 @@ def fit(
         report.write(found)
         watch.keep()
     return found
+
+
+def _launched(plan: Plan) -> Plan:
+    """The plan of a process that is about to be started."""
+    return replace(plan, launched=time.time()) if plan.workers > 1 else plan
 
 
 def _require_something(plan: Plan) -> None:
@@ -168,20 +184,21 @@ class _Watch:
         self.phase, self.running, self.errors = "search", dict[str, str](), list[str]()
         self.kept, self.shown = Throttle(2.0), Throttle(0.5)
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Run them, at most ``workers`` at once; what fails is told, and does not end the others."""
+    def run(self, jobs: Mapping[str, Callable[[Tell], None]]) -> None:
+        """Run jobs by name, at most ``workers`` at once; what fails is told, and does not end the others."""
         self.running.clear()
         try:
             if self.plan.workers == 1:
                 with same_threads():
                     before = logger.level
                     try:
-                        for job in jobs:
-                            job.function(*job.arguments, self.message)
+                        for do in jobs.values():
+                            do(self.message)
                     finally:
                         logger.setLevel(before)
             else:
-                run_all(jobs, workers=self.plan.workers, on_message=lambda _, what: self.message(what))
+                started = [Job(name, do) for name, do in jobs.items()]
+                run_all(started, workers=self.plan.workers, on_message=lambda _, what: self.message(what))
         except (ValueError, RuntimeError) as error:
             self.errors.append(str(error).strip().splitlines()[-1])
             self.note(f"warning: {self.errors[-1]}")

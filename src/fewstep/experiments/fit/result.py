@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ class Cell:
         text = f"{at}, use {self.recommended}: {score}% on new classes."
         if self.gain is None or self.trained is None:
             return f"{text} Whether meta-learning pays was not found out: no method was trained in the time."
-        points = f"{ACCURACY.text(self.gain, sign=True)} points over {self.rival}, the best of the simple ones"
+        size = ACCURACY.text(replace(self.gain, mean=abs(self.gain.mean)))
+        where = "above" if self.gain.mean >= 0 else "below"
+        points = f"{size} points {where} {self.rival}, the best simple method"
         if self.pays:
             text += f" Meta-learning pays here: {self.trained} is {points}."
         else:

@@ -82,22 +82,26 @@ def work(plan: Plan, tell: Tell) -> None:
         plan: of the fit.
         tell: is told of every beginning, of progress, and of every end: ``(job, text, finished)``.
     """
+    plan = plan.started()
     logger.setLevel(logging.ERROR)  # dozens of trials would warn of their non-finite meta-steps
     for shots in plan.shots:
         with _claim(plan.folder / "simple" / f"{shots}shot") as place:
             if place is not None and not (place / TRIAL).exists():
                 _finish(place, f"simple classifiers, {shots}-shot", partial(simple, plan, shots, tell), tell)
     rates: dict[tuple[str, int], Rates] = {}
+    over: set[tuple[str, int]] = set()  # what there is no time for any more
     for trial in trials(plan.shots, plan.limits.rounds):
-        if plan.search_left <= 0:
-            return
+        if (trial.method, trial.shots) in over or (plan.place(trial) / TRIAL).exists():
+            continue
         with _claim(plan.place(trial)) as place:
-            if place is not None and not (place / TRIAL).exists():
-                _finish(place, str(trial), partial(train, trial, plan, rates, tell), tell)
+            if place is None or (place / TRIAL).exists():
+                continue
+            if not _finish(place, str(trial), partial(train, trial, plan, rates, tell), tell):
+                over.add((trial.method, trial.shots))
 
 
-def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell) -> None:
-    """Do a job and keep what becomes of it, an error included."""
+def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell) -> bool:
+    """Do a job and keep what becomes of it, an error included; false where there was no time for it."""
     began = time.time()
     try:
         found = do()
@@ -113,6 +117,7 @@ def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell
         tell((name, f"{100 * found['value']:.2f}% on validation tasks ({found['seconds']:.0f} s)", True))
     else:
         tell((name, "", True))
+    return "skipped" not in found
 
 
 def told(error: Exception) -> str:
