@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,19 +65,22 @@ def fit(arguments: Sequence[str]) -> None:
     for sentence in found.verdicts():
         say(sentence)
     for model in _save(found):
-        point_to("model", model)
-    point_to("report", found.folder / "report.md")
+        point_to("model", job.folder / model.name)
+    point_to("report", job.folder / "report.md")
 
 
 def _save(found: FitResult) -> list[Path]:
     """Write a model for every number of shots."""
-    from fewstep.estimators.sharing import save_model
+    from fewstep.estimators.model import Model, SimpleModel, TrainedModel
+    from fewstep.estimators.opened import opened
+    from fewstep.estimators.sharing import write
     from fewstep.experiments.fit.report import model_name
-    from fewstep.experiments.run import Run
 
     written = []
     for shots in found.cells:
-        winner = found.winner(shots)
-        model = Run.open(winner, lambda _: None) if isinstance(winner, Path) else winner
-        written.append(save_model(found.folder / model_name(shots, len(found.cells)), model, found.facts(shots)))
+        winner, facts = found.winner(shots), found.facts(shots)
+        model: Model = opened(winner) if isinstance(winner, Path) else SimpleModel(winner, facts)
+        if isinstance(model, TrainedModel) and model.origin is not None:
+            model = replace(model, origin=replace(model.origin, facts={**model.origin.facts, **facts}))
+        written.append(write(found.folder / model_name(shots, len(found.cells)), model))
     return written

@@ -22,8 +22,8 @@ class SimpleSettings:
     centred: bool = False
 
     def make(self, centre: Tensor) -> Simple:
-        """The classifier; ``centre`` is the mean input of the training classes."""
-        return Simple(self.rule, self.penalty, centre if self.centred else None)
+        """The classifier, of rows of any length; ``centre`` is the mean of training rows of length 1."""
+        return Simple(self.rule, self.penalty, centre if self.centred else None, normalise=True)
 
 
 def _grid(rule: Rule, *penalties: float) -> tuple[SimpleSettings, ...]:
