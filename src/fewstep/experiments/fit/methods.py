@@ -75,9 +75,9 @@ def _of(name: str, recipe: str, share: float, space: tuple[Range, ...] = ()) -> 
 TRAINED: Mapping[str, Trained] = {
     one.name: one
     for one in (
-        _of("residual prototypes", "residual-prototypes-features", 1.0),
+        _of("residual prototypes", "residual-prototypes-features", 2.0),
         _of("ProtoNet", "protonet-features", 1.0, (Range("training.rate", 1e-4, 5e-3, log=True),)),
-        _of("LEO", "leo-features", 2.0),
+        _of("LEO", "leo-features", 1.5),
     )
 }
 """By name, in the order in which they are tried: what pays most for its time first."""

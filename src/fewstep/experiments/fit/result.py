@@ -92,15 +92,14 @@ class Cell:
             return f"{text} Whether meta-learning pays was not found out: no method was trained in the time."
         size = ACCURACY.text(replace(self.gain, mean=abs(self.gain.mean)))
         where = "above" if self.gain.mean >= 0 else "below"
-        points = f"{size} points {where} {self.rival}, the best simple method"
-        if self.pays:
-            text += f" Meta-learning pays here: {self.trained} is {points}."
-        else:
-            text += f" Meta-learning does not pay here: {self.trained} is {points}."
+        points = f"{size} points {where} the best simple method, {self.rival}"
+        text += f" Meta-learning {'pays' if self.pays else 'does not pay'} here: {self.trained}, {points}"
+        zero = abs(self.gain.mean) <= self.gain.half_width
+        text += f", which {self.test_tasks:,} tasks do not tell from nothing." if zero else "."
         if self.pays and self.recommended in SIMPLE:
-            text += " (By validation it was in doubt, and then the simpler is taken.)"
+            text += " (Validation left that in doubt, and then the simpler one is taken.)"
         if not self.pays and self.recommended in TRAINED:
-            text += f" (By validation {self.recommended} was ahead.)"
+            text += f" (On validation classes {self.recommended} was ahead.)"
         return text
 
 
