@@ -461,9 +461,9 @@ def test_splits_that_are_not_there_are_named(tmp_path: Path) -> None:
         embeddings(tmp_path / "nowhere.npz", "all")
     with pytest.raises(ValueError, match="holds no features: expected train, val and test"):
         embeddings(tmp_path / "cache", "all")
-    (tmp_path / "rows.csv").touch()
-    with pytest.raises(ValueError, match=r"rows.csv is none of the files that hold features"):
-        embeddings(tmp_path / "rows.csv", "all")
+    (tmp_path / "rows.txt").touch()
+    with pytest.raises(ValueError, match=r"rows.txt is none of the files that hold features"):
+        embeddings(tmp_path / "rows.txt", "all")
 
 
 def test_a_class_too_small_for_a_task_is_named(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_what_it_cannot_do_is_said(data: Any) -> None:
         MetaLearner("leo-feature-1shot").fit(x, y)
     with pytest.raises(ValueError, match="maml-sinusoid is not of features"):
         MetaLearner("maml-sinusoid").fit(x, y)
-    with pytest.raises(ValueError, match=r"validation is a share of classes, .* got 1\.0"):
+    with pytest.raises(ValueError, match=r"validation is a share of the classes, .* got 1\.0"):
         learner(validation=1.0).fit(x, y)
     with pytest.raises(ValueError, match="y has 5 classes, too few for 3-way tasks in training and in validation"):
         learner().fit(x[:100], y[:100])

@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestCentroid
 from torch.nn.functional import one_hot
 
 from fewstep.core import Batch
-from fewstep.evaluation.simple import Simple
+from fewstep.evaluation.simple import Rule, Simple
 
 CENTRE = torch.tensor([0.5, -0.5, 0.2, 0.1])
 
@@ -55,6 +55,14 @@ def test_the_centre_of_the_support_is_its_weighted_mean_and_a_row_on_it_is_near_
     rows = centred(x, x.mean(0))
     by_hand = [-((0 - rows[y == c].mean(0)) ** 2).sum() for c in range(3)]
     np.testing.assert_allclose(by_support[0], by_hand, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["class means", "ridge", "logistic regression"])
+def test_normalised_rows_are_those_of_length_1(rule: Rule) -> None:
+    x, y, xq = task()
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, xq)]
+    found = predicted(Simple(rule, centre=CENTRE, normalise=True), x, y, 3 * xq)
+    np.testing.assert_allclose(found, predicted(Simple(rule, centre=CENTRE), unit[0], y, unit[1]), atol=1e-6)
 
 
 def test_settings_that_are_none() -> None:

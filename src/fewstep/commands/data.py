@@ -1,12 +1,18 @@
 """The commands of ``fewstep data``: embeddings fetched, converted and inspected."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.markup import escape
 from rich.table import Column, Table
 
 from fewstep.commands.console import console, point_to, say, warn
+
+if TYPE_CHECKING:
+    from fewstep.data.features.report import EmbeddingReport
 
 
 def leo_embeddings(out: Path | None = None, path: Path | None = None) -> None:
@@ -61,8 +67,19 @@ def inspect(path: tyro.conf.Positional[Path]) -> None:
     from fewstep.data.features.report import inspect_embeddings
 
     report = inspect_embeddings(path)
+    show(report)
+    if report.refusals:
+        raise SystemExit(1)
+    if not report.warnings:
+        console.print("no problems found")
+
+
+def show(report: EmbeddingReport) -> None:
+    """Print what a file of features holds, and what is wrong with it."""
     console.print(
-        f"[bold]{escape(str(path))}[/]: {report.dtype}, {report.dimensions} dimensions", soft_wrap=True, highlight=False
+        f"[bold]{escape(str(report.path))}[/]: {report.dtype}, {report.dimensions} dimensions",
+        soft_wrap=True,
+        highlight=False,
     )
     numbers = ("classes", "rows", "per class", "norm min", "median", "max")
     table = Table("split", *(Column(name, justify="right") for name in numbers))
@@ -75,7 +92,3 @@ def inspect(path: tyro.conf.Positional[Path]) -> None:
         warn("warning", warning)
     for refusal in report.refusals:
         warn("refused", refusal, "red")
-    if report.refusals:
-        raise SystemExit(1)
-    if not report.warnings:
-        console.print("no problems found")

@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, Command] = {
         ("embed", "fewstep.commands.embed:embed", "RUN DATASET […]", "features of images, by such a network"),
         ("train", "fewstep.commands.train:train", "RECIPE [options]", "meta-train and test; --resume RUN goes on"),
         ("evaluate", "fewstep.commands.evaluate:evaluate", "RUN [options]", "test a trained run beside baselines"),
+        ("fit", "fewstep.commands.fit:fit", "FEATURES", "what classifies them best from few examples"),
         ("compare", "fewstep.commands.compare:compare", "RUN RECIPE …", "several methods on the same tasks"),
         ("search", "fewstep.commands.search:search", "RECIPE --trials N", "random search over a recipe's settings"),
         ("repeat", "fewstep.commands.repeat:repeat", "RECIPE --seeds N", "several seeds at once: mean and deviation"),

@@ -14,6 +14,7 @@ from fewstep.commands.console import console, note
 from fewstep.training.pretraining.report import how_far
 
 if TYPE_CHECKING:
+    from fewstep.experiments.fit.procedure import Status as FitStatus
     from fewstep.experiments.repeat.procedure import RunProgress
     from fewstep.experiments.search import Status
     from fewstep.training import State
@@ -149,6 +150,23 @@ def search_bar(*, spoken: bool = False) -> Iterator[Callable[[Status], None]]:
             if lines and line != said:
                 said = line
                 note(line)
+
+        yield advance
+
+
+@contextmanager
+def fit_bar() -> Iterator[Callable[[FitStatus], None]]:
+    """A bar over the minutes of a fit, with what is being done; what ends is told in lines of its own."""
+    columns = rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TextColumn("{task.fields[text]}")
+    with rich.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        bar = shown.add_task("search", total=None, text="")
+
+        def advance(status: FitStatus) -> None:
+            left = max(0.0, status.total - status.seconds)
+            jobs = (f"{job}: {text}" if text else job for job, text in status.running.items())
+            text = f"{left // 60:.0f}:{left % 60:02.0f} left   {'; '.join(jobs)}"
+            done = min(status.seconds, status.total)
+            shown.update(bar, description=status.phase, total=status.total, completed=done, text=text)
 
         yield advance
 

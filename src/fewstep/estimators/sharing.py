@@ -127,6 +127,7 @@ def _described(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if isinstance(model, SimpleModel):
         simple, centre = model.simple, model.simple.centre
         told: dict[str, Any] = {"kind": "simple", "rule": simple.rule, "penalty": simple.penalty}
+        told["normalise"] = simple.normalise
         told["facts"] = dict(model.facts)
         return ({"centre": centre}, told) if isinstance(centre, Tensor) else ({}, told | {"centre": centre})
     assert isinstance(model, TrainedModel), "models are simple or trained"
@@ -192,7 +193,8 @@ def _rebuilt(
 ) -> Model:
     if told["kind"] == "simple":
         centre = tensors.get("centre", told.get("centre"))
-        return SimpleModel(Simple(told["rule"], float(told["penalty"]), centre), told["facts"])
+        simple = Simple(told["rule"], float(told["penalty"]), centre, bool(told.get("normalise", False)))
+        return SimpleModel(simple, told["facts"])
     config = from_text(json.dumps(told["config"]), "its configuration")
     origin = Origin(config, told["problem"], told["facts"])
     network = None

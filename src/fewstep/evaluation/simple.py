@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from fewstep.core.types import Batch
+from fewstep.data.features.normalise import l2_normalise
 from fewstep.evaluation.baselines import logistic_regression, nearest_mean, ridge
 
 Rule: TypeAlias = Literal["class means", "ridge", "logistic regression"]
@@ -27,6 +28,7 @@ class Simple:
         penalty: ridge: λ, in the squared unit of x; logistic regression: 1/C. Class means have none.
         centre: c ``[features]``, such as the mean of the meta-training classes; ``"support"``, the weighted mean of
             each task's own support; None: rows are taken as they are.
+        normalise: scale rows to length 1 before anything else, as the stored features of recipes are.
 
     Raises:
         ValueError: for another rule, or a penalty that is not positive and finite.
@@ -39,6 +41,7 @@ class Simple:
     rule: Rule = "class means"
     penalty: float = 1.0
     centre: Float[Tensor, " features"] | Literal["support"] | None = None
+    normalise: bool = False
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(Rule):
@@ -65,6 +68,8 @@ class Simple:
         return logistic_regression(support, query, 1 / self.penalty)
 
     def _seen(self, support: Batch, query: Batch) -> tuple[Batch, Batch]:
+        if self.normalise:
+            support, query = (side._replace(x=l2_normalise(side.x.flatten(2))) for side in (support, query))
         if self.centre is None:
             return support, query
         x = support.x.flatten(2)

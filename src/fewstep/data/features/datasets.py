@@ -61,6 +61,9 @@ def embeddings(
       class: 0, 1, 2 or train, val, test. ``x`` and ``y``, ``X`` and ``Y``, ``all_feats`` and ``all_labels`` are other
       names for features and labels. MATLAB's features may have a column for each example.
     - ``NAME.npy`` with the same beside it, as ``NAME_labels.npy`` and so on.
+    - ``.csv``, ``.tsv`` or ``.parquet`` (which needs ``pyarrow``) with a line of names and a row for each example:
+      ``label``, where there are such ``split`` and ``id``, and every other column is a feature. Parquet may have a
+      column of vectors.
     - A pickle or HDF5 file of vectors ``[images, d]`` of each class, by its name.
     - A folder with one such file for each split: ``train.npz``, ``val.npz``, ``test.npz``; "base" may be said for
       train and "novel" for test. Where each numbers its classes anew, from 0 or 1, they are named "train 00", "val 00"

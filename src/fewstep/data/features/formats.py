@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewstep.data.checks import check_unit_range
 from fewstep.data.dataset import as_tensor
+from fewstep.data.features.frames import TABLES
 from fewstep.data.features.named_arrays import (
     array_of,
     named,
@@ -35,7 +36,7 @@ from fewstep.data.features.store import (
 )
 from fewstep.data.storage.unpickling import unpickle
 
-SUFFIXES = (".safetensors", ".npz", ".npy", ".pkl", ".pickle", ".plk", ".h5", ".hdf5", ".mat")
+SUFFIXES = (".safetensors", ".npz", ".npy", ".pkl", ".pickle", ".plk", ".h5", ".hdf5", ".mat", *TABLES)
 PICKLES = (".pkl", ".pickle", ".plk")
 _MAPPED = (".safetensors", ".npy")
 _SPLIT_FILES = {"train": ("train", "base"), "val": ("val", "validation"), "test": ("test", "novel")}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.data.features.frames import TABLES, read_table
 from fewstep.data.features.named_arrays import NAMES, array_of, known
 from fewstep.data.features.store import FEATURES, plain_labels
 from fewstep.data.storage.matlab import OfVersion73, read_mat
@@ -24,12 +25,14 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSErro
 
 def entries_of(path: Path) -> dict[str, Any]:
     """The arrays of a file by name, None where a name is none that is known."""
-    read = _hdf5 if path.suffix in HDF5 else {".npz": _npz, ".npy": _npy, ".mat": _mat}[path.suffix]
+    read = {".npz": _npz, ".npy": _npy, ".mat": _mat} | dict.fromkeys(HDF5, _hdf5) | dict.fromkeys(TABLES, read_table)
     try:
-        return read(path)
+        return read[path.suffix](path)
     except ImportError as error:
         raise ValueError(str(error)) from error
     except DAMAGE as error:
+        if path.suffix in TABLES:
+            raise ValueError(f"{path}: {error}") from error
         raise ValueError(f"{path} is damaged, truncated or holds no plain arrays ({error}): make it again") from error
 
 

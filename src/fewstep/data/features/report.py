@@ -83,7 +83,11 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
         ValueError: if it cannot be read, or is of another structure.
     """
     source = source_of(Path(path))
-    parts = parts_of(source)
+    return report_on(source, parts_of(source))
+
+
+def report_on(source: Source, parts: Parts) -> EmbeddingReport:
+    """What :func:`inspect_embeddings` says of a source, of which all parts have been read."""
     store = next(iter(parts.values())).store
     refusals, warnings, summaries, hashes = shared_classes(parts), [], [], {}
     for split, part in parts.items():
@@ -105,7 +109,7 @@ def inspect_embeddings(path: str | Path) -> EmbeddingReport:
     if len(source.read) > 1 and are_numbered_apart(parts):
         warnings.append(NUMBERED_APART)
     return EmbeddingReport(
-        Path(path), store.shape[1], dtype_name(store.dtype), tuple(summaries), tuple(refusals), tuple(warnings)
+        source.path, store.shape[1], dtype_name(store.dtype), tuple(summaries), tuple(refusals), tuple(warnings)
     )
 
 

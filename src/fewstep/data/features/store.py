@@ -268,12 +268,12 @@ def divided(parts: Parts, counts: Sequence[int], seed: int, where: str) -> Parts
     ends, found = np.cumsum([0, *counts]), dict[str, Part]()
     for split, start, end in zip(SPLITS, ends, ends[1:], strict=False):
         if start < end:
-            found[split] = _only(whole, sorted(shuffled[start:end].tolist()))
+            found[split] = only(whole, sorted(shuffled[start:end].tolist()))
     return found
 
 
-def _only(part: Part, classes: Sequence[int]) -> Part:
-    """Some of the classes, by index."""
+def only(part: Part, classes: Sequence[int]) -> Part:
+    """Some of the classes, by index, in the order given."""
     offsets = np.concatenate([[0], np.cumsum(part.sizes)])
     order = np.concatenate([part.order[offsets[c] : offsets[c + 1]] for c in classes])
     return replace(

@@ -1,0 +1,86 @@
+"""``fewstep fit``: from a table of features to the best classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from fewstep.commands.arguments import options_of
+from fewstep.commands.console import console, note, point_to, say, warn
+from fewstep.commands.long_running import LongRunning, new_folder, stoppable
+
+USAGE = "fewstep fit FEATURES [--shots 1 5] [--minutes 10] [--out FOLDER]; fewstep fit --help shows every option"
+
+if TYPE_CHECKING:
+    from fewstep.experiments.fit import FitResult
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Find out what classifies new classes of some features best from few examples, and whether meta-learning pays.
+
+    Class means, ridge and logistic regression, residual prototypes, ProtoNet and LEO are tried on validation classes as
+    long as there is time, and tested once on classes that nothing was trained or chosen on. The same command continues
+    one that was stopped or killed.
+    """
+
+    data: tyro.conf.Positional[Path]
+    """Features with labels, in any format that `fewstep data inspect` reads: .npz, .npy, .safetensors, .csv, .parquet,
+    .pkl, .h5, .mat; or a folder of photographs, with a folder for each class, on whose training classes a small network
+    is trained first. Where there is no split, classes are divided at random."""
+    shots: tuple[int, ...] = (1, 5)
+    """Examples of each new class; there is a recommendation for each number."""
+    minutes: float = 10.0
+    """For everything."""
+    ways: int = 5
+    """Classes of a task; fewer where a split has fewer."""
+    seed: int = 0
+    """Of the division of classes, of draws, training and tasks."""
+    workers: int | None = None
+    """Processes at once, of one thread. None: as many as there are cores; one on a GPU."""
+    out: Path | None = None
+    """Folder for the models, report.md, result.json and the picture; an earlier fit goes on. None: a new one under
+    fits/."""
+
+
+def fit(arguments: Sequence[str]) -> None:
+    """``fewstep fit FEATURES [options]``."""
+    if not arguments:
+        return say(USAGE)
+    asked = tyro.cli(Fit, args=arguments, prog="fewstep fit")
+    job = LongRunning("fit", arguments, asked.out, new_folder("fits", asked.data.stem))
+    from fewstep.commands.data import show
+    from fewstep.commands.progress import fit_bar
+    from fewstep.experiments.fit import fit as find
+
+    with stoppable(*job.words), fit_bar() as progress:
+        found = find(folder=job.folder, note=note, inspected=show, progress=progress, **options_of(asked, "out"))
+    console.print(found.table())
+    for line in found.failures():
+        warn("without a result", line)
+    for sentence in found.verdicts():
+        say(sentence)
+    for model in _save(found):
+        point_to("model", job.folder / model.name)
+    point_to("report", job.folder / "report.md")
+
+
+def _save(found: FitResult) -> list[Path]:
+    """Write a model for every number of shots."""
+    from fewstep.estimators.model import Model, SimpleModel, TrainedModel
+    from fewstep.estimators.opened import opened
+    from fewstep.estimators.sharing import write
+    from fewstep.experiments.fit.report import model_name
+
+    written = []
+    for shots in found.cells:
+        winner, facts = found.winner(shots), found.facts(shots)
+        model: Model = opened(winner) if isinstance(winner, Path) else SimpleModel(winner, facts)
+        if isinstance(model, TrainedModel) and model.origin is not None:
+            model = replace(model, origin=replace(model.origin, facts={**model.origin.facts, **facts}))
+        written.append(write(found.folder / model_name(shots, len(found.cells)), model))
+    return written

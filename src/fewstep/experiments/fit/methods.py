@@ -1,0 +1,117 @@
+"""What a fit tries: classifiers that learn from a task alone, and methods that are meta-trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fewstep.evaluation.simple import Rule, Simple
+from fewstep.recipes import RECIPES, Config, Range, with_settings
+
+
+@dataclass(frozen=True)
+class SimpleSettings:
+    """A :class:`~fewstep.evaluation.simple.Simple` without its centre, in JSON's types."""
+
+    rule: Rule
+    penalty: float = 1.0
+    centred: bool = False
+
+    def make(self, centre: Tensor) -> Simple:
+        """The classifier, of rows of any length; ``centre`` is the mean of training rows of length 1."""
+        return Simple(self.rule, self.penalty, centre if self.centred else None, normalise=True)
+
+
+def _grid(rule: Rule, *penalties: float) -> tuple[SimpleSettings, ...]:
+    return tuple(SimpleSettings(rule, penalty, centred) for penalty in penalties for centred in (False, True))
+
+
+SIMPLE: Mapping[str, Sequence[SimpleSettings]] = {
+    "class means": (SimpleSettings("class means"),),
+    "class means, centred": (SimpleSettings("class means", centred=True),),
+    "ridge": _grid("ridge", 1.0, 0.1, 10.0, 0.3, 3.0, 0.03),
+    "logistic regression": _grid("logistic regression", 0.1, 1.0, 0.01),
+}
+"""By name, the simplest first; of each, what validation tasks choose from, in the order in which it is tried."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method that is meta-trained.
+
+    Attributes:
+        name: in tables.
+        recipe: its recipe, but for the shots.
+        space: what is drawn after the recipe's own settings.
+        share: of the time, beside those of the others.
+    """
+
+    name: str
+    recipe: str
+    space: tuple[Range, ...]
+    share: float
+
+    def config(self, shots: int, settings: Mapping[str, float]) -> Config:
+        """The recipe of so many shots, or the nearest one, with other settings."""
+        base = RECIPES[f"{self.recipe}-{1 if shots < 3 else 5}shot"]()
+        return with_settings(base, settings)
+
+    def draw(self, seed: int, index: int) -> dict[str, float]:
+        """Settings number ``index``: none for 0, which is the recipe as it is; else drawn, by (seed, index) alone."""
+        if not index:
+            return {}
+        shares = np.random.default_rng(np.random.SeedSequence([seed, index])).random(len(self.space))
+        return {range.setting: range.at(float(share)) for range, share in zip(self.space, shares, strict=True)}
+
+
+def _of(name: str, recipe: str, share: float, space: tuple[Range, ...] = ()) -> Trained:
+    return Trained(name, recipe, space or RECIPES[f"{recipe}-1shot"].space, share)
+
+
+TRAINED: Mapping[str, Trained] = {
+    one.name: one
+    for one in (
+        _of("residual prototypes", "residual-prototypes-features", 2.0),
+        _of("ProtoNet", "protonet-features", 1.0, (Range("training.rate", 1e-4, 5e-3, log=True),)),
+        _of("LEO", "leo-features", 1.5),
+    )
+}
+"""By name, in the order in which they are tried: what pays most for its time first."""
+
+SIMPLEST_FIRST = (*SIMPLE, *TRAINED)
+"""The order in which the earlier is taken in doubt."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One meta-training of a fit: a method at some shots, with the recipe's settings (0) or drawn ones."""
+
+    method: str
+    shots: int
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.shots}shot/{self.method.lower().replace(' ', '-')}-{self.index:02d}"
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.shots}-shot, trial {self.index}"
+
+
+def trials(shots: Sequence[int], rounds: int) -> Iterator[Trial]:
+    """All that are foreseen, in their order: every method as its recipe has it, then draws of each in turn."""
+    for index in range(rounds):
+        for method in TRAINED:
+            for k in shots:
+                yield Trial(method, k, index)
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Drawn settings for a table."""
+    shown = (f"{name.rpartition('.')[2]} {value:.3g}" for name, value in settings.items())
+    return ", ".join(shown) or "as in the recipe"
