@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
@@ -17,8 +19,10 @@ from torch import nn
 import fewstep
 from fewstep import FewShotClassifier, FewShotRegressor
 from fewstep.algorithms import maml
+from fewstep.commands.main import main
 from fewstep.data.storage.tensors import read_tensors, write_tensors
 from fewstep.estimators.base import Estimator
+from fewstep.estimators.hub import HubModel
 from fewstep.estimators.model import TrainedModel
 from fewstep.estimators.opened import opened
 from fewstep.evaluation.simple import Simple
@@ -162,3 +166,49 @@ def test_reading_a_file_opens_no_other(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(np, "load", lambda path, *a, **k: seen.append(str(path)))
     fewstep.load(file)
     assert not [path for path in seen if "secret" in path]
+
+
+# -- cards and the Hub -------------------------------------------------------------------------------------------------
+
+
+def test_the_hub_keeps_a_model_and_its_card_as_its_own_tools_do(tmp_path: Path) -> None:
+    for name in ("trained", "default", "regression"):
+        model = fitted()[name]
+        HubModel(model, licence="MIT").save_pretrained(tmp_path / name)
+        assert {path.name for path in (tmp_path / name).iterdir()} >= {"README.md", "model.fewstep.safetensors"}
+        found = HubModel.from_pretrained(str(tmp_path / name))
+        np.testing.assert_array_equal(answers(found.estimator), answers(model))
+        card = ModelCard.load(tmp_path / name / "README.md")
+        assert card.data.library_name == "fewstep"
+        assert card.data.license_name == "MIT"
+        (block,) = pages.blocks(card.text)
+        space: dict[str, Any] = {"X_new": rows()[2][:, : model.n_features_in_]}
+        exec(block.code.replace(f'"{name}"', repr(str(tmp_path / name))), space)
+
+
+def test_a_run_is_exported_with_a_card_that_says_how_it_was_tested(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(LEO, tmp_path / "run"))
+    scores = {"adapted": {"mean": 0.5, "half_width": 0.01}, "ridge": {"mean": 0.6, "half_width": 0.01}}
+    test = {"score": "accuracy", "tasks": 20, "transductive": False, "below": "below ridge", "scores": scores}
+    (folder / "test.json").write_text(json.dumps(test | {"protocol": {"ways": 5, "shots": 1}}))
+    main(["export", str(folder), str(tmp_path / "leo"), "--licence", "CC0"])
+    card = (tmp_path / "leo.md").read_text()
+    assert "meta-trained by `leo-features-1shot` of fewstep" in card
+    assert "| adapted | 50.00 ± 1.00 |" in card
+    assert "**below ridge.**" in card
+    assert "20 tasks, 95% intervals, inductive. ways: 5, shots: 1." in card
+    assert "It takes features of width 8" in card
+    np.savez(tmp_path / "few.npz", x=rows()[0], y=rows()[1])
+    main(
+        [
+            "predict",
+            str(tmp_path / "leo.fewstep.safetensors"),
+            "--support",
+            str(tmp_path / "few.npz"),
+            "--query",
+            str(tmp_path / "few.npz"),
+            "--out",
+            str(tmp_path / "out.csv"),
+        ]
+    )
+    assert len(out.read_text().splitlines()) == 10

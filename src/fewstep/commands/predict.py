@@ -24,7 +24,7 @@ def predict(
     """Predict for queries from a handful of examples: their classes, or in a regression their targets.
 
     Args:
-        run: folder of a trained run.
+        run: folder of a trained run, a model's file, or the name of a model that ships with fewstep (`fewstep list`).
         support: a folder with one sub-folder of images per class, or an .npz file with x [n, features] and y [n]; for a
             regression such a file, with y [n] or [n, outputs], or a .csv file whose columns are named x… and y….
         query: a folder of images, or an .npz file with x; for a regression also a .csv file.

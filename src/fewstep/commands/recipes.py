@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from importlib.resources import files
+from pathlib import Path
 from typing import get_args
 
 import tyro
@@ -27,6 +30,20 @@ def list_recipes() -> None:
     console.print("\n[bold]recipe[/]: what it is")
     for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):
         console.print(f"[bold]{escape(family)}[/]: {escape(_first_line(first_of[family].about))}", highlight=False)
+    console.print("\n[bold]trained model[/], ready for `fewstep predict` and fewstep.load: what it is")
+    for name, recipe in _shipped().items():
+        console.print(f"[bold]{name}[/]: {escape(_first_line(RECIPES[recipe].about))}", highlight=False)
+
+
+def _shipped() -> dict[str, str]:
+    """Recipes of the models that ship with the package, by name; torch, which reads their numbers, is not needed."""
+    found = {}
+    for path in sorted(Path(str(files("fewstep.data") / "files")).glob("*.fewstep.safetensors")):
+        with path.open("rb") as file:  # a safetensors file begins with the length of its header, which is JSON
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        told = json.loads(header["__metadata__"]["fewstep"])
+        found[path.name.partition(".")[0]] = told["config"]["recipe"]
+    return found
 
 
 def _first_line(text: str | None) -> str:

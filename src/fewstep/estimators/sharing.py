@@ -140,7 +140,7 @@ def _described(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     tensors = {f"learner/{name}": tensor.clone() for name, tensor in model.method.learner.state_dict().items()}
     if isinstance(model.extractor, FeatureExtractor):
-        tensors |= {f"extractor/{name}": tensor for name, tensor in model.extractor.state_dict().items()}
+        tensors |= {f"extractor/{name}": tensor for name, tensor in model.extractor.needed().items()}
     extractor = model.extractor.metadata() if isinstance(model.extractor, FeatureExtractor) else None
     about = {
         "kind": "trained",

@@ -171,13 +171,19 @@ def test_a_file_gives_the_same_bits(kind: str, inputs: int, tmp_path: Path) -> N
 
 def test_files_that_are_no_extractors(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
-    FeatureExtractor(trained("resnet9"), NETWORKS["resnet9"]).save(good)
+    extractor = FeatureExtractor(trained("resnet9"), NETWORKS["resnet9"])
+    extractor.save(good)
     with pytest.raises(FileNotFoundError):
         FeatureExtractor.load(tmp_path / "none")
     with safe_open(good, "pt") as file:
         settings = json.loads(file.metadata()["fewstep"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    fewer = {name: tensor for name, tensor in weights.items() if "head" not in name}
+    needed = extractor.needed()
+    assert not any("head" in name for name in needed), "what comes after its layer is not needed"
+    rebuilt = FeatureExtractor.rebuilt(needed, extractor.metadata())
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(rebuilt(x), extractor(x))
+    fewer = {name: tensor for name, tensor in weights.items() if name != max(needed)}
     contents: list[tuple[dict[str, Tensor], dict[str, Any] | None]] = [
         (weights, None),
         (weights, settings | {"layer": "groups.2.0"}),

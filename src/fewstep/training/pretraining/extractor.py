@@ -156,6 +156,21 @@ class FeatureExtractor(nn.Module):
         """
         write_tensors(path, self.state_dict(), self.metadata() | ({} if features is None else {"features": features}))
 
+    def needed(self) -> dict[str, Tensor]:
+        """The weights of all that its layer depends on: what comes after it is left out."""
+        ran = set[str]()
+        handles = [
+            module.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
+            for name, module in self.named_modules()
+        ]
+        try:
+            side = self.network.backbone.smallest
+            self._pooled(next(self.network.parameters()).new_zeros(1, self.inputs, side, side))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {name: tensor for name, tensor in self.state_dict().items() if name.rpartition(".")[0] in ran}
+
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "FeatureExtractor":
         """Read what :meth:`save` wrote.
@@ -177,7 +192,7 @@ class FeatureExtractor(nn.Module):
 
     @classmethod
     def rebuilt(cls, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> "FeatureExtractor":
-        """An extractor from its ``state_dict`` and its :meth:`metadata`."""
+        """An extractor from its ``state_dict``, or what is :meth:`needed` of it, and its :meth:`metadata`."""
         settings: dict[str, Any] = json.loads(metadata["fewstep"])
         architecture = structure(settings.pop("architecture"), Architecture)
         if (reading := settings.pop("reading", None)) is not None:
@@ -186,7 +201,12 @@ class FeatureExtractor(nn.Module):
         with torch.random.fork_rng(devices=[]):
             network = Standardised(architecture.build(settings.pop("classes"), settings.pop("inputs")))
         extractor = cls(network, architecture, **settings)
-        extractor.load_state_dict(weights)
+        state = extractor.state_dict()
+        if lost := sorted(extractor.needed().keys() - weights.keys()):
+            raise ValueError(f"{lost[0]} is missing")
+        if surplus := sorted(weights.keys() - state.keys()):
+            raise ValueError(f"{surplus[0]} is none of its weights")
+        extractor.load_state_dict(state | dict(weights))
         return extractor
 
 
