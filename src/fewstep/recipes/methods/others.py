@@ -56,19 +56,21 @@ class R2d2(Settings, algorithm="r2d2"):
 class ResidualPrototypes(Settings, algorithm="residual_prototypes"):
     """Class means in an embedding that begins at the identity, with strength and head chosen on validation tasks."""
 
+    seen: int = before("latent_steps", 256)
+    """Most classes of meta-training that the prior of codes remembers. 0: there are no codes."""
+
     def build(self, problem: Problem) -> core.Method:
         """Residual prototypes on the problem's features, centred by the mean of the meta-training classes."""
         if len(problem.inputs) != 1 or problem.regression:
             shape = list(problem.inputs)
             raise ValueError(f"residual_prototypes works on feature vectors; the data gives inputs of shape {shape}.")
         if problem.examples is None:
-            return self.compose(centre=problem.inputs[0])
-        from fewstep.data import class_directions
+            return self.compose(centre=problem.inputs[0], seen=self.seen)
+        from fewstep.data import class_means
 
         examples = problem.examples()
         centre = _unit_mean(examples)
-        basis = class_directions(examples, centre, self.latents).float() if self.latents else None
-        return self.compose(centre=centre, basis=basis)
+        return self.compose(centre=centre, seen=class_means(examples, centre, self.seen).float() if self.seen else 0)
 
 
 def _unit_mean(dataset: Dataset) -> Tensor:
