@@ -85,24 +85,18 @@ def residual_prototypes(
 def _alternatives(learner: core.Learner) -> list[core.Alternatives]:
     """Strength, head, and rates; the first of each is what makes centred nearest class mean."""
     head = "start.head" if isinstance(learner.start, core.Shifted) else "start"
+    shares, penalty = f"{head}.shares", f"{head}.starts.1.log_penalty"
+    heads: dict[str, core.Values] = {"class means": {shares: (1.0, 0.0), penalty: 0.0}}
+    heads |= {f"ridge {value:g}": {shares: (0.0, 1.0), penalty: math.log(value)} for value in PENALTIES}
     strengths = {f"{value:g}": {"embedding.2.strength": value} for value in STRENGTHS}
-    heads: dict[str, core.Values] = {"class means": {f"{head}.shares": (1.0, 0.0), f"{head}.starts.1.log_penalty": 0.0}}
-    heads |= {
-        f"ridge {value:g}": {f"{head}.shares": (0.0, 1.0), f"{head}.starts.1.log_penalty": math.log(value)}
-        for value in PENALTIES
-    }
     found = [core.Alternatives("strength", strengths), core.Alternatives("head", heads)]
     decoded = False
     for i, stage in enumerate(learner.stages):
         decoded |= isinstance(stage, core.Decode)
-        if isinstance(stage, core.Descend):
-            rate = f"stages.{i}.rule.rate"
-            if decoded:
-                found.append(core.Alternatives("rate", {f"{value:g}": {rate: value} for value in RATES}))
-            else:
-                pairs = [(0.0, SHARPNESSES[0]), *product(LATENT_RATES, SHARPNESSES)]
-                labels = {
-                    f"{a:g}, sharpness {t:g}" if a else "0": {rate: a, "start.prior.sharpness": t} for a, t in pairs
-                }
-                found.append(core.Alternatives("latent rate", labels))
+        rate, prior = f"stages.{i}.rule.rate", "start.prior.sharpness"
+        if isinstance(stage, core.Descend) and decoded:
+            found.append(core.Alternatives("rate", {f"{value:g}": {rate: value} for value in RATES}))
+        elif isinstance(stage, core.Descend):
+            pairs = {f"{a:g}, sharpness {t:g}": {rate: a, prior: t} for a, t in product(LATENT_RATES, SHARPNESSES)}
+            found.append(core.Alternatives("latent rate", {"0": {rate: 0.0, prior: SHARPNESSES[0]}} | pairs))
     return found

@@ -9,8 +9,8 @@ class ClassPrior(nn.Module):
     """A mixture of equal Gaussians around classes that were seen before: ``p(c) ∝ Σ_b exp(−τ ‖c − c_b‖²)``.
 
     As an energy, ``E(c) = −log(Σ_b exp(−τ ‖c − c_b‖²))/2τ``, in half a squared distance: its gradient is c less the
-    mean of the c_b that are near, and a step of rate α goes that share of the way to it. The smaller τ, the more of them
-    are near, down to the mean of all.
+    mean of the c_b that are near, and a step of rate α goes that share of the way to it. The smaller τ, the more of
+    them are near, down to the mean of all.
 
     Args:
         classes: the means m_b of rows of length 1, a row for each class; zeros stand for none. Or the number of classes
@@ -44,8 +44,8 @@ class ClassPrior(nn.Module):
         """The c_b."""
         lengths = self.classes.norm(dim=1, keepdim=True).clamp_min(1e-12)
         rows = self.classes / lengths
-        embedded: Tensor = self._embedding[0](rows) if self._embedding else rows
-        return lengths * embedded
+        found: Tensor = lengths * (self._embedding[0](rows) if self._embedding else rows)
+        return found
 
     def forward(self, means: Float[Tensor, "ways features"], seen: Float[Tensor, "classes features"]) -> Tensor:
         """The sum of E over the classes of a task, for what :meth:`embedded` gives."""

@@ -18,9 +18,9 @@ class Shifted(Start):
     """LEO's latent space around a head that is good already: it is fitted to ``e(x_k) + D z_n``, with codes z.
 
     The code z_n of a class, zero at first, moves all of its rows, and with them its mean ``c_n(z) = c_n + D z_n``;
-    queries stay. Without a step it is the head itself. The inner loss of codes is ``L_S(z) + Σ_n E(c_n(z))`` with the energy E of a prior, so
-    that descending in them seeks classes that are likely and explain the support. LEO (Rusu et al. 2019) generates the
-    head from z alone, whose prior is a normal distribution.
+    queries stay. Without a step it is the head itself. The inner loss of codes is ``L_S(z) + Σ_n E(c_n(z))`` with the
+    energy E of a prior, so that descending in them seeks classes that are likely and explain the support. LEO (Rusu et
+    al. 2019) generates the head from z alone, whose prior is a normal distribution.
 
     The point is ``code`` ``[ways, latents]``; its context holds the embedded support and the prior's classes.
 
