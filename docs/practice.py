@@ -54,6 +54,8 @@ class Options:
     """Test queries of each class."""
     baselines: bool = True
     """Score them too."""
+    frozen: Path | None = None
+    """Folder of this cell on the training classes alone: what it chose is taken, and validation classes train too."""
 
 
 def centred(of: Baseline, centre: Tensor, support: Batch, query: Batch) -> Tensor:
@@ -89,8 +91,14 @@ def main(options: Options) -> None:
     base = with_settings(base, dict(options.settings))
     scores: dict[str, NDArray[np.float64]] = {}
     chosen: dict[str, Any] = {}
+    frozen = {} if options.frozen is None else json.loads((options.frozen / "result.json").read_text())["chosen"]
+    if options.frozen is not None:
+        base = replace(base, data=replace(base.data, train_on="trainval"))
     for seed in range(options.seeds):
-        run = Run.continued(replace(base, seed=seed), options.out / f"seed-{seed}", print)
+        config = replace(base, seed=seed)
+        if choices := frozen.get(f"seed {seed}"):
+            config = replace(config, method=replace(config.method, choices=tuple(choices.items())))
+        run = Run.continued(config, options.out / f"seed-{seed}", print)
         run.train()
         found = run.test(tasks=options.tasks, queries=options.queries, baselines="none")
         scores[f"{base.recipe}, seed {seed}"] = found.scores["adapted"]
@@ -102,12 +110,12 @@ def main(options: Options) -> None:
         wanted, names = {}, families(mean_input(run.problem.examples()))
         score = partial(evaluate, run.method, unadapted=False)
         for name, candidates in names.items():
-            best = next(iter(candidates))
-            if len(candidates) > 1:
+            best = frozen.get(name, next(iter(candidates)))
+            if len(candidates) > 1 and not frozen:
                 source = run.problem.source("val", tasks=BATCH, seed=0, queries=15)
                 found = score(source, options.validation_tasks, baselines=candidates)
                 best = max(candidates, key=lambda label: found.scores[label].mean())
-                chosen[name] = best
+            chosen[name] = best
             wanted[name] = candidates[best]
         source = run.problem.source("test", tasks=BATCH, seed=0, queries=options.queries)
         scores |= {n: v for n, v in score(source, options.tasks, baselines=wanted).scores.items() if n in wanted}

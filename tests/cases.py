@@ -177,14 +177,15 @@ def images_network(**options: Any) -> Method:
     return leo_network(conv(), 64, 3, generated=is_weight, loss=classification(), **(NETWORK | {"hidden": 8} | options))
 
 
-def residual(features: int, latents: int = 0) -> Method:
+def residual(features: int, classes: int = 0) -> Method:
     """With a residual that is not zero, a head between both, and steps on it, and on codes where there are any."""
-    method = residual_prototypes(torch.randn(features) / features, hidden=4, latents=latents)
-    labels = {"strength": "0.5", "head": "ridge 1", "latent rate": "1", "rate": "0.3"}
+    seen = torch.randn(classes, features) if classes else 0
+    method = residual_prototypes(torch.randn(features) / features, hidden=4, seen=seen)
+    labels = {"strength": "0.5", "head": "ridge 1", "latent rate": "0.3, sharpness 3", "rate": "0.3"}
     for setting in method.alternatives:
         setting.take(method.learner, labels[setting.name])
     state = method.learner.state_dict()
-    state["start.start.shares" if latents else "start.shares"].fill_(0.5)
+    state["start.head.shares" if classes else "start.shares"].fill_(0.5)
     for name in ("linear", "outer"):
         torch.nn.init.normal_(state[f"embedding.2.{name}.weight"], std=0.3)
     return method
@@ -224,7 +225,7 @@ CASES = [
     Case("r2d2-mlp", lambda: r2d2(mlp((6, 5, None), norm=True), penalty=0.5, scale=3.0), vectors, equivariant=True),
     Case("r2d2-conv", lambda: r2d2(conv(None), penalty=0.5, scale=3.0), images, equivariant=True),
     Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
-    Case("residual-prototypes-codes", lambda: residual(6, latents=3), vectors, equivariant=True),
+    Case("residual-prototypes-codes", lambda: residual(6, classes=4), vectors, equivariant=True),
     Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),
     Case("protomaml-mlp", lambda: protomaml(mlp((6, 5, None)), rate=0.1, steps=2), vectors, equivariant=True),
     Case("protomaml-conv", lambda: protomaml(conv(None), rate=0.1, steps=2), images, equivariant=True),

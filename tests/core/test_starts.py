@@ -5,6 +5,7 @@ import pytest
 import torch
 from cases import classification_tasks
 from sklearn.linear_model import Ridge as Reference
+from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from fewstep.algorithms import protonet, r2d2, residual_prototypes
@@ -14,6 +15,7 @@ from fewstep.core import (
     Backprop,
     Batch,
     Blend,
+    ClassPrior,
     Decode,
     Descend,
     Learner,
@@ -23,7 +25,7 @@ from fewstep.core import (
     Shifted,
     Task,
 )
-from fewstep.data import Dataset, class_directions, l2_normalise
+from fewstep.data import Dataset, class_means, l2_normalise
 from fewstep.evaluation import centred_nearest_mean, ridge
 from fewstep.networks import Generated, mlp
 
@@ -102,9 +104,6 @@ def test_a_blend_is_the_weighted_sum_of_its_starts() -> None:
     torch.testing.assert_close(of_head(Blend(*starts)).adapt(given.support).value["weight"], one)
     with pytest.raises(ValueError, match="got 2 and 1"):
         Blend(*starts, shares=(1.0,))
-    network = mlp((6, 4, None)).double()
-    with pytest.raises(ValueError, match="begin at other values"):
-        Method(Learner(network, Blend(Prototypes(), Ridge()).double(), []), Backprop()).adapt(given.support)
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -151,40 +150,53 @@ def test_its_head_may_be_a_ridge_regression_and_its_steps_those_of_descent() -> 
     torch.testing.assert_close(weight[1], still["weight"] - slope, rtol=0, atol=1e-6)
 
 
-def test_a_step_in_codes_is_one_of_the_weights_within_what_the_decoder_spans() -> None:
-    given, decoder = tasks(), torch.randn(6, 2, dtype=torch.float64)
-    start = Shifted(Prototypes((), 2.0), 6, 2, decoder)
-    method = Method(Learner(Generated(), start.double(), [Descend(SGD(0.3), 1), Decode()]), Backprop())
-    found, begun = method.adapt(given.support).value, of_head(Prototypes((), 2.0)).adapt(given.support).value
-    for i, (x, y, weight) in enumerate(zip(*given.support, strict=True)):
-        off = (x @ begun["weight"][i].T + begun["bias"][i]).softmax(-1) - y
-        slope = (off * (weight / weight.sum()).unsqueeze(1)).T @ x
-        torch.testing.assert_close(found["weight"][i], begun["weight"][i] - 0.3 * slope @ decoder @ decoder.T)
-        torch.testing.assert_close(found["bias"][i], begun["bias"][i])
-
-
-def test_codes_are_for_a_classifier_alone_and_have_directions_of_their_number() -> None:
-    with pytest.raises(ValueError, match=r"must have the shape \[6, 2\], got \[6, 3\]"):
-        Shifted(Prototypes(()), 6, 2, torch.zeros(6, 3))
-    network = mlp((6, 4, None)).double()
-    whole = Method(Learner(network, Shifted(Prototypes(), 4, 2).double(), []), Backprop())
-    with pytest.raises(ValueError, match="not a classifier alone"):
-        whole.adapt(tasks().support)
-    assert {name for name, _ in Shifted(Prototypes(()), 6, 2, learned=True).named_parameters()} == {"decoder"}
-
-
-def test_directions_are_those_in_which_class_means_vary() -> None:
+def test_a_prior_is_a_mixture_around_the_classes_that_there_are() -> None:
+    """As scikit-learn scores it, up to a constant; on rows that an embedding of rows of length 1 has turned."""
     torch.manual_seed(0)
-    spread = torch.tensor([3.0, 1.0, 0.1, 0.0, 0.0])
-    rows = torch.eye(5)[0] * 10 + torch.randn(40, 1, 5) * spread + 0.01 * torch.randn(40, 6, 5)
-    data, centre = Dataset.from_sorted(rows.flatten(0, 1), range(0, 241, 6)), torch.zeros(5)
-    found = class_directions(data, centre, 7)
-    unit = l2_normalise(l2_normalise(rows.double())).mean(1)
-    covariance = torch.cov(unit.T)
-    values, vectors = torch.linalg.eigh(covariance)
-    torch.testing.assert_close(found[:, :5] @ found[:, :5].T, (vectors * values) @ vectors.T / values.max())
-    assert found.shape == (5, 7)
-    assert not found[:, 5:].any()
+    means, classes = torch.randn(4, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turned = nn.Linear(3, 3, bias=False).double()
+    turned.weight.data.copy_(turn)
+    prior = ClassPrior(torch.cat([classes, torch.zeros(2, 3)]), sharpness=0.7, embedding=turned).double()
+    mixture = GaussianMixture(5, covariance_type="spherical")
+    mixture.weights_, mixture.means_ = np.full(5, 0.2), (classes @ turn.T).numpy()
+    mixture.precisions_cholesky_ = np.full(5, np.sqrt(1.4))
+    expected = -mixture.score_samples(means.numpy()) / 1.4
+    found = np.array([prior(mean[None], prior.embedded()).item() for mean in means])
+    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=1e-7)
+    assert prior(means, prior.embedded()).item() == pytest.approx(found.sum())
+    assert {*prior.state_dict()} == {"classes", "sharpness"}
+    assert not [*prior.parameters()], "the embedding is the learner's"
+
+
+@pytest.mark.parametrize("latents", [None, 2])
+def test_a_step_in_codes_moves_class_means_by_the_gradients_of_support_and_prior(latents: int | None) -> None:
+    given, classes = tasks(), torch.randn(5, 6, dtype=torch.float64)
+    decoder = None if latents is None else torch.randn(6, latents, dtype=torch.float64)
+    start = Shifted(Prototypes((), 2.0), decoder, prior=ClassPrior(classes, sharpness=0.5)).double()
+    method = Method(Learner(Generated(), start, [Descend(SGD(0.3), 1), Decode()]), Backprop())
+    found = method.adapt(given.support).value
+    spanned = torch.eye(6, dtype=torch.float64) if decoder is None else decoder @ decoder.T
+    for i, (x, y, weight) in enumerate(zip(*given.support, strict=True)):
+        means = (y.T * weight) @ x / (y.T * weight).sum(1, keepdim=True)
+        off = (-2.0 * torch.cdist(x, means).square()).softmax(-1) - y
+        slope = 4.0 * torch.einsum("kn,kd->nd", off * (weight / weight.sum()).unsqueeze(1), x)
+        slope -= 4.0 * (off * (weight / weight.sum()).unsqueeze(1)).sum(0).unsqueeze(1) * means
+        near = (-0.5 * torch.cdist(means, classes).square()).softmax(-1)
+        moved = means - 0.3 * (slope + means - near @ classes) @ spanned
+        torch.testing.assert_close(found["weight"][i], 4 * moved)
+        torch.testing.assert_close(found["bias"][i], -2 * moved.square().sum(1))
+
+
+def test_means_are_of_centred_rows_at_even_distances_and_zeros_follow() -> None:
+    torch.manual_seed(0)
+    rows, centre = torch.randn(5, 4, 3), torch.randn(3) / 5
+    data = Dataset.from_sorted(rows.flatten(0, 1), range(0, 21, 4))
+    seen = rows / rows.norm(dim=-1, keepdim=True) - centre
+    expected = (seen / seen.norm(dim=-1, keepdim=True)).mean(1).double()
+    torch.testing.assert_close(class_means(data, centre, 7)[:5], expected, rtol=0, atol=1e-6)
+    assert not class_means(data, centre, 7)[5:].any()
+    torch.testing.assert_close(class_means(data, centre, 3), expected[::2], rtol=0, atol=1e-6)
 
 
 def test_options_set_the_same_things_and_nothing_that_is_trained() -> None:

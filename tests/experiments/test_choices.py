@@ -37,7 +37,7 @@ def test_what_was_chosen_is_used_kept_reported_and_found_again(features: Path, t
     run = Run.create(config(features), folder, lambda _: None)
     state = run.train().state
     kept = json.loads((folder / "choices.json").read_text())
-    strength, head, rate = kept["decisions"]
+    strength, head, _, rate = kept["decisions"]
     assert strength["chosen"] != "0", "half of the features are noise, and the residual has not learned to leave it out"
     assert strength["gains"][strength["chosen"]]["mean"] > 0.05
     best = load_file(folder / "best.safetensors")
@@ -67,6 +67,31 @@ def test_what_was_chosen_is_used_kept_reported_and_found_again(features: Path, t
     model = TrainedModel(run.method, normalise=True)
     other = fewstep.FewShotClassifier(model).fit(x[:3], ["a", "b", "c"])
     np.testing.assert_allclose(found, other.predict_proba(x[3:]), atol=1e-6)
+
+
+def test_what_another_run_chose_is_taken_where_validation_classes_are_trained_on(
+    features: Path, tmp_path: Path
+) -> None:
+    given = config(features)
+    both = replace(given, data=replace(given.data, train_on="trainval"))
+    with pytest.raises(ValueError, match="cannot choose strength, head, latent rate, rate"):
+        Run.create(both, tmp_path / "refused", lambda _: None)
+    assert not (tmp_path / "refused").exists()
+    choices = (("strength", "0.35"), ("head", "ridge 0.3"), ("latent rate", "0.1, sharpness 10"), ("rate", "0"))
+    settled = replace(both, method=replace(both.method, choices=choices))  # type: ignore[type-var]
+    run = Run.create(settled, tmp_path / "run", lambda _: None)
+    assert run.method.learner.get_buffer("embedding.2.strength") == 1, "it is trained at full strength"
+    classes = run.method.learner.get_buffer("start.prior.classes")
+    assert classes.any(1).sum() == 24, "of the twelve of training and the twelve of validation"
+    run.train()
+    kept = json.loads((tmp_path / "run" / "choices.json").read_text())["decisions"]
+    assert tuple((decision["name"], decision["chosen"]) for decision in kept) == choices
+    assert run.method.learner.get_buffer("embedding.2.strength").item() == pytest.approx(0.35)
+    run.record(run.test(tasks=20))
+    assert "- head: **ridge 0.3**, as given." in (tmp_path / "run" / "report.md").read_text()
+    wrong = replace(given, method=replace(given.method, choices=(("head", "none"),)))  # type: ignore[type-var]
+    with pytest.raises(ValueError, match=r"head may be class means, ridge 0\.03"):
+        Run.create(wrong, tmp_path / "wrong", lambda _: None)
 
 
 def test_a_test_below_a_baseline_says_so_first(features: Path, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import OFFICIAL as OFFICIAL
     from fewstep.core.start import PAPER as PAPER
     from fewstep.core.start import Blend as Blend
+    from fewstep.core.start import ClassPrior as ClassPrior
     from fewstep.core.start import FittedHead as FittedHead
     from fewstep.core.start import Formulation as Formulation
     from fewstep.core.start import Generator as Generator

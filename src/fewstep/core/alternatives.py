@@ -40,6 +40,16 @@ class Alternatives:
             given = ", ".join(map(str, sorted(names))) or "none"
             raise ValueError(f"Alternatives: options of {self.name} must set the same things, but they set {given}.")
 
+    def only(self, label: str) -> "Alternatives":
+        """A single option is left, which will be taken.
+
+        Raises:
+            ValueError: when it is none of them.
+        """
+        if label not in self.options:
+            raise ValueError(f"Alternatives: {self.name} may be {', '.join(self.options)}; got {label!r}.")
+        return Alternatives(self.name, {label: self.options[label]})
+
     def renamed(self, rename: Callable[[str], str]) -> "Alternatives":
         """The same where what is set is called otherwise."""
         options = {

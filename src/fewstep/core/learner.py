@@ -276,9 +276,11 @@ class Learner(nn.Module):
 
     def _inner_loss(self, decoded: bool, value: Params, context: Params, support: Batch, noise: Noise) -> Tensor:
         point = Point(value, context)
-        if not decoded:
-            point = self.start.decode(point, entry(noise, "decode"))
-        return self.support_loss(point, support, noise)
+        if decoded:
+            return self.support_loss(point, support, noise)
+        loss = self.support_loss(self.start.decode(point, entry(noise, "decode")), support, noise)
+        energy = self.start.energy(point)
+        return loss if energy is None else loss + energy
 
     def support_loss(self, point: Point, support: Batch, noise: Noise = None) -> Float[Tensor, ""]:
         """The inner loss of an embedded support at decoded weights, reduced as ``loss.support`` says."""

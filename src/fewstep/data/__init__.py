@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fewstep.data.episodes import assemble as assemble
     from fewstep.data.features.datasets import embeddings as embeddings
     from fewstep.data.features.export import export_features as export_features
-    from fewstep.data.features.normalise import class_directions as class_directions
+    from fewstep.data.features.normalise import class_means as class_means
     from fewstep.data.features.normalise import l2_normalise as l2_normalise
     from fewstep.data.features.normalise import mean_input as mean_input
     from fewstep.data.functions.oscillations import Oscillations as Oscillations

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from fewstep.core import Method
 from fewstep.data.source import TaskSource
+from fewstep.evaluation.embedded import once_embedded
 from fewstep.evaluation.scoring import ADAPTED, evaluate
 from fewstep.evaluation.statistics import Score, finite_interval, plain_interval
 
@@ -87,9 +88,11 @@ def choose(
     total, done = sum(len(setting.options) for setting in method.alternatives), 0
     for setting in method.alternatives:
         columns: list[Any] = []
+        moves_rows = any(name.startswith("embedding.") for values in setting.options.values() for name in values)
+        scored, rows = (method, source) if moves_rows else once_embedded(method, source, tasks * len(setting.options))
         for label in setting.options:
             setting.take(method.learner, label)
-            found = evaluate(method, source, tasks, unadapted=False, baselines=False, **options)
+            found = evaluate(scored, rows, tasks, unadapted=False, baselines=False, **options)
             columns.append(found.scores[ADAPTED])
             done += 1
             if progress is not None:

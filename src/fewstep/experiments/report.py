@@ -96,7 +96,8 @@ def _decisions(choices: Mapping[str, Any]) -> list[str]:
 
         kept, *others = decision["options"]
         gains = ", ".join(f"{label} {cell(decision['gains'][label])}" for label in others)
-        lines += [f"- {decision['name']}: **{decision['chosen']}**. Over {kept}: {gains}."]
+        told = f". Over {kept}: {gains}." if others else ", as given."
+        lines += [f"- {decision['name']}: **{decision['chosen']}**{told}"]
     return [*lines, "", "The first of the options is kept unless another is better by more than a standard error.", ""]
 
 

@@ -142,6 +142,12 @@ class Run:
         require_empty(folder, "run")
         run = cls(replace(config, device=device_here(config.device)), folder, note, problem)
         check_tasks(run.problem, config, SPLITS if problem is None else ("train", "val"))
+        open_settings = [setting.name for setting in run.method.alternatives if len(setting.options) > 1]
+        if open_settings and getattr(config.data, "train_on", "train") != "train":
+            raise ValueError(
+                f"validation classes are trained on, so that they cannot choose {', '.join(open_settings)}: take what "
+                "a run on the training classes alone has chosen (its choices.json) by --method.choices NAME OPTION ..."
+            )
         problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}

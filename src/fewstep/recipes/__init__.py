@@ -80,6 +80,7 @@ _RECIPES = (
         {},
         space=features.RESIDUAL_SPACE,
     ),
+    *_pair(features.protonet_features, "protonet-features", "protonet-features", {}, space=features.PROTONET_SPACE),
     *(recipe for make in features.OWN for recipe in _pair(make, _dashed(make), _dashed(make), {})),
     *_single(omniglot.leo_omniglot, omniglot.leo_omniglot_5way),
     *_single(omniglot.leo_joint_omniglot, omniglot.leo_joint_omniglot_5way),

@@ -37,6 +37,9 @@ RESIDUAL_SPACE = (
 )
 """How far a residual goes: on good features a short way is best. Its strength is chosen after each training."""
 
+PROTONET_SPACE = (Range("training.rate", 3e-5, 3e-3, log=True), Range("method.scale", 0.3, 30.0, log=True))
+"""Distances between features of length 1 are small at first, which a scale makes up for."""
+
 META_SGD_SPACE = (
     Range("training.rate", 1e-4, 5e-3, log=True),
     Range("method.rate", 0.1, 100.0, log=True),
@@ -222,8 +225,13 @@ def imaml_features(shots: int) -> Config:
 
 
 def protonet_features(shots: int) -> Config:
-    """Prototypical network on features of your own: a linear map and ReLU to 640 dimensions; untuned."""
-    return _own(protonet("CIFAR-FS", shots))
+    """Prototypical network on features of your own: a linear map and ReLU to 640 dimensions, a learned scale; untuned.
+
+    Trained on 20-way tasks, as its paper recommends more ways than in testing. A search on your validation classes
+    (``fewstep search``) will find better settings.
+    """
+    config = _brief(shots, Protonet(network=Network("mlp", hidden=(640,)), scale=1.0), tasks=3)
+    return replace(config, data=Embeddings(shots=shots, train_ways=20))
 
 
 def r2d2_features(shots: int) -> Config:
@@ -256,7 +264,6 @@ def protomaml_features(shots: int) -> Config:
 
 OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
-    *(meta_lstm_features, reptile_features, imaml_features, protonet_features, protomaml_features),
-    r2d2_features,
+    *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
 )
-"""Every method that takes vectors, on features of your own; LEO and Meta-SGD have spaces to search as well."""
+"""Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""

@@ -1,6 +1,7 @@
 """Where a task's adaptation begins."""
 
 from fewstep.core.start.blend import Blend
+from fewstep.core.start.class_prior import ClassPrior
 from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
 from fewstep.core.start.network_generator import NetworkGenerator
@@ -14,6 +15,7 @@ __all__ = [
     "OFFICIAL",
     "PAPER",
     "Blend",
+    "ClassPrior",
     "FittedHead",
     "Formulation",
     "Generator",

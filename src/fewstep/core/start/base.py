@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 
-from torch import nn
+from torch import Tensor, nn
 
 from fewstep.core.noise import Noise, Sites
 from fewstep.core.types import Batch, Params, Penalties, Point
@@ -33,6 +33,13 @@ class Start(nn.Module, ABC):
 
         A pure function. Together the two are passed to the network in place of its parameters and slots.
         """
+
+    def energy(self, point: Point) -> Tensor | None:
+        """What the inner loss of codes has besides that of the support: how unlikely they are. None: nothing.
+
+        It is asked for points before decoding alone.
+        """
+        return None
 
     def shared(self, network: nn.Module) -> Params | None:
         """The value that every task starts from, or None when it takes a task to know it.

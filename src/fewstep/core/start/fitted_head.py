@@ -53,10 +53,13 @@ class FittedHead(Start):
             ValueError: when the network has no generated head, or more than one.
         """
         head = generated_head(network)
-        weights = row_weights(network, support.weight)
-        embedded = call(network, weights, support.x, support.weight, own_draws(noise, "network")).output
-        weight, bias = self.fit(embedded, support.y, support.weight)
+        weight, bias = self.fit(self.embedded(network, support, noise), support.y, support.weight)
         return Point({**chosen(network, self.adapts), f"{head}weight": weight, f"{head}bias": bias}, {}), {}
+
+    def embedded(self, network: nn.Module, support: Batch, noise: Noise) -> Float[Tensor, "rows features"]:
+        """The support as the network without its head gives it."""
+        weights = row_weights(network, support.weight)
+        return call(network, weights, support.x, support.weight, own_draws(noise, "network")).output
 
     def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
         """The selected parameters, and the head's slots; the network must have a generated head."""

@@ -1,94 +1,100 @@
-"""A latent space around another start: codes that are zero at first, decoded into shifts of its classifier."""
+"""A latent space around a fitted head: codes that are zero at first, decoded into shifts of each class's rows."""
 
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.core.network.heads import generated_head
-from fewstep.core.noise import Noise, entry
+from fewstep.core.noise import Noise
 from fewstep.core.start.base import Start
+from fewstep.core.start.class_prior import ClassPrior
+from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.types import Batch, Penalties, Point
 
 
 class Shifted(Start):
-    """LEO's latent space around a start that is already good: ``w_n = w⁰_n + D z_n``, with ``z_n = 0`` at first.
+    """LEO's latent space around a head that is good already: it is fitted to ``e(x_k) + D z_n``, with codes z.
 
-    Another start makes the classifier ``(w⁰, b⁰)``, such as class means. Descending in the codes moves the weights of
-    each class within what D spans, by steps that are the weights' own, seen through ``D Dᵀ``; the bias stays. Without a
-    step it is that start. LEO (Rusu et al. 2019) generates w from z alone, has z from an encoder, and samples both.
+    The code z_n of a class, zero at first, moves all of its rows, and with them its mean ``c_n(z) = c_n + D z_n``;
+    queries stay. Without a step it is the head itself. The inner loss of codes is ``L_S(z) + Σ_n E(c_n(z))`` with the
+    energy E of a prior, so that descending in them seeks classes that are likely and explain the support. LEO (Rusu et
+    al. 2019) generates the head from z alone, whose prior is a normal distribution.
 
-    The point is ``code`` ``[ways, latents]``; its context ``weight`` and ``bias`` of the head. Decoding fills these.
+    The point is ``code`` ``[ways, latents]``; its context holds the embedded support and the prior's classes.
 
     Args:
-        start: of a :class:`~fewstep.networks.Generated` head, with nothing else that is adapted.
-        features: D's height, the width of the inputs that the head classifies.
-        latents: its width, that of a code.
-        basis: the initial D ``[features, latents]``, such as the directions in which class means vary; when omitted,
-            orthonormal directions at random.
-        learned: D is meta-learned. False: it stays, as a buffer.
-
-    Raises:
-        ValueError: for a basis of another shape.
+        head: what is fitted, such as :class:`Prototypes`; nothing else is adapted.
+        decoder: D ``[features, latents]``, which stays as it is; the identity when omitted.
+        prior: of class means; no energy when omitted.
 
     Example:
         >>> support = Batch(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.eye(2), torch.ones(2))
-        >>> start = Shifted(Prototypes(()), features=2, latents=1, basis=torch.tensor([[1.0], [0.0]]))
+        >>> start = Shifted(Prototypes(), decoder=torch.tensor([[1.0], [0.0]]))
         >>> point, _ = start.begin(Generated(), support, None)
         >>> moved = Point({"code": torch.tensor([[0.0], [3.0]])}, point.context)
-        >>> start.decode(moved, None).value["weight"].tolist()  # that of the second class was 4, 2
-        [[0.0, 2.0], [7.0, 2.0]]
+        >>> start.decode(moved, None).value["weight"].tolist()  # twice the means 0, 1 and 2 + 3, 1
+        [[0.0, 2.0], [10.0, 2.0]]
     """
 
-    decoder: Tensor
+    decoder: Tensor | None
 
     def __init__(
         self,
-        start: Start,
-        features: int,
-        latents: int,
-        basis: Float[Tensor, "features latents"] | None = None,
+        head: FittedHead,
+        decoder: Float[Tensor, "features latents"] | None = None,
         *,
-        learned: bool = False,
+        prior: ClassPrior | None = None,
     ) -> None:
         super().__init__()
-        if basis is None:
-            basis = nn.init.orthogonal_(torch.empty(features, latents))
-        if basis.shape != (features, latents):
-            raise ValueError(f"Shifted: the basis must have the shape {[features, latents]}, got {list(basis.shape)}.")
-        self.start = start
-        if learned:
-            self.decoder = nn.Parameter(basis.detach().clone())
-        else:
-            self.register_buffer("decoder", basis.detach().clone())
+        self.head, self.prior = head, prior
+        self.register_buffer("decoder", None if decoder is None else decoder.detach().clone())
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
-        """Codes of zero, and the other start's classifier.
-
-        Raises:
-            ValueError: when the other start has more than a classifier to adapt.
-        """
-        point, penalties = self.start.begin(network, support, entry(noise, "start"))
-        head = generated_head(network)
-        if point.value.keys() - {f"{head}weight", f"{head}bias"} or point.context:
-            raise ValueError(f"Shifted: the start adapts {sorted(point.value)}, not a classifier alone.")
-        weight = point.value[f"{head}weight"]
-        return Point({"code": weight.new_zeros(len(weight), self.decoder.shape[1])}, point.value), penalties
+        """Codes of zero, and what their decoding needs."""
+        name = generated_head(network)
+        rows = self.head.embedded(network, support, noise)
+        latents = rows.shape[1] if self.decoder is None else self.decoder.shape[1]
+        context = {f"{name}rows": rows, f"{name}labels": support.y, f"{name}weights": support.weight}
+        if self.prior is not None:
+            context["seen"] = self.prior.embedded()
+        return Point({"code": rows.new_zeros(support.y.shape[1], latents)}, context), {}
 
     def decode(self, point: Point, noise: Noise) -> Point:
-        """The classifier, its weights shifted."""
-        shift = point.value["code"] @ self.decoder.T
-        return Point({name: t + shift if name.endswith("weight") else t for name, t in point.context.items()}, {})
+        """The head that fits the moved rows."""
+        name, rows, labels, weights = self._support(point)
+        weight, bias = self.head.fit(rows + labels @ self._shift(point), labels, weights)
+        return Point({f"{name}weight": weight, f"{name}bias": bias}, {})
 
-    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str] | None:
+    def energy(self, point: Point) -> Tensor | None:
+        """That of the moved class means."""
+        if self.prior is None:
+            return None
+        _, rows, labels, weights = self._support(point)
+        members = labels.T * weights
+        means = members @ rows / members.sum(1, keepdim=True).clamp_min(1e-12)  # of no rows: the origin, not NaN
+        found: Tensor = self.prior(means + self._shift(point), point.context["seen"])
+        return found
+
+    def _shift(self, point: Point) -> Float[Tensor, "ways features"]:
+        code = point.value["code"]
+        return code if self.decoder is None else code @ self.decoder.T
+
+    def _support(self, point: Point) -> tuple[str, Tensor, Tensor, Tensor]:
+        """The head's place in the network; embedded rows, their labels, and the weights by which they count."""
+        name = next(key for key in point.context if key.endswith("rows")).removesuffix("rows")
+        rows, labels, weights = (point.context[f"{name}{part}"] for part in ("rows", "labels", "weights"))
+        return name, rows, labels, weights
+
+    def adapted_names(self, network: nn.Module, decoded: bool) -> Collection[str]:
         """Codes, or the head's slots."""
-        return self.start.adapted_names(network, decoded) if decoded else {"code"}
+        name = generated_head(network)
+        return {f"{name}weight", f"{name}bias"} if decoded else {"code"}
 
     def begin_sites(self, network: nn.Module, support: Batch) -> dict[str, Any]:
-        """Those of the other start."""
-        return {"start": dict(self.start.begin_sites(network, support))}
+        """What the network draws by itself when it embeds the support."""
+        return self.head.begin_sites(network, support)
 
     def start_parameters(self, network: nn.Module) -> set[str]:
         """None: codes begin at zero, whatever was learned."""

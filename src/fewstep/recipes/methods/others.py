@@ -53,8 +53,13 @@ class R2d2(Settings, algorithm="r2d2"):
         return self.compose(network=self.network.build(problem, head=False), loss=loss_of(problem))
 
 
-class ResidualPrototypes(Settings, algorithm="residual_prototypes"):
+class ResidualPrototypes(Settings, algorithm="residual_prototypes", omit=("seen",)):
     """Class means in an embedding that begins at the identity, with strength and head chosen on validation tasks."""
+
+    remembered: int = before("latent_steps", 256)
+    """Most classes of meta-training that the prior of codes remembers. 0: there are no codes."""
+    choices: tuple[tuple[str, str], ...] = ()
+    """What is taken rather than chosen on validation tasks, as choices.json of another run says: NAME OPTION ..."""
 
     def build(self, problem: Problem) -> core.Method:
         """Residual prototypes on the problem's features, centred by the mean of the meta-training classes."""
@@ -62,13 +67,20 @@ class ResidualPrototypes(Settings, algorithm="residual_prototypes"):
             shape = list(problem.inputs)
             raise ValueError(f"residual_prototypes works on feature vectors; the data gives inputs of shape {shape}.")
         if problem.examples is None:
-            return self.compose(centre=problem.inputs[0])
-        from fewstep.data import class_directions
+            return self._with_choices(self.compose(centre=problem.inputs[0], seen=self.remembered))
+        from fewstep.data import class_means
 
         examples = problem.examples()
         centre = _unit_mean(examples)
-        basis = class_directions(examples, centre, self.latents).float() if self.latents else None
-        return self.compose(centre=centre, basis=basis)
+        seen = class_means(examples, centre, self.remembered).float() if self.remembered else 0
+        return self._with_choices(self.compose(centre=centre, seen=seen))
+
+    def _with_choices(self, method: core.Method) -> core.Method:
+        given, known = dict(self.choices), [setting.name for setting in method.alternatives]
+        if unknown := given.keys() - {*known}:
+            raise ValueError(f"residual_prototypes chooses {', '.join(known)}, and no {min(unknown)}.")
+        left = [s.only(given[s.name]) if s.name in given else s for s in method.alternatives]
+        return replace(method, alternatives=left)
 
 
 def _unit_mean(dataset: Dataset) -> Tensor:
