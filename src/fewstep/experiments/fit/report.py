@@ -72,7 +72,7 @@ def markdown(found: FitResult) -> str:
     blocks += [
         "## How to use it",
         "```\n" + "\n".join(usage) + "\n```",
-        "```python\nfrom fewstep.estimators import FewShotClassifier\n\n"
+        "```python\nfrom fewstep import FewShotClassifier\n\n"
         f'FewShotClassifier("{models[0]}").fit(x, y).predict(x_query)\n```',
         "Rows are features of the same kind as those that it was fitted on, as they are: what scales and centres them "
         "is in the file.",
