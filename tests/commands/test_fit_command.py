@@ -19,7 +19,7 @@ def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin = fitting.fit
 
     def limited(data: Path, folder: Path, **options: Any) -> fitting.FitResult:
-        return begin(data, folder, limits=Limits(validation_tasks=20, test_tasks=40, rounds=1), **options)
+        return begin(data, folder, limits=Limits(validation_tasks=4, test_tasks=10, rounds=1), **options)
 
     monkeypatch.setattr(fitting, "fit", limited)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from photos import photograph
-from sklearn.neighbors import NearestCentroid
 
 from fewstep.data import EpisodeSampler, embeddings
 from fewstep.evaluation.simple import Simple
@@ -18,7 +17,7 @@ from fewstep.experiments.fit import FitResult, Limits, fit, procedure, report, w
 from fewstep.experiments.fit.verdict import gain_of_training, pays, recommended
 from fewstep.experiments.run import Run
 
-TINY = Limits(steps=4, validation_tasks=20, test_tasks=40, rounds=1)
+TINY = Limits(steps=2, validation_tasks=4, test_tasks=20, rounds=1)
 METHODS = (
     "class means",
     "class means, centred",
@@ -66,14 +65,14 @@ def test_everything_is_tested_on_the_same_tasks_and_written(done: FitResult) -> 
         assert all(row.test is not None and row.validation is not None and not row.error for row in cell.rows)
         assert cell.recommended in METHODS
         assert kept["shots"][str(shots)]["verdict"] == cell.verdict()
-        # An independent witness: the tasks, drawn again, and scikit-learn's nearest centroid.
+        # An independent witness: the tasks, drawn again, and distances by hand.
         rows = embeddings(done.folder / "features.safetensors", "test")
         source = EpisodeSampler(rows, ways=5, shots=shots, queries=5, tasks=20, seed=0, stream="episodes/test")
         scores = []
-        for step in (0, 1):
-            support, query = source.batch(step)
-            for x, y, xq, yq in zip(support.x, support.y.argmax(-1), query.x, query.y.argmax(-1), strict=True):
-                scores.append((NearestCentroid().fit(x, y).predict(xq) == yq.numpy()).mean())
+        support, query = source.batch(0)
+        for x, y, xq, yq in zip(support.x, support.y.argmax(-1), query.x, query.y.argmax(-1), strict=True):
+            distances = [((xq - x[y == c].mean(0)) ** 2).sum(1) for c in range(5)]
+            scores.append((np.argmin(distances, 0) == yq.numpy()).mean())
         found = cell.row("class means").test
         assert found is not None
         assert found.mean == pytest.approx(np.mean(scores))
@@ -92,7 +91,7 @@ def test_what_is_recommended_can_be_had(done: FitResult) -> None:
             assert str(winner).startswith(cell.recommended.partition(",")[0])
 
 
-def test_a_stopped_fit_goes_on_and_comes_to_the_same(tmp_path: Path, done: FitResult) -> None:
+def test_a_stopped_fit_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     data, out = features(tmp_path / "data.npz", [9] * 20), tmp_path / "out"
     ended = 0
 
@@ -103,15 +102,13 @@ def test_a_stopped_fit_goes_on_and_comes_to_the_same(tmp_path: Path, done: FitRe
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tiny(data, out, progress=stop)
+        tiny(data, out, shots=(1,), progress=stop)
     kept = {path: path.read_bytes() for path in out.rglob(worker.TRIAL)}
     assert len(kept) == 3
-    again = tiny(data, out)
+    again = tiny(data, out, shots=(1,))
     assert all(path.read_bytes() == content for path, content in kept.items())
-    for shots in (1, 2):
-        assert [(row.name, row.test) for row in again.cells[shots].rows] == [
-            (row.name, row.test) for row in done.cells[shots].rows
-        ]
+    # Tasks of another number of queries, and so of other ones, than where two shots are asked for as well.
+    assert again.cells[1].rows == tiny(data, tmp_path / "unbroken", shots=(1,)).cells[1].rows
     with pytest.raises(ValueError, match="another fit"):
         tiny(data, out, seed=1)
 

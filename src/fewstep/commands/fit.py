@@ -59,7 +59,7 @@ def fit(arguments: Sequence[str]) -> None:
 
     with stoppable(*job.words), fit_bar() as progress:
         found = find(folder=job.folder, note=note, inspected=show, progress=progress, **options_of(asked, "out"))
-    console.print(found.table())
+    console.print(*found.tables())
     for line in found.failures():
         warn("without a result", line)
     for sentence in found.verdicts():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,10 @@ from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.fit.methods import SIMPLEST_FIRST, TRAINED, SimpleSettings, Trial, trials
 from fewstep.experiments.fit.plan import Plan
 from fewstep.experiments.fit.verdict import best_of, recommended
-from fewstep.experiments.fit.worker import BATCH, TRIAL, accuracies, open_problem
+from fewstep.experiments.fit.worker import BATCH, TRIAL, accuracies, open_problem, quieten
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import Tell
 from fewstep.recipes.problems.problem import Split
-
-logger = logging.getLogger("fewstep")
 
 FEWEST = 100
 """Tasks of the choice and of the test, however little time there is."""
@@ -44,7 +41,7 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
         tell: is told what is done.
     """
     plan = plan.started()
-    logger.setLevel(logging.ERROR)
+    quieten()
     place = plan.folder / "result" / f"{shots}shot"
     test = place / "test.csv"
     if test.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -189,8 +190,8 @@ class _Watch:
         self.running.clear()
         try:
             if self.plan.workers == 1:
-                with same_threads():
-                    before = logger.level
+                before = logger.level
+                with same_threads(), warnings.catch_warnings():
                     try:
                         for do in jobs.values():
                             do(self.message)

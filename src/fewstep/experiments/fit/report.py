@@ -34,7 +34,7 @@ def markdown(found: FitResult) -> str:
     blocks = [
         f"# {found.protocol['data']}: what to use with few examples",
         "\n\n".join(f"**{text}**" for text in found.verdicts()),
-        "\n".join(markdown_lines(found.lines(bold=True))),
+        "\n".join(markdown_lines(found.lines([*found.cells], bold=True))),
         "Accuracy in % ± half of the 95% interval over test tasks; gain: over the simple method that is best "
         "in the test, paired by task. Bold: recommended, "
         "by validation tasks alone. A method has to be more than a standard error better than a simpler one to be "
@@ -72,7 +72,7 @@ def markdown(found: FitResult) -> str:
     blocks += [
         "## How to use it",
         "```\n" + "\n".join(usage) + "\n```",
-        "```python\nfrom fewstep.estimators import FewShotClassifier\n\n"
+        "```python\nfrom fewstep import FewShotClassifier\n\n"
         f'FewShotClassifier("{models[0]}").fit(x, y).predict(x_query)\n```',
         "Rows are features of the same kind as those that it was fitted on, as they are: what scales and centres them "
         "is in the file.",

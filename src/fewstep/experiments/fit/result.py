@@ -92,10 +92,10 @@ class Cell:
             return f"{text} Whether meta-learning pays was not found out: no method was trained in the time."
         size = ACCURACY.text(replace(self.gain, mean=abs(self.gain.mean)))
         where = "above" if self.gain.mean >= 0 else "below"
-        points = f"{size} points {where} the best simple method, {self.rival}"
-        text += f" Meta-learning {'pays' if self.pays else 'does not pay'} here: {self.trained}, {points}"
+        points = f"{size} points {where} the best simple method ({self.rival})"
+        text += f" Meta-learning {'pays' if self.pays else 'does not pay'} here: {self.trained} scored {points}"
         zero = abs(self.gain.mean) <= self.gain.half_width
-        text += f", which {self.test_tasks:,} tasks do not tell from nothing." if zero else "."
+        text += f", which is no clear difference on {self.test_tasks:,} tasks." if zero else "."
         if self.pays and self.recommended in SIMPLE:
             text += " (Validation left that in doubt, and then the simpler one is taken.)"
         if not self.pays and self.recommended in TRAINED:
@@ -145,15 +145,15 @@ class FitResult:
         """A sentence or two for every number of shots."""
         return [cell.verdict() for cell in self.cells.values()]
 
-    def lines(self, bold: bool = False) -> list[list[str]]:
-        """All methods as rows of a table, below its head."""
-        head = ["", *(title for k in self.cells for title in (f"{k}-shot, %", "gain"))]
+    def lines(self, shots: Sequence[int], bold: bool = False) -> list[list[str]]:
+        """All methods as rows of a table with these shots, below its head."""
+        head = ["", *(title for k in shots for title in (f"{k}-shot, %", "gain"))]
         names = [row.name for row in next(iter(self.cells.values())).rows]
         lines = [head]
         for name in names:
             mark = "**" if bold else ""
             cells = []
-            for cell in self.cells.values():
+            for cell in (self.cells[k] for k in shots):
                 row, best = cell.row(name), name == cell.recommended
                 if row.test is None:
                     cells += ["failed" if row.error.startswith("failed") else "not tried", ""]
@@ -164,11 +164,12 @@ class FitResult:
             lines.append([name, *cells])
         return lines
 
-    def table(self) -> Table:
-        """For ``rich.print``."""
+    def tables(self) -> list[Table]:
+        """For ``rich.print``: two numbers of shots fit beside each other into a terminal."""
         ways = next(iter(self.cells.values())).ways
         title = f"{ways}-way accuracy on new classes; gain over the best simple method; * recommended by validation"
-        return terminal_table(title, self.lines(), "lr")
+        pairs = [[*self.cells][i : i + 2] for i in range(0, len(self.cells), 2)]
+        return [terminal_table(title, self.lines(pair), "lr") for pair in pairs]
 
     def failures(self) -> list[str]:
         """Why methods have no score, and trials that failed, in lines."""

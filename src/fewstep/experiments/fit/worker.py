@@ -10,6 +10,7 @@ import logging
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -83,7 +84,7 @@ def work(plan: Plan, tell: Tell) -> None:
         tell: is told of every beginning, of progress, and of every end: ``(job, text, finished)``.
     """
     plan = plan.started()
-    logger.setLevel(logging.ERROR)  # dozens of trials would warn of their non-finite meta-steps
+    quieten()
     for shots in plan.shots:
         with _claim(plan.folder / "simple" / f"{shots}shot") as place:
             if place is not None and not (place / TRIAL).exists():
@@ -118,6 +119,12 @@ def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell
     else:
         tell((name, "", True))
     return "skipped" not in found
+
+
+def quieten() -> None:
+    """Dozens of trials would warn of their non-finite meta-steps; the report has what became of them."""
+    logger.setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", RuntimeWarning)
 
 
 def told(error: Exception) -> str:
