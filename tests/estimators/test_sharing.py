@@ -199,16 +199,6 @@ def test_a_run_is_exported_with_a_card_that_says_how_it_was_tested(tmp_path: Pat
     assert "20 tasks, 95% intervals, inductive. ways: 5, shots: 1." in card
     assert "It takes features of width 8" in card
     np.savez(tmp_path / "few.npz", x=rows()[0], y=rows()[1])
-    main(
-        [
-            "predict",
-            str(tmp_path / "leo.fewstep.safetensors"),
-            "--support",
-            str(tmp_path / "few.npz"),
-            "--query",
-            str(tmp_path / "few.npz"),
-            "--out",
-            str(tmp_path / "out.csv"),
-        ]
-    )
+    few, out = str(tmp_path / "few.npz"), tmp_path / "out.csv"
+    main(["predict", str(tmp_path / "leo.fewstep.safetensors"), "--support", few, "--query", few, "--out", str(out)])
     assert len(out.read_text().splitlines()) == 10

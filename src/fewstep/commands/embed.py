@@ -1,4 +1,4 @@
-"""``fewstep embed``: the features of images, by a network of ``fewstep pretrain``."""
+"""``fewstep embed``: the features of images, by a network of ``fewstep pretrain`` or of another library."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from fewstep.data.features.formats import SUFFIXES
 from fewstep.data.features.report import inspect_embeddings
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.images.files import Reading
+from fewstep.data.texts import TABLES
 from fewstep.experiments.pretraining import PretrainingRun, Views
 
 USAGE = """\
@@ -29,7 +30,12 @@ fewstep embed RUN [DATASET] --out FEATURES [options]
             that of RUN when omitted
   FEATURES  features.npz, features.safetensors (memory-mapped), or, without
             a suffix, a folder of DeepMind's pickles
-fewstep embed RUN --help shows every option"""
+fewstep embed RUN --help shows every option
+
+By a network of another library, and of texts:
+fewstep embed FOLDER --backbone timm:NAME --out FEATURES
+fewstep embed TEXTS.csv --text COLUMN --backbone model2vec:NAME --out FEATURES
+fewstep embed --backbone --help shows every option"""
 
 _SHAPES = {"cifar-fs": (3, 32), "fc100": (3, 32), "omniglot": (1, 28)}
 """Channels and side of data that come in one size."""
@@ -71,9 +77,15 @@ def embed(arguments: Sequence[str]) -> None:
     """``fewstep embed RUN [DATASET] --out FEATURES [options]``."""
     if explained(arguments, USAGE):
         return
+    if any(argument.partition("=")[0] == "--backbone" for argument in arguments):
+        from fewstep.commands.embed_backbone import embed_backbone
+
+        return embed_backbone(arguments)
     name, arguments = split_name(arguments)
     if name is None:
         raise ValueError(f"no pre-training was given.\n{USAGE}")
+    if Path(name).suffix in TABLES:
+        raise ValueError(f"{name} is a table of texts: say which network, --backbone sentence-transformers:NAME.")
     dataset, arguments = split_name(arguments)
     run = PretrainingRun.open(Path(name), note, value_of(arguments, "--device"))
     options = overridden(Embed(default_images(run, dataset)), arguments, f"fewstep embed {name}")

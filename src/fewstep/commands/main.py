@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, Command] = {
             "DATASET […]",
             "train a network on images, for its features",
         ),
-        ("embed", "fewstep.commands.embed:embed", "RUN DATASET […]", "features of images, by such a network"),
+        ("embed", "fewstep.commands.embed:embed", "RUN DATASET […]", "features of images or texts, by a network"),
         ("train", "fewstep.commands.train:train", "RECIPE [options]", "meta-train and test; --resume RUN goes on"),
         ("evaluate", "fewstep.commands.evaluate:evaluate", "RUN [options]", "test a trained run beside baselines"),
         ("fit", "fewstep.commands.fit:fit", "FEATURES", "what classifies them best from few examples"),

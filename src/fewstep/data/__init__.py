@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fewstep.data.images.files import ImageFolder as ImageFolder
     from fewstep.data.images.files import image_folder as image_folder
     from fewstep.data.images.files import read_image as read_image
+    from fewstep.data.images.folders import photograph_files as photograph_files
     from fewstep.data.images.folders import photograph_splits as photograph_splits
     from fewstep.data.images.folders import photographs as photographs
     from fewstep.data.images.imagenet import mini_imagenet as mini_imagenet

@@ -53,7 +53,8 @@ def export_features(
     Args:
         extractor: images ``[rows, channels, height, width]``, float32 from 0 to 1 on ``device``, to floating-point
             features ``[rows, d]`` on any device.
-        images: by split: train, val and test, or some of them, without common classes.
+        images: by split: train, val and test, or some of them, without common classes; or all under "", where it is not
+            known which classes are for what.
         target: ``.npz``; ``.safetensors``, the library's memory-mapped format; ``.npy`` with its labels beside it;
             ``.pkl`` for one split; without a suffix, a folder of DeepMind's pickles.
         dtype: of the stored numbers. float16 takes half the room, keeps three decimal digits, and ends at 65,504.
@@ -161,7 +162,8 @@ def _check_finite(found: Tensor, stored: Tensor, dataset: Dataset, split: str, s
 
 def _in_order(images: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """The splits in the order train, val, test."""
-    if not images or (unknown := [split for split in images if split not in SPLITS]):
+    known = ("",) if list(images) == [""] else SPLITS
+    if not images or (unknown := [split for split in images if split not in known]):
         named = ", ".join(map(repr, unknown)) if images else "none"
         raise ValueError(f"export: splits must be some of {', '.join(SPLITS)}, got {named}.")
     owner: dict[str, str] = {}
@@ -174,13 +176,13 @@ def _in_order(images: Mapping[str, Dataset]) -> dict[str, Dataset]:
                     f"export: class {name!r} is in {other} and in {split}: classes of a test must not be trained on; "
                     "split by class."
                 )
-    return {split: images[split] for split in SPLITS if split in images}
+    return {split: images[split] for split in known if split in images}
 
 
 def _parts(path: Path, images: Mapping[str, Dataset], width: int, dtype: torch.dtype) -> Parts:
     """The rows of a file of nothing else, with their classes."""
     labels = np.concatenate([np.repeat(np.array(d.class_names, np.str_), d.sizes) for d in images.values()])
-    splits = np.repeat(np.array(list(images)), [len(dataset) for dataset in images.values()])
+    splits = None if "" in images else np.repeat(np.array(list(images)), [len(d) for d in images.values()])
     mapped = np.memmap(path, f"<f{dtype.itemsize}", "r", 0, (len(labels), width))
     return group(as_tensor(mapped), labels, path.name, splits=splits)
 

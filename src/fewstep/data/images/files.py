@@ -144,11 +144,31 @@ def pixels(
         ValueError: if the system refuses to read it, which says nothing about the image.
     """
     check_count("size", size)
+    opaque = open_image(path, grey=not colour, least=_SPARE * size if fit == "crop" else None)
+    side, lanczos = (size, size), Image.Resampling.LANCZOS
+    small = np.array(ImageOps.fit(opaque, side, lanczos) if fit == "crop" else opaque.resize(side, lanczos))
+    channels = np.moveaxis(small, -1, 0) if colour else small[None]
+    return np.ascontiguousarray(255 - channels if (not colour if invert is None else invert) else channels)
+
+
+def open_image(path: Path, *, grey: bool = False, least: int | None = None) -> Image.Image:
+    """One image file, upright, on white paper, with 8 bits a channel.
+
+    Args:
+        path: any format that Pillow reads.
+        grey: one channel instead of three of colour.
+        least: a JPEG may be decoded at a half, a quarter or an eighth of its size, if both sides keep so many pixels.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedImage: if it is damaged or no image.
+        ValueError: if the system refuses to read it, which says nothing about the image.
+    """
     try:
         with Image.open(path) as file:
-            if fit == "crop":
-                file.draft(None if colour else "L", (_SPARE * size, _SPARE * size))
-            opaque = _opaque(ImageOps.exif_transpose(file)).convert("RGB" if colour else "L")
+            if least is not None:
+                file.draft("L" if grey else None, (least, least))
+            return _opaque(ImageOps.exif_transpose(file)).convert("L" if grey else "RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image {path}") from None
     except MemoryError:
@@ -158,10 +178,6 @@ def pixels(
             raise ValueError(f"{path} cannot be read ({error.strerror}): repair that, or move it away") from error
         # Pillow says "cannot identify image file" and then the path, which is known.
         raise DamagedImage(path, str(error).removesuffix(f" {str(path)!r}") or type(error).__name__) from error
-    side, lanczos = (size, size), Image.Resampling.LANCZOS
-    small = np.array(ImageOps.fit(opaque, side, lanczos) if fit == "crop" else opaque.resize(side, lanczos))
-    channels = np.moveaxis(small, -1, 0) if colour else small[None]
-    return np.ascontiguousarray(255 - channels if (not colour if invert is None else invert) else channels)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

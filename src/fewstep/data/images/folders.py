@@ -144,6 +144,23 @@ def photograph_splits(path: str | Path, *, split_file: str | Path | None = None)
     return tuple(_layout(Path(path), split_file).splits)
 
 
+def photograph_files(path: str | Path, *, split_file: str | Path | None = None) -> dict[str, dict[str, list[Path]]]:
+    """The files of a folder for :func:`photographs`, by split and class; none is opened.
+
+    A folder of class folders that tells no split is taken too: all its classes are under "".
+
+    Args:
+        path: the folder.
+        split_file: as in :func:`photographs`.
+
+    Raises:
+        FileNotFoundError: as :func:`photographs`, and so is the other.
+        ValueError: if the layout is not as it should be.
+    """
+    layout = _layout(Path(path), split_file, split_needed=False)
+    return {split: {name: layout.files[name] for name in names} for split, names in layout.splits.items()}
+
+
 @dataclass(frozen=True)
 class _Layout:
     """What a folder holds.
@@ -159,7 +176,7 @@ class _Layout:
     others: dict[str, Counter[str]]
 
 
-def _layout(root: Path, split_file: str | Path | None) -> _Layout:
+def _layout(root: Path, split_file: str | Path | None, *, split_needed: bool = True) -> _Layout:
     if not root.is_dir():
         is_file = f"{root} is a file: give a folder of images, if need be unpack it"
         raise FileNotFoundError(is_file if root.is_file() else f"there is no folder {root}")
@@ -170,7 +187,10 @@ def _layout(root: Path, split_file: str | Path | None) -> _Layout:
             f"{_COMMANDS[title]} instead"
         )
     top, file = _class_folders_of(root), _split_file(root, split_file)
-    folders = _split_by_folders(root, top) if file is None else _split_by_file(root, top, file)
+    if file is None and not split_needed and top and not any(_class(f).casefold() in _SPLIT_OF for f in top):
+        folders = {"": top}
+    else:
+        folders = _split_by_folders(root, top) if file is None else _split_by_file(root, top, file)
     _check_distinct([(split, folder) for split, of_split in folders.items() for folder in of_split])
     contents = {folder: contents_of(folder) for of_split in folders.values() for folder in of_split}
     if nested := [inner for found in contents.values() for inner in found.folders]:
