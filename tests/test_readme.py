@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pages
 import pytest
 from cases import classification_tasks
@@ -28,13 +29,38 @@ def test_the_library_example_runs(
 ) -> None:
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path))
     blocks = [block.code for block in pages.blocks(README.read_text(encoding="utf-8"))]
-    assert len(blocks) == 2
-    code = blocks[0]
+    assert len(blocks) == 3
+    code = blocks[1]
     for long, short in SHORTER.items():
         assert long in code, f"the README no longer says {long}"
         code = code.replace(long, short)
     exec(compile(code, "README.md", "exec"), {})
-    exec(compile(blocks[1], "README.md", "exec"), {})
+    exec(compile(blocks[2], "README.md", "exec"), {})
+
+
+def test_the_example_for_features_of_ones_own_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = np.random.default_rng(0)
+    labels = np.repeat(np.arange(24), 25)
+    rows = source.normal(size=(24, 8))[labels] + 0.5 * source.normal(size=(600, 8))
+    np.savez("features.npz", features=rows, labels=labels)
+    code = pages.blocks(README.read_text(encoding="utf-8"))[0].code
+    short = "tasks=20, **{'training.steps': 2, 'training.validate_every': 2, 'training.validation_tasks': 10})"
+    assert '-5shot").fit(' in code
+    exec(compile(code.replace('-5shot").fit(', f'-5shot", {short}.fit('), "README.md", "exec"), {})
+    score, shape = capsys.readouterr().out.splitlines()
+    assert float(score) > 0.8
+    assert shape == "(200, 8)"
+
+
+def test_the_page_on_estimators_prints_what_it_shows() -> None:
+    page = README.parent / "docs" / "estimators.md"
+    space: dict[str, Any] = {}
+    for block in pages.blocks(page.read_text(encoding="utf-8")):
+        printed = pages.run(block.code, space, page.name)
+        assert pages.agree(printed, block.shown), f"{printed}\n{block.shown}\npython tests/pages.py docs/{page.name}?"
 
 
 def test_any_function_gives_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
