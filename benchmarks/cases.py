@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks import leo, maml, memory, methods, pretraining, sampler, startup
+from benchmarks import estimators, leo, maml, memory, methods, pretraining, sampler, startup
 from benchmarks.measure import Case
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -34,6 +34,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "sampler-indices": lambda: sampler.indices(SIZES),
     "sampler-gather": lambda: sampler.gather(SIZES),
     "startup": startup.startup,
+    "estimators-1shot": lambda: estimators.latency(1),
+    "estimators-5shot": lambda: estimators.latency(5),
     "pretraining-resnet-9-32": lambda: pretraining.step("resnet-9", 32, 256),
     "pretraining-resnet-12-93": lambda: pretraining.step("resnet-12", 93, 64),
     "methods-fomaml": lambda: maml.sinusoid(5, first_order=True),
@@ -58,6 +60,7 @@ QUICK: dict[str, Callable[[], Case]] = {
     "sampler-indices": lambda: sampler.indices(SIZES[:2]),
     "sampler-gather": lambda: sampler.gather(SIZES[:2]),
     "startup": lambda: startup.startup(rounds=1),
+    "estimators-5shot": lambda: estimators.latency(5, rounds=2),
     "pretraining-resnet-9-32": lambda: pretraining.step("resnet-9", 32, 4, rounds=1),
     "methods-imaml": lambda: methods.imaml(tasks=2, steps=2, rounds=1),
     "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1, channels=SMALL),

@@ -20,11 +20,13 @@ import fewstep
 from fewstep import FewShotClassifier, FewShotRegressor
 from fewstep.algorithms import maml
 from fewstep.commands.main import main
+from fewstep.data import EpisodeSampler, omniglot
 from fewstep.data.storage.tensors import read_tensors, write_tensors
 from fewstep.estimators.base import Estimator
 from fewstep.estimators.hub import HubModel
 from fewstep.estimators.model import TrainedModel
-from fewstep.estimators.opened import opened
+from fewstep.estimators.opened import opened, shipped
+from fewstep.estimators.sharing import told_by
 from fewstep.evaluation.simple import Simple
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0"
@@ -202,3 +204,40 @@ def test_a_run_is_exported_with_a_card_that_says_how_it_was_tested(tmp_path: Pat
     few, out = str(tmp_path / "few.npz"), tmp_path / "out.csv"
     main(["predict", str(tmp_path / "leo.fewstep.safetensors"), "--support", few, "--query", few, "--out", str(out)])
     assert len(out.read_text().splitlines()) == 10
+
+
+# -- shipped models ----------------------------------------------------------------------------------------------------
+
+
+def test_shipped_models_are_small_and_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list"])
+    listed = " ".join(capsys.readouterr().out.split())
+    assert {"omniglot-leo", "sine-line-leo"} <= shipped().keys()
+    for name, path in shipped().items():
+        assert path.stat().st_size < 2e6
+        assert f"{name}: LEO" in listed
+        words = told_by(path)
+        assert words["facts"]["test"]["tasks"] >= 1000
+        assert words["licence"]
+
+
+def test_the_shipped_leo_tells_characters_apart_that_it_has_not_seen() -> None:
+    """20 ways, 1 shot, from images: 90.2 % in its test of 2,000 tasks; 10 tasks here."""
+    source = EpisodeSampler(omniglot("test"), ways=20, shots=1, queries=3, tasks=10, seed=5)
+    tasks = source.batch(0)
+    right = []
+    for i in range(10):
+        x, y = tasks.support.x[i], tasks.support.y[i].argmax(1)
+        model = FewShotClassifier("omniglot-leo").fit(x, y)
+        right.append(model.score(tasks.query.x[i], tasks.query.y[i].argmax(1)))
+    assert np.mean(right) > 0.85
+
+
+def test_the_shipped_regressor_knows_a_sine_by_a_few_points_and_how_sure_it_is() -> None:
+    x = np.array([-4.0, -2.5, -1.0, 0.5, 2.0, 3.0, 4.5])[:, None]
+    query = np.linspace(-4, 4, 41)[:, None]
+    model = fewstep.load("sine-line-leo").fit(x, 2 * np.sin(x[:, 0] + 0.5))
+    mean, deviation = model.predict(query, return_std=True)
+    error = mean - 2 * np.sin(query[:, 0] + 0.5)
+    assert np.sqrt(np.mean(error**2)) < 0.5, "a line through the points is off by 1.4"
+    assert (deviation > 0).all()

@@ -56,11 +56,16 @@ def _tested(test: Mapping[str, Any]) -> list[str]:
         if found
     ]
     kind = "transductive" if test["transductive"] else "inductive"
-    stated = ", ".join(f"{name}: {value}" for name, value in test["protocol"].items())
+    stated = ", ".join(f"{name}: {_plain(value)}" for name, value in test["protocol"].items())
     below = [f"**{test['below']}.**", ""] if test.get("below") else []
     unit = "accuracy, %" if percent == 100 else test["score"]
     table = [f"| on the same tasks | {unit} |", "|---|---|", *rows]
     return [*below, *table, "", f"{test['tasks']} tasks, 95% intervals, {kind}. {stated}."]
+
+
+def _plain(value: Any) -> str:
+    """Of several numbers by name, all of them in words."""
+    return " / ".join(f"{n} {v}" for n, v in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def _limits(told: Mapping[str, Any]) -> list[str]:
