@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FIT = "model.fit(X_few, y_few)  # a few rows of each class, by any names"
+_FIT = {
+    False: "model.fit(X_few, y_few)  # a few rows of each class, by any names",
+    True: "model.fit(X_few, y_few)  # a few points",
+}
 
 
 def model_card(told: Mapping[str, Any], opening: Sequence[str], title: str) -> str:
@@ -21,7 +24,8 @@ def model_card(told: Mapping[str, Any], opening: Sequence[str], title: str) -> s
     if licence:
         head += ["license: other", f"license_name: {licence.splitlines()[0]}"]
     facts = told.get("facts", {})
-    fit = [] if told.get("fitted") else [_FIT]
+    regression = told["kind"] == "trained" and told["problem"]["regression"]
+    fit = [] if told.get("fitted") else [_FIT[regression]]
     use = ["```python", *opening, *fit, "print(model.predict(X_new))", "```"]
     parts = ["---", *head, "---", "", f"# {title}", "", _what(told), "", "## How to use it", "", *use]
     parts += ["", "## How it was tested", "", *_tested(facts.get("test", {})), "", "## Limits", "", *_limits(told)]
@@ -37,8 +41,9 @@ def _what(told: Mapping[str, Any]) -> str:
     fitted = f" It is fitted to the classes {', '.join(map(str, names))}." if names else ""
     if told["kind"] == "simple":
         return f"A simple classifier that needs no meta-training: {told['rule']}, made by fewstep.{fitted}"
-    takes = " × ".join(map(str, told["problem"]["inputs"]))
-    inputs = "images" if told["extractor"] else f"inputs of {takes} numbers"
+    size = told["problem"]["inputs"]
+    takes = " × ".join(map(str, size))
+    inputs = "images" if told["extractor"] else "single numbers" if size == [1] else f"inputs of {takes} numbers"
     kind = "A regressor" if told["problem"]["regression"] else "A classifier"
     return (
         f"{kind} that learns from a few examples, meta-trained by `{told['config']['recipe']}` of fewstep; it takes "
