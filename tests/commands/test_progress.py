@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from fewstep.commands import console, progress
+from fewstep.experiments.fit.procedure import Status as FitStatus
 from fewstep.experiments.repeat.procedure import RunProgress
 from fewstep.training import State
 from fewstep.training.pretraining.report import how_far
@@ -77,3 +78,17 @@ def test_tests_and_repetitions_speak_when_they_take_long(clock: Clock, monkeypat
         "testing: 20 of 100 (20%), 0:05:20 left",
         "seed 3, training: 20 of 200 (10%), 0:12:00 left, best validation 0.5000",
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_fit_shows_the_time_left_and_what_is_being_done(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    lines = shown(monkeypatch, terminal=terminal)
+    with progress.fit_bar() as fit:
+        for passed in (0.0, 10.0, 40.0):
+            clock.now = 1000.0 + passed
+            fit(FitStatus("search", passed, 165.0, {"LEO, trial 0": f"meta-step {passed:.0f}", "ProtoNet": ""}))
+    said = re.sub(r"\x1b\[[\d;?]*\w", "", "".join(lines()))
+    assert re.search(r"2:05 left:? LEO, trial 0: meta-step 40; ProtoNet", said)
+    assert terminal or said.count("left") == 1

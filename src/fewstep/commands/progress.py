@@ -154,19 +154,39 @@ def search_bar(*, spoken: bool = False) -> Iterator[Callable[[Status], None]]:
         yield advance
 
 
+class _Left(rich.ProgressColumn):
+    """The time until a moment that is known, whatever is being done meanwhile."""
+
+    def render(self, task: rich.Task) -> str:
+        """ "2:05 left"."""
+        return _left(task.fields["ends"] - time.monotonic())
+
+
+def _left(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    return f"{whole // 60}:{whole % 60:02d} left"
+
+
 @contextmanager
 def fit_bar() -> Iterator[Callable[[FitStatus], None]]:
-    """A bar over the minutes of a fit, with what is being done; what ends is told in lines of its own."""
-    columns = rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TextColumn("{task.fields[text]}")
+    """A bar over the minutes of a fit, with what is being done; what ends is told in lines of its own.
+
+    Without a terminal, a line at intervals.
+    """
+    columns = rich.TextColumn("{task.description}"), rich.BarColumn(20), _Left(), rich.TextColumn("{task.fields[text]}")
+    said = time.monotonic()
     with rich.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        bar = shown.add_task("search", total=None, text="")
+        bar = shown.add_task("begin", total=None, text="", ends=said)
 
         def advance(status: FitStatus) -> None:
-            left = max(0.0, status.total - status.seconds)
-            jobs = (f"{job}: {text}" if text else job for job, text in status.running.items())
-            text = f"{left // 60:.0f}:{left % 60:02.0f} left   {'; '.join(jobs)}"
+            nonlocal said
+            text = "; ".join(f"{job}: {text}" if text else job for job, text in status.running.items())
+            now, left = time.monotonic(), status.total - status.seconds
             done = min(status.seconds, status.total)
-            shown.update(bar, description=status.phase, total=status.total, completed=done, text=text)
+            shown.update(bar, description=status.phase, total=status.total, completed=done, text=text, ends=now + left)
+            if not console.is_terminal and now - said >= SPOKEN_EVERY:
+                said = now
+                note(f"{status.phase}, {_left(left)}{': ' if text else ''}{text}")
 
         yield advance
 

@@ -103,8 +103,8 @@ def fit(
 
     Raises:
         FileNotFoundError: when there are no such data.
-        ValueError: for data that cannot be read or are too few, for counts that are not positive, and for a folder that
-            holds something else.
+        ValueError: for data that cannot be read or are too few, for counts that are not positive, for a folder that
+            holds something else, and when a test came to nothing because its process died.
     """
     began, limits = time.time(), limits or Limits()
     folder, data = Path(folder).resolve(), Path(data).absolute()
@@ -128,8 +128,11 @@ def fit(
         began -= float(clock.get("seconds", 0.0))
         features = data
         if photographs:
+            kept = Throttle(2.0)
 
             def doing(job: str, text: str) -> None:
+                if kept():
+                    _keep(folder, seconds=time.time() - began)
                 progress(Status("features", time.time() - began, 60 * minutes, {job: text}))
 
             features = embedded(data, folder, seconds=60 * minutes, ways=ways, seed=seed, note=note, doing=doing)
@@ -149,13 +152,20 @@ def fit(
         watch.phase = "test"
         watch.run({f"{k}-shot": partial(conclude, _launched(plan), k) for k in shots})
         if missing := [k for k in shots if not (folder / "result" / f"{k}shot" / "test.csv").exists()]:
-            raise RuntimeError(f"the test at {shots_text(missing)} failed: {'; '.join(watch.errors)}")
+            why = "; ".join(watch.errors) or "it was stopped"
+            raise ValueError(f"the test at {shots_text(missing)} failed ({why}): give the same command again.")
         watch.phase = "report"
         watch.tell()
         found = found_in(plan, _protocol(plan, data), _tried(plan))
         report.write(found)
         watch.keep()
     return found
+
+
+def _keep(folder: Path, **times: float) -> None:
+    """Keep the time that has passed."""
+    with suppress(OSError):
+        write_atomically(folder / CLOCK, json_text(times))
 
 
 def _launched(plan: Plan) -> Plan:
@@ -188,6 +198,7 @@ class _Watch:
     def run(self, jobs: Mapping[str, Callable[[Tell], None]]) -> None:
         """Run jobs by name, at most ``workers`` at once; what fails is told, and does not end the others."""
         self.running.clear()
+        self.tell()
         try:
             if self.plan.workers == 1:
                 before = logger.level
@@ -229,9 +240,7 @@ class _Watch:
 
     def keep(self) -> None:
         """Keep the time, for a fit that goes on after a stop."""
-        passed = {"seconds": self.plan.seconds - self.plan.left, "searching": self.plan.searching}
-        with suppress(OSError):
-            write_atomically(self.plan.folder / CLOCK, json_text(passed))
+        _keep(self.plan.folder, seconds=self.plan.seconds - self.plan.left, searching=self.plan.searching)
 
 
 def _tried(plan: Plan) -> list[dict[str, Any]]:
