@@ -12,6 +12,7 @@ import tyro
 
 from fewstep.commands.console import say
 from fewstep.recipes import RECIPES, Config, from_json
+from fewstep.recipes.config import YAML
 
 Command = TypeVar("Command")
 
@@ -67,12 +68,12 @@ def split_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def named(name: str | None) -> Config:
-    """A recipe by its name, or by a file: the JSON that a search writes, or a run's ``config.json``.
+    """A recipe by its name, or by a file: the JSON that a search writes, a run's ``config.json``, or the same in YAML.
 
     Raises:
         ValueError: when there is no such recipe or file, with those that may have been meant.
     """
-    if name is not None and name.endswith(".json"):
+    if name is not None and Path(name).suffix in (".json", *YAML):
         if not Path(name).is_file():
             raise ValueError(f"there is no file {name}.")
         return from_json(Path(name))

@@ -3,7 +3,8 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, final
+from pathlib import Path
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Dataset:
     ``order`` says which row lies at each position. So a memory map larger than memory serves as well as a tensor, and
     no operation after construction costs more than the rows it returns.
 
-    Make one with :meth:`from_labels` or :meth:`from_sorted`.
+    Make one with :meth:`from_labels`, :meth:`from_sorted` or :meth:`from_torch`.
 
     Attributes:
         store: ``[n, *features]``, the rows as they were given.
@@ -132,6 +133,49 @@ class Dataset:
         if not isinstance(rows, np.memmap):
             dataset.check_finite()
         return dataset
+
+    @classmethod
+    def from_torch(
+        cls,
+        dataset: Any,
+        *,
+        name: str = "dataset",
+        split: str = "",
+        key: str | None = None,
+        workers: int = 0,
+        cache: str | Path | None = None,
+    ) -> "Dataset":
+        """A map-style dataset of PyTorch, of (image, label) pairs: each item is read once, into a memory-mapped file.
+
+        PIL images become bytes ``[channels, height, width]``, arrays and tensors stay what they are; all have one shape
+        and dtype. Labels are whole numbers or names, tensors and arrays of one number included. Memory holds a batch.
+
+        Args:
+            dataset: anything with ``__getitem__`` and ``__len__``. Leave random transforms out: a row is drawn once.
+            name: of the dataset, for messages and for the file.
+            split: of the dataset, for messages.
+            key: what the content is known by, such as ``"cub-200 train 84px"``: the rows are then found again without
+                being read. None: they are read each time, and the same rows take room once.
+            workers: processes that read items; 0: this one.
+            cache: the cache folder; ``$FEWSTEP_CACHE`` or the user's cache folder when omitted.
+
+        Raises:
+            ValueError: if items are no such pairs, or differ in shape or dtype; the message names the item.
+            OSError: if the cache folder cannot be written or is full.
+
+        Example:
+            >>> pairs = torch.utils.data.TensorDataset(torch.zeros(3, 1, 8, 8), torch.tensor([7, 4, 7]))
+            >>> Dataset.from_torch(pairs, name="digits").class_names
+            ('4', '7')
+        """
+        from fewstep.data.pairs import count_of, pairs_of
+        from fewstep.data.storage.rows import keep_rows, kept_rows
+
+        owner = f"{name} {split}".rstrip()
+        rows = count_of(dataset, owner)
+        found = None if key is None else kept_rows(owner, key, rows, cache=cache)
+        store, labels = found or keep_rows(owner, pairs_of(dataset, owner, workers), rows, key=key, cache=cache)
+        return cls.from_labels(store, labels, name=name, split=split)
 
     def __len__(self) -> int:
         return int(self.offsets[-1])

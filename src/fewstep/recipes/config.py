@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cattrs
+import cattrs.v
 import tyro
 from cattrs.strategies import configure_tagged_union
 
@@ -131,22 +133,58 @@ def _same(name: str, kept: Any, wanted: Any) -> bool:
 
 
 def from_json(path: Path) -> Config:
-    """Read what :func:`to_json` wrote.
+    """Read a configuration from a file: what :func:`to_json` wrote, or the same in YAML (``.yaml``, ``.yml``).
 
     Raises:
-        ValueError: when the file is not a configuration; the message lists what is wrong.
+        ValueError: when the file is not a configuration; the message lists what is wrong, and for a field that there
+            is not, the nearest that there is.
     """
-    return from_text(path.read_text(encoding="utf-8"), str(path))
+    text = path.read_text(encoding="utf-8")
+    if path.suffix not in YAML:
+        return from_text(text, str(path))
+    import yaml
+
+    try:
+        return _structured(yaml.safe_load(text), str(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+
+
+YAML = (".yaml", ".yml")
+"""Suffixes of configurations in YAML; any other is in JSON."""
 
 
 def from_text(text: str, where: str) -> Config:
     """The configuration that :func:`to_json` made a text of; ``where`` it stands, for the message.
 
     Raises:
-        ValueError: when it is none; the message lists what is wrong.
+        ValueError: as :func:`from_json`.
     """
     try:
-        return _CONVERTER.structure(json.loads(text), Config)
-    except (cattrs.BaseValidationError, KeyError, json.JSONDecodeError) as error:
-        wrong = cattrs.transform_error(error) if isinstance(error, cattrs.BaseValidationError) else [repr(error)]
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not a configuration of this version of fewstep: {error!r}") from error
+    return _structured(content, where)
+
+
+def _structured(content: Any, where: str) -> Config:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is not a configuration: it must hold data, method and training by name")
+    try:
+        return _CONVERTER.structure(content, Config)
+    except (cattrs.BaseValidationError, KeyError, TypeError) as error:
+        several = isinstance(error, cattrs.BaseValidationError)
+        wrong = cattrs.transform_error(error, format_exception=_told) if several else [repr(error)]
         raise ValueError(f"{where} is not a configuration of this version of fewstep: {'; '.join(wrong)}") from error
+
+
+def _told(error: BaseException, kind: Any) -> str:
+    """An error of reading in words: of a field that there is not, with the nearest that there is."""
+    if not isinstance(error, cattrs.ForbiddenExtraKeysError):
+        return str(cattrs.v.format_exception(error, kind))
+    known = [field.name for field in fields(error.cl)]
+    told = []
+    for name in sorted(error.extra_fields):
+        near = difflib.get_close_matches(str(name), known, n=1)
+        told.append(f"there is no {name}" + (f", did you mean {near[0]}?" if near else f", only {', '.join(known)}"))
+    return ", and ".join(told)

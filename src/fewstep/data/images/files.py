@@ -144,9 +144,9 @@ def pixels(
         ValueError: if the system refuses to read it, which says nothing about the image.
     """
     check_count("size", size)
-    opaque = open_image(path, grey=not colour, least=_SPARE * size if fit == "crop" else None)
+    upright = open_image(path, grey=not colour, least=_SPARE * size if fit == "crop" else None)
     side, lanczos = (size, size), Image.Resampling.LANCZOS
-    small = np.array(ImageOps.fit(opaque, side, lanczos) if fit == "crop" else opaque.resize(side, lanczos))
+    small = np.array(ImageOps.fit(upright, side, lanczos) if fit == "crop" else upright.resize(side, lanczos))
     channels = np.moveaxis(small, -1, 0) if colour else small[None]
     return np.ascontiguousarray(255 - channels if (not colour if invert is None else invert) else channels)
 
@@ -168,7 +168,7 @@ def open_image(path: Path, *, grey: bool = False, least: int | None = None) -> I
         with Image.open(path) as file:
             if least is not None:
                 file.draft("L" if grey else None, (least, least))
-            return _opaque(ImageOps.exif_transpose(file)).convert("L" if grey else "RGB")
+            return opaque(ImageOps.exif_transpose(file)).convert("L" if grey else "RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image {path}") from None
     except MemoryError:
@@ -180,7 +180,7 @@ def open_image(path: Path, *, grey: bool = False, least: int | None = None) -> I
         raise DamagedImage(path, str(error).removesuffix(f" {str(path)!r}") or type(error).__name__) from error
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def opaque(image: Image.Image) -> Image.Image:
     """The image on white paper, with 8 bits a channel."""
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, of no known range: save it with 8 or 16 bits")
