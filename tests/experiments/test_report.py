@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from fewstep.evaluation import Evaluation
-from fewstep.evaluation.curves import learning_curves
+from fewstep.evaluation.curves import curves_in_words, learning_curves
 from fewstep.experiments.report import report
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -102,3 +103,32 @@ def test_importing_does_not_import_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def words(path: Path, name: str, loss: list[float], train: list[float], validation: list[float]) -> str:
+    rows = ["step,split,name,value"]
+    rows += [f"{i},train,loss,{value}" for i, value in enumerate(loss, 1)]
+    rows += [f"{i},train,{name},{value}" for i, value in enumerate(train, 1)]
+    rows += [f"{i},validation,{name},{value}" for i, value in enumerate(validation, 1)]
+    (path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    return " ".join(curves_in_words(path / "metrics.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "train", "validation", "told"),
+    [
+        ("accuracy", [2, 1], [0.9, 0.98], [0.8, 0.88, 0.87], "training 98.0%, validation 88.0% .* 2 of 3: overfitting"),
+        ("accuracy", [2, 1], [0.9, 0.92], [0.8, 0.88, 0.88], r"validation 88.0% at its best, step 2 of 3\.$"),
+        ("accuracy", [2, 1], [0.9], [0.5, 0.6, 0.7, 0.8, 0.86], "still improving at the end"),
+        ("accuracy", [2, 1], [0.9], [0.5, 0.89, 0.86], "Validation fell to 86.0% after that"),
+        ("accuracy", [2, 3], [0.3], [0.3], r"diverged: its loss was 2 at first and is 3 at the end"),
+        ("accuracy", [2, math.nan], [0.3], [0.3], "diverged: its loss is no finite number"),
+        ("mean squared error", [2, 1], [0.2], [0.5, 0.4, 0.4], "training 0.2, validation 0.4 .*: overfitting"),
+        ("mean squared error", [2, 1], [0.2], [0.5, 0.2, 0.3], "Validation fell to 0.3"),
+    ],
+)
+def test_curves_say_what_they_show(
+    name: str, loss: list[float], train: list[float], validation: list[float], told: str, tmp_path: Path
+) -> None:
+    found = words(tmp_path, name, loss, train, validation)
+    assert re.search(told, found), found

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import read_json, write_atomically
-from fewstep.evaluation.curves import learning_curves
+from fewstep.evaluation.curves import curves_in_words, learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
@@ -108,4 +108,4 @@ def _curves(folder: Path) -> list[str]:
         learning_curves(folder / "metrics.csv", folder / CURVES)
     except ValueError as error:
         return [f"Nothing to draw: {error}."]
-    return [f"![Training loss and score over meta-steps]({CURVES})"]
+    return [*curves_in_words(folder / "metrics.csv"), "", f"![Training loss and score over meta-steps]({CURVES})"]
