@@ -115,7 +115,7 @@ def curves_in_words(metrics_csv: str | os.PathLike[str]) -> list[str]:
     elif score.percent:
         overfits = 100 * (training - best) >= _GAP
     else:  # a ratio of log-likelihoods, which may be negative, says nothing
-        overfits = 0 < training and best >= _RATIO * training
+        overfits = training > 0 and best >= _RATIO * training
     if overfits:
         told.insert(0, f"{first}: overfitting to the classes or tasks of training.")
     else:
