@@ -29,6 +29,8 @@ class Train:
     """Folder of the run. None: a new one under runs/."""
     resume: Path | None = None
     """Continue the stopped run in this folder, to the same bits."""
+    dry_run: bool = False
+    """Show what would be done and how long it takes here, by a few meta-steps and a batch of tasks; write nothing."""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -50,7 +52,12 @@ def train(arguments: Sequence[str]) -> None:
     from fewstep.experiments.folder import all_or_nothing
     from fewstep.experiments.run import Run
 
-    if asked.resume is None:
+    if asked.dry_run:
+        from fewstep.experiments.forecast import forecast
+
+        for what, words in forecast(config, note).items():
+            say(f"{what}: {words}")
+    elif asked.resume is None:
         folder = asked.out or new_folder("runs", config.recipe)
         with all_or_nothing(folder):
             _train_and_test(Run.create(config, folder, note))
