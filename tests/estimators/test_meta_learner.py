@@ -66,6 +66,8 @@ def test_folds_and_searches_are_of_classes(data: Any) -> None:
         learner(), {"training.rate": [1e-9, 1e-2], "recipe": ["protonet-features-1shot"]}, cv=ClassKFold(2)
     )
     assert search.fit(x, y).best_params_["training.rate"] == 1e-2
+    named = learner(validation=["class 01", "class 04", "class 05"]).fit(x, y)
+    assert named.validation_classes_.tolist() == ["class 01", "class 04", "class 05"]
     copied = clone(learner(**{"method.dropout": 0.25}).set_params(**{"training.rate": 0.5}))
     assert copied.get_params(deep=False)["training.rate"] == 0.5
     assert copied.get_params()["training.tasks"] == fewstep.recipes.RECIPES["protonet-features-1shot"]().training.tasks
@@ -81,10 +83,12 @@ def test_what_it_cannot_do_is_said(data: Any) -> None:
         MetaLearner("leo-feature-1shot").fit(x, y)
     with pytest.raises(ValueError, match="maml-sinusoid is not of features"):
         MetaLearner("maml-sinusoid").fit(x, y)
-    with pytest.raises(ValueError, match=r"validation is a share of the classes, .* got 1\.0"):
+    with pytest.raises(ValueError, match=r"a share of the classes, between 0 and 1, or classes; got 1\.0"):
         learner(validation=1.0).fit(x, y)
-    with pytest.raises(ValueError, match="y has 5 classes, too few for 3-way tasks in training and in validation"):
+    with pytest.raises(ValueError, match="y has 5 classes, of which validation takes 3: too few for 3-way tasks"):
         learner().fit(x[:100], y[:100])
+    with pytest.raises(ValueError, match="validation names 1 classes that y has not: 'owl'"):
+        learner(validation=["owl", "class 01"]).fit(x, y)
     with pytest.raises(ValueError, match="give their labels as y"):
         next(ClassKFold(2).split(x))
 

@@ -75,7 +75,9 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
     Args:
         recipe: on features of one's own, such as "leo-features-1shot" or "residual-prototypes-features-5shot";
             ``fewstep list`` has them.
-        validation: the share of classes that is held out for validation; at least as many as a task has.
+        validation: the share of classes that is held out for validation, at least as many as a task has; or the labels
+            of these classes. They should be as new to the network that made the features as those of a later task: of
+            classes that it was trained on, features are tighter, and validation is too kind.
         calibrate: divide logits by a temperature, fitted on validation tasks, before they become probabilities.
         tasks: of a score.
         folder: of the run, where ``fit`` of the same data and settings goes on; in a temporary one when None.
@@ -179,20 +181,7 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
         """
         x, labels = self._rows(X, y)
         classes = np.unique(labels)
-        random = np.random.default_rng(int(self.random_state))
-        data = self._config().data
-        assert isinstance(data, Embeddings), "it was checked"
-        if not 0 < float(self.validation) < 1:
-            raise ValueError(
-                f"MetaLearner: validation is a share of the classes, between 0 and 1; got {self.validation}"
-            )
-        held = max(data.ways, round(float(self.validation) * len(classes)))
-        if len(classes) - held < data.ways:
-            raise ValueError(
-                f"MetaLearner: y has {len(classes)} classes, too few for {data.ways}-way tasks in training and in "
-                "validation: give more, or lower data.ways"
-            )
-        validation = np.sort(random.permutation(classes)[:held])
+        validation = self._validation(classes)
         held_out = np.isin(labels, validation)
         parts: dict[Split, tuple[NDArray[Any], NDArray[Any]]] = {
             "train": (x[~held_out], labels[~held_out]),
@@ -202,6 +191,27 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
             self._train(Path(folder), parts)
         self.classes_, self.validation_classes_, self.n_features_in_ = classes, validation, x.shape[1]
         return self
+
+    def _validation(self, classes: NDArray[Any]) -> NDArray[Any]:
+        """The classes that are held out."""
+        data = self._config().data
+        assert isinstance(data, Embeddings), "it was checked"
+        if np.ndim(self.validation):
+            found = np.unique(array_of(self.validation))
+            if unknown := sorted({*found.tolist()} - {*classes.tolist()}):
+                raise ValueError(f"MetaLearner: validation names {len(unknown)} classes that y has not: {unknown[0]!r}")
+        elif not 0 < float(self.validation) < 1:
+            given = f"got {self.validation}"
+            raise ValueError(f"MetaLearner: validation is a share of the classes, between 0 and 1, or classes; {given}")
+        else:
+            held = max(data.ways, round(float(self.validation) * len(classes)))
+            found = np.sort(np.random.default_rng(int(self.random_state)).permutation(classes)[:held])
+        if min(len(found), len(classes) - len(found)) < data.ways:
+            raise ValueError(
+                f"MetaLearner: y has {len(classes)} classes, of which validation takes {len(found)}: too few for "
+                f"{data.ways}-way tasks in training and in validation; give more, or lower data.ways"
+            )
+        return found
 
     def _train(self, folder: Path, parts: Mapping[Split, tuple[NDArray[Any], NDArray[Any]]]) -> None:
         config = self._config()
