@@ -143,7 +143,7 @@ def test_the_run_keeps_the_network_as_its_recipe_uses_it(place: Path, tmp_path: 
         ]
     )
     assert not FeatureExtractor.load(tmp_path / "raw/extractor.safetensors").normalise
-    model = fewstep.load(tmp_path / "raw")
+    model = fewstep.load(tmp_path / "raw").model
     assert not model.normalise
     assert model.extractor is not None
     assert torch.allclose(model.extractor(x), raw, atol=1e-6)

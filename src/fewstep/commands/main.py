@@ -60,7 +60,7 @@ COMMANDS: Mapping[str, Command] = {
         ("plot sine-line", "fewstep.commands.uncertainty:sine_line", "RUN", "functions that such a run samples"),
         ("plot oscillations", "fewstep.commands.uncertainty:oscillations", "RUN …", "forecasts, and the best possible"),
         ("predict", "fewstep.commands.predict:predict", "MODEL [options]", "for your own images, features, numbers"),
-        ("export", "fewstep.commands.export:export", "RUN FILE", "a trained run as one file to share, with its card"),
+        ("export", "fewstep.commands.export:export", "RUN FILE", "a trained run as one file, with its card"),
         ("data leo-embeddings", "fewstep.commands.data:leo_embeddings", "", "fetch the published embeddings"),
         ("data convert", "fewstep.commands.data:convert", "FILE FILE", "features of one format into another"),
         ("data inspect", "fewstep.commands.data:inspect", "FILE", "what a file of features holds"),

@@ -50,7 +50,7 @@ class ClassKFold(GroupKFold):  # type: ignore[misc]
 
     Example:
         >>> y = np.array(list("aabbccdd"))
-        >>> [sorted(set(y[test])) for _, test in ClassKFold(2).split(np.zeros((8, 1)), y)]
+        >>> [np.unique(y[test]).tolist() for _, test in ClassKFold(2).split(np.zeros((8, 1)), y)]
         [['b', 'd'], ['a', 'c']]
     """
 
