@@ -1,5 +1,6 @@
 """``fewstep embed --backbone``: files of features, through stand-ins for the libraries of networks."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def _stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     libraries.mkdir()
     for name, code in (("timm", TIMM), ("model2vec", MODEL2VEC)):
         (libraries / f"{name}.py").write_text(code)
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, name, None)  # so that what a test imports is forgotten after it
+        del sys.modules[name]
     monkeypatch.syspath_prepend(str(libraries))
     monkeypatch.chdir(tmp_path)
 
