@@ -27,7 +27,7 @@ def features(tmp_path: Path) -> Path:
 
 def config(features: Path) -> Config:
     made = RECIPES["residual-prototypes-features-1shot"]()
-    training = replace(made.training, steps=60, validate_every=60, validation_tasks=100, rate=5e-3)
+    training = replace(made.training, steps=60, validate_every=60, validation_tasks=50, rate=5e-3)
     method = replace(made.method, hidden=16)  # type: ignore[type-var]
     return replace(made, data=replace(made.data, path=str(features)), training=training, method=method)
 
