@@ -60,7 +60,6 @@ QUICK: dict[str, Callable[[], Case]] = {
     "sampler-indices": lambda: sampler.indices(SIZES[:2]),
     "sampler-gather": lambda: sampler.gather(SIZES[:2]),
     "startup": lambda: startup.startup(rounds=1),
-    "estimators-5shot": lambda: estimators.latency(5, rounds=2),
     "pretraining-resnet-9-32": lambda: pretraining.step("resnet-9", 32, 4, rounds=1),
     "methods-imaml": lambda: methods.imaml(tasks=2, steps=2, rounds=1),
     "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1, channels=SMALL),
