@@ -625,6 +625,12 @@ def test_lost_second_derivatives_are_refused_and_first_order_takes_them(
 ) -> None:
     with pytest.raises(ValueError, match=rf"cannot differentiate again.*fomaml.*{message}"):
         meta_gradient(maml(after(function), rate=0.3), Loop())
+    if function == Once.apply:  # and so where a loop of one's own differentiates the objective
+        with pytest.raises(ValueError, match="the backward of Once is marked once_differentiable"):
+            maml(after(function), rate=0.3).objective(tasks(), None, Loop())
+        assert (
+            maml(after(function), rate=0.3, first_order=True).objective(tasks(), None, Loop()).objective.requires_grad
+        )
     assert meta_gradient(maml(after(function), rate=0.3, first_order=True), Loop())[1][0].abs().max() > 0
 
 

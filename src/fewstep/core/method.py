@@ -18,8 +18,10 @@ from fewstep.core.learner import Learner
 from fewstep.core.loss import Reduction
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.outer_loss import with_penalties
+from fewstep.core.network.foreign import require_second_derivatives
 from fewstep.core.noise import Draws, Noise, copied, fill
 from fewstep.core.regularisers import Regulariser
+from fewstep.core.slope import transformed
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task, require_statistics
 
 Granularity: TypeAlias = Literal["task", "step"]
@@ -142,9 +144,14 @@ class Method:
 
         Returns:
             The scalar objective, and metrics with a task axis (regularisers: scalars).
+
+        Raises:
+            ValueError: when it goes through a derivative that torch does not differentiate again.
         """
         estimates = self.estimate(tasks, noise, executor, granularity)
         objective = estimates.objective.mean() if self.task_reduction == "mean" else estimates.objective.sum()
+        if objective.requires_grad and not (self.learner.plain or transformed() or torch.compiler.is_compiling()):
+            require_second_derivatives(objective)
         return with_penalties(objective, estimates.metrics, self.penalties())
 
     def estimate(
