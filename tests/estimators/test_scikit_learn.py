@@ -5,6 +5,7 @@ fails is shown to fail for that reason alone, and passes once a model widens the
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
-from torch import Tensor
+from torch import Tensor, nn
 
-from fewstep import FewShotClassifier, FewShotRegressor
-from fewstep.core import Batch, Point
+from fewstep import FewShotClassifier, FewShotRegressor, maml
+from fewstep.core import Batch, Point, regression
 from fewstep.core.types import Statistics
-from fewstep.estimators.model import Model
+from fewstep.estimators.model import Model, TrainedModel
 from fewstep.estimators.opened import opened
 from fewstep.evaluation.simple import Simple
 
@@ -177,22 +178,38 @@ def test_weights_are_repetitions_for_whoever_averages() -> None:
         FewShotClassifier().fit(x, y, np.zeros(9))
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads take turns after 10 microseconds, not after five milliseconds, so that few calls meet one another often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_threads_share_what_they_like() -> None:
     """One fitted estimator asked by eight threads, and eight estimators of one model: all as alone."""
     x, y = clusters()
     queries = [clusters(30, seed)[0] for seed in range(8)]
-    one = FewShotClassifier(LEO).fit(x, y)
-    alone = [one.predict_proba(query) for query in queries]
+    normed = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)).double()
+    line = TrainedModel(maml(normed, rate=0.1, steps=3, loss=regression()))
+    fitted = [FewShotClassifier(LEO).fit(x, y), FewShotRegressor(line).fit(x, x[:, 0])]
     model = opened(LEO)
 
-    def own(seed: int) -> NDArray[Any]:
+    def fit(seed: int) -> NDArray[Any]:
         return FewShotClassifier(model).fit(*clusters(24, seed)).predict_proba(queries[seed])
 
-    apart = [own(seed) for seed in range(8)]
+    def ask(estimator: Any, query: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(getattr(estimator, "predict_proba", estimator.predict)(query))
+
+    alone = [[ask(one, query) for query in queries] for one in fitted]
+    apart = [fit(seed) for seed in range(8)]
     parallel = joblib.Parallel(n_jobs=8, prefer="threads")
-    for _ in range(3):
-        np.testing.assert_array_equal(parallel(joblib.delayed(one.predict_proba)(query) for query in queries), alone)
-        np.testing.assert_array_equal(parallel(joblib.delayed(own)(seed) for seed in range(8)), apart)
+    for _ in range(2):
+        for one, expected in zip(fitted, alone, strict=True):
+            np.testing.assert_array_equal(parallel(joblib.delayed(ask)(one, query) for query in queries), expected)
+        np.testing.assert_array_equal(parallel(joblib.delayed(fit)(seed) for seed in range(8)), apart)
 
 
 def test_what_is_no_model() -> None:

@@ -271,7 +271,7 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
             tasks=min(100, int(self.tasks)),
             seed=int(self.random_state),
         )
-        return evaluate(self.model_.method, source, int(self.tasks), statistics=self.model_.statistics)
+        return evaluate(self.model_.own, source, int(self.tasks), statistics=self.model_.statistics)
 
     def score(self, X: Inputs, y: Inputs) -> float:
         """The mean accuracy of :meth:`evaluate`."""
@@ -288,5 +288,5 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
 
 
 def _predict(model: TrainedModel, support: Batch, query: Batch) -> Tensor:
-    points = model.method.adapt(support, statistics=model.statistics)
-    return model.method.predict(points, query, support, statistics=model.statistics)
+    points = model.own.adapt(support, statistics=model.statistics)
+    return model.own.predict(points, query, support, statistics=model.statistics)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, final
 
@@ -119,7 +120,8 @@ class Origin:
 class TrainedModel(Model):
     """A meta-trained method, with all that rows need on their way to it.
 
-    It holds a copy of the method, in evaluation mode: what is trained afterwards is not seen.
+    It holds a copy of the method, in evaluation mode: what is trained afterwards is not seen. A network that runs has
+    the task's weights in place of its own, so that each thread has a copy to run (:attr:`own`), of the same parameters.
 
     Attributes:
         method: meta-trained, or not.
@@ -153,6 +155,7 @@ class TrainedModel(Model):
     tokens: bool = False
     temperature: float = 1.0
     origin: Origin | None = None
+    _copies: threading.local = field(init=False)
 
     def __post_init__(self) -> None:
         if self.tokens and (self.normalise or self.extractor is not None):
@@ -160,6 +163,7 @@ class TrainedModel(Model):
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"TrainedModel: the temperature must be positive and finite, got {self.temperature}.")
         object.__setattr__(self, "method", evaluation_copy(self.method))
+        object.__setattr__(self, "_copies", threading.local())
         if isinstance(self.extractor, nn.Module) and self.extractor.training:
             object.__setattr__(self, "extractor", copy.deepcopy(self.extractor).eval())
 
@@ -172,6 +176,27 @@ class TrainedModel(Model):
     def __repr__(self) -> str:
         start = type(self.method.learner.start).__name__
         return f"TrainedModel({start if self.origin is None else self.origin.config.recipe})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.init}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.__post_init__()
+
+    @property
+    def own(self) -> Method:
+        """The method, to run in this thread alone: its parameters are those of all."""
+        if not hasattr(self._copies, "method"):
+            self._copies.method = evaluation_copy(self.method, shared=True)
+        return self._copies.method  # type: ignore[no-any-return]
+
+    @property
+    def _stepless(self) -> Method:
+        """The same with no inner step."""
+        if not hasattr(self._copies, "stepless"):
+            self._copies.stepless = evaluation_copy(self.method, steps=0, shared=True)
+        return self._copies.stepless  # type: ignore[no-any-return]
 
     @property
     def regression(self) -> bool:
@@ -197,11 +222,6 @@ class TrainedModel(Model):
     def _taken(self) -> dict[Any, tuple[int, ...]]:
         """Shapes of predictions by the forms of supports that were tried."""
         return {}
-
-    @cached_property
-    def _stepless(self) -> Method:
-        """The same parameters with no inner step."""
-        return evaluation_copy(self.method, steps=0, shared=True)
 
     def rows(self, x: NDArray[Any]) -> Tensor:
         """Features or images, in the dtype and on the device of the method's parameters; or tokens."""
@@ -265,12 +285,12 @@ class TrainedModel(Model):
 
     def adapt(self, support: Batch, statistics: Statistics) -> Point:
         """Run the inner loop."""
-        return self.method.adapt(support, Loop(), statistics)
+        return self.own.adapt(support, Loop(), statistics)
 
     def logits(self, point: Point | None, query: Batch, support: Batch, statistics: Statistics) -> Tensor:
         """Predictions by the adapted point, divided by the temperature."""
         assert point is not None, "adapt has given it"
-        return self.method.predict(point, query, support, Loop(), statistics) / self.temperature
+        return self.own.predict(point, query, support, Loop(), statistics) / self.temperature
 
 
 def one_task(rows: Tensor, y: Tensor, weight: Tensor | None = None) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -188,7 +188,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     def _begin(self, support: Batch) -> None:
         assert self.model_ is not None, "there is something to adapt"
         statistics = self._statistics(self.model_)
-        functions = Functions(self.model_.method, self.samples, self._seed(), statistics=statistics)
+        functions = Functions(self.model_.own, self.samples, self._seed(), statistics=statistics)
         outputs = support.y.shape[2]
         try:
             found = self.model_.outputs(support, statistics, f" with {outputs} target(s) each")[1:]
@@ -201,7 +201,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         self._warn_of_transduction(self.model_)
         # A lone function needs no map over tasks, which not every network can bear.
         executor = Loop() if functions.copies(support) == 1 else None
-        self._functions = _Found(functions.adapt(support, executor=executor), statistics == "query")
+        self._functions = _Found(self.model_, functions.adapt(support, executor=executor), statistics == "query")
         self._support = support
 
     def predict(self, X: Inputs, return_std: bool = False) -> Any:
@@ -261,13 +261,14 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 class _Found:
     """Adapted functions, evaluated at rows of one task."""
 
-    def __init__(self, adapted: Adapted, together: bool) -> None:
-        self.adapted, self.together = adapted, together
+    def __init__(self, model: TrainedModel, adapted: Adapted, together: bool) -> None:
+        self.model, self.adapted, self.together = model, adapted, together
 
     def __call__(self, rows: Tensor) -> NDArray[np.float64]:
         # By the statistics of the query rows, what is asked together belongs together.
         parts = [rows] if self.together else rows.split(_TOGETHER)
-        return np.concatenate([self.adapted(part[None])[0] for part in parts], 1)
+        adapted = replace(self.adapted, method=self.model.own)  # which thread fitted is one matter, which asks another
+        return np.concatenate([adapted(part[None])[0] for part in parts], 1)
 
 
 def _check_noise(noise: Any, where: str) -> None:

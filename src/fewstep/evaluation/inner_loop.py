@@ -35,7 +35,7 @@ def _evaluated(module: nn.Module) -> list[nn.Module]:
 
 
 def evaluation_copy(method: Method, *, shared: bool = False, **settings: Any) -> Method:
-    """A copy of a method to predict with: in evaluation mode for good, so that threads may share it.
+    """A copy of a method to predict with, in evaluation mode for good: for one thread, whose weights its network holds.
 
     Args:
         method: is not changed.
