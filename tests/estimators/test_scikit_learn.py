@@ -180,7 +180,7 @@ def test_weights_are_repetitions_for_whoever_averages() -> None:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Threads take turns after 10 microseconds, not after five milliseconds, so that few calls meet one another often."""
+    """Threads take turns after 10 µs, not after five milliseconds, so that few calls meet one another often."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

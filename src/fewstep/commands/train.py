@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -16,7 +16,9 @@ from fewstep.commands.recipes import list_recipes
 from fewstep.recipes import Config
 
 if TYPE_CHECKING:
+    from fewstep.evaluation import Evaluation
     from fewstep.experiments.run import Run
+    from fewstep.training.trackers import Service, Tracker
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Train:
     """Continue the stopped run in this folder, to the same bits."""
     dry_run: bool = False
     """Show what would be done and how long it takes here, by a few meta-steps and a batch of tasks; write nothing."""
+    track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    """Services that follow the run too; each is configured by its own environment variables."""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -60,31 +64,49 @@ def train(arguments: Sequence[str]) -> None:
     elif asked.resume is None:
         folder = asked.out or new_folder("runs", config.recipe)
         with all_or_nothing(folder):
-            _train_and_test(Run.create(config, folder, note))
+            _train_and_test(Run.create(config, folder, note), asked.track)
     elif replace(config, device=default.device) == default:
-        _train_and_test(Run.resume(asked.resume, note, "auto" if config == default else config.device))
+        _train_and_test(Run.resume(asked.resume, note, "auto" if config == default else config.device), asked.track)
     else:
-        raise ValueError(
-            f"a resumed run keeps its configuration; give no options besides --resume {asked.resume} and --device."
-        )
+        allowed = f"--resume {asked.resume}, --device and --track"
+        raise ValueError(f"a resumed run keeps its configuration; give no options besides {allowed}.")
 
 
-def _train_and_test(run: Run) -> None:
-    from fewstep.commands.progress import test_bar, training_bar
+def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
+    from fewstep.recipes import dotted
+    from fewstep.training.trackers import tracked
 
-    config = run.config
     point_to("run folder", run.folder)
-    with stoppable("train", "--resume", str(run.folder)), training_bar(config.training.steps) as progress:
-        state = run.train(progress).state
+    with tracked(track, run.folder, dotted(run.config)) as trackers:
+        step = _train(run, trackers)
+        for shots in run.config.testing.shots or (None,):
+            evaluation = _test(run, shots)
+            means = {name: evaluation.interval(name).mean for name in evaluation.scores}
+            for tracker in trackers:
+                tracker(step, "test" if shots is None else f"test-{shots}-shot", means)
+    point_to("report", run.folder / "report.md")
+
+
+def _train(run: Run, trackers: Sequence[Tracker]) -> int:
+    from fewstep.commands.progress import training_bar
+
+    steps = run.config.training.steps
+    with stoppable("train", "--resume", str(run.folder)), training_bar(steps) as progress:
+        state = run.train(progress, trackers).state
     console.print(
         f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}"
         + (f"; [red]{state.nonfinite} non-finite meta-steps[/]" if state.nonfinite else "")
     )
-    for shots in config.testing.shots or (None,):
-        with test_bar(config.testing.tasks) as advance:
-            evaluation = run.test(shots=shots, progress=advance)
-        run.record(evaluation, "test" if shots is None else f"test-{shots}-shot")
-        if shots is not None:
-            say(f"{shots}-shot")
-        console.print(evaluation.table())
-    point_to("report", run.folder / "report.md")
+    return state.step
+
+
+def _test(run: Run, shots: int | None) -> Evaluation:
+    from fewstep.commands.progress import test_bar
+
+    with test_bar(run.config.testing.tasks) as advance:
+        evaluation = run.test(shots=shots, progress=advance)
+    run.record(evaluation, "test" if shots is None else f"test-{shots}-shot")
+    if shots is not None:
+        say(f"{shots}-shot")
+    console.print(evaluation.table())
+    return evaluation

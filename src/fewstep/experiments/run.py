@@ -48,6 +48,7 @@ from fewstep.training import State, Trainer, load_checkpoint, save_checkpoint
 from fewstep.training.checkpoint import LAST, read_state
 from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.pretraining import FeatureExtractor
+from fewstep.training.trackers import Tracker
 from fewstep.training.trainer import Progress
 
 logger = logging.getLogger("fewstep")
@@ -220,8 +221,13 @@ class Run:
             config = replace(config, data=replace(data, path=data_of(data.path, note)))
         return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note, problem)
 
-    def train(self, progress: Progress | None = None) -> Trainer:
-        """Meta-train from where the folder stands; the best meta-parameters are in place afterwards."""
+    def train(self, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Trainer:
+        """Meta-train from where the folder stands; the best meta-parameters are in place afterwards.
+
+        Args:
+            progress: is told of every meta-step.
+            trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
+        """
         options, testing = self.config.training, self.config.testing
         tasks = min(options.validation_tasks, TEST_BATCH)
         validation = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
@@ -236,6 +242,7 @@ class Run:
             folder=self.folder,
             higher_is_better=not self.problem.regression,
             seed=self.config.seed,
+            trackers=trackers,
         )
         trainer.run(progress)
         if self.method.alternatives:

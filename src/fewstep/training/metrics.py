@@ -2,10 +2,12 @@
 
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import csv_text, write_atomically
+from fewstep.training.trackers import Tracker
 
 COLUMNS = ("step", "split", "name", "value")
 
@@ -17,10 +19,13 @@ class Metrics:
         path: of the CSV file. Rows of an earlier session are read back when it exists.
         upto: rows after this meta-step are dropped: they will be made again.
         tensorboard: also write event files into this folder, if TensorBoard can be imported.
+        trackers: also told of every row as it comes.
     """
 
-    def __init__(self, path: Path, upto: int, tensorboard: Path | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, upto: int, tensorboard: Path | None = None, trackers: Sequence[Tracker] = ()
+    ) -> None:
+        self.path, self.trackers = path, trackers
         self.rows: list[tuple[int, str, str, float]] = []
         if path.exists():
             with path.open(newline="") as file:
@@ -34,6 +39,8 @@ class Metrics:
             self.rows.append((step, split, name, value))
             if self._writer is not None:
                 self._writer.add_scalar(f"{split}/{name}", value, step)
+        for tracker in self.trackers:
+            tracker(step, split, values)
 
     def save(self) -> None:
         """Write the file."""

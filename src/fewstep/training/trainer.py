@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
 from fewstep.training.options import Training
+from fewstep.training.trackers import Tracker
 
 logger = logging.getLogger("fewstep")
 
@@ -41,6 +42,7 @@ class Trainer:
         folder: gets the checkpoints ``best`` and ``last``, and ``metrics.csv``, and is resumed from if they are
             there.
         seed: of the noise.
+        trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Trainer:
         folder: Path,
         higher_is_better: bool = True,
         seed: int = 0,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
@@ -68,7 +71,7 @@ class Trainer:
         self.state = State()
         if (folder / LAST).exists():
             self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser, self._others())
-        self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard")
+        self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard", trackers)
 
     def run(self, progress: Progress | None = None) -> State:
         """Train until the steps are done or early stopping says so; afterwards the best meta-parameters are in place.
