@@ -1,14 +1,10 @@
 """A small but complete LEO meta-training in a process of its own, for the resume tests to kill.
 
-    python resume_driver.py FOLDER [--kill-in-write N]
-
-Noise, dropout, Adam, clipping, decay, a running mean, validation, early stopping and checkpoints all take part. With
-``--kill-in-write N`` the process kills itself in the middle of its N-th checkpoint write: after the temporary file,
-before the rename.
+Noise, dropout, Adam, clipping, decay, a running mean, validation, early stopping and checkpoints all take part.
 """
 
-import sys
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +47,14 @@ def trainer(folder: Path) -> Trainer:
     return Trainer(method, train, OPTIONS, score, folder=folder)
 
 
-if __name__ == "__main__":
-    if "--kill-in-write" in sys.argv:
-        kill_in_write(int(sys.argv[-1]))
-    run = trainer(Path(sys.argv[1]))
-    print("started", run.state.step, flush=True)
+def train(folder: Path, started: Event, write: int = 0) -> None:
+    """Train where the folder stands, and set ``started`` when it begins.
+
+    With a ``write`` the process kills itself in the middle of its checkpoint write of that number: after the temporary
+    file, before the rename.
+    """
+    if write:
+        kill_in_write(write)
+    run = trainer(folder)
+    started.set()
     run.run()
-    print("finished", flush=True)

@@ -3,38 +3,42 @@
 ``FEWSTEP_KILLS`` sets the number of kills at random moments (default 3; a campaign takes 20 or more).
 """
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 import torch
-from resume_driver import OPTIONS, trainer
+from resume_driver import OPTIONS, train, trainer
 from safetensors.torch import load_file
 
-DRIVER = Path(__file__).with_name("resume_driver.py")
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["fewstep.training", "fewstep.algorithms", "fewstep.evaluation"])  # once for all
 KILLS = int(os.environ.get("FEWSTEP_KILLS", "3"))
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, str(DRIVER), str(folder), *arguments], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout is not None
-    process.stdout.readline()  # "started"
+def start(folder: Path, write: int = 0) -> ForkServerProcess:
+    started = PROCESSES.Event()
+    process = PROCESSES.Process(target=train, args=(folder, started, write))
+    process.start()
+    assert started.wait(timeout=120)
     return process
+
+
+def end(process: ForkServerProcess) -> int | None:
+    process.join(timeout=120)
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     folder = tmp_path_factory.mktemp("reference")
     process, began = start(folder), time.monotonic()
-    assert process.wait(timeout=120) == 0
+    assert end(process) == 0
     return folder, time.monotonic() - began
 
 
@@ -55,13 +59,12 @@ def test_killed_at_random_moments(reference: tuple[Path, float], tmp_path: Path)
     for _ in range(10 * KILLS):
         process = start(tmp_path)
         if kills < KILLS:
-            try:
-                process.wait(timeout=moments.uniform(0.02, 2 * seconds / (KILLS + 1)))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                kills += process.wait() == -signal.SIGKILL
+            process.join(timeout=moments.uniform(0.02, 2 * seconds / (KILLS + 1)))
+            if process.exitcode is None:
+                process.kill()
+                kills += end(process) == -signal.SIGKILL
                 continue
-        assert process.wait(timeout=120) == 0
+        assert end(process) == 0
         break
     assert kills > 0, "the run always ended before its kill"
     print(f"{kills} kills")
@@ -70,10 +73,9 @@ def test_killed_at_random_moments(reference: tuple[Path, float], tmp_path: Path)
 
 @pytest.mark.parametrize("write", [1, 9])
 def test_killed_inside_a_checkpoint_write(reference: tuple[Path, float], tmp_path: Path, write: int) -> None:
-    process = start(tmp_path, "--kill-in-write", str(write))
-    assert process.wait(timeout=120) == -signal.SIGKILL
+    assert end(start(tmp_path, write)) == -signal.SIGKILL
     assert list(tmp_path.glob(".*.part")), "the kill was meant to come in the middle of a write"
-    assert start(tmp_path).wait(timeout=120) == 0
+    assert end(start(tmp_path)) == 0
     assert_same_end(tmp_path, reference[0])
 
 

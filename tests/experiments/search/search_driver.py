@@ -1,12 +1,5 @@
-"""A small search in a process of its own, for the tests to kill.
+"""A small search in a process of its own, for the tests to kill."""
 
-    python search_driver.py OUT TRIALS WORKERS [--kill INDEX STEP] [--together N]
-
-With ``--kill`` the process kills itself after that meta-step of that configuration, or of any for ``-1``. With
-``--together`` it begins when N processes are ready to.
-"""
-
-import argparse
 import os
 import signal
 import time
@@ -50,21 +43,23 @@ def kill_at(index: int, step: int) -> None:
     worker.Run.train = killed  # type: ignore[method-assign,assignment]
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path)
-    parser.add_argument("trials", type=int)
-    parser.add_argument("workers", type=int)
-    parser.add_argument("--kill", type=int, nargs=2)
-    parser.add_argument("--together", type=int, default=1)
-    given = parser.parse_args()
+def process(out: Path, trials: int, workers: int, kill: tuple[int, int] | None = None, together: int = 1) -> None:
+    """What a process does.
+
+    Args:
+        out: the search's folder.
+        trials: in all.
+        workers: of this process.
+        kill: it kills itself after that meta-step (the second) of that configuration (the first), or of any for −1.
+        together: it begins when so many processes are ready to.
+    """
     study.HEARTBEAT, study.GRACE = 1, 2
     without_pictures()
-    if given.kill:
-        kill_at(*given.kill)
-    ready = given.out.parent / "ready"
+    if kill:
+        kill_at(*kill)
+    ready = out.parent / "ready"
     ready.mkdir(exist_ok=True)
     (ready / str(os.getpid())).touch()
-    while len(list(ready.iterdir())) < given.together:
+    while len(list(ready.iterdir())) < together:
         time.sleep(0.01)
-    run(given.out, given.trials, given.workers)
+    run(out, trials, workers)

@@ -1,34 +1,36 @@
 """A killed search resumes and two processes share one study: real processes, real SIGKILL, the same result."""
 
 import csv
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from search_driver import run
+from search_driver import process, run
 
 from fewstep.experiments.search import report, study
 
-DRIVER = Path(__file__).with_name("search_driver.py")
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["fewstep.experiments.search"])  # once for all
 TRIALS = 4
 
 
-def start(out: Path, workers: int, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(DRIVER), str(out), str(TRIALS), str(workers), *arguments]
-    return subprocess.Popen(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+def start(out: Path, workers: int, kill: tuple[int, int] | None = None, together: int = 1) -> ForkServerProcess:
+    begun = PROCESSES.Process(target=process, args=(out, TRIALS, workers, kill, together))
+    begun.start()
+    return begun
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+def end(begun: ForkServerProcess) -> int | None:
+    begun.join(timeout=120)
+    return begun.exitcode
 
 
 def trials(out: Path) -> list[FrozenTrial]:
@@ -68,7 +70,7 @@ def assert_same_end(out: Path, reference: Path) -> None:
 
 def test_a_killed_search_resumes(tmp_path: Path, reference: Path) -> None:
     out = tmp_path / "search"
-    assert start(out, 1, "--kill", "2", "10").wait(timeout=60) == -signal.SIGKILL
+    assert end(start(out, 1, kill=(2, 10))) == -signal.SIGKILL
     assert [trial.state for trial in trials(out)].count(TrialState.COMPLETE) == 2
     began = (out / "trials" / "002" / "environment.json").read_bytes()
     run(out, TRIALS)
@@ -78,10 +80,9 @@ def test_a_killed_search_resumes(tmp_path: Path, reference: Path) -> None:
 
 def test_two_processes_share_a_study_and_one_is_killed(tmp_path: Path, reference: Path) -> None:
     out = tmp_path / "search"
-    survivor, killed = start(out, 1, "--together", "2"), start(out, 1, "--together", "2", "--kill", "-1", "10")
-    _, errors = killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL, errors
-    finish(survivor)
+    survivor, killed = start(out, 1, together=2), start(out, 1, kill=(-1, 10), together=2)
+    assert end(killed) == -signal.SIGKILL
+    assert end(survivor) == 0
     assert_same_end(out, reference)
     assert len({trial.user_attrs["process"] for trial in trials(out)}) == 2
 
@@ -95,7 +96,7 @@ def test_workers_end_with_their_search_and_a_new_one_goes_on(tmp_path: Path, ref
         if (out / "trials").exists():
             workers = {int(t.user_attrs["process"].split(":")[1]) for t in trials(out) if "process" in t.user_attrs}
     search.kill()
-    search.wait()
+    search.join()
     assert workers
     assert search.pid not in workers
     while any(map(alive, workers)) and time.monotonic() < deadline:
