@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from photos import photograph
+from sklearn.base import clone
 
+from fewstep import FewShotClassifier
 from fewstep.commands import main as cli
+from fewstep.data import embeddings
 from fewstep.experiments import fit as fitting
 from fewstep.experiments.fit import Limits, report
 
@@ -50,6 +54,24 @@ def test_a_table_becomes_a_model_that_predicts(tmp_path: Path, capsys: pytest.Ca
     model = str(folder / "model.fewstep.safetensors")
     cli.main(["predict", model, "--support", "labelled.csv", "--query", "new.csv"])
     assert capsys.readouterr().out.splitlines()[1].startswith("0,yes,")
+
+
+def test_where_a_simple_method_wins_its_file_takes_photographs(tmp_path: Path) -> None:
+    for kind in range(6):
+        for i in range(4):
+            photograph(tmp_path / "photos" / f"kind {kind}" / f"{i}.jpg", kind, i)
+    cli.main(["fit", "photos", "--minutes", "0.001", "--shots", "1", "--out", "out"])
+    model = FewShotClassifier("out/model.fewstep.safetensors")
+    assert model.reading is not None
+    found = model.reading.folder(tmp_path / "photos")
+    images = found.images / 255
+    features = embeddings(tmp_path / "out" / "features.safetensors", "all", normalise=False)
+    stored = features.gather(np.arange(len(images))).flatten(0, -2)
+    names = [name for name in features.class_names or () for _ in range(4)]
+    of_images = model.fit(images, found.labels).predict_proba(images)
+    order = np.argsort(names, kind="stable")
+    of_features = clone(model).fit(stored[order], np.array(names)[order]).predict_proba(stored[order])
+    np.testing.assert_allclose(of_images, of_features, atol=1e-4)
 
 
 def test_models_of_several_shots_have_names_of_their_own(tmp_path: Path) -> None:

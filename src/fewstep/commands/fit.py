@@ -71,15 +71,21 @@ def fit(arguments: Sequence[str]) -> None:
 
 def _save(found: FitResult) -> list[Path]:
     """Write a model for every number of shots."""
+    from fewstep.data.features.export import extractor_beside
+    from fewstep.data.images.files import Reading
     from fewstep.estimators.model import Model, SimpleModel, TrainedModel
     from fewstep.estimators.opened import opened
     from fewstep.estimators.sharing import write
     from fewstep.experiments.fit.report import model_name
+    from fewstep.training.pretraining import FeatureExtractor
 
+    network = extractor_beside(found.folder / "features.safetensors")
+    extractor = FeatureExtractor.load(network) if network.is_file() else None
+    reading = None if extractor is None else extractor.reading or Reading()
     written = []
     for shots in found.cells:
         winner, facts = found.winner(shots), found.facts(shots)
-        model: Model = opened(winner) if isinstance(winner, Path) else SimpleModel(winner, facts)
+        model: Model = opened(winner) if isinstance(winner, Path) else SimpleModel(winner, facts, extractor, reading)
         if isinstance(model, TrainedModel) and model.origin is not None:
             model = replace(model, origin=replace(model.origin, facts={**model.origin.facts, **facts}))
         written.append(write(found.folder / model_name(shots, len(found.cells)), model))

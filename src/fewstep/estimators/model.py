@@ -73,19 +73,30 @@ class SimpleModel(Model):
     Args:
         simple: the classifier.
         facts: what there is to know of it, for a file.
+        extractor: maps images to the features that it is of; without one, images are flattened.
+        reading: how image files become images for the extractor.
     """
 
     least_classes = 1
 
-    def __init__(self, simple: Simple, facts: Mapping[str, Any] | None = None) -> None:
-        self.simple, self.facts = simple, facts or {}
+    def __init__(
+        self,
+        simple: Simple,
+        facts: Mapping[str, Any] | None = None,
+        extractor: Callable[[Tensor], Tensor] | None = None,
+        reading: Reading | None = None,
+    ) -> None:
+        self.simple, self.facts, self.extractor, self.reading = simple, facts or {}, extractor, reading
 
     def __repr__(self) -> str:
         return str(self.simple)
 
     def rows(self, x: NDArray[Any]) -> Tensor:
         """Rows of features, in float64 unless they are float32."""
-        rows = as_tensor(x).flatten(1)
+        rows = as_tensor(x)
+        if rows.dim() == 4 and self.extractor is not None:
+            rows = _features(self.extractor, rows, self.reading)
+        rows = rows.flatten(1)
         return rows if rows.dtype in (torch.float32, torch.float64) else rows.double()
 
     def check(self, support: Batch, statistics: Statistics) -> None:
@@ -233,19 +244,14 @@ class TrainedModel(Model):
             if given.is_floating_point():
                 raise ValueError(f"tokens are integers, but X is {given.dtype}: give it in an integer type")
             return given.to(self._like.device, torch.int64)
-        images = given.dim() == 4
-        if images and given.is_floating_point() and self.reading is not None:  # trained on images from 0 to 1
-            check_unit_range(given, "X")
-        rows = given
+        images, rows = given.dim() == 4, given
         if images and self.extractor is not None:
-            with torch.no_grad():
-                rows, images = self.extractor(given), False
-            if rows.dim() != 2 or len(rows) != len(given):
-                wanted = f"map {len(given)} images to features [{len(given)}, features]"
-                raise ValueError(f"the extractor must {wanted}, but gave the shape {tuple(rows.shape)}")
+            rows, images = _features(self.extractor, given, self.reading), False
         elif images and not given.is_floating_point():
             scale = "scale them as in training (usually to floats in [0, 1])"
             raise ValueError(f"images of type {given.dtype} reach the network as they are: {scale}")
+        elif images and self.reading is not None:  # trained on images from 0 to 1
+            check_unit_range(given, "X")
         if self.normalise and images:
             raise ValueError("normalise is for features, but images are given and there is no extractor")
         rows = rows.detach().to(self._like.device, self._like.dtype)
@@ -291,6 +297,18 @@ class TrainedModel(Model):
         """Predictions by the adapted point, divided by the temperature."""
         assert point is not None, "adapt has given it"
         return self.own.predict(point, query, support, Loop(), statistics) / self.temperature
+
+
+def _features(extractor: Callable[[Tensor], Tensor], images: Tensor, reading: Reading | None) -> Tensor:
+    """Features ``[rows, features]`` of images ``[rows, channels, height, width]``."""
+    if images.is_floating_point() and reading is not None:  # trained on images from 0 to 1
+        check_unit_range(images, "X")
+    with torch.no_grad():
+        rows = extractor(images)
+    if rows.dim() != 2 or len(rows) != len(images):
+        wanted = f"map {len(images)} images to features [{len(images)}, features]"
+        raise ValueError(f"the extractor must {wanted}, but gave the shape {tuple(rows.shape)}")
+    return rows
 
 
 def one_task(rows: Tensor, y: Tensor, weight: Tensor | None = None) -> Batch:

@@ -128,20 +128,16 @@ def _described(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]]:
         simple, centre = model.simple, model.simple.centre
         told: dict[str, Any] = {"kind": "simple", "rule": simple.rule, "penalty": simple.penalty}
         told["normalise"] = simple.normalise
+        tensors, told["extractor"] = _network(model.extractor)
         told["facts"] = dict(model.facts)
-        return ({"centre": centre}, told) if isinstance(centre, Tensor) else ({}, told | {"centre": centre})
+        if isinstance(centre, Tensor):
+            return tensors | {"centre": centre}, told
+        return tensors, told | {"centre": centre}
     assert isinstance(model, TrainedModel), "models are simple or trained"
-    known = model.extractor is None or isinstance(model.extractor, FeatureExtractor)
-    if model.origin is None or not known:
-        what = "its extractor is a function of your own" if not known else "it has no configuration"
-        raise ValueError(
-            f"this model cannot be written to a file: {what}, and a file holds no code. Train it by a recipe (fewstep "
-            "train), whose run can; or keep your method's state_dict."
-        )
-    tensors = {f"learner/{name}": tensor.clone() for name, tensor in model.method.learner.state_dict().items()}
-    if isinstance(model.extractor, FeatureExtractor):
-        tensors |= {f"extractor/{name}": tensor for name, tensor in model.extractor.needed().items()}
-    extractor = model.extractor.metadata() if isinstance(model.extractor, FeatureExtractor) else None
+    tensors, extractor = _network(model.extractor)
+    if model.origin is None:
+        raise _not_written("it has no configuration")
+    tensors |= {f"learner/{name}": tensor.clone() for name, tensor in model.method.learner.state_dict().items()}
     about = {
         "kind": "trained",
         "extractor": extractor,
@@ -151,6 +147,22 @@ def _described(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "facts": dict(model.origin.facts),
     }
     return tensors, about
+
+
+def _network(extractor: Callable[[Tensor], Tensor] | None) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+    """The tensors of a model's extractor, and what else it takes to make it again."""
+    if extractor is None:
+        return {}, None
+    if not isinstance(extractor, FeatureExtractor):
+        raise _not_written("its extractor is a function of your own")
+    return {f"extractor/{name}": tensor for name, tensor in extractor.needed().items()}, extractor.metadata()
+
+
+def _not_written(why: str) -> ValueError:
+    return ValueError(
+        f"this model cannot be written to a file: {why}, and a file holds no code. Train it by a recipe (fewstep "
+        "train), whose run can; or keep your method's state_dict."
+    )
 
 
 def read(
@@ -191,15 +203,16 @@ def told_by(path: str | Path) -> dict[str, Any]:
 def _rebuilt(
     tensors: Mapping[str, Tensor], told: Mapping[str, Any], device: str = "auto", note: Note = logger.warning
 ) -> Model:
+    network = None
+    if (settings := told.get("extractor")) is not None:
+        network = FeatureExtractor.rebuilt(_below(tensors, "extractor/"), settings)
     if told["kind"] == "simple":
         centre = tensors.get("centre", told.get("centre"))
         simple = Simple(told["rule"], float(told["penalty"]), centre, bool(told.get("normalise", False)))
-        return SimpleModel(simple, told["facts"])
+        reading = None if network is None else network.reading or Reading()
+        return SimpleModel(simple, told["facts"], network, reading)
     config = from_text(json.dumps(told["config"]), "its configuration")
     origin = Origin(config, told["problem"], told["facts"])
-    network = None
-    if (settings := told["extractor"]) is not None:
-        network = FeatureExtractor.rebuilt(_below(tensors, "extractor/"), settings)
     weights = _below(tensors, "learner/")
     return assembled(
         origin,
