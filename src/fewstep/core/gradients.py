@@ -15,6 +15,7 @@ from fewstep.core.method import Method
 from fewstep.core.network.foreign import differentiated_twice, require_second_derivatives
 from fewstep.core.noise import Drawn, Draws, Noise, fill
 from fewstep.core.overflow import where_overflowed
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Estimate, Task
 
 
@@ -71,49 +72,74 @@ class Differentiate:
         self._begun, self._transformed = False, transform is not None
         self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
 
-    def __call__(self, tasks: Task, draws: Draws | None) -> MetaStep:
-        """The meta-gradient of a batch of tasks; ``draws`` from ``method.draws``, or None for no noise."""
-        parameters = self.method.learner.trained()
-        if not parameters:
+    def __call__(self, tasks: Task, draws: Draws | None, ranks: Ranks = ALONE, of: int | None = None) -> MetaStep:
+        """The meta-gradient of a batch of tasks; ``draws`` from ``method.draws``, or None for no noise.
+
+        Args:
+            tasks: of the batch; where processes share it out, this process's share.
+            draws: of the whole batch.
+            ranks: the processes that share a batch out, all of which call this and get the same.
+            of: tasks of the whole batch, where it is shared out.
+        """
+        if not self.method.learner.trained():
             raise ValueError(
                 "All parameters of the learner are frozen (requires_grad_(False)): nothing is meta-learned."
             )
-        count = len(tasks.support.weight)
+        count = of or len(tasks.support.weight)
+        own = ranks.share(count)
+        found = self._of_share(tasks, draws, own.start, count)
         plain = self.method.learner.plain
-        size = min(getattr(self.executor, "chunk", None) or count, count)
+        if not self._begun and self._transformed and not plain:
+            self._check(found, Differentiate(self.method, self.executor)._of_share(tasks, draws, own.start, count))
+        total = self._summed(found, ranks)
+        if not self._begun and not total.objective.isfinite():
+            noise = None if draws is None else fill(self.method.sites(tasks), draws[own])
+            where = where_overflowed(self.method, tasks, noise)
+            warnings.warn(f"The first meta-objective is not finite: {where}.", RuntimeWarning, stacklevel=2)
+        self._begun = True
+        return total
+
+    def _of_share(self, tasks: Task, draws: Draws | None, begin: int, count: int) -> MetaStep:
+        """What these tasks, from task ``begin`` of ``count`` on, add to the meta-step."""
+        parameters, plain = self.method.learner.trained(), self.method.learner.plain
+        mine = len(tasks.support.weight)
+        size = min(getattr(self.executor, "chunk", None) or mine, mine)
 
         def step(first: int) -> MetaStep:
-            group = slice(first, first + size)
-            some: Any = tasks if size == count else tree_map(lambda tensor: tensor[group], tasks)
-            drawn: Any = None if draws is None else draws[group]
+            last = min(first + size, mine)
+            some: Any = tasks if size == mine else tree_map(lambda tensor: tensor[first:last], tasks)
+            drawn: Any = None if draws is None else draws[begin + first : begin + last]
             if drawn is not None and not plain:  # what such a network draws is found out by running it
                 drawn = fill(self.method.sites(tasks), drawn)
             with differentiated_twice():
-                objective, metrics = self._objective(some, drawn, count, first == 0)
+                objective, metrics = self._objective(some, drawn, count, begin + first == 0)
                 if not (self._begun or self._transformed or plain):
                     require_second_derivatives(objective)
                 gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
             return MetaStep(objective.detach(), gradients, metrics)
 
         total = step(0)
-        for first in range(size, count, size):
+        for first in range(size, mine, size):
             more = step(first)
             torch._foreach_add_(total.gradients, more.gradients)
             sums = {name: total.metrics[name] + more.metrics.get(name, 0) for name in total.metrics}
             total = MetaStep(total.objective + more.objective, total.gradients, sums)
-        if not self._begun and self._transformed and not plain:
-            self._check(total, tasks, draws)
-        if not self._begun and not total.objective.isfinite():
-            noise = None if draws is None else fill(self.method.sites(tasks), draws[:])
-            found = where_overflowed(self.method, tasks, noise)
-            warnings.warn(f"The first meta-objective is not finite: {found}.", RuntimeWarning, stacklevel=2)
-        self._begun = True
         return total
 
-    def _check(self, found: MetaStep, tasks: Task, draws: Draws | None) -> None:
+    def _summed(self, found: MetaStep, ranks: Ranks) -> MetaStep:
+        """The sum of what all processes have found; the first one's alone has the regularisers."""
+        if ranks.size == 1:
+            return found
+        names = [regulariser.name for regulariser in self.method.regularisers]
+        absent = {name: torch.zeros_like(found.objective) for name in names if name not in found.metrics}
+        metrics = found.metrics | absent
+        objective, *sums = ranks.sum([found.objective, *metrics.values(), *found.gradients])
+        return MetaStep(objective, sums[len(metrics) :], dict(zip(metrics, sums, strict=False)))
+
+    def _check(self, found: MetaStep, other: MetaStep) -> None:
         """Hold the first step of transformed code against eager code: compilers do not see through every network."""
-        eager = torch.cat([g.flatten() for g in Differentiate(self.method, self.executor)(tasks, draws).gradients])
-        error = (torch.cat([g.flatten() for g in found.gradients]) - eager).norm() / eager.norm()
+        eager = torch.cat([gradient.flatten() for gradient in other.gradients])
+        error = (torch.cat([gradient.flatten() for gradient in found.gradients]) - eager).norm() / eager.norm()
         if error > 1e-3:
             raise RuntimeError(
                 f"The transformed meta-gradient of this network differs from the eager one by {error:.1e} (relative): "
