@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.markup import escape
 from rich.table import Column, Table
 
-from fewstep.commands.console import console, point_to, say, warn
+from fewstep.commands.console import console, point_to, say, styled, warn
 
 if TYPE_CHECKING:
     from fewstep.data.features.report import EmbeddingReport
@@ -76,11 +75,7 @@ def inspect(path: tyro.conf.Positional[Path]) -> None:
 
 def show(report: EmbeddingReport) -> None:
     """Print what a file of features holds, and what is wrong with it."""
-    console.print(
-        f"[bold]{escape(str(report.path))}[/]: {report.dtype}, {report.dimensions} dimensions",
-        soft_wrap=True,
-        highlight=False,
-    )
+    styled((str(report.path), "bold"), f": {report.dtype}, {report.dimensions} dimensions")
     numbers = ("classes", "rows", "per class", "norm min", "median", "max")
     table = Table("split", *(Column(name, justify="right") for name in numbers))
     for of in report.splits:

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
-from fewstep.commands.console import point_to
+from fewstep.commands.console import aside, point_to
 
 
 def predict(
@@ -39,7 +38,7 @@ def predict(
     from fewstep.data.storage.files import csv_text, write_atomically
     from fewstep.estimators.files import predict as predictions
 
-    remarks = Console(stderr=True)  # apart from what is printed to be read by programs
+    remarks = aside()
     header, rows = predictions(
         run,
         support,
@@ -48,7 +47,7 @@ def predict(
         noise=noise,
         interval=interval,
         device=device,
-        note=lambda line: remarks.print(f"note: {line}", highlight=False, markup=False),
+        note=lambda line: remarks.print(f"note: {line}"),
     )
     text = csv_text([header, *rows])
     if out is None:

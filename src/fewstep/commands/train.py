@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from fewstep.commands.arguments import explained, named, overridden, split_name, value_of
-from fewstep.commands.console import console, note, point_to, say
+from fewstep.commands.console import console, note, point_to, say, styled
 from fewstep.commands.long_running import new_folder, stoppable
 from fewstep.commands.recipes import list_recipes
 from fewstep.recipes import Config
@@ -93,9 +93,9 @@ def _train(run: Run, trackers: Sequence[Tracker]) -> int:
     steps = run.config.training.steps
     with stoppable("train", "--resume", str(run.folder)), training_bar(steps) as progress:
         state = run.train(progress, trackers).state
-    console.print(
-        f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}"
-        + (f"; [red]{state.nonfinite} non-finite meta-steps[/]" if state.nonfinite else "")
+    styled(
+        f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}",
+        (f"; {state.nonfinite} non-finite meta-steps" if state.nonfinite else "", "red"),
     )
     return state.step
 
