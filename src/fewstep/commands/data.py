@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.table import Column, Table
 
+from fewstep.commands.arguments import checked
 from fewstep.commands.console import console, point_to, say, styled, warn
+from fewstep.core.ranges import CountOrZero, Seed
 
 if TYPE_CHECKING:
     from fewstep.data.features.report import EmbeddingReport
@@ -32,11 +34,12 @@ def leo_embeddings(out: Path | None = None, path: Path | None = None) -> None:
         point_to("ready", folder)
 
 
+@checked
 def convert(
     source: tyro.conf.Positional[Path],
     target: tyro.conf.Positional[Path],
-    divide: tuple[int, int, int] | None = None,
-    seed: int = 0,
+    divide: tuple[CountOrZero, CountOrZero, CountOrZero] | None = None,
+    seed: Seed = 0,
 ) -> None:
     """Turn features of one format into another, bit for bit.
 

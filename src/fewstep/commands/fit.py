@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from fewstep.commands.arguments import options_of
+from fewstep.commands.arguments import Options, options_of
 from fewstep.commands.console import console, note, point_to, say, warn
 from fewstep.commands.long_running import LongRunning, new_folder, stoppable
+from fewstep.core.ranges import Count, Positive, Seed, Threads, Ways
 
 USAGE = "fewstep fit FEATURES [--shots 1 5] [--minutes 10] [--out FOLDER]; fewstep fit --help shows every option"
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Options):
     """Find out what classifies new classes of some features best from few examples, and whether meta-learning pays.
 
     Class means, ridge and logistic regression, residual prototypes, ProtoNet and LEO are tried on validation classes as
@@ -32,15 +33,15 @@ class Fit:
     """Features with labels, in any format that `fewstep data inspect` reads: .npz, .npy, .safetensors, .csv, .parquet,
     .pkl, .h5, .mat; or a folder of photographs, with a folder for each class, on whose training classes a small network
     is trained first. Where there is no split, classes are divided at random."""
-    shots: tuple[int, ...] = (1, 5)
+    shots: tuple[Count, ...] = (1, 5)
     """Examples of each new class; there is a recommendation for each number."""
-    minutes: float = 10.0
+    minutes: Positive = 10.0
     """For everything."""
-    ways: int = 5
+    ways: Ways = 5
     """Classes of a task; fewer where a split has fewer."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the division of classes, of draws, training and tasks."""
-    workers: int | None = None
+    workers: Threads | None = None
     """Processes at once, of one thread. None: as many as there are cores; one on a GPU."""
     out: Path | None = None
     """Folder for the models, report.md, result.json and the picture; an earlier fit goes on. None: a new one under

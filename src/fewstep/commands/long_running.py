@@ -14,17 +14,19 @@ from typing import Annotated
 import tyro
 
 from fewstep.commands import detached
+from fewstep.commands.arguments import Options
 from fewstep.commands.console import say
+from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 
 
 @dataclass(frozen=True)
-class OnRecipe:
+class OnRecipe(Options):
     """What the commands that run one recipe many times have in common."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     """The recipe."""
-    workers: int | None = None
+    workers: Threads | None = None
     """Processes at once; 1 runs searches in this one. None: as many as cores and --threads allow; one on a GPU."""
     out: Path | None = None
     """Folder of everything; an earlier one goes on. None: a new one under searches/, repeats/ or ablations/."""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import tyro
 
+from fewstep.commands.arguments import checked
 from fewstep.commands.console import aside, point_to
+from fewstep.core.ranges import Count, PositiveOrZero, Within
+
+Probability: TypeAlias = Annotated[float, Within(0, 1, above=True, below=True)]
 
 
+@checked
 def predict(
     run: tyro.conf.Positional[Path],
     support: Path,
     query: Path,
-    samples: int | None = None,
-    noise: float | None = None,
-    interval: float | None = None,
+    samples: Count | None = None,
+    noise: PositiveOrZero | None = None,
+    interval: Probability | None = None,
     device: str = "auto",
     out: Path | None = None,
 ) -> None:

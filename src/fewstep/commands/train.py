@@ -53,6 +53,8 @@ def train(arguments: Sequence[str]) -> None:
         default = named(name)
     asked = overridden(Train(default), arguments, f"fewstep train {name or default.recipe}")
     config = asked.config
+    if None not in (asked.resume, asked.out):
+        raise ValueError(f"a resumed run stays in its folder, {asked.resume}: leave --out out.")
     from fewstep.experiments.folder import all_or_nothing
     from fewstep.experiments.run import Run
 

@@ -310,7 +310,7 @@ def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferr
                 f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"
             ) from end
         count = min(len(given.support.weight), left)
-        for some in slices(count, batch or count):
+        for some in slices(count, count if batch is None else batch):
             pools = None if given.pools is None else given.pools.part(some)
             yield Deferred(take(given.support, some), given.rows, partial(_query, given, some.start), pools)
         left, step = left - count, step + 1

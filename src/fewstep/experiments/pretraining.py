@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, require_ranges
 from fewstep.data import Dataset
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.storage.files import read_json
@@ -50,17 +51,20 @@ class PretrainingConfig:
     """The dataset; its base classes (train) alone are trained on."""
     training: Annotated[Pretraining, tyro.conf.arg(name="")]
     """Network and training."""
-    patience: int = 0
+    patience: CountOrZero = 0
     """End after so many epochs without a better validation; 0 for never. Under one cycle the last epochs are the best,
     so that it is of use for schedules of steps."""
-    validation_tasks: int = 1000
+    validation_tasks: Several = 1000
     """5-way tasks of the validation classes on which nearest class mean is scored after every epoch."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first weights, the order of images and their augmentation."""
     device: str = "auto"
     """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A pre-training keeps the one it was begun on."""
-    threads: int | None = None
+    threads: Threads | None = None
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
 
 
 def _from_anywhere(images: ImageData) -> ImageData:

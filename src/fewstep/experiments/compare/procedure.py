@@ -129,7 +129,7 @@ def compare(
     with all_or_nothing(folder, work="scores/*.json"):
         entries = _resolve(methods, folder, device)
         testing = entries[0].config.testing
-        shots = shots or next(iter(testing.shots), None)
+        shots = next(iter(testing.shots), None) if shots is None else shots
         asked = Protocol(split, *tasks_of(testing, tasks, seed, ways, shots, queries))
         protocol, shown, baselines = _checked(entries, asked, note, device)
         chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])

@@ -89,7 +89,7 @@ class Uncertainty:
         own, exact = one.measures, self.exact.measures
         return {
             "": one.label,
-            "functions": str(one.functions or "all"),
+            "functions": "all" if one.functions is None else str(one.functions),
             "noise": f"{one.noise:.3f}",
             **{t: interval(getattr(own, name) * (100 if "coverage" in name else 1)) for name, t in _SHOWN.items()},
             "NLL − exact": paired(own.negative_log_likelihood, exact.negative_log_likelihood),
