@@ -12,7 +12,7 @@ from fewstep.commands.arguments import checked
 from fewstep.commands.console import aside, point_to
 from fewstep.core.ranges import Count, PositiveOrZero, Within
 
-Probability: TypeAlias = Annotated[float, Within(0, 1, above=True, below=True)]
+Probability: TypeAlias = Annotated[float, Within(0.0, 1.0, above=True, below=True)]
 
 
 @checked

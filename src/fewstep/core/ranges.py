@@ -73,16 +73,16 @@ Seed: TypeAlias = Annotated[int, Whole(0, 2**64 - 1)]
 Threads: TypeAlias = Annotated[int, Whole(1, 1024)]
 """Of a processor, or processes; more would bring a machine down rather than use it."""
 
-Positive: TypeAlias = Annotated[float, Within(0, above=True)]
+Positive: TypeAlias = Annotated[float, Within(0.0, above=True)]
 """A rate, a scale, a deviation."""
 
-PositiveOrZero: TypeAlias = Annotated[float, Within(0)]
+PositiveOrZero: TypeAlias = Annotated[float, Within(0.0)]
 """A weight of a penalty, or a deviation that may be none."""
 
-Share: TypeAlias = Annotated[float, Within(0, 1, below=True)]
+Share: TypeAlias = Annotated[float, Within(0.0, 1.0, below=True)]
 """A probability, or a part, that is not all."""
 
-Portion: TypeAlias = Annotated[float, Within(0, 1)]
+Portion: TypeAlias = Annotated[float, Within(0.0, 1.0)]
 """A part, that may be all."""
 
 
