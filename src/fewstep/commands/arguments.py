@@ -22,13 +22,6 @@ Result = TypeVar("Result")
 Given = ParamSpec("Given")
 
 
-class Options:
-    """What a command is asked for, a dataclass; numbers that an option does not take are refused when it is made."""
-
-    def __post_init__(self) -> None:
-        require_ranges(self, "--")
-
-
 def checked(command: Callable[Given, Result]) -> Callable[Given, Result]:
     """The same command, which first refuses numbers that its arguments do not take; for functions that tyro reads."""
 
@@ -43,7 +36,7 @@ def checked(command: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfTasks(Options):
+class OfTasks:
     """Which tasks a test is of."""
 
     split: Literal["test", "val", "train"] = "test"
@@ -113,7 +106,17 @@ def named(name: str | None) -> Config:
 
 def overridden(default: Command, arguments: Sequence[str], prog: str) -> Command:
     """A command's dataclass, which holds a configuration, with the options that the user gave."""
-    return tyro.cli(type(default), args=arguments, default=default, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    how = (tyro.conf.AvoidSubcommands,)
+    asked = tyro.cli(type(default), args=arguments, default=default, prog=prog, config=how)
+    require_ranges(asked, "--")
+    return asked
+
+
+def parsed(kind: type[Command], arguments: Sequence[str], prog: str) -> Command:
+    """A command's dataclass with the options that the user gave."""
+    asked = tyro.cli(kind, args=arguments, prog=prog)
+    require_ranges(asked, "--")
+    return asked
 
 
 def value_of(arguments: Sequence[str], flag: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from fewstep.commands.arguments import Options, split_name
+from fewstep.commands.arguments import parsed, split_name
 from fewstep.commands.console import note, point_to, say, warn
 from fewstep.core.ranges import Count
 from fewstep.data.features.datasets import writer_for
@@ -34,7 +34,7 @@ fewstep embed TEXTS --text COLUMN [--labels COLUMN] [--split COLUMN]
 
 
 @dataclass(frozen=True)
-class EmbedBackbone(Options):
+class EmbedBackbone:
     """Write the features of images or texts, by a pre-trained network of timm, open_clip, sentence-transformers or
     model2vec, which prepares them in its own way.
 
@@ -70,7 +70,7 @@ def embed_backbone(arguments: Sequence[str]) -> None:
 
     if split_name(arguments)[0] is None and not {"-h", "--help"} & set(arguments):
         raise ValueError(f"no images and no texts were given.\n{USAGE}")
-    asked = tyro.cli(EmbedBackbone, args=list(arguments), prog="fewstep embed")
+    asked = parsed(EmbedBackbone, arguments, "fewstep embed")
     writer_for(asked.out)  # what can be known to fail fails before a network is loaded
     if asked.out.suffix == ".pkl":
         raise ValueError(f"give --out features.npz, not {asked.out}.")

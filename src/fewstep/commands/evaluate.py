@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from fewstep.commands.arguments import OfTasks, options_of
+from fewstep.commands.arguments import OfTasks, options_of, parsed
 from fewstep.commands.console import console, note, say
 
 
@@ -32,7 +32,7 @@ class Evaluate(OfTasks):
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``fewstep evaluate RUN [options]``."""
-    asked = tyro.cli(Evaluate, args=arguments, prog="fewstep evaluate")
+    asked = parsed(Evaluate, arguments, "fewstep evaluate")
     from fewstep.commands.progress import test_bar
     from fewstep.experiments.run import Run, check_name
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from fewstep.commands.arguments import Options, options_of
+from fewstep.commands.arguments import options_of, parsed
 from fewstep.commands.console import console, note, point_to, say, warn
 from fewstep.commands.long_running import LongRunning, new_folder, stoppable
 from fewstep.core.ranges import Count, Positive, Seed, Threads, Ways
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fit(Options):
+class Fit:
     """Find out what classifies new classes of some features best from few examples, and whether meta-learning pays.
 
     Class means, ridge and logistic regression, residual prototypes, ProtoNet and LEO are tried on validation classes as
@@ -52,7 +52,7 @@ def fit(arguments: Sequence[str]) -> None:
     """``fewstep fit FEATURES [options]``."""
     if not arguments:
         return say(USAGE)
-    asked = tyro.cli(Fit, args=arguments, prog="fewstep fit")
+    asked = parsed(Fit, arguments, "fewstep fit")
     job = LongRunning("fit", arguments, asked.out, new_folder("fits", asked.data.stem))
     from fewstep.commands.data import show
     from fewstep.commands.progress import fit_bar

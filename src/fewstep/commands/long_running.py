@@ -14,14 +14,13 @@ from typing import Annotated
 import tyro
 
 from fewstep.commands import detached
-from fewstep.commands.arguments import Options
 from fewstep.commands.console import say
 from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 
 
 @dataclass(frozen=True)
-class OnRecipe(Options):
+class OnRecipe:
     """What the commands that run one recipe many times have in common."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]

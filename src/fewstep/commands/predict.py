@@ -10,7 +10,7 @@ import tyro
 
 from fewstep.commands.arguments import checked
 from fewstep.commands.console import aside, point_to
-from fewstep.core.ranges import Count, PositiveOrZero, Within
+from fewstep.core.ranges import Count, Positive, Within
 
 Probability: TypeAlias = Annotated[float, Within(0.0, 1.0, above=True, below=True)]
 
@@ -21,7 +21,7 @@ def predict(
     support: Path,
     query: Path,
     samples: Count | None = None,
-    noise: PositiveOrZero | None = None,
+    noise: Positive | None = None,
     interval: Probability | None = None,
     device: str = "auto",
     out: Path | None = None,

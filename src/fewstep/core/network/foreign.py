@@ -21,6 +21,9 @@ from fewstep.core.slope import transformed
 _PYTHON = random.random.__self__  # type: ignore[attr-defined]
 """The generator behind the functions of Python's ``random``."""
 
+_ONE_AT_A_TIME = threading.RLock()
+"""Kept while a forward is looked at: torch notes in a global, as one thread would, that a dispatch mode is on."""
+
 RECOMPUTES = (
     "The network recomputes a part of itself (torch.utils.checkpoint), which an inner loop would do with weights that "
     "are not the task's: leave it out; the learner can recompute its steps (recompute=True)."
@@ -55,6 +58,7 @@ def foreign_draws(network: nn.Module, device: torch.device) -> Iterator[None]:
             called.add(id(getattr(asked, "__self__", None)))
 
     with ExitStack() as kept:
+        kept.enter_context(_ONE_AT_A_TIME)
         for lock in filter(None, map(_lock, own.values())):
             kept.enter_context(lock)
         before = {name: _state(of, device) for name, of in own.items()}
@@ -124,6 +128,10 @@ class _Seeded(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what is examined is not compiled, and dynamo takes a second to import
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
