@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from fewstep.core import Batch, Method
+from fewstep.core.modes import as_usual
 from fewstep.core.types import Statistics
 from fewstep.estimators.model import Model, SimpleModel, TrainedModel
 from fewstep.estimators.opened import opened
@@ -138,6 +139,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _begin(self, support: Batch) -> None:
         """Adapt the model to a support, a batch of one task."""
 
+    @as_usual
     def save(self, path: str | Path, *, licence: str = "") -> Path:
         """Write the model, and what it was fitted to where it was, to one file: ``fewstep.load`` reads it.
 
@@ -165,6 +167,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         words = {"estimator": settings, "fitted": _attributes(self) if fitted else None, "licence": licence}
         return write(path, model, _support_of(self) if fitted else {}, words)
 
+    @as_usual
     def restore(self, tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> None:
         """Become what :meth:`save` wrote, of the file's tensors and words.
 
@@ -195,6 +198,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             state["support"] = {name: array_of(tensor) for name, tensor in _support_of(self).items()}
         return state
 
+    @as_usual
     def __setstate__(self, state: dict[str, Any]) -> None:
         support = state.pop("support", None)
         super().__setstate__(state)

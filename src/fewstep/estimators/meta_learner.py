@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from fewstep.core import Batch
+from fewstep.core.modes import as_usual
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
 from fewstep.estimators.base import Inputs, array_of, numbers
 from fewstep.estimators.classifier import FewShotClassifier
@@ -165,6 +166,7 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
 
     # -- meta-training -----------------------------------------------------------------------------------------------
 
+    @as_usual
     def fit(self, X: Inputs, y: Inputs) -> MetaLearner:
         """Meta-train on the classes in y.
 
@@ -238,6 +240,7 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
         rows = torch.from_numpy(x.astype(np.float32))
         return Dataset.from_labels(l2_normalise(rows) if normalise else rows, labels.tolist(), name="X", split=split)
 
+    @as_usual
     def adapt(self, X: Inputs, y: Inputs, sample_weight: Any = None) -> FewShotClassifier:
         """A classifier of new classes, fitted to a few examples; see :meth:`FewShotClassifier.fit`.
 
@@ -247,6 +250,7 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return FewShotClassifier(self.model_).fit(X, y, sample_weight)
 
+    @as_usual
     def evaluate(self, X: Inputs, y: Inputs) -> Evaluation:
         """Score tasks of classes that it was not trained on: ways, shots and queries are the recipe's.
 

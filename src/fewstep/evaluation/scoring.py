@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
+from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
@@ -142,6 +143,7 @@ class Evaluation:
         return finite_interval(self.scores[ADAPTED] - self.scores[name])
 
 
+@as_usual
 def evaluate(
     method: Method,
     source: TaskSource,

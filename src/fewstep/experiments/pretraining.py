@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from fewstep.core.modes import as_usual
 from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, require_ranges
 from fewstep.data import Dataset
 from fewstep.data.images.by_name import TITLES, ImageData
@@ -192,6 +193,7 @@ class PretrainingRun:
         """Of the network's view of an image; None for the whole image."""
         return self.config.training.augmentation.side
 
+    @as_usual
     def extractor(self, layer: str = "middle", views: Views = "center", *, normalise: bool = False) -> FeatureExtractor:
         """Images to features, by the best network.
 
@@ -221,6 +223,7 @@ class PretrainingRun:
         extractor = FeatureExtractor(network, architecture, layer, views=views, side=side, normalise=normalise)
         return extractor.to(self.device)
 
+    @as_usual
     def score(self) -> dict[str, dict[str, dict[int, Interval]]]:
         """Nearest class mean on validation and test classes, by layer, split and shots; written with the report."""
         splits = [split for split in self.config.images.splits() if split != "train"]

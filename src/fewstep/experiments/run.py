@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core import Method, generator
+from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
@@ -134,6 +135,7 @@ class Run:
         ['best.safetensors', 'last.safetensors']
     """
 
+    @as_usual
     def __init__(
         self, config: Config, folder: Path, note: Callable[[str], None] = logger.info, problem: Problem | None = None
     ) -> None:
@@ -223,6 +225,7 @@ class Run:
         return run
 
     @classmethod
+    @as_usual
     def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
         """A trained run, with its best meta-parameters in place.
 
@@ -246,6 +249,7 @@ class Run:
             config = replace(config, data=replace(data, path=data_of(data.path, note)))
         return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note, problem)
 
+    @as_usual
     def train(self, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Trainer:
         """Meta-train from where the folder stands; the best meta-parameters are in place afterwards.
 
@@ -298,6 +302,7 @@ class Run:
         with self.at_test():
             return float(self.score(source, self.config.training.validation_tasks).scores[ADAPTED].mean())
 
+    @as_usual
     def score(self, source: TaskSource, tasks: int, **options: Any) -> Evaluation:
         """Evaluate the method on a source of tasks, with its own steps alone and without baselines.
 
@@ -310,6 +315,7 @@ class Run:
         own: dict[str, Any] = {"unadapted": False, "baselines": False, "executor": executor, "statistics": statistics}
         return evaluate(self.method, source, tasks, **own | options)
 
+    @as_usual
     def test(
         self,
         split: Split = "test",

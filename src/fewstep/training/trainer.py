@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
+from fewstep.core.modes import as_usual
 from fewstep.data import TaskSource
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
@@ -45,6 +46,7 @@ class Trainer:
         trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
     """
 
+    @as_usual
     def __init__(
         self,
         method: Method,
@@ -57,6 +59,8 @@ class Trainer:
         seed: int = 0,
         trackers: Sequence[Tracker] = (),
     ) -> None:
+        if any(parameter.is_inference() for parameter in method.learner.parameters()):
+            raise ValueError("the network was made within torch.inference_mode, which bars training: make it outside.")
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -73,6 +77,7 @@ class Trainer:
             self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser, self._others())
         self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard", trackers)
 
+    @as_usual
     def run(self, progress: Progress | None = None) -> State:
         """Train until the steps are done or early stopping says so; afterwards the best meta-parameters are in place.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.core import generator
+from fewstep.core.modes import as_usual
 from fewstep.data import Dataset
 from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
 from fewstep.training.metrics import Metrics
@@ -113,6 +114,7 @@ class Pretrainer:
             self.network.measure(dataset)
         self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard") if folder else None
 
+    @as_usual
     def run(self, progress: Progress | None = None) -> Standardised:
         """Train to the end; afterwards the best network is in place, in evaluation mode.
 
