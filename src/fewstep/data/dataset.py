@@ -262,6 +262,9 @@ class Dataset:
         values = rows.to(device).to(torch.int64 if self.tokens else dtype)
         if rows.dtype == torch.uint8 and not self.tokens:
             values /= 255
+        if rows.dtype == torch.float64 != values.dtype and not bool(values.isfinite().all()):
+            largest = float(rows.abs().max())
+            raise ValueError(f"{self}: {largest:g} is beyond {dtype}: scale the features, or make tasks in float64")
         if self.transform is not None:
             values = self.transform(values)
         values = values.reshape(*positions.shape, *values.shape[1:])

@@ -18,6 +18,7 @@ from torch import Tensor
 from fewstep.core import Batch, Method
 from fewstep.core.modes import as_usual
 from fewstep.core.types import Statistics
+from fewstep.data.checks import check_lengths
 from fewstep.estimators.model import Model, SimpleModel, TrainedModel
 from fewstep.estimators.opened import opened
 from fewstep.estimators.sharing import write
@@ -118,7 +119,12 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _rows(self, x: NDArray[Any]) -> Tensor:
         """Rows as the model takes them."""
         try:
-            return self.model_.rows(x)  # type: ignore[no-any-return]
+            rows: Tensor = self.model_.rows(x)
+            if self.learns == "classes":
+                check_lengths(rows, torch.from_numpy(x), "X")
+            elif rows.is_floating_point() and not bool(rows.isfinite().all()):
+                raise ValueError(f"X has numbers beyond {rows.dtype}, up to {np.abs(x).max():g}: scale them")
+            return rows
         except ValueError as error:
             raise self._error(str(error)) from error
 

@@ -156,7 +156,11 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             raise self._error(f"X has rows of the shape {list(rows.shape[1:])}, fit was given {list(fitted.shape[1:])}")
         query = one_task(rows, self._support.y.new_zeros(len(rows), len(self.classes_)))
         found = self.model_.logits(self._point, query, self._support, self._statistics(self.model_))
-        return np.asarray(found[0].double().cpu().numpy())
+        logits = np.asarray(found[0].double().cpu().numpy())
+        if bad := np.flatnonzero(~np.isfinite(logits).all(1)).tolist():
+            told = f"the model's predictions are not finite for {len(bad)} of {len(rows)} rows, first for row {bad[0]}"
+            raise self._error(f"{told}: scale X as in training, or train with lower inner rates")
+        return logits
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from fewstep.core import Batch
 from fewstep.core.modes import as_usual
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
+from fewstep.data.checks import check_lengths
 from fewstep.estimators.base import Inputs, array_of, numbers
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.model import TrainedModel
@@ -237,8 +238,10 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
 
     @staticmethod
     def _dataset(x: NDArray[Any], labels: NDArray[Any], split: str, normalise: bool) -> Dataset:
-        rows = torch.from_numpy(x.astype(np.float32))
-        return Dataset.from_labels(l2_normalise(rows) if normalise else rows, labels.tolist(), name="X", split=split)
+        rows = torch.from_numpy(x).float()
+        rows = l2_normalise(rows) if normalise else rows
+        check_lengths(rows, torch.from_numpy(x), "X")
+        return Dataset.from_labels(rows, labels.tolist(), name="X", split=split)
 
     @as_usual
     def adapt(self, X: Inputs, y: Inputs, sample_weight: Any = None) -> FewShotClassifier:

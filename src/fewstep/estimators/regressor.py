@@ -184,7 +184,10 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
             return self
         rows = self._rows(x)
         scale = None if weight is None else rows.new_tensor(weight)
-        self._begin(one_task(rows, rows.new_tensor(columns), scale))
+        y_rows = rows.new_tensor(columns)
+        if not bool(y_rows.isfinite().all()):
+            raise self._error(f"y has numbers beyond {rows.dtype}, up to {np.abs(columns).max():g}: scale them")
+        self._begin(one_task(rows, y_rows, scale))
         return self
 
     def _begin(self, support: Batch) -> None:
