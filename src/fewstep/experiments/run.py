@@ -383,12 +383,14 @@ class Run:
         """Refuse a number of ways that the method cannot solve.
 
         Raises:
-            ValueError: for a regression, and for a network that has an output for each class of another number.
+            ValueError: for a regression, for fewer than two, and for a network that has an output for each class of another number.
         """
         if ways is None:
             return
         if self.problem.regression:
             raise ValueError(f"{self.config.recipe} is a regression, which has no ways: leave ways out.")
+        if ways < 2:
+            raise ValueError(f"ways must be at least 2, got {ways}.")
         generated = any(isinstance(module, GeneratedHead) for module in self.method.learner.modules())
         if ways != self.problem.outputs and not generated:
             raise ValueError(

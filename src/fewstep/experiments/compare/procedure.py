@@ -122,7 +122,7 @@ def compare(
             solve them, regression meets classification, or a reference is not there.
     """
     for name, number in {"tasks": tasks, "ways": ways, "shots": shots, "queries": queries}.items():
-        least = 2 if name == "tasks" else 1
+        least = 2 if name in ("tasks", "ways") else 1
         if number is not None and number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
     folder, note = Path(out), _once(note)
