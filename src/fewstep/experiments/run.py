@@ -383,7 +383,7 @@ class Run:
         """Refuse a number of ways that the method cannot solve.
 
         Raises:
-            ValueError: for a regression, for fewer than two, and for a network that has an output for each class of another number.
+            ValueError: for a regression, for fewer than two, and where the network has outputs for another number.
         """
         if ways is None:
             return
