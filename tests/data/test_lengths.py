@@ -78,3 +78,15 @@ def test_learners_tasks_and_regressors_refuse_numbers_beyond_their_dtype() -> No
         FewShotRegressor(model).fit(1e300 * ROWS, ROWS[:, 0])
     with pytest.raises(ValueError, match="y has numbers beyond torch"):
         FewShotRegressor(model).fit(ROWS, 1e300 * ROWS[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_y"), [(1e9, 1.0), (1e-9, 1.0), (1.0, 1e9), (1.0, 1e-9), (1e300, 1e300), (1e-42, 1)]
+)
+def test_a_regression_without_training_does_not_depend_on_units(of_x: float, of_y: float) -> None:
+    x, y = ROWS[:, :2], ROWS[:, 0] - 2 * ROWS[:, 1] + 0.1 * ROWS[:, 2]
+    plain = FewShotRegressor().fit(x, y).predict(x)
+    found = FewShotRegressor().fit(of_x * x, of_y * y).predict(of_x * x) / of_y
+    np.testing.assert_allclose(found, plain, atol=1e-3)
+    with pytest.raises(ValueError, match="too far apart"):
+        FewShotRegressor().fit(1e-300 * x, 1e300 * y)
