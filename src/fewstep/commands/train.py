@@ -11,7 +11,7 @@ import tyro
 
 from fewstep.commands.arguments import explained, named, overridden, split_name, value_of
 from fewstep.commands.console import console, note, point_to, say
-from fewstep.commands.long_running import new_folder, stoppable
+from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
 from fewstep.recipes import Config
 
@@ -37,6 +37,7 @@ def train(arguments: Sequence[str]) -> None:
     """``fewstep train RECIPE [options]``, or ``fewstep train [RECIPE] --resume RUN``."""
     if explained(arguments, "fewstep train RECIPE [options]; fewstep train RECIPE --help shows every option"):
         return list_recipes()
+    given = arguments
     name, arguments = split_name(arguments)
     resumed = value_of(arguments, "--resume")
     if resumed is not None:
@@ -49,7 +50,7 @@ def train(arguments: Sequence[str]) -> None:
         default = named(name)
     asked = overridden(Train(default), arguments, f"fewstep train {name or default.recipe}")
     config = asked.config
-    from fewstep.experiments.folder import all_or_nothing
+    from fewstep.experiments.folder import all_or_nothing, new_folder
     from fewstep.experiments.run import Run
 
     if asked.dry_run:
@@ -59,10 +60,12 @@ def train(arguments: Sequence[str]) -> None:
             say(f"{what}: {words}")
     elif asked.resume is None:
         folder = asked.out or new_folder("runs", config.recipe)
-        with all_or_nothing(folder):
+        again = ("train", *given, *([] if asked.out else ["--out", str(folder)]))
+        with removed_if_empty(asked.out, folder), stoppable(*again), all_or_nothing(folder):
             _train_and_test(Run.create(config, folder, note))
     elif replace(config, device=default.device) == default:
-        _train_and_test(Run.resume(asked.resume, note, "auto" if config == default else config.device))
+        with stoppable("train", "--resume", str(asked.resume)), all_or_nothing(asked.resume):
+            _train_and_test(Run.resume(asked.resume, note, "auto" if config == default else config.device))
     else:
         raise ValueError(
             f"a resumed run keeps its configuration; give no options besides --resume {asked.resume} and --device."
@@ -70,11 +73,16 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _train_and_test(run: Run) -> None:
+    point_to("run folder", run.folder)
+    with stoppable("train", "--resume", str(run.folder)):
+        _at_work(run)
+
+
+def _at_work(run: Run) -> None:
     from fewstep.commands.progress import test_bar, training_bar
 
     config = run.config
-    point_to("run folder", run.folder)
-    with stoppable("train", "--resume", str(run.folder)), training_bar(config.training.steps) as progress:
+    with training_bar(config.training.steps) as progress:
         state = run.train(progress).state
     console.print(
         f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}"

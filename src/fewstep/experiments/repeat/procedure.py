@@ -103,7 +103,7 @@ def repeat(
         raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
     workers = count_workers(workers, threads, device_here(config.device))
     config = replace(config, seed=seeds[0], threads=threads)
-    with all_or_nothing(out, alone=True):
+    with all_or_nothing(out):
         wanted = dotted(config)
         for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
             require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)

@@ -120,7 +120,7 @@ def search(
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
     with quiet():
-        with all_or_nothing(plan.out):
+        with all_or_nothing(plan.out, among="in turn"):
             _claim(plan)
             study = join(plan, trials)
         due = Throttle(0.9)
