@@ -33,10 +33,11 @@ def uncertainty(
     from fewstep.experiments.folder import all_or_nothing, new_folder
     from fewstep.experiments.uncertainty.procedure import measure_runs
 
-    options = {"samples": samples, "queries": queries, "seed": seed, "ambiguous": ambiguous}
     folder = out or new_folder("uncertainty")
     with removed_if_empty(out, folder), all_or_nothing(folder):
-        found = measure_runs(runs, tasks=tasks, **options, note=note)
+        found = measure_runs(
+            runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note
+        )
         found.write(folder)
     console.print(found.table())
     point_to("report", folder / "uncertainty.md")

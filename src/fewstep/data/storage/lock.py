@@ -8,8 +8,9 @@ import os
 import platform
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,20 @@ def alone_in(folder: Path) -> AbstractContextManager[bool]:
 
     folder.mkdir(parents=True, exist_ok=True)
     return _held(lock, refuse)
+
+
+@contextmanager
+def alone_after(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Work in a folder alone, after another process that does; meanwhile ``waiting`` is called every second."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(alone_in(folder))
+                break
+            except AtWork:
+                waiting()
+                time.sleep(1.0)
+        yield
 
 
 def in_turn(folder: Path) -> AbstractContextManager[bool]:
