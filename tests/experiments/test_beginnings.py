@@ -1,7 +1,6 @@
 """A run that is killed in its beginning, at every one of its writes, and two processes that come to one folder."""
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,14 @@ from other_process import at_work
 from PIL import Image
 
 from fewstep.commands.main import main
+from fewstep.data.images.by_name import ImageData
 from fewstep.data.storage import files
 from fewstep.data.storage.lock import LOCK, AtWork, alone_in
 from fewstep.experiments.folder import new_folder
-from fewstep.experiments.pretraining import PretrainingRun
+from fewstep.experiments.pretraining import PretrainingConfig, PretrainingRun
 from fewstep.experiments.run import Run
-from fewstep.recipes import RECIPES
+from fewstep.recipes import RECIPES, Config
+from fewstep.training.pretraining.presets import preset
 
 TRAIN = [
     *("train", "maml-sinusoid", "--training.steps", "2", "--training.validate-every", "2", "--training.tasks", "2"),
@@ -29,10 +30,6 @@ PRETRAIN = [
     *("pretrain", "photos", "--network", "convnet", "--size", "16", "--epochs", "1", "--batch", "4"),
     *("--network.widths", "4", "8", "--network.pools", "2", "--validation-tasks", "2", "--threads", "1"),
 ]
-
-
-class Enough(Exception):
-    """A beginning is complete."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,66 +42,79 @@ def _photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
 
 
-def begun(command: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Begin and stop before the training; the names of the files in the order in which they were written."""
-    written: list[str] = []
-    rename = os.replace
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
-    def noted(source: Path, target: Path) -> None:
-        rename(source, target)
-        if Path(target).parent == folder:
-            written.append(Path(target).name)
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
+def begun(command: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin, and stop before the training."""
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "replace", noted)
         patch.setattr(Run, "train", stop)
         patch.setattr("fewstep.training.pretraining.pretrainer.Pretrainer.run", stop)
-        with pytest.raises(SystemExit) as end:
+        with pytest.raises(SystemExit, match="130"):
             main([*command, "--out", str(folder)])
-    assert end.value.code == 130
-    return written
+
+
+def short() -> Config:
+    config = RECIPES["maml-sinusoid"]()
+    training = replace(config.training, steps=1, validate_every=1, validation_tasks=2, tasks=2, compile="off")
+    return replace(config, training=training, threads=1)
+
+
+def begin_run(folder: Path) -> None:
+    Run.create(short(), folder)
+
+
+def begin_pretraining(folder: Path) -> None:
+    training = replace(preset("convnet", 16), epochs=1)
+    PretrainingRun.create(PretrainingConfig(ImageData("photos", size=16), training, threads=1), folder)
 
 
 @pytest.mark.parametrize(
-    ("command", "last"), [(TRAIN, "config.json"), (PRETRAIN, "pretraining.json")], ids=["train", "pretrain"]
+    ("begin", "resume", "last"),
+    [(begin_run, Run.resume, "config.json"), (begin_pretraining, PretrainingRun.resume, "pretraining.json")],
+    ids=["train", "pretrain"],
 )
 def test_killed_at_each_write(
-    command: list[str], last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    begin: Callable[[Path], None],
+    resume: Callable[[Path], object],
+    last: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = tmp_path / "whole"
-    written = begun(command, whole, monkeypatch)
-    assert written[-1] == last
-    assert len(written) >= 3
-    for number in range(len(written)):
+    whole, rename = tmp_path / "whole", os.replace
+    written: list[str] = []
+
+    def noted(source: Path, target: Path) -> None:
+        rename(source, target)
+        written.append(Path(target).name)
+
+    monkeypatch.setattr(files.os, "replace", noted)
+    begin(whole)
+    sequence = [name for name in written if (whole / name).exists()]
+    assert sequence[-1] == last
+    assert len(sequence) >= 3
+    for number in range(len(sequence)):
         for half in (False, True):
             folder = tmp_path / f"killed-{number}-{half}"
             folder.mkdir()
             (folder / LOCK).write_text("process 7")
-            for name in written[:number]:
+            for name in sequence[:number]:
                 shutil.copy(whole / name, folder)
             if half:
-                content = (whole / written[number]).read_bytes()
-                (folder / f".{written[number]}.0a1b2c3d.part").write_bytes(content[: len(content) // 2])
-            with pytest.raises(SystemExit, match="2"):
-                main([command[0], "--resume", str(folder)])
-            told = capsys.readouterr().err
-            assert told.count("\n") == 1
-            assert re.search(f"was not begun to its end: nothing is lost; give the .* with --out {folder}", told)
-            assert begun(command, folder, monkeypatch) == written
-            assert not list(folder.glob(".*.part"))
-    main([command[0], "--resume", str(folder)])  # and to the end, from the last of them
-    assert (folder / "report.md").exists()
+                content = (whole / sequence[number]).read_bytes()
+                (folder / f".{sequence[number]}.0a1b2c3d.part").write_bytes(content[: len(content) // 2])
+            said = f"^{folder} was not begun to its end: nothing is lost; give the .* with --out {folder}"
+            with pytest.raises(ValueError, match=said):
+                resume(folder)
+            begin(folder)
+            resume(folder)
+            assert sorted(path.name for path in folder.iterdir()) == sorted([LOCK, *sequence])
 
 
 def test_a_stop_in_a_beginning_is_followed_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr("fewstep.experiments.run.environment", stop)
         with pytest.raises(SystemExit, match="130"):
@@ -149,9 +159,7 @@ def test_what_only_reads_a_folder_deletes_nothing_in_it(tmp_path: Path, monkeypa
 
 
 def test_a_library_that_trains_twice_in_one_folder(tmp_path: Path) -> None:
-    config = RECIPES["maml-sinusoid"]()
-    training = replace(config.training, steps=1, validate_every=1, validation_tasks=2, tasks=2, compile="off")
-    run = Run.create(replace(config, training=training), tmp_path / "run")
+    run = Run.create(short(), tmp_path / "run")
     tries: list[Callable[[], object]] = [run.train, lambda: Run.resume(tmp_path / "run")]
     with at_work(tmp_path / "run"):
         for attempt in tries:
