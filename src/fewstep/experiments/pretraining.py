@@ -16,10 +16,11 @@ from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, require_ran
 from fewstep.data import Dataset
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.storage.files import read_json
+from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.environment import environment
-from fewstep.experiments.folder import ENVIRONMENT, clear, require_empty
+from fewstep.experiments.folder import ENVIRONMENT, begin_again, clear, is_unfinished, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
 from fewstep.training.device import device_here, device_of_trained, prepare_device
 from fewstep.training.pretraining import (
@@ -39,6 +40,9 @@ logger = logging.getLogger("fewstep")
 Views = Literal["center", "multiview"]
 
 CONFIG, NETWORK, SCORES = "pretraining.json", "network.json", "scores.json"
+
+BEGINNING = (ENVIRONMENT, NETWORK)
+"""What a beginning writes before the configuration."""
 
 SHOTS = (1, 5)
 """Support sizes at which features are scored."""
@@ -102,7 +106,7 @@ class PretrainingRun:
         Raises:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
-        require_empty(folder, "pre-training")
+        begin_again(folder, "pre-training", CONFIG, BEGINNING)
         config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
         base = run.images("train")
@@ -110,8 +114,24 @@ class PretrainingRun:
         facts: dict[str, Any] = {"classes": base.classes, "inputs": inputs, "size": size, "images": len(base)}
         facts["class_names"] = list(base.class_names)
         machine = environment(config.device, "float32")
-        # The configuration is written last: with it, a beginning is complete.
-        write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+        with alone_in(folder):
+            require_empty(folder, "pre-training", CONFIG)
+            # The configuration is written last: with it, a beginning is complete.
+            write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+        return run
+
+    @classmethod
+    def resume(
+        cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None
+    ) -> PretrainingRun:
+        """One that was begun, to go on with: as :meth:`open`, without what a killed process has left in the folder.
+
+        Raises:
+            ValueError: as :meth:`open`, and when another process works there.
+        """
+        run = cls.open(folder, note, device)
+        with alone_in(folder):
+            clear(folder)
         return run
 
     @classmethod
@@ -128,8 +148,12 @@ class PretrainingRun:
         """
         path = folder / CONFIG
         if not path.exists():
-            raise ValueError(f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`.")
-        clear(folder)
+            raise ValueError(
+                f"{folder} was not begun to its end: nothing is lost; give the command that began it once more, with "
+                f"--out {folder}."
+                if is_unfinished(folder, BEGINNING)
+                else f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`."
+            )
         try:
             config = structure(read_json(path), PretrainingConfig)
         except ValueError as error:
@@ -176,8 +200,9 @@ class PretrainingRun:
 
     def train(self, progress: Progress | None = None) -> Pretrainer:
         """Train from where the folder stands to the end."""
-        trainer = self.trainer
-        trainer.run(progress)
+        with alone_in(self.folder):
+            trainer = self.trainer
+            trainer.run(progress)
         return trainer
 
     def _validate(self, network: Standardised) -> dict[str, float]:
