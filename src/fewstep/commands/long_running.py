@@ -15,7 +15,6 @@ import tyro
 from fewstep.commands import detached
 from fewstep.commands.console import say
 from fewstep.core.ranges import Threads
-from fewstep.experiments.folder import new_folder
 from fewstep.recipes import Config
 from fewstep.training import stopping
 
@@ -82,7 +81,9 @@ class LongRunning:
     """
 
     def __init__(self, command: str, arguments: Sequence[str], out: Path | None, parent: str, title: str = "") -> None:
-        self.out, self.folder = out, out or new_folder(parent, title)
+        from fewstep.experiments.folder import new_folder
+
+        self.out, self.folder = out, new_folder(parent, title) if out is None else out
         given = [argument for argument in arguments if argument not in ("--detach", "--no-detach")]
         self.words = [command, *given, *([] if out else ["--out", str(self.folder)])]
         say(f"folder: {self.folder}")

@@ -19,6 +19,7 @@ from fewstep.core import Batch, Method
 from fewstep.core.modes import as_usual
 from fewstep.core.types import Statistics
 from fewstep.data.checks import check_lengths
+from fewstep.data.dataset import as_tensor
 from fewstep.estimators.model import Model, SimpleModel, TrainedModel
 from fewstep.estimators.opened import opened
 from fewstep.estimators.sharing import write
@@ -121,7 +122,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         try:
             rows: Tensor = self.model_.rows(x)
             if self.learns == "classes":
-                check_lengths(rows, torch.from_numpy(x), "X")
+                check_lengths(rows, as_tensor(x), "X")
             elif rows.is_floating_point() and not bool(rows.isfinite().all()):
                 raise ValueError(f"X has numbers beyond {rows.dtype}, up to {np.abs(x).max():g}: scale them")
             return rows

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupKFold
@@ -25,6 +24,7 @@ from fewstep.core import Batch
 from fewstep.core.modes import as_usual
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
 from fewstep.data.checks import check_lengths
+from fewstep.data.dataset import as_tensor
 from fewstep.estimators.base import Inputs, array_of, numbers
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.model import TrainedModel
@@ -238,9 +238,10 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
 
     @staticmethod
     def _dataset(x: NDArray[Any], labels: NDArray[Any], split: str, normalise: bool) -> Dataset:
-        rows = torch.from_numpy(x).float()
+        given = as_tensor(x)
+        rows = given.float()
         rows = l2_normalise(rows) if normalise else rows
-        check_lengths(rows, torch.from_numpy(x), "X")
+        check_lengths(rows, given, "X")
         return Dataset.from_labels(rows, labels.tolist(), name="X", split=split)
 
     @as_usual
