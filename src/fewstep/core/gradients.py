@@ -85,7 +85,7 @@ class Differentiate:
             raise ValueError(
                 "All parameters of the learner are frozen (requires_grad_(False)): nothing is meta-learned."
             )
-        count = of or len(tasks.support.weight)
+        count = len(tasks.support.weight) if of is None else of
         own = ranks.share(count)
         found = self._of_share(tasks, draws, own.start, count)
         plain = self.method.learner.plain
@@ -103,7 +103,8 @@ class Differentiate:
         """What these tasks, from task ``begin`` of ``count`` on, add to the meta-step."""
         parameters, plain = self.method.learner.trained(), self.method.learner.plain
         mine = len(tasks.support.weight)
-        size = min(getattr(self.executor, "chunk", None) or mine, mine)
+        chunk = getattr(self.executor, "chunk", None)
+        size = mine if chunk is None else min(chunk, mine)
 
         def step(first: int) -> MetaStep:
             last = min(first + size, mine)

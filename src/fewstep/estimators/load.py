@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from fewstep.core.modes import as_usual
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.model import Model, TrainedModel
 from fewstep.estimators.opened import located, opened
@@ -15,6 +16,7 @@ from fewstep.experiments.run import Run
 logger = logging.getLogger("fewstep")
 
 
+@as_usual
 def load(
     source: str | Path | Run, device: str = "auto", note: Note = logger.warning
 ) -> FewShotClassifier | FewShotRegressor:

@@ -11,13 +11,16 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from fewstep.core.modes import as_usual
+from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, require_ranges
 from fewstep.data import Dataset
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.storage.files import read_json
+from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.environment import environment
-from fewstep.experiments.folder import ENVIRONMENT, clear, require_empty
+from fewstep.experiments.folder import ENVIRONMENT, begin_again, clear, is_unfinished, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
 from fewstep.training.device import device_here, device_of_trained, prepare_device
 from fewstep.training.pretraining import (
@@ -38,6 +41,9 @@ Views = Literal["center", "multiview"]
 
 CONFIG, NETWORK, SCORES = "pretraining.json", "network.json", "scores.json"
 
+BEGINNING = (ENVIRONMENT, NETWORK)
+"""What a beginning writes before the configuration."""
+
 SHOTS = (1, 5)
 """Support sizes at which features are scored."""
 
@@ -50,17 +56,20 @@ class PretrainingConfig:
     """The dataset; its base classes (train) alone are trained on."""
     training: Annotated[Pretraining, tyro.conf.arg(name="")]
     """Network and training."""
-    patience: int = 0
+    patience: CountOrZero = 0
     """End after so many epochs without a better validation; 0 for never. Under one cycle the last epochs are the best,
     so that it is of use for schedules of steps."""
-    validation_tasks: int = 1000
+    validation_tasks: Several = 1000
     """5-way tasks of the validation classes on which nearest class mean is scored after every epoch."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first weights, the order of images and their augmentation."""
     device: str = "auto"
     """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A pre-training keeps the one it was begun on."""
-    threads: int | None = None
+    threads: Threads | None = None
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
 
 
 def _from_anywhere(images: ImageData) -> ImageData:
@@ -97,7 +106,7 @@ class PretrainingRun:
         Raises:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
-        require_empty(folder, "pre-training")
+        begin_again(folder, "pre-training", CONFIG, BEGINNING)
         config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
         base = run.images("train")
@@ -105,8 +114,24 @@ class PretrainingRun:
         facts: dict[str, Any] = {"classes": base.classes, "inputs": inputs, "size": size, "images": len(base)}
         facts["class_names"] = list(base.class_names)
         machine = environment(config.device, "float32")
-        # The configuration is written last: with it, a beginning is complete.
-        write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+        with alone_in(folder):
+            require_empty(folder, "pre-training", CONFIG)
+            # The configuration is written last: with it, a beginning is complete.
+            write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+        return run
+
+    @classmethod
+    def resume(
+        cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None
+    ) -> PretrainingRun:
+        """One that was begun, to go on with: as :meth:`open`, without what a killed process has left in the folder.
+
+        Raises:
+            ValueError: as :meth:`open`, and when another process works there.
+        """
+        run = cls.open(folder, note, device)
+        with alone_in(folder):
+            clear(folder)
         return run
 
     @classmethod
@@ -123,8 +148,12 @@ class PretrainingRun:
         """
         path = folder / CONFIG
         if not path.exists():
-            raise ValueError(f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`.")
-        clear(folder)
+            raise ValueError(
+                f"{folder} was not begun to its end: nothing is lost; give the command that began it once more, with "
+                f"--out {folder}."
+                if is_unfinished(folder, BEGINNING)
+                else f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`."
+            )
         try:
             config = structure(read_json(path), PretrainingConfig)
         except ValueError as error:
@@ -171,8 +200,9 @@ class PretrainingRun:
 
     def train(self, progress: Progress | None = None) -> Pretrainer:
         """Train from where the folder stands to the end."""
-        trainer = self.trainer
-        trainer.run(progress)
+        with alone_in(self.folder):
+            trainer = self.trainer
+            trainer.run(progress)
         return trainer
 
     def _validate(self, network: Standardised) -> dict[str, float]:
@@ -188,6 +218,7 @@ class PretrainingRun:
         """Of the network's view of an image; None for the whole image."""
         return self.config.training.augmentation.side
 
+    @as_usual
     def extractor(self, layer: str = "middle", views: Views = "center", *, normalise: bool = False) -> FeatureExtractor:
         """Images to features, by the best network.
 
@@ -217,6 +248,7 @@ class PretrainingRun:
         extractor = FeatureExtractor(network, architecture, layer, views=views, side=side, normalise=normalise)
         return extractor.to(self.device)
 
+    @as_usual
     def score(self) -> dict[str, dict[str, dict[int, Interval]]]:
         """Nearest class mean on validation and test classes, by layer, split and shots; written with the report."""
         splits = [split for split in self.config.images.splits() if split != "train"]

@@ -36,6 +36,7 @@ class State:
         summed: how many meta-steps they hold.
         seconds: training time so far.
         finished: training ended, by its length or by early stopping.
+        due: the validation after the last step is still to come, as it was stopped.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class State:
     summed: int = 0
     seconds: float = 0.0
     finished: bool = False
+    due: bool = False
 
 
 def save_checkpoint(

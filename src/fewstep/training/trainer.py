@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
+from fewstep.core.modes import as_usual
 from fewstep.data import TaskSource
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
@@ -17,6 +18,7 @@ from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
 from fewstep.training.options import Training
+from fewstep.training.stopping import Stopped, patiently, poll
 from fewstep.training.trackers import Tracker
 
 logger = logging.getLogger("fewstep")
@@ -45,6 +47,7 @@ class Trainer:
         trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
     """
 
+    @as_usual
     def __init__(
         self,
         method: Method,
@@ -57,6 +60,8 @@ class Trainer:
         seed: int = 0,
         trackers: Sequence[Tracker] = (),
     ) -> None:
+        if any(parameter.is_inference() for parameter in method.learner.parameters()):
+            raise ValueError("the network was made within torch.inference_mode, which bars training: make it outside.")
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -73,19 +78,31 @@ class Trainer:
             self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser, self._others())
         self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard", trackers)
 
+    @as_usual
     def run(self, progress: Progress | None = None) -> State:
         """Train until the steps are done or early stopping says so; afterwards the best meta-parameters are in place.
 
         Raises:
             FloatingPointError: on a non-finite step, with ``nonfinite="stop"``.
+            Stopped: after a checkpoint, when a signal asked for it inside :func:`~fewstep.training.stoppable`.
         """
         state = self.state
         if state.nonfinite:
             logger.warning("%d non-finite meta-steps so far", state.nonfinite)
-        while not state.finished:
-            metrics = self.advance()
-            if progress is not None:
-                progress(state, metrics)
+        try:
+            with patiently():
+                metrics: dict[str, float] = {}
+                while not state.finished:
+                    if state.due:
+                        self._conclude()
+                    else:
+                        metrics = self.advance()
+                    if progress is not None:
+                        progress(state, metrics)
+                    poll()
+        except Stopped:
+            self._save()
+            raise
         load_checkpoint(self.folder / BEST, self.method.learner)
         return state
 
@@ -99,18 +116,28 @@ class Trainer:
             state.sums[name] = state.sums.get(name, 0.0) + value
         state.summed += 1
         ended = state.step >= options.steps
+        state.due = state.step % options.validate_every == 0 or ended
         if state.step % options.log_every == 0 or ended:
             self.metrics.add(state.step, "train", {n: total / state.summed for n, total in state.sums.items()})
             state.sums, state.summed = {}, 0
-        if state.step % options.validate_every == 0 or ended:
-            self._validate()
-            ended = ended or (options.patience > 0 and state.stale >= options.patience)
-        state.finished = ended
         state.seconds += time.perf_counter() - began
-        if state.step % options.checkpoint_every == 0 or state.step % options.validate_every == 0 or ended:
-            self.metrics.save()
-            save_checkpoint(self.folder / LAST, self.method.learner, state, self.optimiser, self._others())
+        if state.due:
+            self._conclude()
+        elif state.step % options.checkpoint_every == 0:
+            self._save()
         return metrics
+
+    def _conclude(self) -> None:
+        """The validation that is due, whether training ends after it, and a checkpoint."""
+        state, options, began = self.state, self.options, time.perf_counter()
+        self._validate()
+        state.finished = state.step >= options.steps or 0 < options.patience <= state.stale
+        state.seconds += time.perf_counter() - began
+        self._save()
+
+    def _save(self) -> None:
+        self.metrics.save()
+        save_checkpoint(self.folder / LAST, self.method.learner, self.state, self.optimiser, self._others())
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
@@ -168,7 +195,8 @@ class Trainer:
             self._validate_as_is()
 
     def _validate_as_is(self) -> None:
-        state, score = self.state, self.validate(self.method)
+        state, score = self.state, self.validate(self.method)  # which a signal may stop: nothing has changed by then
+        state.due = False
         self.metrics.add(state.step, "validation", {self.method.learner.loss.score_name: score})
         # A score that is not a number is never the best one, except that something must be kept.
         if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:
