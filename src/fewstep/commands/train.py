@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +15,7 @@ from fewstep.commands.arguments import explained, named, overridden, split_name,
 from fewstep.commands.console import console, note, point_to, say, styled
 from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
+from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ class Train:
     """Continue the stopped run in this folder, to the same bits."""
     dry_run: bool = False
     """Show what would be done and how long it takes here, by a few meta-steps and a batch of tasks; write nothing."""
+    processes: Threads = 1
+    """Processes of this machine that share out the tasks of every meta-step, of one thread each unless --threads says
+    otherwise. For several machines: torchrun … -m fewstep train …"""
     track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Services that follow the run too; each is configured by its own environment variables."""
 
@@ -64,18 +70,30 @@ def train(arguments: Sequence[str]) -> None:
 
         for what, words in forecast(config, note).items():
             say(f"{what}: {words}")
-    elif asked.resume is None:
-        folder = asked.out or new_folder("runs", config.recipe)
-        again = ("train", *given, *([] if asked.out else ["--out", str(folder)]))
-        with removed_if_empty(asked.out, folder), stoppable(*again), all_or_nothing(folder):
-            _train_and_test(Run.create(config, folder, note), asked.track)
-    elif replace(config, device=default.device) == default:
-        with stoppable("train", "--resume", str(asked.resume)), all_or_nothing(asked.resume):
-            run = Run.resume(asked.resume, note, "auto" if config == default else config.device)
-            _train_and_test(run, asked.track)
-    else:
-        allowed = f"--resume {asked.resume}, --device and --track"
+        return
+    if asked.resume is not None and replace(config, device=default.device) != default:
+        allowed = f"--resume {asked.resume}, --device, --processes and --track"
         raise ValueError(f"a resumed run keeps its configuration; give no options besides {allowed}.")
+    from fewstep.training.distributed import launch, launched, together
+
+    if asked.processes > 1 and not launched():
+        return launch(asked.processes, "fewstep", ["train", *given])
+    with together() as ranks:
+        console.quiet = not ranks.first
+        if asked.resume is None:
+            folder = Path(ranks.told(str(asked.out or new_folder("runs", config.recipe)) if ranks.first else ""))
+            again = ("train", *given, *([] if asked.out else ["--out", str(folder)]))
+            begin = partial(Run.create, config, folder, note)
+        else:
+            folder, again = asked.resume, ("train", "--resume", str(asked.resume))
+            begin = partial(Run.resume, folder, note, "auto" if config == default else config.device)
+        with ExitStack() as stack:
+            if ranks.first:
+                stack.enter_context(removed_if_empty(asked.resume or asked.out, folder))
+            stack.enter_context(stoppable(*again))
+            if ranks.first:
+                stack.enter_context(all_or_nothing(folder))
+            _train_and_test(Run.joined(begin, folder, ranks), asked.track)
 
 
 def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
@@ -84,7 +102,8 @@ def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
 
     point_to("run folder", run.folder)
     again = "train", "--resume", str(run.folder)
-    with stoppable(*again), tracked(track, run.folder, dotted(run.config)) as trackers:
+    followed = track if run.ranks.first else ()
+    with stoppable(*again), tracked(followed, run.folder, dotted(run.config)) as trackers:
         step = _train(run, trackers)
         for shots in run.config.testing.shots or (None,):
             evaluation = _test(run, shots)
@@ -111,7 +130,8 @@ def _test(run: Run, shots: int | None) -> Evaluation:
 
     with test_bar(run.config.testing.tasks) as advance:
         evaluation = run.test(shots=shots, progress=advance)
-    run.record(evaluation, "test" if shots is None else f"test-{shots}-shot")
+    if run.ranks.first:
+        run.record(evaluation, "test" if shots is None else f"test-{shots}-shot")
     if shots is not None:
         say(f"{shots}-shot")
     console.print(evaluation.table())

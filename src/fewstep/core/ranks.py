@@ -62,6 +62,17 @@ class Ranks:
         torch.distributed.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process."""
+        return bool(self.sum([torch.tensor(float(here))])[0]) if self.size > 1 else here
+
+    def told(self, words: str) -> str:
+        """What the first process says."""
+        said = [words]
+        if self.size > 1:
+            torch.distributed.broadcast_object_list(said, src=0)
+        return said[0]
+
     def wait(self) -> None:
         """Go on when all processes are here."""
         if self.size > 1:

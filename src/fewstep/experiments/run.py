@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torch import Tensor
 from fewstep.core import Method, generator
 from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
 from fewstep.data.storage.files import json_text, read_json
@@ -154,6 +155,9 @@ class Run:
         self.method.learner.to(self.place.device, self.place.dtype)
         self.method.learner.recompute = config.training.recompute
 
+    ranks: Ranks = ALONE
+    """The processes that share its tasks out; the first one writes."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         """In a pickle a run is its folder, opened where it is read."""
         return Run.open, (self.folder,)
@@ -250,6 +254,21 @@ class Run:
         return run
 
     @classmethod
+    def joined(cls, begin: Callable[[], Run], folder: Path, ranks: Ranks) -> Run:
+        """A run that several processes work on: the first one begins it, or goes on, and the others open it then.
+
+        Args:
+            begin: what the first one does.
+            folder: of the run.
+            ranks: the processes.
+        """
+        run = begin() if ranks.first else None
+        ranks.wait()
+        run = cls._stored(folder, logger.debug, "auto") if run is None else run
+        run.ranks = ranks
+        return run
+
+    @classmethod
     def _stored(cls, folder: Path, note: Callable[[str], None], device: str, problem: Problem | None = None) -> Run:
         config = stored_config(folder)
         data = config.data
@@ -269,7 +288,7 @@ class Run:
             ValueError: when another process works in the folder.
             Stopped: after a checkpoint, when a signal asked for it inside :func:`~fewstep.training.stoppable`.
         """
-        with alone_in(self.folder):
+        with alone_in(self.folder) if self.ranks.first else nullcontext():
             return self._train(progress, trackers)
 
     def _train(self, progress: Progress | None, trackers: Sequence[Tracker]) -> Trainer:
@@ -288,6 +307,7 @@ class Run:
             higher_is_better=not self.problem.regression,
             seed=self.config.seed,
             trackers=trackers,
+            ranks=self.ranks,
         )
         trainer.run(progress)
         if self.method.alternatives:
@@ -297,7 +317,7 @@ class Run:
     def _chosen(self, state: State) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
         best = best_checkpoint(self.folder)
-        if not (self.folder / CHOICES).exists():
+        if not self.ranks.any((self.folder / CHOICES).exists()):  # all of them choose, and come to the same
             options, testing = self.config.training, self.config.testing
             # There are dozens of options, to be told apart by some of many queries.
             queries = testing.queries
@@ -309,14 +329,17 @@ class Run:
                 decisions = choose(self.method, source, options.validation_tasks, executor=options.make_executor())
             last = decisions[-1]
             score = float(last.scores[last.labels.index(last.chosen)].mean())
-            save_checkpoint(best, self.method.learner, replace(state, best=score))
-            told = {"split": "val", "task seed": self.config.testing.seed}
-            write_files(self.folder, {CHOICES: json_text(told | {"decisions": [d.to_dict() for d in decisions]})})
+            if self.ranks.first:
+                save_checkpoint(best, self.method.learner, replace(state, best=score))
+                told = {"split": "val", "task seed": self.config.testing.seed}
+                write_files(self.folder, {CHOICES: json_text(told | {"decisions": [d.to_dict() for d in decisions]})})
+            self.ranks.wait()
         return read_state(best).best
 
     def _validated(self, source: TaskSource) -> float:
         with self.at_test():
-            scores = self.score(source, self.config.training.validation_tasks, progress=lambda *_: poll()).scores
+            minded = (lambda *_: poll()) if self.ranks.size == 1 else None  # together they stop between meta-steps
+            scores = self.score(source, self.config.training.validation_tasks, progress=minded).scores
             return float(scores[ADAPTED].mean())
 
     @as_usual
@@ -330,6 +353,7 @@ class Run:
         """
         executor, statistics = self.config.training.make_executor(), self.config.testing.statistics
         own: dict[str, Any] = {"unadapted": False, "baselines": False, "executor": executor, "statistics": statistics}
+        own["ranks"] = self.ranks if tasks > 1 else ALONE
         return evaluate(self.method, source, tasks, **own | options)
 
     @as_usual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,8 +40,13 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> None:
     """Run ``python -m module arguments`` in several processes of this machine, as ``torchrun --standalone`` does.
 
     Raises:
-        ChildFailedError: when one of them ends with an error; the others are ended then.
+        SystemExit: with the status of the one that failed first; the others are ended then.
     """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
-    main(["--standalone", f"--nproc-per-node={processes}", "-m", module, *arguments])
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failed process has said why
+    try:
+        main(["--standalone", f"--nproc-per-node={processes}", "-m", module, *arguments])
+    except ChildFailedError as error:
+        raise SystemExit(error.get_first_failure()[1].exitcode) from None

@@ -11,6 +11,7 @@ import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
 from fewstep.core.modes import as_usual
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import TaskSource
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
 from fewstep.training.options import Training
-from fewstep.training.stopping import Stopped, patiently, poll
+from fewstep.training.stopping import Stopped, asked, patiently, poll
 from fewstep.training.trackers import Tracker
 
 logger = logging.getLogger("fewstep")
@@ -45,6 +46,10 @@ class Trainer:
             there.
         seed: of the noise.
         trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
+        ranks: the processes that share out the tasks of every meta-step; the first one writes.
+
+    Raises:
+        ValueError: for a network made in inference mode, and more processes than tasks.
     """
 
     @as_usual
@@ -59,9 +64,16 @@ class Trainer:
         higher_is_better: bool = True,
         seed: int = 0,
         trackers: Sequence[Tracker] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         if any(parameter.is_inference() for parameter in method.learner.parameters()):
             raise ValueError("the network was made within torch.inference_mode, which bars training: make it outside.")
+        if ranks.size > source.tasks:
+            raise ValueError(
+                f"{ranks.size} processes cannot share {source.tasks} tasks of a meta-step: give fewer "
+                "(--processes), or more tasks (--training.tasks)."
+            )
+        self.ranks, self._shared = ranks, None if ranks.size == 1 else source.tasks
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -70,13 +82,14 @@ class Trainer:
         self.decay_targets = [decay.targets(method.learner) for decay in method.decays]
         self.average = None if options.average is None else Average(method.learner, options.average)
         executor = options.make_executor()
-        self.differentiate: Callable[[Task, Draws], MetaStep] = Differentiate(method, executor)
+        self.differentiate: Callable[[Task, Draws, Ranks, int | None], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = State()
         if (folder / LAST).exists():
             self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser, self._others())
-        self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard", trackers)
+        board = folder / "tensorboard" if ranks.first else None
+        self.metrics = Metrics(folder / "metrics.csv", self.state.step, board, trackers)
 
     @as_usual
     def run(self, progress: Progress | None = None) -> State:
@@ -99,10 +112,12 @@ class Trainer:
                         metrics = self.advance()
                     if progress is not None:
                         progress(state, metrics)
-                    poll()
+                    if self.ranks.any(asked()):
+                        poll()
         except Stopped:
             self._save()
             raise
+        self.ranks.wait()  # for the first to have written it
         load_checkpoint(self.folder / BEST, self.method.learner)
         return state
 
@@ -136,17 +151,20 @@ class Trainer:
         self._save()
 
     def _save(self) -> None:
+        if not self.ranks.first:
+            return
         self.metrics.save()
         save_checkpoint(self.folder / LAST, self.method.learner, self.state, self.optimiser, self._others())
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
-        tasks = self.source.batch(step)
-        return tasks, self.method.draws(tasks, generator(self.seed, step, "noise", tasks.support.x.device))
+        tasks = self.source.batch(step, None if self._shared is None else self.ranks.share(self._shared))
+        noise = generator(self.seed, step, "noise", tasks.support.x.device)
+        return tasks, self.method.draws(tasks, noise, self._shared)
 
     def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
         """One meta-step: differentiate the objective, clip, and let the optimiser step."""
-        objective, gradients, metrics = self.differentiate(tasks, draws)
+        objective, gradients, metrics = self.differentiate(tasks, draws, self.ranks, self._shared)
         if not all_finite(objective, gradients):
             gradients = self._fallback(objective.item())
         if gradients:
@@ -201,6 +219,7 @@ class Trainer:
         # A score that is not a number is never the best one, except that something must be kept.
         if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:
             state.best, state.best_step, state.stale = score, state.step, 0
-            save_checkpoint(self.folder / BEST, self.method.learner, state)
+            if self.ranks.first:
+                save_checkpoint(self.folder / BEST, self.method.learner, state)
         else:
             state.stale += 1
