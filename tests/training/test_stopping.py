@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -179,3 +180,22 @@ def test_what_is_ignored_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_that_python_does_not_let_out_comes_again() -> None:
+    """As in a callback of the garbage collector, whose exceptions are printed and go on."""
+
+    class Last:
+        def __del__(self) -> None:
+            send(signal.SIGUSR1)
+            time.sleep(0.01)  # here it is raised, and lost
+
+    def lose() -> None:
+        Last()
+        time.sleep(5)
+        raise AssertionError("it was lost")
+
+    told: list[str] = []
+    with pytest.raises(Stopped), stoppable(told.append):
+        lose()
+    assert told == ["SIGUSR1"]
