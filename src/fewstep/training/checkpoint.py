@@ -12,7 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ def save_checkpoint(
         for i, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{names[i]}/{key}": value.contiguous() for key, value in moments.items()}
     tensors |= {f"trainer/{name}": tensor.contiguous() for name, tensor in (others or {}).items()}
+    if optimiser is None:  # what is tested as it stands has nothing to do with the log, nor with what was stopped when
+        state = replace(state, log="")
     # repr of a float, which JSON writes, reads back as the same float: counters and sums survive exactly.
     write_tensors(path, tensors, {_STATE: json.dumps(asdict(state)), _RUN: run})
 
@@ -251,7 +253,11 @@ def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
         if not all("/" in key for key in tensors):
             raise ValueError("it holds other tensors")
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        what = "is not there" if isinstance(error, FileNotFoundError) else f"is damaged, or not a checkpoint of fewstep ({error})"
+        what = (
+            "is not there"
+            if isinstance(error, FileNotFoundError)
+            else f"is damaged, or not a checkpoint of fewstep ({error})"
+        )
         raise ValueError(f"{path} {what}: {_way_on(path)}") from error
     if run and words.get(_RUN) and words[_RUN] != run:
         raise ValueError(

@@ -237,5 +237,5 @@ def _read(folder: Path, name: str) -> Evaluation:
 
 
 def _trained(folder: Path) -> TrainingSummary:
-    state = read_state(folder / LAST)
+    state = read_state(newest(folder) or folder / LAST)
     return TrainingSummary(state.step, state.best_step, state.best, state.seconds, state.nonfinite)
