@@ -47,8 +47,8 @@ def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tup
         if name in then and then[name] != now[name]:
             told.append(f"{name}: {then[name]} before, {now[name]} now")
     versions = then.get("versions")
-    for name in ("fewstep", "torch") if isinstance(versions, dict) else ():
-        if versions.get(name) != now["versions"][name]:
+    for name in ("fewstep", "torch"):
+        if isinstance(versions, dict) and versions.get(name) != now["versions"][name]:
             told.append(f"{name}: {versions.get(name)} before, {now['versions'][name]} now")
     return facts | {"continued": [*before, {"step": step} | now]}, told
 

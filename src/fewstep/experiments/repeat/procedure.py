@@ -27,7 +27,7 @@ from fewstep.experiments.repeat.tested import SeedScores
 from fewstep.experiments.run import Baselines, Run, check_tasks
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import Config, dotted
-from fewstep.training.checkpoint import LAST, State, read_state
+from fewstep.training.checkpoint import LAST, State, newest, read_state
 from fewstep.training.device import device_here, same_threads
 
 __all__ = ["RepeatResult", "RunProgress", "repeat"]
