@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from fewstep.data.storage.reading import reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.model import Model, TrainedModel
 from fewstep.estimators.opened import located, opened
@@ -48,10 +49,8 @@ def load(
     model, tensors, words = read(path, device, note)
     estimator = _estimator(model)
     if "estimator" in words:
-        try:
+        with reading(path, "a model of fewstep", "fetch or export it again"):
             estimator.restore(tensors, words)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or holds no model of fewstep: {error}") from error
     return estimator
 
 

@@ -16,6 +16,7 @@ import tyro
 from cattrs.strategies import configure_tagged_union
 
 from fewstep.data.storage.files import json_text
+from fewstep.data.storage.reading import reading
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.others import Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
@@ -139,7 +140,8 @@ def from_json(path: Path) -> Config:
         ValueError: when the file is not a configuration; the message lists what is wrong, and for a field that there
             is not, the nearest that there is.
     """
-    text = path.read_text(encoding="utf-8")
+    with reading(path, "a configuration", "restore it"):
+        text = path.read_text(encoding="utf-8")
     if path.suffix not in YAML:
         return from_text(text, str(path))
     import yaml
@@ -162,7 +164,7 @@ def from_text(text: str, where: str) -> Config:
     """
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where} is not a configuration of this version of fewstep: {error!r}") from error
     return _structured(content, where)
 
