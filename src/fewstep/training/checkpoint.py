@@ -274,9 +274,10 @@ def _state_of(values: Any) -> State:
         TypeError: for other counters.
         ValueError: for counts below zero.
     """
-    state = State(**values)
+    if not isinstance(values, dict) or (unknown := sorted(values.keys() - {one.name for one in fields(State)})):
+        raise TypeError(f"its counters are {unknown if isinstance(values, dict) else values}")
     for one in fields(State):
-        value = getattr(state, one.name)
+        value = values.get(one.name, getattr(State(), one.name))
         kinds = {"best": (int, float, type(None)), "seconds": (int, float)}.get(
             one.name, (type(getattr(State(), one.name)),)
         )
@@ -284,9 +285,9 @@ def _state_of(values: Any) -> State:
             raise TypeError(f"its {one.name} is {value!r}")
         if isinstance(value, int) and one.name != "best" and value < 0:
             raise ValueError(f"its {one.name} is {value}")
-    if not all(isinstance(value, int | float) for value in state.sums.values()):
-        raise TypeError(f"its sums are {state.sums}")
-    return state
+    if not all(isinstance(value, int | float) for value in values.get("sums", {}).values()):
+        raise TypeError(f"its sums are {values['sums']}")
+    return State(**values)
 
 
 def _way_on(path: Path) -> str:
