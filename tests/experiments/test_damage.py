@@ -228,7 +228,7 @@ def test_a_log_that_was_cut_is_told_and_training_goes_on_without_it(
     changed = {
         "cut at a line": "".join(lines[:-1]),
         "cut in a line": text[:-4],
-        "changed": text.replace(",loss,", ",lost,"),
+        "changed": text.replace(",validation,", ",train,"),
     }
     log.write_text(changed[kind])
     told = refused(["train", "--resume", str(run)], capsys)

@@ -186,7 +186,10 @@ def _points(path: Path) -> tuple[Array, Array | None, list[str]]:
 
 
 def _table(path: Path) -> tuple[Array, Array | None, list[str]]:
-    with reading(path, "a CSV file"), path.open(newline="", encoding="utf-8-sig") as file:  # with Excel's mark or not
+    with (
+        reading(path, "is no CSV file"),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):  # with Excel's mark or not
         names, *lines = [line for line in csv.reader(file) if line] or [[]]
     names = [name.strip() for name in names]
     inputs, targets = ([name for name in names if name.startswith(letter)] for letter in "xy")

@@ -49,7 +49,7 @@ def load(
     model, tensors, words = read(path, device, note)
     estimator = _estimator(model)
     if "estimator" in words:
-        with reading(path, "a model of fewstep", "fetch or export it again"):
+        with reading(path, "holds no model of fewstep", "fetch or export it again"):
             estimator.restore(tensors, words)
     return estimator
 

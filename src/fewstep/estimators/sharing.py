@@ -175,7 +175,7 @@ def read(
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, none of a model, or of a newer version; or there is no such device.
     """
-    with reading(path, "a model of fewstep", "fetch or export it again"):
+    with reading(path, "holds no model of fewstep", "fetch or export it again"):
         tensors, metadata = read_tensors(path)
         told = dict(json.loads(metadata["fewstep"]))
         if told["format"] > FORMAT:
@@ -191,7 +191,7 @@ def told_by(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no model.
     """
-    with reading(path, "a model of fewstep", "fetch or export it again"):
+    with reading(path, "holds no model of fewstep", "fetch or export it again"):
         return dict(json.loads(read_metadata(path)["fewstep"]))
 
 

@@ -140,7 +140,7 @@ def from_json(path: Path) -> Config:
         ValueError: when the file is not a configuration; the message lists what is wrong, and for a field that there
             is not, the nearest that there is.
     """
-    with reading(path, "a configuration", "restore it"):
+    with reading(path, "is no configuration", "restore it"):
         text = path.read_text(encoding="utf-8")
     if path.suffix not in YAML:
         return from_text(text, str(path))

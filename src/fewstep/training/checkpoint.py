@@ -256,7 +256,7 @@ def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
         what = (
             "is not there"
             if isinstance(error, FileNotFoundError)
-            else f"is damaged, or not a checkpoint of fewstep ({error})"
+            else f"is damaged or is no checkpoint of fewstep ({error})"
         )
         raise ValueError(f"{path} {what}: {_way_on(path)}") from error
     if run and words.get(_RUN) and words[_RUN] != run:

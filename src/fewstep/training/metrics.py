@@ -40,7 +40,7 @@ class Metrics:
         self.rows: list[tuple[int, str, str, float]] = []
         if path.exists():
             way = "restore it, or delete it: training goes on to the same bits, with a log from here on"
-            with reading(path, "the log of a training", way), path.open(newline="", encoding="utf-8") as file:
+            with reading(path, "is no log of a training", way), path.open(newline="", encoding="utf-8") as file:
                 head, *lines = csv.reader(file, strict=True)
                 if tuple(head) != COLUMNS:
                     raise ValueError(f"its columns are {', '.join(head)}")

@@ -134,7 +134,7 @@ def rows_in(path: str | Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is none of the files that hold features: {', '.join(SUFFIXES)}")
-    with reading(path, "a file of features", "make it again"):
+    with reading(path, "holds no features", "make it again"):
         return _rows_in(path)
 
 
@@ -192,7 +192,7 @@ def _in_folder(folder: Path) -> Source:
 
 
 def _in_archive(path: Path, archive: Path, inside: str) -> Source:
-    with reading(archive, "a zip archive", "fetch it again"), zipfile.ZipFile(archive) as opened:
+    with reading(archive, "is no zip archive", "fetch it again"), zipfile.ZipFile(archive) as opened:
         members = [name for name in opened.namelist() if name.endswith("_embeddings.pkl")]
     folders = sorted({str(PurePosixPath(name).parent) for name in members})
     chosen = [place for place in folders if place == inside or place.endswith(f"/{inside}")]
@@ -217,14 +217,14 @@ def _no_features(where: str, below: list[str]) -> str:
 
 def _read_member(archive: Path, member: str) -> Parts:
     where = f"{archive}/{member}"
-    with reading(where, "a pickle of features", f"fetch {archive.name} again"):
+    with reading(where, "holds no features", f"fetch {archive.name} again"):
         with zipfile.ZipFile(archive) as opened:
             content = opened.read(member)
         return parts_of_pickle(unpickle(content), where)
 
 
 def _read(path: Path) -> Parts:
-    with reading(path, "a file of features", "make it again"):
+    with reading(path, "holds no features", "make it again"):
         return _read_as_is(path)
 
 

@@ -25,7 +25,7 @@ HDF5 = (".h5", ".hdf5")
 def entries_of(path: Path) -> dict[str, Any]:
     """The arrays of a file by name, None where a name is none that is known."""
     read = {".npz": _npz, ".npy": _npy, ".mat": _mat} | dict.fromkeys(HDF5, _hdf5) | dict.fromkeys(TABLES, read_table)
-    what = "a table" if path.suffix in TABLES else "a file of plain arrays"
+    what = "is no table" if path.suffix in TABLES else "holds no plain arrays"
     with reading(path, what, "make it again"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of headers that Python 2 wrote, and of damaged ones
         try:
@@ -109,7 +109,7 @@ def _npy(path: Path) -> dict[str, Any]:
     entries: dict[str, Any] = {"features": features}
     for beside in files_beside(path)[1:]:
         name = beside.stem.removeprefix(f"{path.stem}_").lower()
-        with reading(beside, "a plain array", "make it again"):
+        with reading(beside, "holds no plain array", "make it again"):
             entries[name] = _array(functools.partial(beside.open, "rb"), beside.stat().st_size)
     return entries
 

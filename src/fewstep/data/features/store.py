@@ -358,7 +358,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Any] | No
     Raises:
         ValueError: if the file is damaged, or not of this format.
     """
-    with reading(path, "a safetensors file", "fetch or make it again"):
+    with reading(path, "is no safetensors file", "fetch or make it again"):
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             names = list(file.keys())

@@ -14,7 +14,7 @@ def reading(path: str | Path, what: str, advice: str = "") -> Iterator[None]:
 
     Args:
         path: of the file.
-        what: it should be, with its article.
+        what: is to be said of it else, such as "is no image".
         advice: what to do.
 
     Raises:
@@ -29,6 +29,4 @@ def reading(path: str | Path, what: str, advice: str = "") -> Iterator[None]:
         if isinstance(error, ValueError) and told.startswith(str(path)):
             raise
         why = " ".join(told.split()) or type(error).__name__
-        raise ValueError(
-            f"{path} is damaged, or is not {what} ({why:.300})" + (f": {advice}" if advice else "")
-        ) from error
+        raise ValueError(f"{path} is damaged or {what} ({why:.300})" + (f": {advice}" if advice else "")) from error

@@ -180,7 +180,7 @@ class FeatureExtractor(nn.Module):
             FileNotFoundError: if there is no such file.
             ValueError: if it is damaged or no feature extractor.
         """
-        with reading(path, "a feature extractor"):
+        with reading(path, "is no feature extractor"):
             return cls.rebuilt(*read_tensors(path)).to(device)
 
     def metadata(self) -> dict[str, str]:
@@ -216,5 +216,5 @@ def features_of(path: str | Path) -> str | None:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged.
     """
-    with reading(path, "a feature extractor"):
+    with reading(path, "is no feature extractor"):
         return read_metadata(path).get("features")
