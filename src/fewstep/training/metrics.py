@@ -29,12 +29,7 @@ class Metrics:
     """
 
     def __init__(
-        self,
-        path: Path,
-        upto: int,
-        tensorboard: Path | None = None,
-        trackers: Sequence[Tracker] = (),
-        digest: str = "",
+        self, path: Path, upto: int, tensorboard: Path | None = None, trackers: Sequence[Tracker] = (), digest: str = ""
     ) -> None:
         self.path, self.trackers = path, trackers
         self.rows: list[tuple[int, str, str, float]] = []

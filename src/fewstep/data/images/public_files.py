@@ -234,9 +234,9 @@ def _read(files: tuple[Path, ...]) -> tuple[_Images, dict[str, list[int]]]:
     """The images of a split, and the rows of each class in the order of the names."""
     where = str(files[0])
     if files[0].suffix == ".npz":
-        with reading(where, "holds no array images", "fetch it again"):
-            with np.load(files[0], allow_pickle=False) as archive:
-                content: Any = {"images": archive["images"]}
+        holds = reading(where, "holds no array images", "fetch it again")
+        with holds, np.load(files[0], allow_pickle=False) as archive:
+            content: Any = {"images": archive["images"]}
     else:
         content = unpickle(files[0], encoding="latin1")
     images: Any = content if isinstance(content, list) else None
