@@ -30,7 +30,7 @@ PROCEDURES = {
 def killed(*_: Any, **__: Any) -> NoReturn:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(5)
-    raise AssertionError("SIGTERM is Ctrl-C")
+    raise AssertionError("SIGTERM ends it in order")
 
 
 @pytest.mark.parametrize("name", PROCEDURES)
@@ -44,7 +44,7 @@ def test_a_stopped_command_names_the_one_that_continues_it(
     for given in (arguments, None):
         with pytest.raises(SystemExit) as end:
             main([name, *(given or continued)])
-        assert end.value.code == 130
+        assert end.value.code == 143
         assert signal.getsignal(signal.SIGTERM) is before
         said = capsys.readouterr().out
         (line,) = [line for line in said.splitlines() if line.startswith("stopped; ")]
@@ -77,7 +77,7 @@ def test_a_stopped_training_is_resumed(
     monkeypatch.setattr(fewstep.experiments.run.Run, "train", killed)
     with pytest.raises(SystemExit) as end:
         main(["train", "maml-sinusoid", "--out", str(tmp_path / "a run")])
-    assert end.value.code == 130
+    assert end.value.code == 143
     assert f"continue with: fewstep train --resume '{tmp_path / 'a run'}'" in capsys.readouterr().out
 
 

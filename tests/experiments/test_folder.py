@@ -38,12 +38,16 @@ def test_a_folder_belongs_to_who_claimed_it_first(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_taken_for_another(tmp_path: Path) -> None:
-    require_empty(tmp_path, "run")
-    (tmp_path / ".config.json.0a1b.part").touch()
-    with pytest.raises(ValueError, match=r"not empty: continue that run with --resume"):
-        require_empty(tmp_path, "run")
-    clear(tmp_path)
-    require_empty(tmp_path, "run")
+    whole = "run", folders.CONFIG, folders.BEGINNING
+    require_empty(tmp_path, *whole)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="not empty: there is no run in it, or choose another folder"):
+        require_empty(tmp_path, *whole)
+    (tmp_path / folders.CONFIG).touch()
+    with pytest.raises(ValueError, match="not empty: continue that run with --resume"):
+        require_empty(tmp_path, *whole)
+    clear(tmp_path, ("notes.txt", folders.CONFIG))
+    require_empty(tmp_path, *whole)
     require_same(tmp_path, "a run", {"rate": 1}, {"rate": 1})
     with pytest.raises(ValueError, match=r"holds a run with other settings \(rate: 1 there, 2 here\)"):
         require_same(tmp_path, "a run", {"rate": 1}, {"rate": 2})
@@ -103,6 +107,6 @@ def test_what_fails_leaves_a_folder_that_held_something_as_it_was(tmp_path: Path
         (tmp_path / "half").touch()
         raise ValueError("refused")
 
-    with pytest.raises(ValueError, match="refused"), all_or_nothing(tmp_path, alone=True):
+    with pytest.raises(ValueError, match="refused"), all_or_nothing(tmp_path):
         fail()
     assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "half"}

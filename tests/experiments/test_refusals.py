@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from other_process import at_work
 from PIL import Image
 
 from fewstep.commands.main import main
-from fewstep.data.storage.lock import alone_in
 from fewstep.experiments.folder import all_or_nothing
 from fewstep.experiments.run import Run
 
@@ -99,7 +99,7 @@ def test_many_runs(command: str, capsys: pytest.CaptureFixture[str], monkeypatch
     assert not Path("new").exists()
     refused([*arguments, "--data.path", "other.npz"], "other.npz", capsys)
     assert not Path("new").exists()
-    with alone_in(Path("new/many")):  # two processes: the second takes nothing away
+    with at_work(Path("new/many")):  # two processes: the second takes nothing away
         Path("new/many/mark").touch()
         refused([*arguments, "--data.path", "mine.npz"], "another process is at work", capsys)
     assert Path("new/many/mark").exists()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from other_process import at_work
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -218,7 +219,7 @@ def test_baselines_have_no_seed(jobs: list[str], tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(ValueError, match=r"another process is at work in .*: wait for it"):
+    with at_work(tmp_path), pytest.raises(ValueError, match=r"another process is at work in .*: wait for it"):
         repeat(CHARACTERS, seeds=(0,), out=tmp_path)
     with alone_in(tmp_path):
         pass

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fewstep.commands.arguments import chosen, options_of
 from fewstep.commands.console import console, note, point_to, say
-from fewstep.commands.long_running import LongRunning, OnRecipe, new_folder, stoppable
+from fewstep.commands.long_running import LongRunning, OnRecipe
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def ablate(arguments: Sequence[str]) -> None:
         return
     if asked.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {asked.seeds}.")
-    job = LongRunning("ablate", arguments, asked.out, new_folder("ablations", asked.config.recipe))
+    job = LongRunning("ablate", arguments, asked.out, "ablations", asked.config.recipe)
     if asked.detach:
         return job.detach()
     from fewstep.commands.progress import search_bar, seed_bars, test_bar
     from fewstep.experiments.ablate.procedure import ablate as run
 
-    with stoppable(*job.words):
+    with job.at_work():
         table = run(
             asked.config,
             out=job.folder,

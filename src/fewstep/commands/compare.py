@@ -10,7 +10,7 @@ import tyro
 
 from fewstep.commands.arguments import OfTasks, options_of
 from fewstep.commands.console import console, note, point_to, say
-from fewstep.commands.long_running import LongRunning, new_folder, stoppable
+from fewstep.commands.long_running import LongRunning
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Compare(OfTasks):
 def compare(arguments: Sequence[str]) -> None:
     """``fewstep compare RUN RECIPE … [options]``."""
     asked = tyro.cli(Compare, args=arguments, prog="fewstep compare")
-    job = LongRunning("compare", arguments, asked.out, new_folder("comparisons"))
+    job = LongRunning("compare", arguments, asked.out, "comparisons")
     from fewstep.commands.progress import test_bar, training_bar
     from fewstep.experiments.compare.procedure import compare as run
 
-    with stoppable(*job.words):
+    with job.at_work():
         options = options_of(asked, "out")
         comparison = run(**options, out=job.folder, note=note, training_bar=training_bar, test_bar=test_bar)
     console.print(*comparison.tables())

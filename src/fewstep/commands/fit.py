@@ -11,7 +11,7 @@ import tyro
 
 from fewstep.commands.arguments import options_of
 from fewstep.commands.console import console, note, point_to, say, warn
-from fewstep.commands.long_running import LongRunning, new_folder, stoppable
+from fewstep.commands.long_running import LongRunning
 
 USAGE = "fewstep fit FEATURES [--shots 1 5] [--minutes 10] [--out FOLDER]; fewstep fit --help shows every option"
 
@@ -52,12 +52,12 @@ def fit(arguments: Sequence[str]) -> None:
     if not arguments:
         return say(USAGE)
     asked = tyro.cli(Fit, args=arguments, prog="fewstep fit")
-    job = LongRunning("fit", arguments, asked.out, new_folder("fits", asked.data.stem))
+    job = LongRunning("fit", arguments, asked.out, "fits", asked.data.stem)
     from fewstep.commands.data import show
     from fewstep.commands.progress import fit_bar
     from fewstep.experiments.fit import fit as find
 
-    with stoppable(*job.words), fit_bar() as progress:
+    with job.at_work(), fit_bar() as progress:
         found = find(folder=job.folder, note=note, inspected=show, progress=progress, **options_of(asked, "out"))
     console.print(*found.tables())
     for line in found.failures():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,9 @@ import tyro
 
 from fewstep.commands import detached
 from fewstep.commands.console import say
+from fewstep.experiments.folder import new_folder
 from fewstep.recipes import Config
+from fewstep.training import stopping
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,36 @@ class OnRecipe:
     """Go on in the background when the terminal is gone; what would be shown goes to log.txt in the folder."""
 
 
-def new_folder(parent: str, title: str = "") -> Path:
-    """A folder named after a title and the time."""
-    return Path(parent) / f"{title}{'-' if title else ''}{datetime.now():%Y%m%d-%H%M%S}"
+@contextmanager
+def removed_if_empty(out: Path | None, folder: Path) -> Iterator[None]:
+    """A new folder, where the user named none as ``out``, goes at the end if nothing has come into it."""
+    try:
+        yield
+    finally:
+        if out is None:
+            with suppress(OSError):  # what is not empty stays
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 @contextmanager
 def stoppable(*words: str) -> Iterator[None]:
-    """Let Ctrl-C and ``kill PID`` end what happens inside in order, with the words that continue it and status 130."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGINT (Ctrl-C), SIGTERM (``kill PID``) and SIGUSR1 (Slurm) end what happens inside in order.
+
+    The user is told the words that continue it, and the status is that of shells: 130, 143 or 138.
+    """
     try:
-        yield
-    except KeyboardInterrupt:
+        with stopping.stoppable(_told):
+            yield
+    except KeyboardInterrupt as stop:
         say(f"\nstopped; what has been done is kept; continue with: {shlex.join(('fewstep', *words))}")
-        raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        raise SystemExit(stop.status if isinstance(stop, stopping.Stopped) else 130) from None
+
+
+def _told(name: str) -> None:
+    """Inside a handler nothing may be printed: it may have come in the middle of another print."""
+    with suppress(OSError):
+        os.write(2, f"\n{name}: ending in order; a second signal ends at once\n".encode())
 
 
 class LongRunning:
@@ -57,18 +72,25 @@ class LongRunning:
         command: its name.
         arguments: those that the user gave.
         out: the folder that the user named.
-        default: the folder where the user named none.
+        parent: of a new folder, where the user named none.
+        title: of the new folder.
 
     Attributes:
         folder: its folder, which the user is told.
         words: what continues it in that folder, for a process that takes over and for a user who goes on after a stop.
     """
 
-    def __init__(self, command: str, arguments: Sequence[str], out: Path | None, default: Path) -> None:
-        self.folder = out or default
+    def __init__(self, command: str, arguments: Sequence[str], out: Path | None, parent: str, title: str = "") -> None:
+        self.out, self.folder = out, out or new_folder(parent, title)
         given = [argument for argument in arguments if argument not in ("--detach", "--no-detach")]
-        self.words = [command, *given, *([] if out else ["--out", str(default)])]
+        self.words = [command, *given, *([] if out else ["--out", str(self.folder)])]
         say(f"folder: {self.folder}")
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Its work, which can be stopped; a new folder goes if nothing has come into it."""
+        with removed_if_empty(self.out, self.folder), stoppable(*self.words):
+            yield
 
     def detach(self) -> None:
         """Go on in a process of its own, without this terminal."""

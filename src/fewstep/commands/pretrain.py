@@ -12,10 +12,10 @@ from rich.table import Column, Table
 
 from fewstep.commands.arguments import explained, overridden, split_name, value_of
 from fewstep.commands.console import console, note, point_to, say, warn
-from fewstep.commands.long_running import new_folder, stoppable
+from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.data.images.by_name import ImageData
 from fewstep.evaluation.statistics import Interval
-from fewstep.experiments.folder import all_or_nothing
+from fewstep.experiments.folder import all_or_nothing, new_folder
 from fewstep.experiments.pretraining import PretrainingConfig, PretrainingRun
 from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, preset
 
@@ -54,11 +54,14 @@ def pretrain(arguments: Sequence[str]) -> None:
     """``fewstep pretrain DATASET [options]``, or ``fewstep pretrain --resume RUN``."""
     if explained(arguments, USAGE):
         return
+    given = arguments
     name, arguments = split_name(arguments)
     if (resumed := value_of(arguments, "--resume")) is not None:
         if name is not None or len(arguments) > 2:
             raise ValueError(f"a resumed pre-training keeps its configuration; give only --resume {resumed}.")
-        _run(PretrainingRun.open(Path(resumed), note))
+        PretrainingRun.open(Path(resumed), note)  # what is none is told before a lock comes into it
+        with stoppable("pretrain", "--resume", resumed), all_or_nothing(Path(resumed)):
+            _run(PretrainingRun.resume(Path(resumed), note))
     elif name is None:
         raise ValueError(f"no dataset was given.\n{USAGE}")
     else:
@@ -67,7 +70,8 @@ def pretrain(arguments: Sequence[str]) -> None:
         )
         network = value_of(arguments, "--network") or "resnet-9"
         folder = parsed.out or new_folder("runs", f"{network}-{Path(name).name or 'images'}")
-        with all_or_nothing(folder):
+        again = ("pretrain", *given, *([] if parsed.out else ["--out", str(folder)]))
+        with removed_if_empty(parsed.out, folder), stoppable(*again), all_or_nothing(folder):
             _run(PretrainingRun.create(parsed.config, folder, note))
 
 
@@ -95,9 +99,14 @@ def _without(arguments: Sequence[str], flag: str) -> list[str]:
 
 
 def _run(run: PretrainingRun) -> None:
+    point_to("run folder", run.folder)
+    with stoppable("pretrain", "--resume", str(run.folder)):
+        _at_work(run)
+
+
+def _at_work(run: PretrainingRun) -> None:
     from fewstep.commands.progress import training_bar
 
-    point_to("run folder", run.folder)
     trainer = run.trainer
     parameters = sum(p.numel() for p in trainer.parameters)
     say(
@@ -111,8 +120,7 @@ def _run(run: PretrainingRun) -> None:
             "smaller --batch, or take features of a network that others have trained",
         )
     began = trainer.state.step, trainer.state.seconds
-    resume = stoppable("pretrain", "--resume", str(run.folder))
-    with resume, training_bar(trainer.total, "pre-training", "batches") as progress:
+    with training_bar(trainer.total, "pre-training", "batches") as progress:
         trainer.run(progress)
     steps, seconds = trainer.state.step - began[0], trainer.state.seconds - began[1]
     if steps:

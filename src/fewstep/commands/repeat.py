@@ -8,7 +8,7 @@ from typing import Literal
 
 from fewstep.commands.arguments import chosen, options_of, value_of
 from fewstep.commands.console import console, note, point_to
-from fewstep.commands.long_running import LongRunning, OnRecipe, new_folder, stoppable
+from fewstep.commands.long_running import LongRunning, OnRecipe
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ def repeat(arguments: Sequence[str]) -> None:
         raise ValueError("the runs of a repetition have their own seeds: give --seeds and --first-seed, not --seed.")
     if asked.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {asked.seeds}.")
-    job = LongRunning("repeat", arguments, asked.out, new_folder("repeats", asked.config.recipe))
+    job = LongRunning("repeat", arguments, asked.out, "repeats", asked.config.recipe)
     if asked.detach:
         return job.detach()
     from fewstep.commands.progress import seed_bars
     from fewstep.experiments.repeat.procedure import repeat as run
 
-    with stoppable(*job.words), seed_bars() as progress:
+    with job.at_work(), seed_bars() as progress:
         result = run(
             asked.config,
             seeds=range(asked.first_seed, asked.first_seed + asked.seeds),

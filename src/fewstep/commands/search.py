@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fewstep.commands.arguments import chosen, options_of
 from fewstep.commands.console import console, note, point_to, say
-from fewstep.commands.long_running import LongRunning, OnRecipe, new_folder, stoppable
+from fewstep.commands.long_running import LongRunning, OnRecipe
 from fewstep.recipes import RECIPES, Config, Range
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ def search(arguments: Sequence[str]) -> None:
     space = _space(asked.config)
     if asked.trials < 1:
         raise ValueError(f"trials must be at least 1, got {asked.trials}: say with --trials how many to train.")
-    job = LongRunning("search", arguments, asked.out, new_folder("searches", asked.config.recipe))
+    job = LongRunning("search", arguments, asked.out, "searches", asked.config.recipe)
     if asked.detach:
         return job.detach()
     from fewstep.commands.progress import search_bar
     from fewstep.experiments.search import search as find
 
-    with stoppable(*job.words), search_bar(spoken=True) as progress:
+    with job.at_work(), search_bar(spoken=True) as progress:
         found = find(
             asked.config,
             space,

@@ -11,7 +11,7 @@ import tyro
 
 from fewstep.commands.arguments import explained, named, overridden, split_name, value_of
 from fewstep.commands.console import console, note, point_to, say
-from fewstep.commands.long_running import new_folder, stoppable
+from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
 from fewstep.recipes import Config
 
@@ -41,6 +41,7 @@ def train(arguments: Sequence[str]) -> None:
     """``fewstep train RECIPE [options]``, or ``fewstep train [RECIPE] --resume RUN``."""
     if explained(arguments, "fewstep train RECIPE [options]; fewstep train RECIPE --help shows every option"):
         return list_recipes()
+    given = arguments
     name, arguments = split_name(arguments)
     resumed = value_of(arguments, "--resume")
     if resumed is not None:
@@ -53,7 +54,7 @@ def train(arguments: Sequence[str]) -> None:
         default = named(name)
     asked = overridden(Train(default), arguments, f"fewstep train {name or default.recipe}")
     config = asked.config
-    from fewstep.experiments.folder import all_or_nothing
+    from fewstep.experiments.folder import all_or_nothing, new_folder
     from fewstep.experiments.run import Run
 
     if asked.dry_run:
@@ -63,10 +64,13 @@ def train(arguments: Sequence[str]) -> None:
             say(f"{what}: {words}")
     elif asked.resume is None:
         folder = asked.out or new_folder("runs", config.recipe)
-        with all_or_nothing(folder):
+        again = ("train", *given, *([] if asked.out else ["--out", str(folder)]))
+        with removed_if_empty(asked.out, folder), stoppable(*again), all_or_nothing(folder):
             _train_and_test(Run.create(config, folder, note), asked.track)
     elif replace(config, device=default.device) == default:
-        _train_and_test(Run.resume(asked.resume, note, "auto" if config == default else config.device), asked.track)
+        with stoppable("train", "--resume", str(asked.resume)), all_or_nothing(asked.resume):
+            device = "auto" if config == default else config.device
+            _train_and_test(Run.resume(asked.resume, note, device), asked.track)
     else:
         allowed = f"--resume {asked.resume}, --device and --track"
         raise ValueError(f"a resumed run keeps its configuration; give no options besides {allowed}.")
@@ -77,7 +81,7 @@ def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
     from fewstep.training.trackers import tracked
 
     point_to("run folder", run.folder)
-    with tracked(track, run.folder, dotted(run.config)) as trackers:
+    with stoppable("train", "--resume", str(run.folder)), tracked(track, run.folder, dotted(run.config)) as trackers:
         step = _train(run, trackers)
         for shots in run.config.testing.shots or (None,):
             evaluation = _test(run, shots)
@@ -90,8 +94,7 @@ def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
 def _train(run: Run, trackers: Sequence[Tracker]) -> int:
     from fewstep.commands.progress import training_bar
 
-    steps = run.config.training.steps
-    with stoppable("train", "--resume", str(run.folder)), training_bar(steps) as progress:
+    with training_bar(run.config.training.steps) as progress:
         state = run.train(progress, trackers).state
     console.print(
         f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}"

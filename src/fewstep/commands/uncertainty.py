@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from fewstep.commands.console import console, note, point_to
-from fewstep.commands.long_running import new_folder
+from fewstep.commands.long_running import removed_if_empty
 
 
 def uncertainty(
@@ -30,11 +30,15 @@ def uncertainty(
         ambiguous: tasks on which sines and lines are counted: ambiguous ones of a pool of 100 times as many.
         out: folder for uncertainty.md, .json, _tasks.csv and _modes.csv; a new one under uncertainty/ when omitted.
     """
+    from fewstep.experiments.folder import all_or_nothing, new_folder
     from fewstep.experiments.uncertainty.procedure import measure_runs
 
-    found = measure_runs(runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note)
     folder = out or new_folder("uncertainty")
-    found.write(folder)
+    with removed_if_empty(out, folder), all_or_nothing(folder):
+        found = measure_runs(
+            runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note
+        )
+        found.write(folder)
     console.print(found.table())
     point_to("report", folder / "uncertainty.md")
 

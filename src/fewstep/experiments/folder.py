@@ -6,19 +6,24 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fewstep.data.storage.files import json_text, read_json, write_atomically
-from fewstep.data.storage.lock import LOCK, LOG, alone_in
+from fewstep.data.storage.lock import LOCK, LOG, alone_in, in_turn
 from fewstep.recipes import Config, differences, from_json
 from fewstep.training.checkpoint import BEST, LAST
 
 CONFIG, PROBLEM, ENVIRONMENT, EXTRACTOR = "config.json", "problem.json", "environment.json", "extractor.safetensors"
 CHOICES = "choices.json"
 """Files of a run besides its checkpoints. The configuration is written last: with it, a beginning is complete."""
+
+BEGINNING = (EXTRACTOR, ENVIRONMENT, PROBLEM)
+"""What a run's beginning writes before that."""
 
 
 def is_run(folder: Path) -> bool:
@@ -33,7 +38,12 @@ def stored_config(folder: Path) -> Config:
         ValueError: when the folder is not a run.
     """
     if not is_run(folder):
-        raise ValueError(f"{folder} is not a run of fewstep: it has no {CONFIG}. Give the folder that `train` printed.")
+        raise ValueError(
+            f"{folder} was not begun to its end: nothing is lost; give the command that began it once more, with --out "
+            f"{folder}."
+            if is_unfinished(folder, BEGINNING)
+            else f"{folder} is not a run of fewstep: it has no {CONFIG}. Give the folder that `train` printed."
+        )
     return from_json(folder / CONFIG)
 
 
@@ -66,15 +76,38 @@ def best_checkpoint(folder: Path) -> Path:
     return best
 
 
-def require_empty(folder: Path, what: str) -> None:
-    """Refuse a folder that holds anything.
+def is_unfinished(folder: Path, beginning: Sequence[str]) -> bool:
+    """Whether a folder holds nothing but what a process has left that was killed in a beginning.
+
+    Args:
+        folder: any.
+        beginning: the files that such a beginning writes, the last of all apart.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    left = {name for name in names - {LOCK, LOG} if not (name.startswith(".") and name.endswith(".part"))}
+    return LOCK in names and left <= set(beginning)
+
+
+def require_empty(folder: Path, what: str, complete: str, beginning: Sequence[str] = ()) -> None:
+    """Refuse a folder that holds anything, but for what a killed beginning has left.
+
+    Args:
+        folder: for ``what``.
+        what: is to be begun there.
+        complete: the file that is written last: with it, a beginning is complete.
+        beginning: the files that are written before.
 
     Raises:
         ValueError: with how to continue ``what`` is in there.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder to --out.")
+    names = {path.name for path in folder.iterdir()} - {LOCK, LOG} if folder.exists() else set()
+    if names and not is_unfinished(folder, beginning):
         raise ValueError(
-            f"{folder} is not empty: continue that {what} with --resume {folder}, or choose another folder."
+            f"{folder} is not empty: "
+            + (f"continue that {what} with --resume {folder}" if complete in names else f"there is no {what} in it")
+            + ", or choose another folder."
         )
 
 
@@ -90,14 +123,41 @@ def require_same(folder: Path, what: str, stored: Mapping[str, Any], wanted: Map
         )
 
 
+def new_folder(parent: str | Path, title: str = "") -> Path:
+    """A folder named after a title and the time, made here and now: two processes never have the same."""
+    name = f"{title}{'-' if title else ''}{datetime.now():%Y%m%d-%H%M%S}"
+    for number in count(1):
+        folder = Path(parent, name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError, FileNotFoundError):  # the second: its parent was empty, and has been removed
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("there is always another number")
+
+
+def begin_again(folder: Path, what: str, complete: str, beginning: Sequence[str]) -> None:
+    """See that a folder is free, without what a killed beginning has left; arguments as in :func:`require_empty`.
+
+    Raises:
+        ValueError: as :func:`require_empty`, and when another process is at that beginning.
+    """
+    require_empty(folder, what, complete, beginning)
+    if is_unfinished(folder, beginning):
+        with alone_in(folder):
+            require_empty(folder, what, complete, beginning)
+            clear(folder, beginning)
+
+
 def clear(folder: Path, names: Sequence[str] = ()) -> None:
-    """Delete what a killed process has left: half-written files, and files of these names."""
+    """Delete what a killed process has left: half-written files, and files of these names.
+
+    Only for who is alone in the folder: another process may be writing them.
+    """
     for left_over in (*folder.glob(".*.part"), *(folder / name for name in names)):
         left_over.unlink(missing_ok=True)
 
 
 @contextmanager
-def all_or_nothing(folder: Path, *, alone: bool = False, work: str = "") -> Iterator[None]:
+def all_or_nothing(folder: Path, *, among: Literal["alone", "in turn"] = "alone", work: str = "") -> Iterator[None]:
     """A beginning in a folder: when it fails before there is work to keep, the folder is as it was.
 
     So what was refused leaves nothing, and the corrected command runs in the same folder. A folder that held something
@@ -105,7 +165,8 @@ def all_or_nothing(folder: Path, *, alone: bool = False, work: str = "") -> Iter
 
     Args:
         folder: empty or new, if this is a beginning.
-        alone: while no other process works there, see :func:`~fewstep.data.storage.lock.alone_in`.
+        among: others that come to this folder: "alone" while no other process works there, see
+            :func:`~fewstep.data.storage.lock.alone_in`, or "in turn", one after another.
         work: a pattern of files that are to be kept; those of a training always are.
 
     Raises:
@@ -114,8 +175,10 @@ def all_or_nothing(folder: Path, *, alone: bool = False, work: str = "") -> Iter
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a folder to --out.")
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    before = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    with alone_in(folder) if alone else nullcontext():
+    locked = (folder / LOCK).exists()
+    with ExitStack() as held:
+        held.enter_context(alone_in(folder) if among == "alone" else in_turn(folder))
+        before = {path.name for path in folder.iterdir()} - ({LOCK} if not locked else set())
         try:
             yield
         except Exception:

@@ -15,11 +15,12 @@ from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.storage.files import read_json
+from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.begun import mark_of, require_same_data
 from fewstep.experiments.environment import environment, resumption
-from fewstep.experiments.folder import ENVIRONMENT, clear, require_empty
+from fewstep.experiments.folder import ENVIRONMENT, begin_again, clear, is_unfinished, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
 from fewstep.training.device import device_here, device_of_trained, prepare_device
 from fewstep.training.pretraining import (
@@ -39,6 +40,9 @@ logger = logging.getLogger("fewstep")
 Views = Literal["center", "multiview"]
 
 CONFIG, NETWORK, SCORES = "pretraining.json", "network.json", "scores.json"
+
+BEGINNING = (ENVIRONMENT, NETWORK)
+"""What a beginning writes before the configuration."""
 
 SHOTS = (1, 5)
 """Support sizes at which features are scored."""
@@ -100,7 +104,7 @@ class PretrainingRun:
         Raises:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
-        require_empty(folder, "pre-training")
+        begin_again(folder, "pre-training", CONFIG, BEGINNING)
         config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
         base = run.images("train")
@@ -109,8 +113,24 @@ class PretrainingRun:
         facts["class_names"] = list(base.class_names)
         facts["data"] = {split: fingerprint(run.images(split)) for split in config.images.splits()}
         machine = environment(config.device, "float32")
-        # The configuration is written last: with it, a beginning is complete.
-        write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+        with alone_in(folder):
+            require_empty(folder, "pre-training", CONFIG)
+            # The configuration is written last: with it, a beginning is complete.
+            write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+        return run
+
+    @classmethod
+    def resume(
+        cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None
+    ) -> PretrainingRun:
+        """One that was begun, to go on with: as :meth:`open`, without what a killed process has left in the folder.
+
+        Raises:
+            ValueError: as :meth:`open`, and when another process works there.
+        """
+        run = cls.open(folder, note, device)
+        with alone_in(folder):
+            clear(folder)
         return run
 
     @classmethod
@@ -127,8 +147,12 @@ class PretrainingRun:
         """
         path = folder / CONFIG
         if not path.exists():
-            raise ValueError(f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`.")
-        clear(folder)
+            raise ValueError(
+                f"{folder} was not begun to its end: nothing is lost; give the command that began it once more, with "
+                f"--out {folder}."
+                if is_unfinished(folder, BEGINNING)
+                else f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`."
+            )
         try:
             config = structure(read_json(path), PretrainingConfig)
         except ValueError as error:
@@ -179,15 +203,16 @@ class PretrainingRun:
 
     def train(self, progress: Progress | None = None) -> Pretrainer:
         """Train from where the folder stands to the end."""
-        trainer = self.trainer
-        if self.resumed and not trainer.state.finished:
-            before = read_json(self.folder / ENVIRONMENT)
-            facts, told = resumption(before, self.config.device, "float32", trainer.state.step)
-            write_files(self.folder, {ENVIRONMENT: facts})
-            if told:
-                self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
-        self.resumed = True
-        trainer.run(progress)
+        with alone_in(self.folder):
+            trainer = self.trainer
+            if self.resumed and not trainer.state.finished:
+                before = read_json(self.folder / ENVIRONMENT)
+                facts, told = resumption(before, self.config.device, "float32", trainer.state.step)
+                write_files(self.folder, {ENVIRONMENT: facts})
+                if told:
+                    self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
+            self.resumed = True
+            trainer.run(progress)
         return trainer
 
     def _validate(self, network: Standardised) -> dict[str, float]:

@@ -18,6 +18,7 @@ from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
 from fewstep.data.storage.files import json_text, read_json
+from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import LOGISTIC, Baseline
@@ -27,11 +28,13 @@ from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_same_data, stored_problem
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import (
+    BEGINNING,
     CHOICES,
     CONFIG,
     ENVIRONMENT,
     EXTRACTOR,
     PROBLEM,
+    begin_again,
     best_checkpoint,
     clear,
     data_of,
@@ -49,6 +52,7 @@ from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import State, Trainer, load_checkpoint, save_checkpoint
 from fewstep.training.checkpoint import newest, read_state
 from fewstep.training.device import device_here, device_of_trained
+from fewstep.training.stopping import poll
 from fewstep.training.trackers import Tracker
 from fewstep.training.trainer import Progress
 
@@ -144,7 +148,7 @@ class Run:
             ValueError: when the folder already holds files, or the data cannot serve the run's tasks; before
                 anything is written.
         """
-        require_empty(folder, "run")
+        begin_again(folder, "run", CONFIG, BEGINNING)
         run = cls(replace(config, device=device_here(config.device)), folder, note, problem)
         check_tasks(run.problem, config, SPLITS if problem is None else ("train", "val"))
         open_settings = [setting.name for setting in run.method.alternatives if len(setting.options) > 1]
@@ -157,11 +161,13 @@ class Run:
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
         shape |= {DATA: problem.fingerprints()}
-        if extractor is not None:
-            extractor.save(folder / EXTRACTOR)
-            shape |= {"extractor": digest_of(folder / EXTRACTOR)}
         facts = environment(run.config.device, config.dtype)
-        write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)})
+        with alone_in(folder):
+            require_empty(folder, "run", CONFIG)
+            if extractor is not None:
+                extractor.save(folder / EXTRACTOR)
+                shape |= {"extractor": digest_of(folder / EXTRACTOR)}
+            write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)})
         return run
 
     @classmethod
@@ -176,8 +182,6 @@ class Run:
         if is_run(folder):
             require_same(folder, "a run", dotted(stored_config(folder)), dotted(config))
             return cls.resume(folder, note, problem=problem)
-        # Of a beginning that was killed there may be all but the configuration, which is written last.
-        clear(folder, (ENVIRONMENT, PROBLEM, EXTRACTOR))
         return cls.create(config, folder, note, problem)
 
     @classmethod
@@ -195,9 +199,14 @@ class Run:
             note: is given a line about what takes time, or goes on elsewhere than it was begun.
             device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
             problem: opened data, where it was begun on such.
+
+        Raises:
+            ValueError: when the folder is not a run, or another process works there.
         """
-        clear(folder)
-        return cls._stored(folder, note, device, problem)
+        run = cls._stored(folder, note, device, problem)
+        with alone_in(folder):
+            clear(folder)
+        return run
 
     @classmethod
     def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
@@ -229,7 +238,15 @@ class Run:
         Args:
             progress: is told of every meta-step.
             trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
+
+        Raises:
+            ValueError: when another process works in the folder.
+            Stopped: after a checkpoint, when a signal asked for it inside :func:`~fewstep.training.stoppable`.
         """
+        with alone_in(self.folder):
+            return self._train(progress, trackers)
+
+    def _train(self, progress: Progress | None, trackers: Sequence[Tracker]) -> Trainer:
         options, testing = self.config.training, self.config.testing
         tasks = min(options.validation_tasks, TEST_BATCH)
         validation = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
@@ -287,7 +304,8 @@ class Run:
 
     def _validated(self, source: TaskSource) -> float:
         with self.at_test():
-            return float(self.score(source, self.config.training.validation_tasks).scores[ADAPTED].mean())
+            scores = self.score(source, self.config.training.validation_tasks, progress=lambda *_: poll()).scores
+            return float(scores[ADAPTED].mean())
 
     def score(self, source: TaskSource, tasks: int, **options: Any) -> Evaluation:
         """Evaluate the method on a source of tasks, with its own steps alone and without baselines.

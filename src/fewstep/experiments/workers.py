@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -17,10 +18,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from fewstep.training.stopping import Stopped, stoppable
+
 logger = logging.getLogger("fewstep")
 
 Tell = Callable[[Any], None]
 """Sends a message from a job to the process that waits for it."""
+
+STOPPING = 120.0
+"""Seconds that processes have to end in order; a training ends after the meta-step that it is at."""
 
 USERS_MISTAKES = (ValueError, OSError, FloatingPointError)
 """Errors whose message says all that a user needs; of others the traceback is kept."""
@@ -91,7 +97,7 @@ def run_all(
         ValueError: when ``workers`` or ``threads`` is not positive, or when jobs failed with an error that explains
             itself or their process died; all others have been done then, and the message names each that failed.
         RuntimeError: when a job failed otherwise; with its traceback.
-        KeyboardInterrupt: when interrupted; the processes have been ended then.
+        KeyboardInterrupt: when interrupted; the processes have been ended then, trainings with a checkpoint.
     """
     count_workers(workers, threads)
     context = multiprocessing.get_context("spawn")
@@ -142,15 +148,26 @@ def run_all(
                 assert isinstance(ready, Connection)
                 receive(ready)
     finally:  # nothing is left, but after an interrupt or an error in ``on_message``
-        for _, process in running.values():
-            if process.pid is not None:
-                process.terminate()
+        end_in_order([process for _, process in running.values()])
         for connection in list(running):
             end(connection)
     if failures:
         text = "\n".join(f"{jobs[i].name}: {what}" for i, (_, what) in sorted(failures.items()))
         raise (ValueError if all(explained for explained, _ in failures.values()) else RuntimeError)(text)
     return results
+
+
+def end_in_order(processes: Sequence[BaseProcess]) -> None:
+    """Ask processes to end, and wait until they have; those that do not are killed after :data:`STOPPING` seconds."""
+    begun = [process for process in processes if process.pid is not None]
+    for process in begun:
+        process.terminate()
+    deadline = time.monotonic() + STOPPING
+    for process in begun:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 @contextmanager
@@ -178,9 +195,17 @@ class _Forward(logging.Handler):
 
 
 def _work(job: Job, threads: int, connection: Connection) -> None:
-    """What a process does."""
+    """What a process does, until it is done or asked to end; then its status is that of the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    try:
+        with stoppable():
+            _work_alone(job, threads, connection)
+    except Stopped as stop:
+        sys.exit(stop.status)
+
+
+def _work_alone(job: Job, threads: int, connection: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(threads)

@@ -43,6 +43,7 @@ class State:
         seconds: training time so far.
         finished: training ended, by its length or by early stopping.
         log: the digest of the log as it then stood; empty where there was none.
+        due: the validation after the last step is still to come, as it was stopped.
     """
 
     step: int = 0
@@ -55,6 +56,7 @@ class State:
     seconds: float = 0.0
     finished: bool = False
     log: str = ""
+    due: bool = False
 
 
 def save_checkpoint(
@@ -176,7 +178,7 @@ def resumed(
     if (path := newest(folder)) is None:
         return State()
     state = load_checkpoint(path, learner, optimiser, others, run)
-    if state.step > steps or (state.step == steps and not state.finished):
+    if state.step > steps or (state.step == steps and not (state.finished or state.due)):
         raise ValueError(
             f"{path} was written after {state.step} steps, but training has {steps}; its configuration was changed, or "
             f"the file is of another run: {_way_on(path)}"

@@ -17,6 +17,7 @@ from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
 from fewstep.training.options import Training
+from fewstep.training.stopping import Stopped, patiently, poll
 from fewstep.training.trackers import Tracker
 
 logger = logging.getLogger("fewstep")
@@ -83,14 +84,25 @@ class Trainer:
 
         Raises:
             FloatingPointError: on a non-finite step, with ``nonfinite="stop"``.
+            Stopped: after a checkpoint, when a signal asked for it inside :func:`~fewstep.training.stoppable`.
         """
         state = self.state
         if state.nonfinite:
             logger.warning("%d non-finite meta-steps so far", state.nonfinite)
-        while not state.finished:
-            metrics = self.advance()
-            if progress is not None:
-                progress(state, metrics)
+        try:
+            with patiently():
+                metrics: dict[str, float] = {}
+                while not state.finished:
+                    if state.due:
+                        self._conclude()
+                    else:
+                        metrics = self.advance()
+                    if progress is not None:
+                        progress(state, metrics)
+                    poll()
+        except Stopped:
+            self._save()
+            raise
         load_checkpoint(self.folder / BEST, self.method.learner, run=self.run_mark)
         return state
 
@@ -104,17 +116,24 @@ class Trainer:
             state.sums[name] = state.sums.get(name, 0.0) + value
         state.summed += 1
         ended = state.step >= options.steps
+        state.due = state.step % options.validate_every == 0 or ended
         if state.step % options.log_every == 0 or ended:
             self.metrics.add(state.step, "train", {n: total / state.summed for n, total in state.sums.items()})
             state.sums, state.summed = {}, 0
-        if state.step % options.validate_every == 0 or ended:
-            self._validate()
-            ended = ended or (options.patience > 0 and state.stale >= options.patience)
-        state.finished = ended
         state.seconds += time.perf_counter() - began
-        if state.step % options.checkpoint_every == 0 or state.step % options.validate_every == 0 or ended:
+        if state.due:
+            self._conclude()
+        elif state.step % options.checkpoint_every == 0:
             self._save()
         return metrics
+
+    def _conclude(self) -> None:
+        """The validation that is due, whether training ends after it, and a checkpoint."""
+        state, options, began = self.state, self.options, time.perf_counter()
+        self._validate()
+        state.finished = state.step >= options.steps or 0 < options.patience <= state.stale
+        state.seconds += time.perf_counter() - began
+        self._save()
 
     def _save(self) -> None:
         """Write the log, and all that the next meta-step depends on; what was written before is kept beside it."""
@@ -180,7 +199,8 @@ class Trainer:
             self._validate_as_is()
 
     def _validate_as_is(self) -> None:
-        state, score = self.state, self.validate(self.method)
+        state, score = self.state, self.validate(self.method)  # which a signal may stop: nothing has changed by then
+        state.due = False
         self.metrics.add(state.step, "validation", {self.method.learner.loss.score_name: score})
         # A score that is not a number is never the best one, except that something must be kept.
         if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:

@@ -1,12 +1,18 @@
 """Locks between processes: working alone in a folder, and waiting for another that makes the same file.
 
-A lock goes with its process, however that ends. Its file stays: removing it would let a third process lock a new one
-while a second still waits for the old. File systems and platforms without locks are trusted.
+A lock goes with its process, however that ends. Its file stays, with a line on who works while somebody does. File
+systems and platforms without locks are trusted.
 """
 
+import os
+import platform
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -19,19 +25,51 @@ LOCK = ".lock"
 LOG = "log.txt"
 """The output of a command that runs in the background; like the lock it may be there before anything else."""
 
+_mine: dict[Path, int] = {}
+"""The lock files that this process holds, and which of its threads: a lock within a lock of the same is none."""
+
+
+class AtWork(ValueError):
+    """Another process works in a folder."""
+
 
 def alone_in(folder: Path) -> AbstractContextManager[bool]:
     """Work in a folder while no other process does; the claim ends with this process, however that ends.
 
+    In a thread that works there alone already it is that claim.
+
     Raises:
-        ValueError: when another process works there.
+        AtWork: when another process, or another thread, works there; a ValueError.
     """
+    lock = folder / LOCK
 
     def refuse() -> None:
-        raise ValueError(f"another process is at work in {folder}: wait for it, or give another --out.")
+        raise AtWork(
+            f"another process is at work in {folder}{_who(lock)}: wait for it, or stop it, or take another folder."
+        )
 
     folder.mkdir(parents=True, exist_ok=True)
-    return _held(folder / LOCK, refuse)
+    return _held(lock, refuse)
+
+
+@contextmanager
+def alone_after(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Work in a folder alone, after another process that does; meanwhile ``waiting`` is called every second."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(alone_in(folder))
+                break
+            except AtWork:
+                waiting()
+                time.sleep(1.0)
+        yield
+
+
+def in_turn(folder: Path) -> AbstractContextManager[bool]:
+    """Work in a folder alone, after another process that does; false where the file system knows no locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return _held(folder / LOCK, lambda: None)
 
 
 def one_at_a_time(lock: Path, note: Callable[[str], None]) -> AbstractContextManager[bool]:
@@ -42,14 +80,59 @@ def one_at_a_time(lock: Path, note: Callable[[str], None]) -> AbstractContextMan
 @contextmanager
 def _held(lock: Path, taken: Callable[[], None]) -> Iterator[bool]:
     """Hold a lock, after a call of ``taken`` where another process has it; false where there are no locks."""
-    with lock.open("ab") as file:
-        held = fcntl is not None
+    place, thread = lock.absolute(), threading.get_ident()
+    if _mine.get(place) == thread:
+        yield True
+        return
+    file, held = _locked(lock, taken)
+    with file:
+        if held:
+            _mine[place] = thread
+            with suppress(OSError):  # a full disk
+                file.write(f"process {os.getpid()} on {platform.node()}: {_command()}".encode())
         try:
+            yield held
+        finally:
             if held:
+                del _mine[place]
+                with suppress(OSError):
+                    file.truncate(0)
+
+
+def _locked(lock: Path, taken: Callable[[], None]) -> tuple[Any, bool]:
+    """The open file of a lock, and whether it is held."""
+    while True:
+        file = lock.open("ab", buffering=0)
+        try:
+            if fcntl is None:
+                return file, False
+            try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            taken()
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-        except OSError:
-            held = False
-        yield held
+            except BlockingIOError:
+                taken()
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            except OSError:
+                return file, False
+            # It may have been removed meanwhile: then it keeps nobody away who comes later.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                    file.truncate(0)  # what a killed process has left
+                    return file, True
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        lock.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _who(lock: Path) -> str:
+    """What the process that holds a lock says of itself, in parentheses."""
+    try:
+        told = " ".join(lock.read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return ""
+    return f" ({told})" if told else ""
+
+
+def _command() -> str:
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]

@@ -104,7 +104,7 @@ def ablate(
     note(f"budget: {budget}")
     drawn: dict[str, Any] = {"trials": trials, "seed": config.seed, "prune": prune}
     spent: dict[str, Any] = {"workers": workers, "threads": config.threads or 1, "note": note}
-    with all_or_nothing(out, alone=True):
+    with all_or_nothing(out):
         _claim(out, config, final, trials, prune)
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)
         trainval = isinstance(final.data, Embeddings) and final.data.train_on == "trainval"

@@ -86,7 +86,7 @@ def embedded(
     place = folder / NETWORK
     with same_threads(), all_or_nothing(place):
         if (place / "pretraining.json").exists():
-            run = PretrainingRun.open(place, note)
+            run = PretrainingRun.resume(place, note)
         else:
             doing("pre-training", "reading images")
             base = images.examples("train", note)

@@ -120,7 +120,7 @@ def fit(
     state = [] if photographs else source_of(data).state
     mark = {"data": str(data), "shots": list(shots), "minutes": minutes, "ways": ways, "seed": seed}
     mark |= {"limits": asdict(limits), "files": [[*of[1:]] for of in state]}
-    with all_or_nothing(folder, alone=True, work=f"**/{TRIAL}"):
+    with all_or_nothing(folder, work=f"**/{TRIAL}"):
         if others := differences(claim(folder, MARK, mark, "a fit"), mark):
             raise ValueError(f"{folder} is the folder of another fit ({others}): give another --out.")
         clear(folder)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from fewstep.data.storage.files import read_json, write_atomically
+from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
@@ -103,7 +104,7 @@ def repeat(
         raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
     workers = count_workers(workers, threads, device_here(config.device))
     config = replace(config, seed=seeds[0], threads=threads)
-    with all_or_nothing(out, alone=True):
+    with all_or_nothing(out):
         wanted = dotted(config)
         for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
             require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
@@ -154,6 +155,12 @@ def _open_once(config: Config, note: Callable[[str], None]) -> None:
 
 def _train_and_test(config: Config, folder: Path, baselines: Baselines, tell: Tell) -> None:
     """Train and test one run, from where its folder stands."""
+    # A process of a repetition that was killed outlives it by a moment.
+    with alone_after(folder, lambda: tell("waiting for another process that works in its folder")):
+        _train_and_test_alone(config, folder, baselines, tell)
+
+
+def _train_and_test_alone(config: Config, folder: Path, baselines: Baselines, tell: Tell) -> None:
     run = Run.continued(config, folder, tell)
     due = Throttle(OFTEN)
     best: float | None = None

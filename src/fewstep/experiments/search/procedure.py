@@ -23,15 +23,12 @@ from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
 from fewstep.experiments.search.study import Plan, join, quiet, without_password
 from fewstep.experiments.search.worker import process, work
-from fewstep.experiments.workers import Throttle, count_workers, interrupts_later
+from fewstep.experiments.workers import Throttle, count_workers, end_in_order, interrupts_later
 from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training.device import device_here, same_threads
 
 logger = logging.getLogger("fewstep")
-
-STOPPING = 30.0
-"""Seconds that workers have to stop by themselves."""
 
 REPLACEMENTS = 3
 """Processes that are started in place of killed ones, for each worker."""
@@ -120,7 +117,7 @@ def search(
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
     with quiet():
-        with all_or_nothing(plan.out):
+        with all_or_nothing(plan.out, among="in turn"):
             _claim(plan)
             study = join(plan, trials)
         due = Throttle(0.9)
@@ -231,15 +228,4 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Call
         if left:  # all workers were told to stop by somebody else
             raise RuntimeError(f"the workers of the search have stopped, with {left} trials to go: give it again.")
     finally:
-        _stop(running)
-
-
-def _stop(workers: Sequence[BaseProcess]) -> None:
-    for worker in workers:
-        worker.terminate()
-    deadline = time.monotonic() + STOPPING
-    for worker in workers:
-        worker.join(max(0.0, deadline - time.monotonic()))
-        if worker.is_alive():
-            worker.kill()
-            worker.join()
+        end_in_order(running)

@@ -18,11 +18,12 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
+from fewstep.data.storage.lock import alone_after
 from fewstep.experiments.run import Run
 from fewstep.experiments.search.study import Plan, by_index, load, quiet, requeue
 from fewstep.experiments.workers import Throttle
 from fewstep.recipes import with_settings
-from fewstep.training import State
+from fewstep.training import State, stoppable
 
 EVERY = 1.0
 """Seconds between looks at the rest of the search."""
@@ -155,9 +156,10 @@ def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]
             raise optuna.TrialPruned(f"{best:g} after {state.step} meta-steps")
 
     settings = plan.draw(index)
-    run = Run.continued(with_settings(plan.config, settings), plan.folder(index), lambda _: None)
     try:
-        latest = run.train(progress).state
+        with alone_after(plan.folder(index), tick):  # one that was suspended and is taken for dead
+            run = Run.continued(with_settings(plan.config, settings), plan.folder(index), lambda _: None)
+            latest = run.train(progress).state
     finally:
         if latest is not None:
             _describe(trial, latest)
@@ -172,7 +174,6 @@ def process(plan: Plan, log: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(message)s")
     torch.set_num_threads(plan.config.threads or 1)
     parent = multiprocessing.parent_process()
@@ -182,6 +183,7 @@ def process(plan: Plan, log: Path) -> None:
             raise KeyboardInterrupt  # the search was killed: nobody would see the result, or stop this process
 
     try:
-        work(plan, tick)
+        with stoppable():
+            work(plan, tick)
     except KeyboardInterrupt:
         sys.exit(0)

@@ -22,6 +22,7 @@ from fewstep.data.storage.tensors import read_tensors, write_tensors
 from fewstep.training.pretraining.extractor import FeatureExtractor
 from fewstep.training.pretraining.options import Pretraining
 from fewstep.training.pretraining.pretrainer import Progress, pretrain
+from fewstep.training.stopping import poll
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,11 @@ def embed(
         ValueError: if the images do not fit the network.
     """
     extractor = extractor.to(device)
-    return _with_rows(dataset, torch.cat([extractor(dataset.gather(some), batch) for some in dataset.blocks(batch)]))
+    rows = []
+    for some in dataset.blocks(batch):
+        poll()  # between two batches a validation can be stopped
+        rows.append(extractor(dataset.gather(some), batch))
+    return _with_rows(dataset, torch.cat(rows))
 
 
 def cached_features(

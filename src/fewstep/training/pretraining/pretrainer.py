@@ -27,6 +27,7 @@ from fewstep.training.metrics import Metrics
 from fewstep.training.pretraining.batches import Batches
 from fewstep.training.pretraining.options import Pretraining
 from fewstep.training.pretraining.standardised import Standardised
+from fewstep.training.stopping import Stopped, asked, patiently, poll
 
 Progress = Callable[[State, dict[str, float]], None]
 Validate = Callable[[Standardised], dict[str, float]]
@@ -137,33 +138,47 @@ class Pretrainer:
 
         Raises:
             FloatingPointError: if the loss is no longer finite.
+            Stopped: after a checkpoint, when a signal asked for it inside :func:`~fewstep.training.stoppable`.
         """
+        try:
+            with patiently():
+                self._run(progress)
+        except Stopped:
+            self._save()
+            raise
+        if self.folder is not None:
+            load_checkpoint(self.folder / BEST, self.network, run=self.run_mark)
+        elif self._best is not None:
+            self.network.load_state_dict(self._best)
+        return self.network.eval()
+
+    def _run(self, progress: Progress | None) -> None:
         state, saved = self.state, time.perf_counter()
         self.network.train()
+        if state.due:
+            self._epoch_ended()
+            self._save()
         with self.batches.ahead(state.step, self.total) as fetch:
             while not state.finished:
-                began, seen = time.perf_counter(), []
+                began, seen = time.perf_counter(), list[Tensor]()
                 until = min(state.step + LOG_EVERY, (state.step // len(self.batches) + 1) * len(self.batches))
-                while state.step < until:
-                    asked = time.perf_counter()
+                while state.step < until and not (seen and asked()):
+                    wanted = time.perf_counter()
                     x, y = fetch()
-                    self.waited += time.perf_counter() - asked
+                    self.waited += time.perf_counter() - wanted
                     seen.append(self.advance(x, y))
                     state.step += 1
                 values = self._record(torch.stack(seen))
                 state.seconds += time.perf_counter() - began
-                if epoch_ended := state.step % len(self.batches) == 0:
+                state.due = state.step % len(self.batches) == 0
+                if epoch_ended := state.due:
                     self._epoch_ended()
                 if epoch_ended or time.perf_counter() - saved > self.checkpoint_seconds:
                     self._save()
                     saved = time.perf_counter()
                 if progress is not None:
                     progress(state, values)
-        if self.folder is not None:
-            load_checkpoint(self.folder / BEST, self.network, run=self.run_mark)
-        elif self._best is not None:
-            self.network.load_state_dict(self._best)
-        return self.network.eval()
+                poll()
 
     def advance(self, x: Tensor, y: Tensor) -> Float[Tensor, "2"]:
         """Take one step on a batch of images, and return its loss and its accuracy."""
@@ -212,12 +227,13 @@ class Pretrainer:
         state = self.state
         means = {name: state.sums[name] / state.summed for name in ("loss", "accuracy")}
         rate = {"rate": self.options.rate_at(state.step - 1, self.total)}
-        state.sums, state.summed, scores = {}, 0, dict[str, float]()
+        scores = dict[str, float]()
         if self.validate is not None:
             self.network.eval()
             with torch.no_grad():
-                scores = self.validate(self.network)
+                scores = self.validate(self.network)  # which a signal may stop: nothing has changed by then
             self.network.train()
+        state.sums, state.summed, state.due = {}, 0, False
         if self.metrics is not None:
             self.metrics.add(state.step, "train", means | rate)
             self.metrics.add(state.step, "validation", scores)

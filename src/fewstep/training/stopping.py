@@ -1,0 +1,126 @@
+"""Stopping in order: a signal asks for it, and a training ends where nothing is half done, with a checkpoint."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Ctrl-C, ``kill``, and what Slurm can be told to send before it takes a job's machine away."""
+
+ECHO = 1.0
+"""Seconds within which the same signal counts as one: a terminal and a launcher may both send it."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked for the end, and this is it.
+
+    Attributes:
+        signal: which one.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+    @property
+    def status(self) -> int:
+        """The exit status by which shells know a process that a signal has ended."""
+        return 128 + self.signal
+
+
+@dataclass
+class _Asked:
+    """What this process has been asked, as signals are the process's and not a trainer's.
+
+    Attributes:
+        number: of the first signal.
+        at: when it came.
+        patient: how many of :func:`patiently` the main thread is in.
+        handled: whether a :func:`stoppable` is at work.
+    """
+
+    number: int | None = None
+    at: float = 0.0
+    patient: int = 0
+    handled: bool = False
+
+
+_asked = _Asked()
+
+
+@contextmanager
+def stoppable(told: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGUSR1 end what happens inside in order; another one ends the process at once.
+
+    A training stops after the meta-step that it is at, or between two batches of its validation, and leaves a
+    checkpoint from which it goes on to the same bits. Anything else stops where it is. Signals that were ignored still
+    are. Without this, and in any thread but the main one, nothing is changed about signals.
+
+    Args:
+        told: is called, inside the handler, with the name of the first signal.
+
+    Raises:
+        Stopped: which is a KeyboardInterrupt.
+
+    Example:
+        >>> with stoppable():  # doctest: +SKIP
+        ...     run.train()
+    """
+    if _asked.handled or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if _asked.number is None:
+            _asked.number, _asked.at = number, time.monotonic()
+            told(signal.Signals(number).name)
+            if not _asked.patient:
+                raise Stopped(number)
+        elif number != _asked.number or time.monotonic() - _asked.at > ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    mine = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    _asked.handled = True
+    try:
+        for number in mine:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])
+        _asked.handled, _asked.number = False, None
+
+
+@contextmanager
+def patiently() -> Iterator[None]:
+    """Inside, a signal waits for the next :func:`poll`; one that has come is minded at the end at the latest."""
+    inside = threading.current_thread() is threading.main_thread()
+    _asked.patient += inside
+    try:
+        yield
+    finally:
+        _asked.patient -= inside
+    poll()
+
+
+def asked() -> bool:
+    """Whether a signal has asked for the end."""
+    return _asked.number is not None
+
+
+def poll() -> None:
+    """End here if a signal has asked for it: a place where nothing is half done.
+
+    Raises:
+        Stopped: if so.
+    """
+    if _asked.number is not None:
+        raise Stopped(_asked.number)
