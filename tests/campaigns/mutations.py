@@ -142,11 +142,13 @@ class Kind:
         make: writes valid files into a folder; those that are to be damaged.
         read: what they say, to be compared.
         knows: whether the format can tell other values from those that were written.
+        words: that an error may have instead of the file's name, such as what the file names.
     """
 
     make: Callable[[Path], list[Path]]
     read: Callable[[Path], Any]
     knows: bool
+    words: tuple[str, ...] = ()
 
 
 def rows() -> dict[str, np.ndarray]:
@@ -297,7 +299,7 @@ KINDS = {
         ),
         True,
     ),
-    "run": Kind(_run, _as_run, True),
+    "run": Kind(_run, _as_run, True, ("features.npz", "threads must be", "device")),
 }
 
 
@@ -334,7 +336,7 @@ def outcome(kind: Kind, folder: Path, victim: Path, content: bytes, original: An
         told = "same" if repr(found) == repr(original) else "other"
     except (ValueError, OSError) as error:
         message = str(error)
-        named = any(part in message for part in (victim.name, str(victim.parent), str(folder)))
+        named = any(part in message for part in (victim.name, str(victim.parent), str(folder), *kind.words))
         if not named or "\n" in message:
             return "fault", f"no name, or no single line: {type(error).__name__}: {message:.300}"
         told = "refused"

@@ -12,7 +12,7 @@ from typing import Any
 from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
 from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
-from fewstep.experiments.begun import kept_extractor, mark_of, stored_problem
+from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem
 from fewstep.experiments.folder import CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
 from fewstep.experiments.run import Run
 from fewstep.training import load_checkpoint
@@ -65,6 +65,7 @@ def _kept(path: Path, stamps: tuple[int, ...], device: str, note: Note) -> Model
 
 def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
     config, problem, extractor = stored_config(folder), stored_problem(folder), kept_extractor(folder)
+    require_as_begun(folder)
     origin = Origin(config, problem, facts_of(folder))
     load = partial(load_checkpoint, best_checkpoint(folder), run=mark_of(folder))
     return assembled(origin, load, extractor, device=device, note=note)

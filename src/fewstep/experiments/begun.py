@@ -12,6 +12,7 @@ from fewstep.data.storage.files import read_json
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation.tables import flat
 from fewstep.experiments.folder import CONFIG, EXTRACTOR, PROBLEM
+from fewstep.training.checkpoint import require_own
 from fewstep.training.pretraining import FeatureExtractor
 
 DATA = "data"
@@ -34,6 +35,16 @@ def mark_of(folder: Path, *names: str) -> str:
     settings, *facts = (read_json(folder / name) for name in names or (CONFIG, PROBLEM))
     kept = {name: value for name, value in flat(settings) if name not in ELSEWHERE}
     return hashlib.sha256(json.dumps([kept, *facts], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def require_as_begun(folder: Path) -> None:
+    """Refuse a run whose settings or data are not those that its checkpoints were made with.
+
+    Raises:
+        ValueError: naming the checkpoint, or what is damaged.
+    """
+    stored_problem(folder)
+    require_own(folder, mark_of(folder))
 
 
 def stored_problem(folder: Path) -> dict[str, Any]:

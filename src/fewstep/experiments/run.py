@@ -25,7 +25,7 @@ from fewstep.evaluation.baselines import LOGISTIC, Baseline
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
-from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_same_data, stored_problem
+from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_as_begun, require_same_data, stored_problem
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import (
     BEGINNING,
@@ -227,6 +227,7 @@ class Run:
     @classmethod
     def _stored(cls, folder: Path, note: Callable[[str], None], device: str, problem: Problem | None = None) -> Run:
         config = stored_config(folder)
+        require_as_begun(folder)
         data = config.data
         if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
             config = replace(config, data=replace(data, path=data_of(data.path, note)))

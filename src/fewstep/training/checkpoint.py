@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.data.storage.files import write_atomically
-from fewstep.data.storage.tensors import read_tensors, write_tensors
+from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
 
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 """Names of the three in a folder."""
@@ -261,12 +261,33 @@ def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
             else f"is damaged or is no checkpoint of fewstep ({error})"
         )
         raise ValueError(f"{path} {what}: {_way_on(path)}") from error
+    _require_own(path, words, run)
+    return state, tensors
+
+
+def require_own(folder: Path, run: str) -> None:
+    """Refuse a folder whose checkpoints belong to something else, before anything is made of what it says.
+
+    Args:
+        folder: of the checkpoints; of what is damaged, or older than this, nothing is known here.
+        run: what they must belong to.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    for path in (folder / BEST, folder / LAST, folder / PREVIOUS):
+        words: dict[str, str] = {}
+        with suppress(OSError, ValueError):
+            words = read_metadata(path)
+        _require_own(path, words, run)
+
+
+def _require_own(path: Path, words: Mapping[str, str], run: str) -> None:
     if run and words.get(_RUN) and words[_RUN] != run:
         raise ValueError(
             f"{path} belongs to a run of other settings or data than its folder says: restore the folder's files as "
             f"they were, or {_way_on(path)}"
         )
-    return state, tensors
 
 
 def _state_of(values: Any) -> State:
