@@ -69,8 +69,8 @@ def train(arguments: Sequence[str]) -> None:
             _train_and_test(Run.create(config, folder, note), asked.track)
     elif replace(config, device=default.device) == default:
         with stoppable("train", "--resume", str(asked.resume)), all_or_nothing(asked.resume):
-            device = "auto" if config == default else config.device
-            _train_and_test(Run.resume(asked.resume, note, device), asked.track)
+            run = Run.resume(asked.resume, note, "auto" if config == default else config.device)
+            _train_and_test(run, asked.track)
     else:
         allowed = f"--resume {asked.resume}, --device and --track"
         raise ValueError(f"a resumed run keeps its configuration; give no options besides {allowed}.")
@@ -81,7 +81,8 @@ def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
     from fewstep.training.trackers import tracked
 
     point_to("run folder", run.folder)
-    with stoppable("train", "--resume", str(run.folder)), tracked(track, run.folder, dotted(run.config)) as trackers:
+    again = "train", "--resume", str(run.folder)
+    with stoppable(*again), tracked(track, run.folder, dotted(run.config)) as trackers:
         step = _train(run, trackers)
         for shots in run.config.testing.shots or (None,):
             evaluation = _test(run, shots)
