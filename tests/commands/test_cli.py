@@ -253,9 +253,9 @@ def test_points_that_cannot_be_learned_from(
     [
         ("run", ["--noise", "0.3"], "holds a classification, whose predictions are probabilities: --noise is for"),
         ("run", ["--samples", "5", "--interval", "0.5"], "--samples, --interval are for regressions only"),
-        ("curves", ["--noise", "-1"], "noise is a standard deviation, positive and finite"),
+        ("curves", ["--noise", "-1"], "--noise must be positive and finite, got -1.0"),
         ("curves", ["--samples", "0"], "samples must be at least 1, got 0"),
-        ("curves", ["--interval", "90"], "a probability between 0 and 1 is needed, got 90"),
+        ("curves", ["--interval", "90"], "--interval must be in (0, 1), got 90.0"),
     ],
 )
 def test_options_of_regressions_that_make_no_sense(

@@ -87,8 +87,8 @@ def test_models_of_several_shots_have_names_of_their_own(tmp_path: Path) -> None
 def test_mistakes_end_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(table(tmp_path / "owls.csv", classes=4))
     for words, what in (
-        ([data, "--minutes", "0"], "minutes must be positive, got 0"),
-        ([data, "--shots", "0"], "shots must be positive numbers, got 0"),
+        ([data, "--minutes", "0"], "--minutes must be positive and finite, got 0"),
+        ([data, "--shots", "0"], "--shots must be at least 1, got 0"),
         ([data], "4 classes with enough examples, and 6 are needed"),
         ([data, "--shots", "9"], "no class has the 10 examples that its tasks need"),
         (["nowhere.npz"], "there is no file or folder"),

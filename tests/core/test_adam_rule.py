@@ -203,8 +203,8 @@ def test_carried_moments_need_one_whole_task_after_another(way) -> None:  # type
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rate": 0.0}, "must be positive, got 0.0"),
-        ({"rate": 0.1, "eps": 0.0}, "must be positive, got 0.1 and 0.0"),
+        ({"rate": 0.0}, "must be positive and finite, got 0.0"),
+        ({"rate": 0.1, "eps": 0.0}, "must be positive and finite, got 0.1 and 0.0"),
         ({"rate": 0.1, "betas": (0.9, 1.0)}, r"\[0, 1\), got \(0.9, 1.0\)"),
         ({"rate": 0.1, "betas": (-0.1, 0.9)}, r"\[0, 1\), got \(-0.1, 0.9\)"),
     ],

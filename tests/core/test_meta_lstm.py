@@ -223,7 +223,7 @@ def test_a_fresh_rule_nearly_keeps_and_takes_little() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"hidden": 0}, "one unit or more, got 0"), ({"gradient_scale": 0.0}, "must be positive, got 0.0")],
+    [({"hidden": 0}, "one unit or more, got 0"), ({"gradient_scale": 0.0}, "must be positive and finite, got 0.0")],
 )
 def test_wrong_arguments(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -3,7 +3,8 @@
 import copy
 import pickle
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -715,3 +716,37 @@ def test_a_classifier_takes_networks_whose_first_layer_is_not_of_rows() -> None:
 
     x = tasks().support.x[0].numpy()
     assert FewShotClassifier(maml(Pairs(), rate=0.1)).fit(x, [0, 1] * 3).predict_proba(x).shape == (6, 2)
+
+
+@pytest.fixture
+def busy() -> Iterator[dict[str, Any]]:
+    """Generators that another thread draws from all the time, as it does from the global ones."""
+    shared = {"python": random.Random(0), "torches": torch.Generator()}
+    # Before NumPy 2.4 a lock that this thread could hold and use is not to be had.
+    if exclusive := isinstance(np.random.PCG64().lock, type(threading.RLock())):
+        shared["numpys"] = np.random.default_rng(0)
+    stop, began = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            (torch.rand(1), torch.rand(1, generator=shared["torches"]), random.random(), shared["python"].random())
+            if exclusive:
+                np.random.rand(), shared["numpys"].random()  # noqa: NPY002
+            began.set()
+
+    other = threading.Thread(target=draw)
+    other.start()
+    assert began.wait(10)
+    yield shared
+    stop.set()
+    other.join()
+
+
+def test_what_another_thread_draws_is_not_the_networks(busy: dict[str, Any]) -> None:
+    for _ in range(5):
+        attending = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+        network = nn.Sequential(nn.Linear(8, 8), attending, nn.Dropout(0.5), nn.Linear(8, 3)).double()
+        vars(network).update(busy)
+        method = maml(network, rate=0.1)
+        method.draws(tasks(), generator(0, 0, "noise"))
+        method.adapt(tasks().support)

@@ -56,14 +56,15 @@ def words(text: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_settings_are_what_the_algorithm_says(kind: type[Settings]) -> None:
-    signature, hints = inspect.signature(function(kind)), get_type_hints(function(kind))
+    signature, hints = inspect.signature(function(kind)), get_type_hints(function(kind), include_extras=True)
     shown = get_type_hints(kind, include_extras=True)
     compared = 0
     for field in fields(kind):  # type: ignore[arg-type]
         argument = signature.parameters.get(field.name)
         if argument is None or field.name == "network" or (kind, field.name) in ON_PURPOSE:
             continue
-        plain, help_ = get_args(shown[field.name])
+        plain, *ranges, help_ = get_args(shown[field.name])
+        plain = Annotated[plain, *ranges] if ranges else plain
         assert get_origin(shown[field.name]) is Annotated
         assert members(hints[field.name]) - members(plain) <= {Formulation}, field.name
         assert members(plain) <= members(hints[field.name]), field.name
@@ -97,7 +98,9 @@ def test_a_new_argument_of_an_algorithm_appears_by_itself(monkeypatch: pytest.Mo
     for file in settings.SOURCES.glob("*.py"):
         shutil.copy(file, tmp_path)
     source = (tmp_path / "maml.py").read_text()
-    source = source.replace("    clip: float | None = None,\n", "    clip: float | None = None,\n    depth: int = 3,\n")
+    source = source.replace(
+        "    clip: Positive | None = None,\n", "    clip: Positive | None = None,\n    depth: int = 3,\n"
+    )
     source = source.replace(
         "        first_order: drop", "        depth: how ``deep``,\n            in metres.\n        first_order: drop"
     )

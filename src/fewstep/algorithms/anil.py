@@ -3,13 +3,14 @@
 from torch import nn
 
 from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Shared
+from fewstep.core.ranges import CountOrZero, Positive
 
 
 def anil(
     network: nn.Module,
     *,
-    rate: float,
-    steps: int = 1,
+    rate: Positive,
+    steps: CountOrZero = 1,
     loss: Loss | None = None,
     head: str | None = None,
     first_order: bool = False,

@@ -5,17 +5,18 @@ from typing import Literal
 from torch import nn
 
 from fewstep.core import SGD, Choice, Descend, Implicit, Learner, Loss, Method, Shared
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero
 
 
 def imaml(
     network: nn.Module,
     *,
-    rate: float,
-    steps: int,
-    prox: float,
-    iterations: int = 5,
-    tolerance: float = 1e-10,
-    damping: float | None = None,
+    rate: Positive,
+    steps: CountOrZero,
+    prox: PositiveOrZero,
+    iterations: Count = 5,
+    tolerance: PositiveOrZero = 1e-10,
+    damping: PositiveOrZero | None = None,
     variant: Literal["paper", "authors"] = "paper",
     loss: Loss | None = None,
     adapts: Choice | None = None,

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from fewstep import core
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share
 from fewstep.networks import Generated, UnitLength
 
 FORMULATIONS = {"official": (core.OFFICIAL, True), "paper": (core.PAPER, False)}
@@ -16,18 +17,18 @@ def leo(
     features: int,
     *,
     normalise: bool = True,
-    latents: int = 64,
-    hidden: int | None = None,
-    latent_steps: int = 5,
-    finetuning_steps: int = 5,
-    latent_rate: float = 1.0,
-    latent_clip: float | None = 10.0,
-    finetuning_rate: float = 0.001,
-    dropout: float = 0.3,
-    kl_weight: float = 1e-3,
-    encoder_penalty_weight: float = 1e-9,
-    l2_weight: float = 1e-8,
-    orthogonality_weight: float = 1e-3,
+    latents: Count = 64,
+    hidden: Count | None = None,
+    latent_steps: CountOrZero = 5,
+    finetuning_steps: CountOrZero = 5,
+    latent_rate: Positive = 1.0,
+    latent_clip: Positive | None = 10.0,
+    finetuning_rate: Positive = 0.001,
+    dropout: Share = 0.3,
+    kl_weight: PositiveOrZero = 1e-3,
+    encoder_penalty_weight: PositiveOrZero = 1e-9,
+    l2_weight: PositiveOrZero = 1e-8,
+    orthogonality_weight: PositiveOrZero = 1e-3,
     formulation: Literal["official", "paper"] | core.Formulation = "official",
     support_reduction: core.Reduction = "sum",
     half_l2: bool | None = None,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 import torch
 
 from fewstep import core
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero
 
 
 def leo_network(
@@ -13,20 +14,20 @@ def leo_network(
     outputs: int,
     *,
     generated: Callable[[str], bool] | Collection[str] | None = None,
-    latents: int = 16,
-    hidden: int = 32,
-    decoder_depth: int = 3,
-    latent_steps: int = 5,
-    finetuning_steps: int = 0,
-    latent_rate: float = 0.01,
-    finetuning_rate: float = 0.001,
-    clip: float | None = None,
-    spread: float = 1.0,
+    latents: Count = 16,
+    hidden: Count = 32,
+    decoder_depth: Count = 3,
+    latent_steps: CountOrZero = 5,
+    finetuning_steps: CountOrZero = 0,
+    latent_rate: Positive = 0.01,
+    finetuning_rate: Positive = 0.001,
+    clip: Positive | None = None,
+    spread: PositiveOrZero = 1.0,
     average: bool = False,
-    kl_weight: float = 1e-3,
-    encoder_penalty_weight: float = 1e-9,
-    l2_weight: float = 1e-8,
-    orthogonality_weight: float = 1e-3,
+    kl_weight: PositiveOrZero = 1e-3,
+    encoder_penalty_weight: PositiveOrZero = 1e-9,
+    l2_weight: PositiveOrZero = 1e-8,
+    orthogonality_weight: PositiveOrZero = 1e-3,
     formulation: core.Formulation = core.BOUNDED,
     loss: core.Loss | None = None,
     meta_gradient: core.MetaGradient | None = None,

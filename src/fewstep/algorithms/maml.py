@@ -5,17 +5,18 @@ from functools import partial
 from torch import nn
 
 from fewstep.core import SGD, Backprop, Choice, Descend, FirstOrder, Learner, Loss, Method, Shared, clipped
+from fewstep.core.ranges import CountOrZero, Positive
 
 
 def maml(
     network: nn.Module,
     *,
-    rate: float,
-    steps: int = 1,
+    rate: Positive,
+    steps: CountOrZero = 1,
     loss: Loss | None = None,
     adapts: Choice | None = None,
     first_order: bool = False,
-    clip: float | None = None,
+    clip: Positive | None = None,
 ) -> Method:
     """Meta-learn an initialisation from which a few gradient steps lead to a task's solution.
 

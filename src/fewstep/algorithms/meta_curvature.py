@@ -17,13 +17,14 @@ from fewstep.core import (
     Rule,
     Shared,
 )
+from fewstep.core.ranges import CountOrZero, Positive
 
 
 def meta_curvature(
     network: nn.Module,
     *,
-    rate: float,
-    steps: int = 1,
+    rate: Positive,
+    steps: CountOrZero = 1,
     diagonal: bool = False,
     per_step: bool = False,
     learned_rates: bool = False,

@@ -5,15 +5,16 @@ from typing import Literal
 from torch import nn
 
 from fewstep.core import LSTM, Choice, Descend, FirstOrder, Learner, Loss, Method, Shared
+from fewstep.core.ranges import Count, CountOrZero, Positive
 
 
 def meta_lstm(
     network: nn.Module,
     *,
-    steps: int,
-    hidden: int = 20,
+    steps: CountOrZero,
+    hidden: Count = 20,
     feedback: Literal["before", "after"] = "before",
-    gradient_scale: float = 1.0,
+    gradient_scale: Positive = 1.0,
     loss: Loss | None = None,
     adapts: Choice | None = None,
 ) -> Method:

@@ -6,18 +6,19 @@ import torch
 from torch import nn
 
 from fewstep.core import Backprop, Choice, Descend, LearnedRates, Learner, Loss, Method, PerStep, Shared
+from fewstep.core.ranges import CountOrZero, Positive, Share
 
 
 def meta_sgd(
     network: nn.Module,
     *,
-    rate: float | tuple[float, float] = (0.005, 0.1),
-    steps: int = 1,
+    rate: Positive | tuple[Positive, Positive] = (0.005, 0.1),
+    steps: CountOrZero = 1,
     rates: Literal["parameter", "layer"] = "parameter",
     per_step: bool = False,
     loss: Loss | None = None,
     adapts: Choice | None = None,
-    dropout: float = 0.0,
+    dropout: Share = 0.0,
 ) -> Method:
     """Meta-learn an initialisation, and an inner rate for each of its parameters.
 

@@ -4,13 +4,14 @@ from torch import nn
 
 from fewstep.core import SGD, Backprop, Choice, Descend, FirstOrder, Learner, Loss, Method, Prototypes
 from fewstep.core.network.heads import generated_head
+from fewstep.core.ranges import CountOrZero, Positive
 
 
 def protomaml(
     network: nn.Module,
     *,
-    rate: float,
-    steps: int = 1,
+    rate: Positive,
+    steps: CountOrZero = 1,
     loss: Loss | None = None,
     adapts: Choice | None = None,
     first_order: bool = False,

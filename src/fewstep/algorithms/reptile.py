@@ -6,14 +6,15 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fewstep.core import SGD, Adam, Descend, Difference, Learner, Loss, Method, Shared
+from fewstep.core.ranges import Count, CountOrZero, Positive
 
 
 def reptile(
     network: nn.Module,
     *,
-    rate: float,
-    steps: int,
-    batch: int | None = None,
+    rate: Positive,
+    steps: CountOrZero,
+    batch: Count | None = None,
     rule: Literal["sgd", "adam"] = "adam",
     carried: bool = False,
     loss: Loss | None = None,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep import core
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero
 from fewstep.networks import Centred, Generated, Residual, UnitLength
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
@@ -22,14 +23,14 @@ there are no steps."""
 def residual_prototypes(
     centre: Float[Tensor, " features"] | int,
     *,
-    hidden: int = 512,
-    strength: float = 1.0,
-    scale: float = 2.0,
-    penalty: float = 1.0,
-    decay: float = 100.0,
+    hidden: Count = 512,
+    strength: PositiveOrZero = 1.0,
+    scale: Positive = 2.0,
+    penalty: Positive = 1.0,
+    decay: PositiveOrZero = 100.0,
     seen: Float[Tensor, "classes features"] | int = 0,
-    latent_steps: int = 2,
-    steps: int = 5,
+    latent_steps: CountOrZero = 2,
+    steps: CountOrZero = 5,
     loss: core.Loss | None = None,
 ) -> core.Method:
     """Classify by nearest class mean on centred rows of length 1, moved by a residual that is meta-learned.

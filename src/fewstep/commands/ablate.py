@@ -9,6 +9,7 @@ from typing import Literal
 from fewstep.commands.arguments import chosen, options_of
 from fewstep.commands.console import console, note, point_to, say
 from fewstep.commands.long_running import LongRunning, OnRecipe
+from fewstep.core.ranges import Count, Seed
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,16 @@ class Ablate(OnRecipe):
     process, 1 when omitted.
     """
 
-    trials: int = 16
+    trials: Count = 16
     """Configurations in the random search of each row."""
-    seeds: int = 3
+    seeds: Count = 3
     """Final runs of each row's best configuration, with the seeds from --first-seed on."""
-    first_seed: int = 1
+    first_seed: Seed = 1
     """The first of them; 0 is that of the trials."""
     rows: tuple[str, ...] = ()
     """Rows, by the names of their folders: meta-sgd, generator-only, generator-finetuning, random-prior, deterministic,
     no-finetuning, leo. Empty: all."""
-    final_steps: int | None = None
+    final_steps: Count | None = None
     """Meta-steps of the final runs. None: those of a trial (--training.steps)."""
     train_on: Literal["train", "trainval"] | None = None
     """Classes of the final runs. None: trainval for stored features, as in the last stage of the paper."""
@@ -41,8 +42,6 @@ def ablate(arguments: Sequence[str]) -> None:
     asked = chosen("ablate", Ablate, arguments, "--trials 16 --seeds 3")
     if asked is None:
         return
-    if asked.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {asked.seeds}.")
     job = LongRunning("ablate", arguments, asked.out, "ablations", asked.config.recipe)
     if asked.detach:
         return job.detach()

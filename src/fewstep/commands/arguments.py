@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_type_hints
 
 import tyro
 
 from fewstep.commands.console import say
+from fewstep.core.ranges import Count, Seed, Ways, require, require_ranges
 from fewstep.recipes import RECIPES, Config, from_json
 from fewstep.recipes.config import YAML
 
 Command = TypeVar("Command")
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
+
+
+def checked(command: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The same command, which first refuses numbers that its arguments do not take; for functions that tyro reads."""
+
+    @functools.wraps(command)
+    def call(*given: Given.args, **named: Given.kwargs) -> Result:
+        types = get_type_hints(command, include_extras=True)
+        for name, value in inspect.signature(command).bind(*given, **named).arguments.items():
+            require(types[name], value, f"--{name.replace('_', '-')}")
+        return command(*given, **named)
+
+    return call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +41,15 @@ class OfTasks:
 
     split: Literal["test", "val", "train"] = "test"
     """Classes to draw tasks from."""
-    tasks: int | None = None
+    tasks: Count | None = None
     """Number of tasks (2,000); what is omitted, here and below, is as in the recipe, of several that of the first."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Of the tasks (0)."""
-    ways: int | None = None
+    ways: Ways | None = None
     """N, classes in a task; any number, whatever was trained."""
-    shots: int | None = None
+    shots: Count | None = None
     """K, support examples of each class; likewise."""
-    queries: int | None = None
+    queries: Count | None = None
     """Query examples of each class (all that remain; regression: 100 points)."""
     device: str = "auto"
     """"cpu", "cuda" or "cuda:1"; auto is where a run was trained, or if this machine does not have that, a GPU or the
@@ -88,7 +106,17 @@ def named(name: str | None) -> Config:
 
 def overridden(default: Command, arguments: Sequence[str], prog: str) -> Command:
     """A command's dataclass, which holds a configuration, with the options that the user gave."""
-    return tyro.cli(type(default), args=arguments, default=default, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    how = (tyro.conf.AvoidSubcommands,)
+    asked = tyro.cli(type(default), args=arguments, default=default, prog=prog, config=how)
+    require_ranges(asked, "--")
+    return asked
+
+
+def parsed(kind: type[Command], arguments: Sequence[str], prog: str) -> Command:
+    """A command's dataclass with the options that the user gave."""
+    asked = tyro.cli(kind, args=arguments, prog=prog)
+    require_ranges(asked, "--")
+    return asked
 
 
 def value_of(arguments: Sequence[str], flag: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from fewstep.commands.arguments import OfTasks, options_of
+from fewstep.commands.arguments import OfTasks, options_of, parsed
 from fewstep.commands.console import console, note, point_to, say
 from fewstep.commands.long_running import LongRunning
 
@@ -28,7 +28,7 @@ class Compare(OfTasks):
 
 def compare(arguments: Sequence[str]) -> None:
     """``fewstep compare RUN RECIPE … [options]``."""
-    asked = tyro.cli(Compare, args=arguments, prog="fewstep compare")
+    asked = parsed(Compare, arguments, "fewstep compare")
     job = LongRunning("compare", arguments, asked.out, "comparisons")
     from fewstep.commands.progress import test_bar, training_bar
     from fewstep.experiments.compare.procedure import compare as run

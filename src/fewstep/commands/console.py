@@ -1,28 +1,45 @@
-"""The console that all commands print on, and how they print a line."""
+"""The console that all commands print on, and how they print a line.
+
+Nothing that is printed is read as markup: brackets and colons in paths, names and messages are what they are. What is
+bold or coloured says so by its style.
+"""
 
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-console = Console(log_path=False)
+PLAIN = {"markup": False, "emoji": False}
+"""Of a console: a text is what it says, and ``[n, d]`` no style, ``:x:`` no picture."""
+
+console = Console(log_path=False, **PLAIN)  # type: ignore[arg-type]
 
 
 def say(text: object) -> None:
-    """Print a line as it is: without markup and colours, and unbroken."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a line as it is: without colours, and unbroken."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def styled(*parts: str | tuple[str, str]) -> None:
+    """Print a line of texts, each as it is, or with its style."""
+    console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
 def point_to(what: str, place: object) -> None:
     """Print where something is, with the place in bold."""
-    console.print(f"{what}: [bold]{escape(str(place))}[/]", highlight=False, soft_wrap=True)
+    styled(f"{what}: ", (str(place), "bold"))
 
 
 def warn(what: str, text: str, colour: str = "yellow") -> None:
     """Print a remark with a coloured beginning."""
-    console.print(f"[{colour}]{what}:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    styled((f"{what}:", colour), f" {text}")
 
 
 def note(line: str) -> None:
     """Print a line of a log, with the time."""
-    console.log(line, markup=False, highlight=False)
+    console.log(line, highlight=False)
+
+
+def aside() -> Console:
+    """A console apart from what is printed to be read by programs: standard error, as it is now."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, **PLAIN)  # type: ignore[arg-type]

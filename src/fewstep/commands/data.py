@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.markup import escape
 from rich.table import Column, Table
 
-from fewstep.commands.console import console, point_to, say, warn
+from fewstep.commands.arguments import checked
+from fewstep.commands.console import console, point_to, say, styled, warn
+from fewstep.core.ranges import CountOrZero, Seed
 
 if TYPE_CHECKING:
     from fewstep.data.features.report import EmbeddingReport
@@ -33,11 +34,12 @@ def leo_embeddings(out: Path | None = None, path: Path | None = None) -> None:
         point_to("ready", folder)
 
 
+@checked
 def convert(
     source: tyro.conf.Positional[Path],
     target: tyro.conf.Positional[Path],
-    divide: tuple[int, int, int] | None = None,
-    seed: int = 0,
+    divide: tuple[CountOrZero, CountOrZero, CountOrZero] | None = None,
+    seed: Seed = 0,
 ) -> None:
     """Turn features of one format into another, bit for bit.
 
@@ -76,11 +78,7 @@ def inspect(path: tyro.conf.Positional[Path]) -> None:
 
 def show(report: EmbeddingReport) -> None:
     """Print what a file of features holds, and what is wrong with it."""
-    console.print(
-        f"[bold]{escape(str(report.path))}[/]: {report.dtype}, {report.dimensions} dimensions",
-        soft_wrap=True,
-        highlight=False,
-    )
+    styled((str(report.path), "bold"), f": {report.dtype}, {report.dimensions} dimensions")
     numbers = ("classes", "rows", "per class", "norm min", "median", "max")
     table = Table("split", *(Column(name, justify="right") for name in numbers))
     for of in report.splits:

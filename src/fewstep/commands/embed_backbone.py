@@ -11,8 +11,9 @@ from typing import Annotated
 
 import tyro
 
-from fewstep.commands.arguments import split_name
+from fewstep.commands.arguments import parsed, split_name
 from fewstep.commands.console import note, point_to, say, warn
+from fewstep.core.ranges import Count
 from fewstep.data.features.datasets import writer_for
 from fewstep.data.features.export import StoredAs
 from fewstep.data.images.by_name import TITLES, ImageData
@@ -57,7 +58,7 @@ class EmbedBackbone:
     says which class is in which split. None: as the folder says, or `fewstep fit` divides the classes."""
     dtype: StoredAs = "float32"
     """Of the numbers. float16 takes half the room and keeps three decimal digits."""
-    batch: int = 64
+    batch: Count = 64
     """Images or texts that pass through the network together."""
     device: str = "auto"
     """"cpu", "cuda" or "cuda:1"; auto is a GPU where there is one."""
@@ -69,10 +70,10 @@ def embed_backbone(arguments: Sequence[str]) -> None:
 
     if split_name(arguments)[0] is None and not {"-h", "--help"} & set(arguments):
         raise ValueError(f"no images and no texts were given.\n{USAGE}")
-    asked = tyro.cli(EmbedBackbone, args=list(arguments), prog="fewstep embed")
+    asked = parsed(EmbedBackbone, arguments, "fewstep embed")
     writer_for(asked.out)  # what can be known to fail fails before a network is loaded
-    if asked.out.suffix == ".pkl" or asked.batch < 1:
-        raise ValueError(f"give --out features.npz and a --batch of 1 or more, not {asked.out} and {asked.batch}.")
+    if asked.out.suffix == ".pkl":
+        raise ValueError(f"give --out features.npz, not {asked.out}.")
     material = _material(asked)
     note(f"loading {asked.backbone}")  # in the hub of its library, which may take long to be missed
     embed = embedder(asked.backbone, device_here(asked.device))
@@ -120,7 +121,7 @@ def _write(asked: EmbedBackbone, material: _Material, embed: Embedder) -> None:
 
     images = material.images
     datasets = {} if images is None else {split: images.examples(split, note) for split in images.splits()}
-    rows = len(material.examples) or sum(map(len, datasets.values()))
+    rows = len(material.examples) + sum(map(len, datasets.values()))
     began = time.perf_counter()
     with counting_bar("embedding", rows, embed.of) as progress:
         if datasets:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from fewstep.commands.arguments import OfTasks, options_of
+from fewstep.commands.arguments import OfTasks, options_of, parsed
 from fewstep.commands.console import console, note, say
 
 
@@ -26,17 +26,20 @@ class Evaluate(OfTasks):
     """Quick ones are nearest class mean and ridge regression; all adds nearest class mean on centred inputs of length
     1, and logistic regression. Forecasts: autoregression, and with all the exact answer."""
     out: str | None = None
-    """Also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report."""
+    """Also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report; a name that is new
+    there."""
 
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``fewstep evaluate RUN [options]``."""
-    asked = tyro.cli(Evaluate, args=arguments, prog="fewstep evaluate")
+    asked = parsed(Evaluate, arguments, "fewstep evaluate")
     from fewstep.commands.progress import test_bar
-    from fewstep.experiments.run import Run
+    from fewstep.experiments.run import Run, check_name
 
+    if asked.out is not None:
+        check_name(asked.out, asked.run)
     run = Run.open(asked.run, note, asked.device)
-    with test_bar(asked.tasks or run.config.testing.tasks) as advance:
+    with test_bar(run.config.testing.tasks if asked.tasks is None else asked.tasks) as advance:
         evaluation = run.test(progress=advance, **options_of(asked, "run", "out", "device"))
     console.print(evaluation.table())
     say(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from fewstep.commands.arguments import options_of
+from fewstep.commands.arguments import options_of, parsed
 from fewstep.commands.console import console, note, point_to, say, warn
 from fewstep.commands.long_running import LongRunning
+from fewstep.core.ranges import Count, Positive, Seed, Threads, Ways
 
 USAGE = "fewstep fit FEATURES [--shots 1 5] [--minutes 10] [--out FOLDER]; fewstep fit --help shows every option"
 
@@ -32,15 +33,15 @@ class Fit:
     """Features with labels, in any format that `fewstep data inspect` reads: .npz, .npy, .safetensors, .csv, .parquet,
     .pkl, .h5, .mat; or a folder of photographs, with a folder for each class, on whose training classes a small network
     is trained first. Where there is no split, classes are divided at random."""
-    shots: tuple[int, ...] = (1, 5)
+    shots: tuple[Count, ...] = (1, 5)
     """Examples of each new class; there is a recommendation for each number."""
-    minutes: float = 10.0
+    minutes: Positive = 10.0
     """For everything."""
-    ways: int = 5
+    ways: Ways = 5
     """Classes of a task; fewer where a split has fewer."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the division of classes, of draws, training and tasks."""
-    workers: int | None = None
+    workers: Threads | None = None
     """Processes at once, of one thread. None: as many as there are cores; one on a GPU."""
     out: Path | None = None
     """Folder for the models, report.md, result.json and the picture; an earlier fit goes on. None: a new one under
@@ -51,7 +52,7 @@ def fit(arguments: Sequence[str]) -> None:
     """``fewstep fit FEATURES [options]``."""
     if not arguments:
         return say(USAGE)
-    asked = tyro.cli(Fit, args=arguments, prog="fewstep fit")
+    asked = parsed(Fit, arguments, "fewstep fit")
     job = LongRunning("fit", arguments, asked.out, "fits", asked.data.stem)
     from fewstep.commands.data import show
     from fewstep.commands.progress import fit_bar

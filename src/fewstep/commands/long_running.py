@@ -14,7 +14,7 @@ import tyro
 
 from fewstep.commands import detached
 from fewstep.commands.console import say
-from fewstep.experiments.folder import new_folder
+from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 from fewstep.training import stopping
 
@@ -25,7 +25,7 @@ class OnRecipe:
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     """The recipe."""
-    workers: int | None = None
+    workers: Threads | None = None
     """Processes at once; 1 runs searches in this one. None: as many as cores and --threads allow; one on a GPU."""
     out: Path | None = None
     """Folder of everything; an earlier one goes on. None: a new one under searches/, repeats/ or ablations/."""
@@ -81,7 +81,9 @@ class LongRunning:
     """
 
     def __init__(self, command: str, arguments: Sequence[str], out: Path | None, parent: str, title: str = "") -> None:
-        self.out, self.folder = out, out or new_folder(parent, title)
+        from fewstep.experiments.folder import new_folder
+
+        self.out, self.folder = out, new_folder(parent, title) if out is None else out
         given = [argument for argument in arguments if argument not in ("--detach", "--no-detach")]
         self.words = [command, *given, *([] if out else ["--out", str(self.folder)])]
         say(f"folder: {self.folder}")

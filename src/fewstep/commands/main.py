@@ -11,11 +11,10 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import tyro
-from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
+from rich.text import Text
 
-from fewstep.commands.console import console, say
+from fewstep.commands.console import aside, console, say, styled
 
 
 class Command(NamedTuple):
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(*(arguments or ["--help"]))
     except (ValueError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, markup=True, soft_wrap=True)
+        aside().print(Text.assemble(("error:", "red"), f" {error}"))
         raise SystemExit(2) from error
 
 
@@ -111,8 +110,8 @@ def _reads_arguments(function: Callable[..., None]) -> bool:
 
 
 def _explain() -> None:
-    console.print("[bold]fewstep[/]: learning to adapt in a few steps from a few examples\n", highlight=False)
+    styled(("fewstep", "bold"), ": learning to adapt in a few steps from a few examples\n")
     for name, command in COMMANDS.items():
         space = " " * max(1, 26 - len(f"{name} {command.words}"))
-        console.print(f"  [bold]fewstep {name}[/] {escape(command.words)}{space}{command.about}", highlight=False)
-    console.print("\nEach command explains itself with [bold]--help[/].", highlight=False)
+        styled("  ", (f"fewstep {name}", "bold"), f" {command.words}{space}{command.about}")
+    styled("\nEach command explains itself with ", ("--help", "bold"), ".")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import tyro
-from rich.console import Console
 
-from fewstep.commands.console import point_to
+from fewstep.commands.arguments import checked
+from fewstep.commands.console import aside, point_to
+from fewstep.core.ranges import Count, Positive, Within
+
+Probability: TypeAlias = Annotated[float, Within(0.0, 1.0, above=True, below=True)]
 
 
+@checked
 def predict(
     run: tyro.conf.Positional[Path],
     support: Path,
     query: Path,
-    samples: int | None = None,
-    noise: float | None = None,
-    interval: float | None = None,
+    samples: Count | None = None,
+    noise: Positive | None = None,
+    interval: Probability | None = None,
     device: str = "auto",
     out: Path | None = None,
 ) -> None:
@@ -39,7 +44,7 @@ def predict(
     from fewstep.data.storage.files import csv_text, write_atomically
     from fewstep.estimators.files import predict as predictions
 
-    remarks = Console(stderr=True)  # apart from what is printed to be read by programs
+    remarks = aside()
     header, rows = predictions(
         run,
         support,
@@ -48,7 +53,7 @@ def predict(
         noise=noise,
         interval=interval,
         device=device,
-        note=lambda line: remarks.print(f"note: {line}", highlight=False, markup=False),
+        note=lambda line: remarks.print(f"note: {line}"),
     )
     text = csv_text([header, *rows])
     if out is None:

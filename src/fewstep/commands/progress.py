@@ -52,11 +52,15 @@ class Lines:
         note(f"{self.what}: {how_far(done, total, seen, self.unit)}{', ' if text else ''}{text}")
 
 
+_text = partial(rich.TextColumn, markup=False)
+"""A column whose text is what it says, see :mod:`fewstep.commands.console`."""
+
+
 def bars(*, transient: bool = True, disable: bool = False) -> rich.Progress:
     """Bars with a name, a count, a text, the time that has passed and the time that is left."""
-    counted = rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn()
-    timed = rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn()
-    columns = *counted, rich.TextColumn("{task.fields[text]}"), *timed
+    counted = _text("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn()
+    timed = rich.TimeElapsedColumn(), _text("left"), rich.TimeRemainingColumn()
+    columns = *counted, _text("{task.fields[text]}"), *timed
     return rich.Progress(*columns, console=console, transient=transient, disable=disable)
 
 
@@ -173,7 +177,7 @@ def fit_bar() -> Iterator[Callable[[FitStatus], None]]:
 
     Without a terminal, a line at intervals.
     """
-    columns = rich.TextColumn("{task.description}"), rich.BarColumn(20), _Left(), rich.TextColumn("{task.fields[text]}")
+    columns = _text("{task.description}"), rich.BarColumn(20), _Left(), _text("{task.fields[text]}")
     said = time.monotonic()
     with rich.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         bar = shown.add_task("begin", total=None, text="", ends=said)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import get_args
 
 import tyro
-from rich.markup import escape
 from rich.table import Column, Table
 
 from fewstep.commands.arguments import named
-from fewstep.commands.console import console, say
+from fewstep.commands.console import console, say, styled
 from fewstep.recipes import RECIPES, to_json
 from fewstep.recipes.config import Algorithm
 
@@ -27,12 +26,12 @@ def list_recipes() -> None:
         methods.add_row(re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), _first_line(inspect.getdoc(kind)))
     first_of = {recipe.family: recipe for recipe in reversed(list(RECIPES.values()))}
     console.print(methods)
-    console.print("\n[bold]recipe[/]: what it is")
+    styled(("\nrecipe", "bold"), ": what it is")
     for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):
-        console.print(f"[bold]{escape(family)}[/]: {escape(_first_line(first_of[family].about))}", highlight=False)
-    console.print("\n[bold]trained model[/], ready for `fewstep predict` and fewstep.load: what it is")
+        styled((family, "bold"), f": {_first_line(first_of[family].about)}")
+    styled(("\ntrained model", "bold"), ", ready for `fewstep predict` and fewstep.load: what it is")
     for name, recipe in _shipped().items():
-        console.print(f"[bold]{name}[/]: {escape(_first_line(RECIPES[recipe].about))}", highlight=False)
+        styled((name, "bold"), f": {_first_line(RECIPES[recipe].about)}")
 
 
 def _shipped() -> dict[str, str]:
@@ -60,11 +59,11 @@ def show(recipe: tyro.conf.Positional[str]) -> None:
     known = RECIPES.get(recipe)
     if known is not None:
         say(f"{known.about}\n")
-    console.print(f"[bold]data[/]       {config.data.needs}", highlight=False)
+    styled(("data       ", "bold"), config.data.needs)
     if known is not None:
         published = "; ".join(map(str, known.published)) or "nothing that we know of"
-        console.print(f"[bold]published[/]  {published}", highlight=False)
+        styled(("published  ", "bold"), published)
         if known.space:
-            console.print(f"[bold]search[/]     {'; '.join(map(str, known.space))}", highlight=False)
+            styled(("search     ", "bold"), "; ".join(map(str, known.space)))
     console.print()
     console.print_json(to_json(config))

@@ -9,6 +9,7 @@ from typing import Literal
 from fewstep.commands.arguments import chosen, options_of, value_of
 from fewstep.commands.console import console, note, point_to
 from fewstep.commands.long_running import LongRunning, OnRecipe
+from fewstep.core.ranges import Count, Seed
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Repeat(OnRecipe):
     Every field of the recipe can be overridden, but for its seed; --threads is of each run, 1 when omitted.
     """
 
-    seeds: int = 5
+    seeds: Count = 5
     """How many, from --first-seed on."""
-    first_seed: int = 0
+    first_seed: Seed = 0
     """The first of them."""
     baselines: Literal["none", "quick", "all"] = "quick"
     """Without meta-learning, on the same tasks: nearest class mean and ridge regression, or all, as fewstep evaluate
@@ -34,8 +35,6 @@ def repeat(arguments: Sequence[str]) -> None:
         return
     if value_of(arguments, "--seed") is not None:
         raise ValueError("the runs of a repetition have their own seeds: give --seeds and --first-seed, not --seed.")
-    if asked.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {asked.seeds}.")
     job = LongRunning("repeat", arguments, asked.out, "repeats", asked.config.recipe)
     if asked.detach:
         return job.detach()
@@ -47,7 +46,7 @@ def repeat(arguments: Sequence[str]) -> None:
             asked.config,
             seeds=range(asked.first_seed, asked.first_seed + asked.seeds),
             out=job.folder,
-            threads=asked.config.threads or 1,
+            threads=asked.config.threads_of_each,
             note=note,
             progress=progress,
             **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),

@@ -6,15 +6,20 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from fewstep.commands.arguments import chosen, options_of
 from fewstep.commands.console import console, note, point_to, say
 from fewstep.commands.long_running import LongRunning, OnRecipe
+from fewstep.core.ranges import CountOrZero, Whole
 from fewstep.recipes import RECIPES, Config, Range
 
 if TYPE_CHECKING:
     from fewstep.experiments.search import SearchResult
+
+
+SearchSeed: TypeAlias = Annotated[int, Whole(0, 2**32 - 1)]
+"""What Optuna's samplers take."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,13 @@ class Search(OnRecipe):
     that was stopped or killed, and joins one that runs elsewhere. --threads is of each process, 1 when omitted.
     """
 
-    trials: int = 0
+    trials: CountOrZero = 0
     """Configurations to train, with those that the study has already: to be given."""
     storage: str | None = None
     """Optuna's URL of a database, for several machines. None: SQLite in the folder."""
     name: str | None = None
     """Of the study in that database. None: the recipe's."""
-    search_seed: int = 0
+    search_seed: SearchSeed = 0
     """Of what is drawn."""
     prune: bool = True
     """Stop trials early that validate worse than the median of those before."""
@@ -57,7 +62,7 @@ def search(arguments: Sequence[str]) -> None:
             space,
             out=job.folder,
             seed=asked.search_seed,
-            threads=asked.config.threads or 1,
+            threads=asked.config.threads_of_each,
             note=note,
             progress=progress,
             **options_of(asked, "config", "out", "search_seed", "detach"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from fewstep.commands.arguments import explained, named, overridden, split_name, value_of
-from fewstep.commands.console import console, note, point_to, say
+from fewstep.commands.console import console, note, point_to, say, styled
 from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
 from fewstep.recipes import Config
@@ -54,6 +54,8 @@ def train(arguments: Sequence[str]) -> None:
         default = named(name)
     asked = overridden(Train(default), arguments, f"fewstep train {name or default.recipe}")
     config = asked.config
+    if None not in (asked.resume, asked.out):
+        raise ValueError(f"a resumed run stays in its folder, {asked.resume}: leave --out out.")
     from fewstep.experiments.folder import all_or_nothing, new_folder
     from fewstep.experiments.run import Run
 
@@ -97,9 +99,9 @@ def _train(run: Run, trackers: Sequence[Tracker]) -> int:
 
     with training_bar(run.config.training.steps) as progress:
         state = run.train(progress, trackers).state
-    console.print(
-        f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}"
-        + (f"; [red]{state.nonfinite} non-finite meta-steps[/]" if state.nonfinite else "")
+    styled(
+        f"{state.step} meta-steps in {state.seconds:.0f} s; best validation {state.best:.4f} at step {state.best_step}",
+        (f"; {state.nonfinite} non-finite meta-steps" if state.nonfinite else "", "red"),
     )
     return state.step
 

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import tyro
 
+from fewstep.commands.arguments import checked
 from fewstep.commands.console import console, note, point_to
 from fewstep.commands.long_running import removed_if_empty
+from fewstep.core.ranges import Count, Seed, Several
 
 
+@checked
 def uncertainty(
     runs: tyro.conf.Positional[tuple[Path, ...]],
-    tasks: int = 1000,
-    samples: int = 100,
-    queries: int = 100,
-    seed: int = 0,
-    ambiguous: int = 200,
+    tasks: Count = 1000,
+    samples: Count = 100,
+    queries: Count = 100,
+    seed: Seed = 0,
+    ambiguous: Count = 200,
     out: Path | None = None,
 ) -> None:
     """Score runs on sines and lines by their predictive distributions, beside the exact Bayesian posterior.
@@ -33,7 +36,7 @@ def uncertainty(
     from fewstep.experiments.folder import all_or_nothing, new_folder
     from fewstep.experiments.uncertainty.procedure import measure_runs
 
-    folder = out or new_folder("uncertainty")
+    folder = new_folder("uncertainty") if out is None else out
     with removed_if_empty(out, folder), all_or_nothing(folder):
         found = measure_runs(
             runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note
@@ -43,8 +46,9 @@ def uncertainty(
     point_to("report", folder / "uncertainty.md")
 
 
+@checked
 def sine_line(
-    run: tyro.conf.Positional[Path], out: Path | None = None, columns: int = 4, samples: int = 30, seed: int = 0
+    run: tyro.conf.Positional[Path], out: Path | None = None, columns: Several = 4, samples: Count = 30, seed: Seed = 0
 ) -> None:
     """Draw a run's functions for clear and ambiguous tasks, above the exact posterior's (LEO's Figure 3).
 
@@ -61,8 +65,9 @@ def sine_line(
         point_to("picture", file)
 
 
+@checked
 def oscillations(
-    runs: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None, seed: int = 0, tasks: int = 4
+    runs: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None, seed: Seed = 0, tasks: Count = 4
 ) -> None:
     """Draw what runs forecast of a few oscillators, beside the truth and the exact Bayesian forecast.
 

@@ -55,6 +55,10 @@ class Vmap:
 
     chunk: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"Vmap: chunk must be at least 1 task, or None for all; got {self.chunk}.")
+
     def __call__(self, function: Function) -> Function:
         """Map ``function`` over tasks."""
 

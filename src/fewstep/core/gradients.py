@@ -80,7 +80,8 @@ class Differentiate:
             )
         count = len(tasks.support.weight)
         plain = self.method.learner.plain
-        size = min(getattr(self.executor, "chunk", None) or count, count)
+        chunk = getattr(self.executor, "chunk", None)
+        size = count if chunk is None else min(chunk, count)
 
         def step(first: int) -> MetaStep:
             group = slice(first, first + size)

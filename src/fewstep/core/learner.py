@@ -174,7 +174,7 @@ class Learner(nn.Module):
         """What network or embedding draws by itself on such a batch, or on so many ``rows``; remembered by shape."""
         if module is None or is_plain(module):
             return []
-        shape = (rows or len(batch.weight), *batch.x.shape[1:])
+        shape = (len(batch.weight) if rows is None else rows, *batch.x.shape[1:])
         key = (module is self.network, shape, batch.x.dtype, *(part.training for part in module.modules()))
         if key not in self._random:
             weights = self._some_weights(batch) if module is self.network else {}
@@ -208,7 +208,7 @@ class Learner(nn.Module):
 
     def _masks(self, batch: Batch, rows: int | None = None) -> dict[str, Mask]:
         """A mask for each input of ``batch``, or of a mini-batch of so many ``rows``."""
-        shape = (rows or len(batch.weight), *batch.x.shape[1:])
+        shape = (len(batch.weight) if rows is None else rows, *batch.x.shape[1:])
         return {"kept": Mask(shape, self.dropout)} if self.dropout else {}
 
     def _dropped(self, batch: Batch, noise: Noise) -> Batch:

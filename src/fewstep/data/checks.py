@@ -48,3 +48,35 @@ def check_unit_range(images: Tensor | NDArray[Any], what: str) -> None:
     if not (low >= -_SLACK and high <= 1 + _SLACK):
         advice = "divide them by 255, or give bytes" if high > 2 and low >= 0 else "give them as they were before that"
         raise ValueError(f"{what} must be images from 0 to 1, they are from {low:g} to {high:g}: {advice}")
+
+
+def without_length(rows: Tensor) -> Tensor:
+    """Which rows have a length that is zero, or not finite, in the dtype that they are computed with, ``[rows]``."""
+    squares = rows.flatten(1).square().sum(1)
+    return ~squares.isfinite() | (squares == 0)
+
+
+def check_lengths(rows: Tensor, stored: Tensor, what: str) -> None:
+    """Refuse rows that have lost their length: by conversion, by normalisation or by the dtype's range.
+
+    Every comparison of such rows would be one of zeros, or of infinities. Rows that were zero before are as they were.
+
+    Args:
+        rows: ``[n, *features]``, as they are computed with.
+        stored: ``[n, *features]``, as they were given, of any dtype.
+        what: they are, for the message.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    if not rows.is_floating_point():
+        return
+    lost = without_length(rows) & (stored.flatten(1) != 0).any(1).to(rows.device)
+    if bool(lost.any()):
+        first = int(lost.nonzero()[0])
+        largest = float(stored[first].double().abs().max())
+        kind = str(rows.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{int(lost.sum())} of {len(rows)} rows of {what} have no length in {kind}, the first is row {first}, with "
+            f"numbers up to {largest:g}: scale the features, to lengths of about 1"
+        )

@@ -12,6 +12,8 @@ from jaxtyping import Int, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewstep.data.checks import check_count
+
 Store: TypeAlias = Tensor | NDArray[np.generic]
 """``[n, *features]``: a tensor, an array or a memory map, of any real dtype."""
 
@@ -260,6 +262,9 @@ class Dataset:
         values = rows.to(device).to(torch.int64 if self.tokens else dtype)
         if rows.dtype == torch.uint8 and not self.tokens:
             values /= 255
+        if rows.dtype == torch.float64 != values.dtype and not bool(values.isfinite().all()):
+            largest = float(rows.abs().max())
+            raise ValueError(f"{self}: {largest:g} is beyond {dtype}: scale the features, or make tasks in float64")
         if self.transform is not None:
             values = self.transform(values)
         values = values.reshape(*positions.shape, *values.shape[1:])
@@ -326,7 +331,8 @@ class Dataset:
         Args:
             rows: how many at a time; as many as some millions of numbers when omitted.
         """
-        block = rows or max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape))))
+        check_count("rows", 1 if rows is None else rows)
+        block = max(1, AT_ONCE // max(1, int(np.prod(self.feature_shape)))) if rows is None else rows
         for start in range(0, len(self), block):
             yield np.arange(start, min(start + block, len(self)))
 

@@ -222,7 +222,7 @@ class EpisodeSampler(OnDevice):
             ValueError: if the step is negative.
         """
         tasks, ways, shots = self.tasks, self.ways, self.shots
-        drawn = shots + (self.queries or 0)
+        drawn = shots + (0 if self.queries is None else self.queries)
         # One call for all words of the step: first those of the classes, then a layer for each example of a class.
         # The layers of more queries come last, and so leave the classes and the support as they were.
         words = draws.words(self.seed, step, self.stream, (1 + drawn, tasks, ways))

@@ -16,7 +16,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from fewstep.core import Batch, Method
+from fewstep.core.modes import as_usual
 from fewstep.core.types import Statistics
+from fewstep.data.checks import check_lengths
+from fewstep.data.dataset import as_tensor
 from fewstep.estimators.model import Model, SimpleModel, TrainedModel
 from fewstep.estimators.opened import opened
 from fewstep.estimators.sharing import write
@@ -117,7 +120,12 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _rows(self, x: NDArray[Any]) -> Tensor:
         """Rows as the model takes them."""
         try:
-            return self.model_.rows(x)  # type: ignore[no-any-return]
+            rows: Tensor = self.model_.rows(x)
+            if self.learns == "classes":
+                check_lengths(rows, as_tensor(x), "X")
+            elif rows.is_floating_point() and not bool(rows.isfinite().all()):
+                raise ValueError(f"X has numbers beyond {rows.dtype}, up to {np.abs(x).max():g}: scale them")
+            return rows
         except ValueError as error:
             raise self._error(str(error)) from error
 
@@ -138,6 +146,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _begin(self, support: Batch) -> None:
         """Adapt the model to a support, a batch of one task."""
 
+    @as_usual
     def save(self, path: str | Path, *, licence: str = "") -> Path:
         """Write the model, and what it was fitted to where it was, to one file: ``fewstep.load`` reads it.
 
@@ -165,6 +174,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         words = {"estimator": settings, "fitted": _attributes(self) if fitted else None, "licence": licence}
         return write(path, model, _support_of(self) if fitted else {}, words)
 
+    @as_usual
     def restore(self, tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> None:
         """Become what :meth:`save` wrote, of the file's tensors and words.
 
@@ -195,6 +205,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             state["support"] = {name: array_of(tensor) for name, tensor in _support_of(self).items()}
         return state
 
+    @as_usual
     def __setstate__(self, state: dict[str, Any]) -> None:
         support = state.pop("support", None)
         super().__setstate__(state)

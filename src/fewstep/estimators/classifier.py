@@ -13,6 +13,7 @@ from sklearn.utils.validation import column_or_1d
 from torch import nn
 
 from fewstep.core import Batch, Point
+from fewstep.core.modes import as_usual
 from fewstep.data.images.files import Reading
 from fewstep.estimators.base import Device, Estimator, Inputs, Learned, Normalised, array_of
 from fewstep.estimators.model import Model, SimpleModel, one_task
@@ -64,6 +65,7 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     def __init__(self, model: Learned = None, *, statistics: Normalised = None, device: Device = "auto") -> None:
         self.model, self.statistics, self.device = model, statistics, device
 
+    @as_usual
     def fit(self, X: Inputs, y: Inputs, sample_weight: Any = None) -> FewShotClassifier:
         """Adapt to a support set.
 
@@ -117,6 +119,7 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         """How image files become images for it, where that is known: ``reading.folder(path).images / 255``."""
         return self._resolved().reading  # type: ignore[no-any-return]
 
+    @as_usual
     def predict(self, X: Inputs) -> NDArray[Any]:
         """The most probable label of each row, ``[rows]``, as it was given to :meth:`fit`.
 
@@ -127,6 +130,7 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         index = self._logits(X).argmax(1)
         return np.asarray(self.classes_[index])
 
+    @as_usual
     def predict_proba(self, X: Inputs) -> NDArray[Any]:
         """The softmax of the logits over the model's temperature, ``[rows, ways]``, columns as ``classes_``.
 
@@ -135,6 +139,7 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         """
         return np.asarray(torch.from_numpy(self._logits(X)).softmax(1).numpy())
 
+    @as_usual
     def decision_function(self, X: Inputs) -> NDArray[Any]:
         """The logits over the temperature, ``[rows, ways]``; of two classes ``[rows]``, the second less the first.
 
@@ -151,7 +156,11 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             raise self._error(f"X has rows of the shape {list(rows.shape[1:])}, fit was given {list(fitted.shape[1:])}")
         query = one_task(rows, self._support.y.new_zeros(len(rows), len(self.classes_)))
         found = self.model_.logits(self._point, query, self._support, self._statistics(self.model_))
-        return np.asarray(found[0].double().cpu().numpy())
+        logits = np.asarray(found[0].double().cpu().numpy())
+        if bad := np.flatnonzero(~np.isfinite(logits).all(1)).tolist():
+            told = f"the model's predictions are not finite for {len(bad)} of {len(rows)} rows, first for row {bad[0]}"
+            raise self._error(f"{told}: scale X as in training, or train with lower inner rates")
+        return logits
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import BayesianRidge
 
+_FAR = 1e4
+"""How far from 1, by a factor, numbers are left in their own units."""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,8 @@ def lines_through(
         raise ValueError(f"samples must be at least 1, got {samples}.")
     source = np.random.default_rng(seed)
     x = x.reshape(len(x), -1).astype(np.float64)
+    of_x, of_y = _unit(x), _unit(y)
+    x, y = x / of_x, y / of_y
     centre = np.average(x, axis=0, weights=weight)
     weights, intercepts, noise = [], [], []
     for column in y.T:
@@ -60,4 +65,16 @@ def lines_through(
         weights.append(fitted.coef_ + off)
         intercepts.append(fitted.intercept_ - off @ centre)
         noise.append(fitted.alpha_**-0.5)
-    return Lines(np.stack(weights, 1), np.stack(intercepts, 1), np.array(noise))
+    found = Lines(np.stack(weights, 1) * of_y / of_x, np.stack(intercepts, 1) * of_y, np.array(noise) * of_y)
+    if not all(np.isfinite(part).all() for part in vars(found).values()):
+        raise ValueError(f"X up to {of_x:g} and y up to {of_y:g} are too far apart for a line in float64: scale them.")
+    return found
+
+
+def _unit(values: NDArray[np.float64]) -> float:
+    """What numbers are measured in: 1, or the largest where that is far from it.
+
+    The precisions' priors are of numbers about 1: of others they would decide the line, and not the points.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    return largest if largest > _FAR or 0 < largest < 1 / _FAR else 1.0

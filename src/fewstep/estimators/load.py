@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from fewstep.core.modes import as_usual
 from fewstep.data.storage.reading import reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.model import Model, TrainedModel
@@ -16,6 +17,7 @@ from fewstep.experiments.run import Run
 logger = logging.getLogger("fewstep")
 
 
+@as_usual
 def load(
     source: str | Path | Run, device: str = "auto", note: Note = logger.warning
 ) -> FewShotClassifier | FewShotRegressor:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupKFold
@@ -22,7 +21,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from fewstep.core import Batch
+from fewstep.core.modes import as_usual
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
+from fewstep.data.checks import check_lengths
+from fewstep.data.dataset import as_tensor
 from fewstep.estimators.base import Inputs, array_of, numbers
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.model import TrainedModel
@@ -165,6 +167,7 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
 
     # -- meta-training -----------------------------------------------------------------------------------------------
 
+    @as_usual
     def fit(self, X: Inputs, y: Inputs) -> MetaLearner:
         """Meta-train on the classes in y.
 
@@ -235,9 +238,13 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
 
     @staticmethod
     def _dataset(x: NDArray[Any], labels: NDArray[Any], split: str, normalise: bool) -> Dataset:
-        rows = torch.from_numpy(x.astype(np.float32))
-        return Dataset.from_labels(l2_normalise(rows) if normalise else rows, labels.tolist(), name="X", split=split)
+        given = as_tensor(x)
+        rows = given.float()
+        rows = l2_normalise(rows) if normalise else rows
+        check_lengths(rows, given, "X")
+        return Dataset.from_labels(rows, labels.tolist(), name="X", split=split)
 
+    @as_usual
     def adapt(self, X: Inputs, y: Inputs, sample_weight: Any = None) -> FewShotClassifier:
         """A classifier of new classes, fitted to a few examples; see :meth:`FewShotClassifier.fit`.
 
@@ -247,6 +254,7 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return FewShotClassifier(self.model_).fit(X, y, sample_weight)
 
+    @as_usual
     def evaluate(self, X: Inputs, y: Inputs) -> Evaluation:
         """Score tasks of classes that it was not trained on: ways, shots and queries are the recipe's.
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from fewstep.core.modes import as_usual
 from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
 from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
@@ -20,6 +21,7 @@ from fewstep.training import load_checkpoint
 logger = logging.getLogger("fewstep")
 
 
+@as_usual
 def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.warning) -> Model:
     """The model of a run or a file, read once as long as it does not change.
 

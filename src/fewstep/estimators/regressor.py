@@ -14,6 +14,7 @@ from sklearn.utils import Tags, check_array, check_random_state
 from torch import Tensor
 
 from fewstep.core import Batch, Loop
+from fewstep.core.modes import as_usual
 from fewstep.estimators.base import Device, Estimator, Inputs, Learned, Normalised, numbers
 from fewstep.estimators.linear import Lines, lines_through
 from fewstep.estimators.model import TrainedModel, one_task
@@ -151,6 +152,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         self.model, self.samples, self.random_state, self.noise = model, samples, random_state, noise
         self.statistics, self.device = statistics, device
 
+    @as_usual
     def fit(self, X: Inputs, y: Inputs, sample_weight: Any = None) -> FewShotRegressor:
         """Adapt every function to a support set.
 
@@ -182,7 +184,10 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
             return self
         rows = self._rows(x)
         scale = None if weight is None else rows.new_tensor(weight)
-        self._begin(one_task(rows, rows.new_tensor(columns), scale))
+        y_rows = rows.new_tensor(columns)
+        if not bool(y_rows.isfinite().all()):
+            raise self._error(f"y has numbers beyond {rows.dtype}, up to {np.abs(columns).max():g}: scale them")
+        self._begin(one_task(rows, y_rows, scale))
         return self
 
     def _begin(self, support: Batch) -> None:
@@ -204,6 +209,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         self._functions = _Found(self.model_, functions.adapt(support, executor=executor), statistics == "query")
         self._support = support
 
+    @as_usual
     def predict(self, X: Inputs, return_std: bool = False) -> Any:
         """The mean of the functions at some rows, ``[rows]`` or ``[rows, outputs]``; and their deviation, if asked for.
 
@@ -219,6 +225,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         found = self.predict_distribution(X)
         return (found.mean, found.deviation) if return_std else found.mean
 
+    @as_usual
     def predict_distribution(self, X: Inputs) -> Prediction:
         """The functions at some rows: samples, mean, deviation and intervals.
 

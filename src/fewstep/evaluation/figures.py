@@ -45,7 +45,13 @@ def key(label: str, **style: Any) -> Any:
 
 def legend_below(figure: Any, keys: Sequence[Any], size: float = 8.0, columns: int | None = None) -> None:
     """A legend under all axes, in one row unless told otherwise."""
-    figure.legend(handles=keys, loc="outside lower center", ncols=columns or len(keys), frameon=False, fontsize=size)
+    figure.legend(
+        handles=keys,
+        loc="outside lower center",
+        ncols=len(keys) if columns is None else columns,
+        frameon=False,
+        fontsize=size,
+    )
 
 
 def style_curve(axis: Any, alpha: float = 0.3) -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
+from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
@@ -125,21 +127,23 @@ class Evaluation:
         """The result as a table for ``rich.print``: means with 95% intervals, and what the method gains."""
         score = Score(self.score_name, self.higher_is_better)
         note = "query statistics: transductive" if self.transductive else "inductive"
-        below = f"[bold yellow]{self.shortfall()}[/]\n" if self.shortfall() else ""
-        table = Table(title=f"{below}{self.tasks} tasks, mean ± 95% interval ({note})", title_justify="left")
+        below = f"{self.shortfall()}\n" if self.shortfall() else ""
+        title = Text.assemble((below, "bold yellow"), f"{self.tasks} tasks, mean ± 95% interval ({note})")
+        table = Table(title=title, title_justify="left")
         table.add_column("")
         table.add_column(f"{score.unit} ({score.better})", justify="right")
         table.add_column("adapted − this, paired", justify="right")
         for name, values in self.scores.items():
             own = finite_interval(values)
             gain = "" if name == ADAPTED else score.text(self._gain(name), sign=True)
-            table.add_row(name, score.text(own) if own else _absence(values), gain)
+            table.add_row(Text(name), score.text(own) if own else _absence(values), gain)
         return table
 
     def _gain(self, name: str) -> Interval | None:
         return finite_interval(self.scores[ADAPTED] - self.scores[name])
 
 
+@as_usual
 def evaluate(
     method: Method,
     source: TaskSource,
@@ -308,7 +312,7 @@ def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferr
                 f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"
             ) from end
         count = min(len(given.support.weight), left)
-        for some in slices(count, batch or count):
+        for some in slices(count, count if batch is None else batch):
             pools = None if given.pools is None else given.pools.part(some)
             yield Deferred(take(given.support, some), given.rows, partial(_query, given, some.start), pools)
         left, step = left - count, step + 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from fewstep.data.storage.files import csv_text, json_text, write_atomically
 from fewstep.evaluation.statistics import Interval
@@ -93,12 +94,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def empty_table(title: str) -> Table:
-    """A table for a terminal, with a rule below its head and no other lines."""
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    """A table for a terminal, with a rule below its head and no other lines; brackets in its title are no markup."""
+    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def terminal_table(title: str, cells: Sequence[Sequence[str]], columns: str) -> Table:
-    """Cells, the head first, as a table for a terminal whose first column is bold.
+    """Cells, the head first, as a table for a terminal whose first column is bold; brackets in them are no markup.
 
     Args:
         title: above it.
@@ -109,14 +110,14 @@ def terminal_table(title: str, cells: Sequence[Sequence[str]], columns: str) -> 
     table, (head, *lines) = empty_table(title), cells
     for i, (name, kind) in enumerate(zip(head, columns.ljust(len(head), columns[-1]), strict=True)):
         table.add_column(
-            name,
+            Text(name),
             justify="right" if kind == "r" else "left",
             no_wrap=kind != "f",
             overflow="fold",
             style="" if i else "bold",
         )
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     return table
 
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from fewstep.core.modes import as_usual
+from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, require_ranges
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
 from fewstep.data.images.by_name import TITLES, ImageData
@@ -56,17 +58,20 @@ class PretrainingConfig:
     """The dataset; its base classes (train) alone are trained on."""
     training: Annotated[Pretraining, tyro.conf.arg(name="")]
     """Network and training."""
-    patience: int = 0
+    patience: CountOrZero = 0
     """End after so many epochs without a better validation; 0 for never. Under one cycle the last epochs are the best,
     so that it is of use for schedules of steps."""
-    validation_tasks: int = 1000
+    validation_tasks: Several = 1000
     """5-way tasks of the validation classes on which nearest class mean is scored after every epoch."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first weights, the order of images and their augmentation."""
     device: str = "auto"
     """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A pre-training keeps the one it was begun on."""
-    threads: int | None = None
+    threads: Threads | None = None
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
 
 
 def _from_anywhere(images: ImageData) -> ImageData:
@@ -228,6 +233,7 @@ class PretrainingRun:
         """Of the network's view of an image; None for the whole image."""
         return self.config.training.augmentation.side
 
+    @as_usual
     def extractor(self, layer: str = "middle", views: Views = "center", *, normalise: bool = False) -> FeatureExtractor:
         """Images to features, by the best network.
 
@@ -257,6 +263,7 @@ class PretrainingRun:
         extractor = FeatureExtractor(network, architecture, layer, views=views, side=side, normalise=normalise)
         return extractor.to(self.device)
 
+    @as_usual
     def score(self) -> dict[str, dict[str, dict[int, Interval]]]:
         """Nearest class mean on validation and test classes, by layer, split and shots; written with the report."""
         splits = [split for split in self.config.images.splits() if split != "train"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core import Method, generator
+from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
@@ -72,8 +74,28 @@ def tasks_of(
     testing: Testing, tasks: int | None, seed: int | None, ways: int | None, shots: int | None, queries: int | None
 ) -> tuple[int, int, dict[str, int | None]]:
     """How many tasks, their seed, and a source's counts: as asked, or as a recipe's ``testing`` says."""
-    counts = {"shots": shots, "queries": queries or testing.queries} | ({} if ways is None else {"ways": ways})
-    return tasks or testing.tasks, testing.seed if seed is None else seed, counts
+    queries = testing.queries if queries is None else queries
+    counts = {"shots": shots, "queries": queries} | ({} if ways is None else {"ways": ways})
+    return testing.tasks if tasks is None else tasks, testing.seed if seed is None else seed, counts
+
+
+def check_name(name: str, folder: Path) -> None:
+    """Refuse a name for an evaluation that would overwrite what is in a run's folder, or be written elsewhere.
+
+    Raises:
+        ValueError: saying which file is in its way.
+    """
+    if not re.fullmatch(r"\w[\w .+=-]{0,99}", name):
+        raise ValueError(
+            f"an evaluation is written to NAME.json in the run's folder: {name!r} is no NAME of letters, digits, "
+            "spaces and . + = - _, up to 100 of them and no sign first."
+        )
+    plain = name.casefold()
+    if plain in OWN_NAMES or re.fullmatch("test(-.*-shot)?", plain):
+        raise ValueError(f"{name}.json is of the run itself: choose another name for this evaluation.")
+    for file in (f"{name}.json", f"{name}_tasks.csv"):
+        if (folder / file).exists():
+            raise ValueError(f"{folder / file} is there already: choose another name for this evaluation.")
 
 
 def check_tasks(problem: Problem, config: Config, splits: Sequence[Split] = SPLITS) -> None:
@@ -90,6 +112,10 @@ def check_tasks(problem: Problem, config: Config, splits: Sequence[Split] = SPLI
     if "test" in splits:
         for shots in testing.shots or (None,):
             problem.source("test", tasks=testing.tasks, seed=testing.seed, shots=shots, queries=testing.queries)
+
+
+OWN_NAMES = ("trial", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))
+"""Names of a run's own files, which no evaluation takes."""
 
 
 class Run:
@@ -114,6 +140,7 @@ class Run:
         ['best.safetensors', 'last.safetensors']
     """
 
+    @as_usual
     def __init__(
         self, config: Config, folder: Path, note: Callable[[str], None] = logger.info, problem: Problem | None = None
     ) -> None:
@@ -209,6 +236,7 @@ class Run:
         return run
 
     @classmethod
+    @as_usual
     def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
         """A trained run, with its best meta-parameters in place.
 
@@ -233,6 +261,7 @@ class Run:
             config = replace(config, data=replace(data, path=data_of(data.path, note)))
         return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note, problem)
 
+    @as_usual
     def train(self, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Trainer:
         """Meta-train from where the folder stands; the best meta-parameters are in place afterwards.
 
@@ -290,7 +319,9 @@ class Run:
         if not (self.folder / CHOICES).exists():
             options, testing = self.config.training, self.config.testing
             # There are dozens of options, to be told apart by some of many queries.
-            queries = testing.queries or self.problem.most_queries("val", CHOICE_QUERIES)
+            queries = testing.queries
+            if queries is None:
+                queries = self.problem.most_queries("val", CHOICE_QUERIES)
             tasks = min(options.validation_tasks, TEST_BATCH)
             source = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=queries)
             self.method.learner.load_state_dict(dict(undecided), strict=False)
@@ -308,6 +339,7 @@ class Run:
             scores = self.score(source, self.config.training.validation_tasks, progress=lambda *_: poll()).scores
             return float(scores[ADAPTED].mean())
 
+    @as_usual
     def score(self, source: TaskSource, tasks: int, **options: Any) -> Evaluation:
         """Evaluate the method on a source of tasks, with its own steps alone and without baselines.
 
@@ -320,6 +352,7 @@ class Run:
         own: dict[str, Any] = {"unadapted": False, "baselines": False, "executor": executor, "statistics": statistics}
         return evaluate(self.method, source, tasks, **own | options)
 
+    @as_usual
     def test(
         self,
         split: Split = "test",
@@ -387,12 +420,14 @@ class Run:
         """Refuse a number of ways that the method cannot solve.
 
         Raises:
-            ValueError: for a regression, and for a network that has an output for each class of another number.
+            ValueError: for a regression, for fewer than two, and where the network has outputs for another number.
         """
         if ways is None:
             return
         if self.problem.regression:
             raise ValueError(f"{self.config.recipe} is a regression, which has no ways: leave ways out.")
+        if ways < 2:
+            raise ValueError(f"ways must be at least 2, got {ways}.")
         generated = any(isinstance(module, GeneratedHead) for module in self.method.learner.modules())
         if ways != self.problem.outputs and not generated:
             raise ValueError(
@@ -405,7 +440,13 @@ class Run:
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = "test") -> None:
-        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date."""
+        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date.
+
+        Raises:
+            ValueError: for a name that is none of a file in the folder, or that of another file of the run.
+        """
+        if Path(name).name != name or name.casefold() in OWN_NAMES:
+            raise ValueError(f"an evaluation cannot be written as {name!r}: give a name that no file of the run has.")
         write_files(
             self.folder, {f"{name}.json": evaluation.to_json(), f"{name}_tasks.csv": task_rows(evaluation.scores)}
         )

@@ -75,7 +75,9 @@ def count_workers(workers: int | None, threads: int = 1, device: str = "cpu") ->
     for name, number in (("workers", workers), ("threads", threads)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}.")
-    return workers or (max(1, cores() // threads) if device == "cpu" else 1)
+    if workers is not None:
+        return workers
+    return max(1, cores() // threads) if device == "cpu" else 1
 
 
 def run_all(

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cattrs
-import cattrs.v
 import tyro
 from cattrs.strategies import configure_tagged_union
 
+from fewstep.core.ranges import Count, CountOrZero, Seed, Threads, require_ranges
 from fewstep.data.storage.files import json_text
 from fewstep.data.storage.reading import reading
+from fewstep.data.storage.settings import converter, mistakes
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.others import Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
@@ -39,20 +39,23 @@ Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Protonet | Protomaml | R2d2 
 class Testing:
     """The test at the end of training, and what ``fewstep evaluate`` does by default."""
 
-    tasks: int = 2000
+    tasks: Count = 2000
     """Test tasks, the same ones for every method and every training seed."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the test tasks."""
-    queries: int | None = None
+    queries: Count | None = None
     """Query examples of each class (regression: query points). None: all that remain (regression: 100)."""
-    shots: tuple[int, ...] = ()
+    shots: tuple[Count, ...] = ()
     """Support sizes to test at. Empty: that of training."""
-    steps: tuple[int, ...] = ()
+    steps: tuple[CountOrZero, ...] = ()
     """Numbers of inner steps to test at. Empty: that of training."""
     statistics: Literal["query", "support", "joined", "running"] | None = None
     """What batch normalisation of a query takes its statistics from: the rows of the whole "query" (transductive), the
     "support" alone, the support "joined" by that one query, or the support's "running" statistics along adaptation.
     None: as in training."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "testing.")
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,17 @@ class Config:
     """The outer loop."""
     testing: Testing = Testing()
     """The test at the end."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the meta-parameters' initialisation, of training tasks and of noise."""
     device: str = "auto"
     """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A run keeps the one that it was begun on."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type."""
-    threads: int | None = None
+    threads: Threads | None = None
     """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self)
 
     def prepare_device(self) -> Place:
         """Device and dtype; sets the number of threads, and has the allocator keep freed memory.
@@ -88,6 +94,11 @@ class Config:
 
         return prepare_device(self.device, self.dtype, self.threads)
 
+    @property
+    def threads_of_each(self) -> int:
+        """CPU threads of each of several processes: as said, else one."""
+        return 1 if self.threads is None else self.threads
+
     def at_test(self) -> dict[str, Any]:
         """What the descents do otherwise in validation, in tests and in use than in training."""
         return self.method.at_test()
@@ -98,7 +109,7 @@ def unnamed(data: Data, method: Algorithm, training: Training, testing: Testing 
     return Config("", data, method, training, testing)
 
 
-_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+_CONVERTER = converter()
 for _union in (Data, Algorithm):
     configure_tagged_union(_union, _CONVERTER, tag_name="kind")
 
@@ -175,18 +186,5 @@ def _structured(content: Any, where: str) -> Config:
     try:
         return _CONVERTER.structure(content, Config)
     except (cattrs.BaseValidationError, KeyError, TypeError) as error:
-        several = isinstance(error, cattrs.BaseValidationError)
-        wrong = cattrs.transform_error(error, format_exception=_told) if several else [repr(error)]
-        raise ValueError(f"{where} is not a configuration of this version of fewstep: {'; '.join(wrong)}") from error
-
-
-def _told(error: BaseException, kind: Any) -> str:
-    """An error of reading in words: of a field that there is not, with the nearest that there is."""
-    if not isinstance(error, cattrs.ForbiddenExtraKeysError):
-        return str(cattrs.v.format_exception(error, kind))
-    known = [field.name for field in fields(error.cl)]
-    told = []
-    for name in sorted(error.extra_fields):
-        near = difflib.get_close_matches(str(name), known, n=1)
-        told.append(f"there is no {name}" + (f", did you mean {near[0]}?" if near else f", only {', '.join(known)}"))
-    return ", and ".join(told)
+        wrong = mistakes(error)
+        raise ValueError(f"{where} is not a configuration of this version of fewstep: {wrong}") from error

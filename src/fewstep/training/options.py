@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fewstep import core
-from fewstep.data.checks import check_count
+from fewstep.core.ranges import Count, CountOrZero, Positive, Share, require_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
 class Training:
     """The outer loop."""
 
-    steps: int
+    steps: Count
     """Meta-steps to take at most."""
-    tasks: int = 12
+    tasks: Count = 12
     """Tasks in a meta-batch."""
     task_reduction: Literal["mean", "sum"] = "mean"
     """How the tasks' objectives become one. Papers sum, their codes average; it matters to clipping."""
     optimiser: Literal["adam", "sgd"] = "adam"
     """Of the outer loop: Adam, or plain gradient descent (Reptile)."""
-    rate: float = 1e-3
+    rate: Positive = 1e-3
     """η, the optimiser's rate."""
-    eps: float = 1e-8
+    eps: Positive = 1e-8
     """Adam's ε (iMAML's authors: 1e-3)."""
     decay: Literal["none", "linear", "cosine", "halving"] = "none"
     """Keep the rate, let it fall along a line or half a cosine to zero at the last meta-step, or halve it at times."""
-    halve_every: int = 2000
+    halve_every: Count = 2000
     """With halving: meta-steps between halvings (ProtoNet: 2000)."""
-    clip_value: float | None = None
+    clip_value: Positive | None = None
     """Clip every entry of the meta-gradient to ± this (LEO: 0.1). None: do not."""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     """Then clip the norm of the meta-gradient to this (LEO: 0.1). None: do not."""
     clip_scope: Literal["tensor", "global"] = "tensor"
     """Whose norm is clipped: each tensor's own (LEO's authors' code) or that of all tensors together."""
-    average: float | None = None
+    average: Share | None = None
     """Validate, keep and use a running mean of the meta-parameters in place of themselves: after each meta-step it
     keeps this share of itself, at first a smaller one, (1 + step)/(10 + step). None: do not."""
     nonfinite: Literal["decay", "skip", "stop"] = "skip"
     """On a loss or gradient that is not finite: step along 1e-4 times the L2-penalised weights alone (LEO's authors'
     intent), take no step, or stop with an error. Every such event is counted and reported."""
-    validate_every: int = 1000
+    validate_every: Count = 1000
     """Meta-steps between validations."""
-    validation_tasks: int = 600
+    validation_tasks: Count = 600
     """Tasks in a validation, the same ones each time."""
-    patience: int = 0
+    patience: CountOrZero = 0
     """Stop after this many validations in a row without a new best. 0: never."""
-    log_every: int = 50
+    log_every: Count = 50
     """Meta-steps over which logged metrics are averaged."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Meta-steps between checkpoints; a killed run loses at most these."""
     executor: Literal["vmap", "loop"] = "vmap"
     """Run the tasks of a batch at once, or one after another (less memory; faster for convolutions on a CPU)."""
-    chunk: int | None = None
+    chunk: Count | None = None
     """With vmap: tasks at a time. None: all."""
     recompute: bool = False
     """Compute every inner step twice instead of keeping its graph: memory hardly grows with the number of steps."""
@@ -68,17 +68,10 @@ class Training:
     together with recompute."""
 
     def __post_init__(self) -> None:
-        names = ("steps", "tasks", "validate_every", "validation_tasks", "log_every", "checkpoint_every", "halve_every")
-        for name in names:
-            check_count(f"training.{name}", getattr(self, name))
+        require_ranges(self, "training.")
         if self.compile == "on" and self.recompute:
             # dynamo has been seen to differentiate an autograd.Function wrongly: see benchmarks/NOTES.md.
             raise ValueError("training.compile=on and training.recompute exclude each other: set one of them.")
-        if self.average is not None and not 0 <= self.average < 1:
-            raise ValueError(f"training.average is the share that a running mean keeps, in [0, 1); got {self.average}.")
-        for name in ("rate", "eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}.")
 
     def rate_at(self, step: int) -> float:
         """The outer rate of a meta-step."""

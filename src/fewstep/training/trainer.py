@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
+from fewstep.core.modes import as_usual
 from fewstep.data import TaskSource
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
@@ -50,6 +51,7 @@ class Trainer:
         ValueError: when what is in the folder cannot be gone on from; the message says why, and what to do.
     """
 
+    @as_usual
     def __init__(
         self,
         method: Method,
@@ -63,6 +65,8 @@ class Trainer:
         trackers: Sequence[Tracker] = (),
         run: str = "",
     ) -> None:
+        if any(parameter.is_inference() for parameter in method.learner.parameters()):
+            raise ValueError("the network was made within torch.inference_mode, which bars training: make it outside.")
         self.run_mark = run
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
@@ -79,6 +83,7 @@ class Trainer:
         log = folder / "metrics.csv"
         self.metrics = Metrics(log, self.state.step, folder / "tensorboard", trackers, self.state.log)
 
+    @as_usual
     def run(self, progress: Progress | None = None) -> State:
         """Train until the steps are done or early stopping says so; afterwards the best meta-parameters are in place.
 

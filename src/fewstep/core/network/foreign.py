@@ -3,8 +3,10 @@
 import pickle
 import random
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import BuiltinMethodType, FrameType
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,15 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.overrides import resolve_name
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewstep.core.slope import transformed
 
 _PYTHON = random.random.__self__  # type: ignore[attr-defined]
 """The generator behind the functions of Python's ``random``."""
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Kept while a forward is looked at: torch notes in a global, as one thread would, that a dispatch mode is on."""
 
 RECOMPUTES = (
     "The network recomputes a part of itself (torch.utils.checkpoint), which an inner loop would do with weights that "
@@ -38,26 +44,36 @@ def recomputes() -> bool:
 def foreign_draws(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Refuse a forward that moves a generator of random numbers: its results were functions of more than the seed.
 
+    Generators are shared by all threads, and another may draw meanwhile. So that this one is not blamed for it, NumPy's
+    are kept from others for as long; of Python's and torch's it is seen what this thread calls.
+
     Raises:
         ValueError: naming the generator and what to draw with.
     """
-    before, python, other = _states(network, device), list[str](), sys.getprofile()
+    own, called, seeded, other = dict(_generators(network)), set[int](), _Seeded(), sys.getprofile()
 
-    # Every call in the forward comes by here. Beartype draws which part of an argument it looks at: not a result.
-    sys.setprofile(
-        lambda frame, event, asked: (
-            python.append("Python's `random`")
-            if event == "c_call"
-            and getattr(asked, "__self__", None) is _PYTHON
-            and "beartype" not in frame.f_code.co_filename
-            else None
-        )
-    )
-    try:
-        yield
-    finally:
-        sys.setprofile(other)
-    moved = python + [name for name, state in _states(network, device).items() if state != before.get(name, state)]
+    def look(frame: FrameType, event: str, asked: Any) -> None:
+        # Beartype draws which part of an argument it looks at: not a result.
+        if event == "c_call" and "beartype" not in frame.f_code.co_filename:
+            called.add(id(getattr(asked, "__self__", None)))
+
+    with ExitStack() as kept:
+        kept.enter_context(_ONE_AT_A_TIME)
+        for lock in filter(None, map(_lock, own.values())):
+            kept.enter_context(lock)
+        before = {name: _state(of, device) for name, of in own.items()}
+        sys.setprofile(look)  # every call in the forward comes by here
+        try:
+            with seeded:
+                yield
+        finally:
+            sys.setprofile(other)
+        moved = [
+            name
+            for name, of in own.items()
+            if (id(of) in called if _is_seen(of) else seeded.found if _is_torch(of) else True)
+            and (isinstance(of, random.Random) or _state(of, device) != before[name])
+        ]
     if moved:
         raise ValueError(
             f"The network's forward draws from {moved[0]}, which would not be a function of seed, step and task: draw "
@@ -65,26 +81,65 @@ def foreign_draws(network: nn.Module, device: torch.device) -> Iterator[None]:
         )
 
 
-def _states(network: nn.Module, device: torch.device) -> dict[str, Any]:
-    """The states of the generators that a forward can reach, by what they are called."""
-    states: dict[str, Any] = {
-        "`numpy.random`": pickle.dumps(np.random.get_state()),  # noqa: NPY002
-        "torch's global generator": torch.get_rng_state().numpy().tobytes(),
-    }
-    if device.type == "cuda":
-        states["torch's global generator of the GPU"] = torch.cuda.get_rng_state(device).numpy().tobytes()
+def _generators(network: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The generators that a forward can reach, by what they are called."""
+    yield "Python's `random`", _PYTHON
+    yield "`numpy.random`", np.random.mtrand._rand
+    yield "torch's global generator", torch.default_generator
+    yield "torch's global generator of the GPU", torch.cuda
     for path, module in network.named_modules():
         for name, value in vars(module).items():
-            where = f"its generator {path + '.' if path else ''}{name}"
-            if isinstance(value, random.Random):
-                states[where] = value.getstate()
-            elif isinstance(value, np.random.Generator):
-                states[where] = pickle.dumps(value.bit_generator.state)
-            elif isinstance(value, np.random.RandomState):
-                states[where] = pickle.dumps(value.get_state())
-            elif isinstance(value, torch.Generator):
-                states[where] = value.get_state().numpy().tobytes()
-    return states
+            if isinstance(value, random.Random | np.random.Generator | np.random.RandomState | torch.Generator):
+                yield f"its generator {path + '.' if path else ''}{name}", value
+
+
+def _state(of: Any, device: torch.device) -> Any:
+    """Where a generator stands."""
+    if isinstance(of, random.Random):
+        return None  # it is seen when it is called
+    if isinstance(of, np.random.Generator):
+        return pickle.dumps(of.bit_generator.state)
+    if isinstance(of, np.random.RandomState):
+        return pickle.dumps(of.get_state())
+    if of is torch.cuda:
+        return torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else None
+    return of.get_state().numpy().tobytes()
+
+
+def _is_torch(of: Any) -> bool:
+    return of is torch.cuda or isinstance(of, torch.Generator)
+
+
+def _is_seen(of: Any) -> bool:
+    """Whether Python tells of every call of a generator: not of NumPy's, since 2.0."""
+    return isinstance(of, random.Random) or (not _is_torch(of) and isinstance(of.random, BuiltinMethodType))
+
+
+def _lock(of: Any) -> Any:
+    """What keeps other threads from a generator of NumPy, and not this one; None where there is no such lock."""
+    bits = of._bit_generator if isinstance(of, np.random.RandomState) else getattr(of, "bit_generator", None)
+    lock = getattr(bits, "lock", None)
+    return lock if isinstance(lock, type(threading.RLock())) else None  # since NumPy 2.4
+
+
+class _Seeded(TorchDispatchMode):
+    """Sees whether its thread asks torch for what draws; others are not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what is examined is not compiled, and dynamo takes a second to import
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
+            given |= kwargs or {}
+            # Attention and recurrent layers draw for dropout alone.
+            self.found |= bool(given.get("dropout_p", given.get("dropout", True))) and given.get("train", True) is True
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -68,8 +68,8 @@ class Adam(Rule):
         carried: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        if not (rate > 0 and eps > 0):
-            raise ValueError(f"Adam: the rate and eps must be positive, got {rate} and {eps}.")
+        if not (0 < rate < math.inf and 0 < eps < math.inf):
+            raise ValueError(f"Adam: the rate and eps must be positive and finite, got {rate} and {eps}.")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam: betas must lie in [0, 1), got {betas}.")
         self.rate, self.betas, self.eps = rate, betas, eps

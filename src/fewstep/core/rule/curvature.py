@@ -1,5 +1,6 @@
 """Gradient descent with meta-learned curvature."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
@@ -48,8 +49,8 @@ class Curvature(Rule):
 
     def __init__(self, shapes: Mapping[str, Shape], *, rate: float, diagonal: bool = False) -> None:
         super().__init__()
-        if not rate > 0:
-            raise ValueError(f"Curvature: the rate must be positive, got {rate}.")
+        if not 0 < rate < math.inf:
+            raise ValueError(f"Curvature: the rate must be positive and finite, got {rate}.")
         self.rate, self.diagonal = rate, diagonal
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._modes = {name: _modes(shape) for name, shape in self._shapes.items()}

@@ -1,5 +1,6 @@
 """Gradient descent with meta-learned rates."""
 
+import math
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class LearnedRates(Rule):
 
     def __init__(self, rates: Mapping[str, Tensor], unit: float = 1.0) -> None:
         super().__init__()
-        if not unit > 0:
+        if not 0 < unit < math.inf:
             raise ValueError(f"LearnedRates: unit is a rate that others are multiples of, above 0; got {unit}.")
         self.unit = unit
         self.names = tuple(rates)

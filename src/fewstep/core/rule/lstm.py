@@ -71,8 +71,8 @@ class LSTM(Rule):
             raise ValueError(f"LSTM: hidden must be one unit or more, got {hidden}.")
         if feedback not in ("before", "after"):
             raise ValueError(f'LSTM: feedback is "before" or "after" the sigmoid, got {feedback!r}.')
-        if not gradient_scale > 0:
-            raise ValueError(f"LSTM: gradient_scale must be positive, got {gradient_scale}.")
+        if not 0 < gradient_scale < math.inf:
+            raise ValueError(f"LSTM: gradient_scale must be positive and finite, got {gradient_scale}.")
         self.hidden, self.feedback, self.gradient_scale = hidden, feedback, gradient_scale
         # One linear map makes all gates: nn.LSTMCell has no vmap rule. Rows: input, forget and output gate, candidate.
         self.layer = nn.Linear(4 + hidden, 4 * hidden)

@@ -1,5 +1,7 @@
 """Plain gradient descent."""
 
+import math
+
 from torch import Tensor
 
 from fewstep.core.rule.base import Rule
@@ -30,8 +32,8 @@ class SGD(Rule):
         if isinstance(rate, Tensor):
             self.register_buffer("rate", rate.detach().clone())
             return
-        if not rate > 0:
-            raise ValueError(f"SGD: the rate must be positive, got {rate}.")
+        if not 0 < rate < math.inf:
+            raise ValueError(f"SGD: the rate must be positive and finite, got {rate}.")
         self.rate = rate
 
     def update(self, gradient: Params, state: tuple[()], value: Params, loss: Tensor) -> tuple[Params, tuple[()]]:

@@ -166,7 +166,7 @@ class Generator(Start):
         moments = 2 if stochastic else 1  # a mean, and what the deviation is made of
         if encoded:
             self.encoder = nn.Linear(features, latents, bias=False)
-            self.relation = Relation(latents, moments * latents, hidden or 2 * latents)
+            self.relation = Relation(latents, moments * latents, 2 * latents if hidden is None else hidden)
         self.decoder = nn.Linear(latents, moments * features, bias=False)
         for matrix in self.parameters():
             nn.init.xavier_uniform_(matrix)

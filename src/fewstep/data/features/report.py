@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewstep.data.checks import without_length
 from fewstep.data.features.formats import Source, parts_of, source_of
 from fewstep.data.features.store import (
     NUMBERED_APART,
@@ -25,7 +26,11 @@ from fewstep.data.features.store import (
 from fewstep.data.storage.cache import cache_folder
 from fewstep.data.storage.files import write_atomically
 
-_FORMAT = 1  # raise it when other things are warned of
+_FORMAT = 2  # raise it when other things are warned of
+
+
+SHORT = 1e-6
+"""Length below which :func:`~fewstep.data.l2_normalise` does not make a row one of length 1."""
 
 
 @final
@@ -60,7 +65,8 @@ class EmbeddingReport:
         dimensions: length of a feature vector.
         dtype: of the stored numbers.
         splits: one entry for each.
-        refusals: for which the file is not loaded: rows that are not finite, classes that two splits share.
+        refusals: for which the file is not loaded: rows that are not finite or have no length in float32, classes that
+            splits share.
         warnings: for which it is: zero vectors, rows that are copies of others, classes of one example.
     """
 
@@ -91,7 +97,7 @@ def report_on(source: Source, parts: Parts) -> EmbeddingReport:
     store = next(iter(parts.values())).store
     refusals, warnings, summaries, hashes = shared_classes(parts), [], [], {}
     for split, part in parts.items():
-        norms, finite, hashes[split] = _examine(part)
+        norms, finite, lost, hashes[split] = _examine(part)
         shown = norms[finite] if finite.any() else np.array([np.nan])
         three = (float(shown.min()), float(np.median(shown)), float(shown.max()))
         sizes = part.sizes
@@ -101,6 +107,14 @@ def report_on(source: Source, parts: Parts) -> EmbeddingReport:
             first = int(np.argmin(finite))
             row, owner = part.order[first], part.owner(first)
             refusals.append(f"{_rows(bad)}{of} with NaN or infinity; the first is {row}, class {owner!r}")
+        if gone := int((lost & finite).sum()):
+            largest = float(np.max(norms[lost & finite]))
+            refusals.append(
+                f"{_rows(gone)}{of} without a length in float32, in which tasks are made (stored up to {largest:g}): "
+                "scale the features, to lengths of about 1"
+            )
+        elif short := int(((norms > 0) & (norms < SHORT)).sum()):
+            warnings.append(f"{_rows(short)}{of} shorter than {SHORT:g}: normalisation leaves them shorter than 1")
         if zeros := int((norms == 0).sum()):
             warnings.append(f"{_rows(zeros)}{of} of zeros: normalisation leaves them so")
         if single := sum(size == 1 for size in sizes):
@@ -121,7 +135,7 @@ def remarks(source: Source, cache: str | Path | None = None) -> list[str]:
         cache: the cache folder, where what was found is kept.
 
     Raises:
-        ValueError: as :func:`inspect_embeddings`.
+        ValueError: as :func:`inspect_embeddings`; and for features that it refuses.
     """
     key = json.dumps([_FORMAT, source.state, *sorted(source.read)])
     kept = cache_folder(cache) / f"remarks-{hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:16]}.json"
@@ -129,23 +143,27 @@ def remarks(source: Source, cache: str | Path | None = None) -> list[str]:
         content = json.loads(kept.read_text())
         if content["made_of"] == key:
             return [str(sentence) for sentence in content["remarks"]]
-    found = [warning for warning in inspect_embeddings(source.path).warnings if warning != NUMBERED_APART]
+    report = inspect_embeddings(source.path)
+    if report.refusals:
+        raise ValueError(f"{source.path}: {'; '.join(report.refusals)}")
+    found = [warning for warning in report.warnings if warning != NUMBERED_APART]
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps({"made_of": key, "remarks": found}))
     return found
 
 
-def _examine(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.uint64]]:
-    """Length of each row, whether it is finite, and a hash of its bits."""
-    norms, finite, hashes = [], [], []
+def _examine(part: Part) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.uint64]]:
+    """Length of each row, whether it is finite, whether float32 has no length for it, and a hash of its bits."""
+    norms, finite, lost, hashes = [], [], [], []
     odd = np.random.default_rng(0).integers(0, 2**63, part.store.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
     for _, rows in part.blocks():
-        norms.append(rows.double().square().sum(1).sqrt().numpy())
+        norms.append(torch.linalg.vector_norm(rows.double(), dim=1).numpy())
+        lost.append((without_length(rows.float()) & (rows != 0).any(1)).numpy())
         finite.append(torch.isfinite(rows).all(1).numpy())
         words = rows.contiguous().view(torch.uint8).numpy().view(f"u{rows.element_size()}")
         hashes.append((words.astype(np.uint64) * odd).sum(1))
-    return np.concatenate(norms), np.concatenate(finite), np.concatenate(hashes)
+    return np.concatenate(norms), np.concatenate(finite), np.concatenate(lost), np.concatenate(hashes)
 
 
 def _copies(parts: Parts, hashes: dict[str, NDArray[np.uint64]]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, final
 
+from fewstep.core.ranges import Count, require_ranges
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.characters import omniglot
 from fewstep.data.images.cifar import cifar_fs, fc100
@@ -56,7 +57,7 @@ class ImageData:
     path: str | None = None
     """Where the images of mini-imagenet or tiered-imagenet are, or those of CIFAR-100 if they are not to be
     downloaded."""
-    size: int | None = None
+    size: Count | None = None
     """Side in pixels of the images of ImageNet and of folders. None: 84."""
     split: str | None = None
     """For a folder: the file that says which class is in which split. None: split.csv or split.json in it, or folders
@@ -74,6 +75,9 @@ class ImageData:
     copies: Copies = "keep"
     """drop leaves images out that are the same as others, bit for bit: those of test classes are kept before those of
     validation before those of training."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "images: ")
 
     @property
     def title(self) -> str:

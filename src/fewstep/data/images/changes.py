@@ -54,7 +54,7 @@ def moved(
 ) -> Float[Tensor, "n channels new_height new_width"]:
     """Crop and mirror as one reading of the pixels, without a padded copy."""
     n, channels, height, width = x.shape
-    rows, columns = side or height, side or width
+    rows, columns = (height, width) if side is None else (side, side)
     if padding == "reflect" and crop >= min(height, width):
         raise ValueError(
             f"images of {height} × {width} pixels have no {crop} to reflect: lower crop, or pad with zeros"
@@ -92,8 +92,9 @@ def resized(
     height, width = x.shape[2:]
     extent, start = _boxes(words[:, :2], (height, width), area, aspect)
     exact = x.to(torch.promote_types(x.dtype, torch.float32))  # 16 bits are too few for the weights
-    down = _bilinear(start[:, 0], extent[:, 0], height, side or height)
-    across = _bilinear(start[:, 1], extent[:, 1], width, side or width)
+    rows, columns = (height, width) if side is None else (side, side)
+    down = _bilinear(start[:, 0], extent[:, 0], height, rows)
+    across = _bilinear(start[:, 1], extent[:, 1], width, columns)
     if flip:
         across = across._replace(centre=np.where(_mirrored(words), across.centre[:, ::-1], across.centre))
     product = down.weights(exact)[:, None] @ exact @ across.weights(exact).mT[:, None]

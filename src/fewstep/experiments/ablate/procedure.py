@@ -103,7 +103,7 @@ def ablate(
     budget = Budget(len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks)
     note(f"budget: {budget}")
     drawn: dict[str, Any] = {"trials": trials, "seed": config.seed, "prune": prune}
-    spent: dict[str, Any] = {"workers": workers, "threads": config.threads or 1, "note": note}
+    spent: dict[str, Any] = {"workers": workers, "threads": config.threads_of_each, "note": note}
     with all_or_nothing(out):
         _claim(out, config, final, trials, prune)
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)
@@ -183,7 +183,7 @@ def _claim(out: Path, config: Config, final: Config, trials: int, prune: bool) -
         ValueError: when it holds another one, or something else.
     """
     settings = dotted(config) | {
-        "threads": config.threads or 1,
+        "threads": config.threads_of_each,
         "--final-steps": final.training.steps,
         "--train-on": getattr(final.data, "train_on", None),
         "--prune": prune,
@@ -208,7 +208,7 @@ def _baselines(
     This is also where data that cannot be opened, or cannot give such tasks, are found out before any training.
     """
     testing, file = config.testing, out / "baselines.npz"
-    counted = replace(config, threads=config.threads or 1, testing=replace(testing, steps=()))
+    counted = replace(config, threads=config.threads_of_each, testing=replace(testing, steps=()))
     with same_threads():
         run = Run(counted, out / "no run", note)  # which is never written
         check_tasks(run.problem, config)

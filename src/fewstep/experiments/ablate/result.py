@@ -149,7 +149,7 @@ class AblationResult:
     def text(self) -> str:
         """The whole result as plain text."""
         file = io.StringIO()
-        Console(file=file, width=WIDTH, color_system=None).print(*self.tables())
+        Console(file=file, width=WIDTH, color_system=None, markup=False, emoji=False).print(*self.tables())
         lines = [
             textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
             for note in self.notes()

@@ -122,14 +122,14 @@ def compare(
             solve them, regression meets classification, or a reference is not there.
     """
     for name, number in {"tasks": tasks, "ways": ways, "shots": shots, "queries": queries}.items():
-        least = 2 if name == "tasks" else 1
+        least = 2 if name in ("tasks", "ways") else 1
         if number is not None and number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
     folder, note = Path(out), _once(note)
     with all_or_nothing(folder, work="scores/*.json"):
         entries = _resolve(methods, folder, device)
         testing = entries[0].config.testing
-        shots = shots or next(iter(testing.shots), None)
+        shots = next(iter(testing.shots), None) if shots is None else shots
         asked = Protocol(split, *tasks_of(testing, tasks, seed, ways, shots, queries))
         protocol, shown, baselines = _checked(entries, asked, note, device)
         chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])

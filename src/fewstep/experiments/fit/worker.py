@@ -256,7 +256,9 @@ def _fitting(trial: Trial, settings: Mapping[str, float], plan: Plan, rates: dic
         if plan.search_left < 2.0:
             raise NoTime("there was no time left for it")
         rates[kind] = measured(config)
-    rate, wanted = rates[kind], min(config.training.steps, plan.limits.steps or config.training.steps)
+    rate, wanted = rates[kind], config.training.steps
+    if plan.limits.steps is not None:
+        wanted = min(wanted, plan.limits.steps)
     fewest = max(1, round((LATER_STEPS if trial.index else FEWEST_STEPS) * wanted))
     left = 0.9 * plan.search_left
     # The first trial of a method has a share of the time, but where that is too short for it, what it needs at least.

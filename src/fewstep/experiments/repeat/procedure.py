@@ -192,7 +192,7 @@ def _kept(folder: Path, name: str) -> int:
 def _key(folder: Path, name: str) -> str:
     """What a test depends on, and what it found, in sixteen digits. The configuration has the tasks, seed and queries.
 
-    A run that is trained on, an edited file, and ``fewstep evaluate --out test`` all change it.
+    A run that is trained on, an edited file, and another test in place of this one all change it.
     """
     return fingerprint(folder, files=(f"{name}.json", f"{name}_tasks.csv"))
 

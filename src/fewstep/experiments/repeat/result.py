@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from rich.table import Table
+from rich.text import Text
 
 from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
@@ -78,7 +79,7 @@ class RepeatResult:
             table.add_column(name, justify="right" if i else "left")
         for test in self.tests:
             if len(self.tests) > 1:
-                table.add_row(f"[bold]{test.name}[/]")
+                table.add_row(Text(test.name, "bold"))
             for row in test.rows():
                 table.add_row(*row)
             for i, seed in enumerate(self.seeds):

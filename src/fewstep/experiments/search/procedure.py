@@ -173,7 +173,9 @@ def _claim(plan: Plan) -> None:
 
 def _protocol(plan: Plan, problem: Problem) -> Mapping[str, Any]:
     training, testing = plan.config.training, plan.config.testing
-    queries = testing.queries or ("100" if problem.regression else "all remaining")
+    queries: Any = testing.queries
+    if queries is None:
+        queries = "100" if problem.regression else "all remaining"
     return {
         **problem.protocol,
         "scored on": f"{training.validation_tasks} validation tasks, the same ones for every trial (task seed "

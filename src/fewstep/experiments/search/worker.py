@@ -175,7 +175,7 @@ def process(plan: Plan, log: Path) -> None:
     os.dup2(file, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(message)s")
-    torch.set_num_threads(plan.config.threads or 1)
+    torch.set_num_threads(plan.config.threads_of_each)
     parent = multiprocessing.parent_process()
 
     def tick(_: optuna.Study) -> None:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 from jaxtyping import Float
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from fewstep.evaluation.predictive import Measures
 from fewstep.evaluation.statistics import Interval, finite_interval, interval, paired
@@ -89,7 +89,7 @@ class Uncertainty:
         own, exact = one.measures, self.exact.measures
         return {
             "": one.label,
-            "functions": str(one.functions or "all"),
+            "functions": "all" if one.functions is None else str(one.functions),
             "noise": f"{one.noise:.3f}",
             **{t: interval(getattr(own, name) * (100 if "coverage" in name else 1)) for name, t in _SHOWN.items()},
             "NLL − exact": paired(own.negative_log_likelihood, exact.negative_log_likelihood),
@@ -99,7 +99,7 @@ class Uncertainty:
     def table(self) -> Table:
         """For a terminal: a column for each method."""
         rows = self.rows()
-        columns = (Column(escape(str(row[""])), justify="right", overflow="fold") for row in rows)
+        columns = (Column(Text(str(row[""])), justify="right", overflow="fold") for row in rows)
         table = Table("", *columns, title=self._title(), title_justify="left")
         for title in list(rows[0])[1:]:
             table.add_row(title, *(_text(row[title]) for row in rows))

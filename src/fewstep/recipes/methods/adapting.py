@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fewstep import core, networks
+from fewstep.core.ranges import Count, CountOrZero, Positive
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -15,9 +16,9 @@ class Adapting(Settings):
 
     network: Network
     """The network; its initialisation is what is meta-learned."""
-    steps: int = 1
+    steps: CountOrZero = 1
     """Inner steps in training."""
-    test_steps: int | None = None
+    test_steps: CountOrZero | None = None
     """Inner steps in validation and test. None: as in training."""
     adapt_norms: bool = False
     """Let the inner loop move the normalisation's parameters too."""
@@ -38,7 +39,7 @@ class Adapting(Settings):
 class Maml(Adapting, algorithm="maml"):
     """Model-Agnostic Meta-Learning, and first-order MAML (Finn et al. 2017)."""
 
-    members: int | None = before("clip", None)
+    members: Count | None = before("clip", None)
     """An ensemble of so many networks, each meta-trained for itself on the same tasks (regression). None: no
     ensemble."""
 
@@ -70,7 +71,7 @@ class Anil(Adapting, algorithm="anil", omit=("head",)):
 class MetaSgd(Adapting, algorithm="meta_sgd"):
     """Meta-SGD (Li et al. 2017): MAML with one meta-learned rate for every parameter."""
 
-    rate: tuple[float, float] = (0.005, 0.1)
+    rate: tuple[Positive, Positive] = (0.005, 0.1)
     """Range of the uniform draw of initial rates α."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from fewstep import core, networks
+from fewstep.core.ranges import CountOrZero, Positive
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -54,9 +55,9 @@ class LeoNetwork(Settings, algorithm="leo_network"):
     formulation: Literal["bounded", "official", "paper"] = "bounded"
     """Of deviations and penalties: deviations that cannot grow without limits; those of the authors' classifier, which
     begin near zero; or eᵘ. The authors' code takes the mean of a penalty, the others its sum."""
-    samples: int = 0
+    samples: CountOrZero = 0
     """0: the paper's objective. M ≥ 1: the lower bound of the log predictive likelihood with M samples a task."""
-    noise: float = 0.3
+    noise: Positive = 0.3
     """Deviation of targets in that bound."""
 
     def build(self, problem: Problem) -> core.Method:

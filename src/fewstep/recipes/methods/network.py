@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fewstep import core, networks
+from fewstep.core.ranges import Count, Portion, Positive, require_ranges
 from fewstep.recipes.problems.problem import Problem
 
 if TYPE_CHECKING:
@@ -25,15 +26,18 @@ class Network:
     """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
     blocks (fewstep.networks.conv4 has the table); twelve layers with residuals; or a recurrent network that forecasts
     a series."""
-    hidden: tuple[int, ...] | None = None
+    hidden: tuple[Count, ...] | None = None
     """Units of the hidden layers, or channels of the blocks; with none, mlp is a linear classifier. None: the paper's
     (mlp: 40, 40; forecaster: 20)."""
-    std: float | None = None
+    std: Positive | None = None
     """mlp: standard deviation of the truncated normal initial weights. None: torch's default."""
     scale: bool | None = None
     """conv4: learn the normalisation's γ beside its β. None: as in the paper."""
-    momentum: float | None = None
+    momentum: Portion | None = None
     """conv4: weight of the newest statistics in running ones. None: 0.9."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "method.network.")
 
     def build(self, problem: Problem, *, head: bool = True) -> nn.Module:
         """The network for the problem's inputs and outputs; without a ``head``, one that a start generates."""
@@ -51,11 +55,11 @@ class Network:
                 )
             if self.hidden is not None and len(self.hidden) != 1:
                 raise ValueError(f"forecaster has one hidden layer: give the number of its units, not {self.hidden}.")
-            return networks.Forecaster(outputs, *(self.hidden or ()))
+            return networks.Forecaster(outputs, *(() if self.hidden is None else self.hidden))
         if self.kind == "maml-fc":
             from torch import nn
 
-            widths = (math.prod(shape), *(self.hidden or (256, 128, 64, 64)), outputs)
+            widths = (math.prod(shape), *((256, 128, 64, 64) if self.hidden is None else self.hidden), outputs)
             return nn.Sequential(
                 nn.Flatten(), *networks.mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01)
             )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fewstep import core, networks
+from fewstep.core.ranges import Count, CountOrZero
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -21,9 +22,9 @@ class Reptile(Settings, algorithm="reptile"):
 
     network: Network = before("rate")
     """The network; its initialisation is what is meta-learned."""
-    test_steps: int | None = before("rule", None)
+    test_steps: CountOrZero | None = before("rule", None)
     """Inner steps in validation and test. None: as in training."""
-    test_batch: int | None = before("rule", None)
+    test_batch: Count | None = before("rule", None)
     """Rows of an inner mini-batch in validation and test. None: as in training."""
 
     def build(self, problem: Problem) -> core.Method:
@@ -56,7 +57,7 @@ class R2d2(Settings, algorithm="r2d2"):
 class ResidualPrototypes(Settings, algorithm="residual_prototypes", omit=("seen",)):
     """Class means in an embedding that begins at the identity, with strength and head chosen on validation tasks."""
 
-    remembered: int = before("latent_steps", 256)
+    remembered: CountOrZero = before("latent_steps", 256)
     """Most classes of meta-training that the prior of codes remembers. 0: there are no codes."""
     choices: tuple[tuple[str, str], ...] = ()
     """What is taken rather than chosen on validation tasks, as choices.json of another run says: NAME OPTION ..."""
@@ -96,7 +97,7 @@ class Protomaml(Settings, algorithm="protomaml"):
 
     network: Network = before("rate")
     """The network but for its last layer."""
-    test_steps: int | None = before("first_order", None)
+    test_steps: CountOrZero | None = before("first_order", None)
     """Inner steps in validation and test. None: as in training."""
     adapt_norms: bool = before("first_order", False)
     """Let the inner loop move the normalisation's parameters too."""

@@ -9,11 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_origin
 
 import tyro
 
 from fewstep import core
+from fewstep.core import ranges
 from fewstep.recipes.problems.problem import Problem
 
 SOURCES = Path(__file__).parents[2] / "algorithms"
@@ -23,6 +24,7 @@ _PLAIN = {
     **{kind.__name__: kind for kind in (bool, float, int, str, tuple)},
     "Literal": Literal,
     "Reduction": Literal["mean", "sum"],
+    **{name: kind for name, kind in vars(ranges).items() if get_origin(kind) is Annotated},
 }
 """Types that a command line can give, by the names that they have in signatures."""
 
@@ -113,6 +115,9 @@ class Settings(ABC):
                     setattr(cls, name, field(default=argument.default))
         cls.__annotations__ = merged | own
         dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        ranges.require_ranges(self, "method.")
 
     @abstractmethod
     def build(self, problem: Problem) -> core.Method:

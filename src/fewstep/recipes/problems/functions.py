@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fewstep import data
+from fewstep.core.ranges import Count, PositiveOrZero, require_ranges
 from fewstep.recipes.problems.problem import Problem, Split
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ class Regression(ABC):
     needs: ClassVar[str] = "nothing: functions are drawn"
     """What a user must have or fetch."""
 
-    shots: int = 5
+    shots: Count = 5
     """K, support points."""
-    queries: int = 20
+    queries: Count = 20
     """Query points in training."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "data.")
 
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of functions; training, validation and test draw from independent streams."""
@@ -37,8 +41,8 @@ class Regression(ABC):
             split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
         ) -> data.TaskSource:
             return sampler(
-                shots=shots or self.shots,
-                queries=self.queries if split == "train" else queries or 100,
+                shots=self.shots if shots is None else shots,
+                queries=self.queries if split == "train" else 100 if queries is None else queries,
                 tasks=tasks,
                 seed=seed,
                 stream=f"{protocol['dataset']}/{split}",
@@ -74,11 +78,11 @@ class SinusoidTasks(Regression):
     needs: ClassVar[str] = "nothing: curves are drawn"
     """What a user must have or fetch."""
 
-    shots: int = 10
+    shots: Count = 10
     """K, support points in training."""
-    queries: int = 10
+    queries: Count = 10
     """Query points in training."""
-    frequency: tuple[float, float] = (1.0, 1.0)
+    frequency: tuple[PositiveOrZero, PositiveOrZero] = (1.0, 1.0)
     """Range of ω; MAML's curves all have ω = 1."""
 
     def _sampler(self) -> Callable[..., data.TaskSource]:
@@ -92,9 +96,9 @@ class SinusoidTasks(Regression):
 class SineOrLineTasks(Regression):
     """Noisy sine curves and noisy lines (Rusu et al. 2019, appendix A.1)."""
 
-    queries: int = 20
+    queries: Count = 20
     """Query points in training; the paper does not say how many it has."""
-    noise: float = 0.3
+    noise: PositiveOrZero = 0.3
     """Standard deviation of the noise of all targets."""
 
     def _sampler(self) -> Callable[..., data.TaskSource]:
@@ -111,15 +115,15 @@ class OscillationTasks(Regression):
     needs: ClassVar[str] = "nothing: oscillators are drawn"
     """What a user must have or fetch."""
 
-    shots: int = 5
+    shots: Count = 5
     """K, support trajectories."""
-    queries: int = 15
+    queries: Count = 15
     """Query trajectories in training."""
-    noise: float = 0.1
+    noise: PositiveOrZero = 0.1
     """Standard deviation of the noise of all observations."""
-    seen: int = 5
+    seen: Count = 5
     """Values of a trajectory that are given."""
-    ahead: int = 20
+    ahead: Count = 20
     """Values to forecast, which follow them."""
 
     def _sampler(self) -> Callable[..., data.TaskSource]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fewstep import data
+from fewstep.core.ranges import Count, Ways, require_ranges
 from fewstep.data import Augmentation
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 
@@ -31,19 +32,20 @@ class Classification(ABC):
     needs: ClassVar[str] = "nothing: the data comes with the package"
     """What a user must have or fetch."""
 
-    ways: int = 5
+    ways: Ways = 5
     """N, classes in a task."""
-    shots: int = 1
+    shots: Count = 1
     """K, support examples of each class."""
-    queries: int = 15
+    queries: Count = 15
     """Query examples of each class, in training."""
-    train_ways: int | None = None
+    train_ways: Ways | None = None
     """Classes in a training task, for methods that take any number; all of them where there are fewer. None: as many as
     in a test task."""
-    train_shots: int | None = None
+    train_shots: Count | None = None
     """Support examples of each class in a training task. None: as many as in a test task."""
 
     def __post_init__(self) -> None:
+        require_ranges(self, "data.")
         # A kept configuration is read from anywhere: where its data are must not depend on where that is.
         if (path := getattr(self, "path", None)) is not None:
             object.__setattr__(self, "path", str(Path(path).absolute()))
@@ -79,10 +81,11 @@ class Classification(ABC):
             queries: int | None = None,
         ) -> data.TaskSource:
             examples = dataset(split)
+            own = (self._train_ways(examples), self._train_shots) if split == "train" else (self.ways, self.shots)
             sampler = data.EpisodeSampler(
                 examples,
-                ways=ways or (self._train_ways(examples) if split == "train" else self.ways),
-                shots=shots or ((self.train_shots or self.shots) if split == "train" else self.shots),
+                ways=own[0] if ways is None else ways,
+                shots=own[1] if shots is None else shots,
                 queries=self.queries if split == "train" else queries,
                 tasks=tasks,
                 seed=seed,
@@ -99,9 +102,13 @@ class Classification(ABC):
     def _train_ways(self, examples: data.Dataset) -> int:
         return self.ways if self.train_ways is None else min(self.train_ways, max(self.ways, examples.classes))
 
+    @property
+    def _train_shots(self) -> int:
+        return self.shots if self.train_shots is None else self.train_shots
+
     def _protocol(self, examples: dict[Split, data.Dataset]) -> dict[str, Any]:
         return {
-            "training": f"{self._train_ways(examples['train'])}-way {self.train_shots or self.shots}-shot",
+            "training": f"{self._train_ways(examples['train'])}-way {self._train_shots}-shot",
             "classes": {split: dataset.classes for split, dataset in examples.items()},
         }
 
@@ -183,7 +190,7 @@ class ImageNetImages(Photographs):
     """miniImageNet (Ravi's split, 64/16/20 classes) or tieredImageNet (351/97/160)."""
     path: str | None = None
     """The folder of images."""
-    size: int = 84
+    size: Count = 84
     """Side to which images are reduced."""
 
     def examples(self, split: Split, report: Callable[[str], None]) -> data.Dataset:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fewstep import data
+from fewstep.data.checks import check_lengths, without_length
 from fewstep.data.images.class_splits import all_classes
 from fewstep.recipes.problems.images import Classification, fingerprints_of
 from fewstep.recipes.problems.problem import Problem, Split
@@ -80,10 +81,17 @@ class Embeddings(Classification):
 
         Raises:
             FileNotFoundError: when they are not there; the message says how to get them.
-            ValueError: as :func:`fewstep.data.embeddings` says.
+            ValueError: as :func:`fewstep.data.embeddings` says, and for rows that have no length as they are used.
         """
+        import torch
+
         part = self.train_on if split == "train" else split
-        return data.embeddings(self._place(), part, normalise=self.normalise, report=report).in_memory()
+        stored = data.embeddings(self._place(), part, normalise=self.normalise, report=report)
+        held = stored.in_memory()
+        for some in held.blocks() if held is not stored else ():  # of larger ones, `report` is told
+            if bool(without_length(rows := held.gather(some)).any()):
+                check_lengths(rows, stored.transformed(None).gather(some, dtype=torch.float64), str(stored))
+        return held
 
     def _stored(self) -> dict[Split, data.Dataset]:
         """The features of all splits as they are in their file."""

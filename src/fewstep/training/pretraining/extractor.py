@@ -117,7 +117,8 @@ class FeatureExtractor(nn.Module):
                 f"features: images must have {self.reading.size} × {self.reading.size} pixels, as in training, got "
                 f"{images.shape[2]} × {images.shape[3]}: read them by reading.folder(path)."
             )
-        shorter, smallest = min(*images.shape[2:], self.side or images.shape[-1]), self.network.backbone.smallest
+        sides = (*images.shape[2:], *(() if self.side is None else (self.side,)))
+        shorter, smallest = min(sides), self.network.backbone.smallest
         if shorter < smallest:
             raise ValueError(
                 f"features: views must have {smallest} pixels or more on either side, got {shorter}; "

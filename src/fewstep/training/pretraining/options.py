@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import cattrs
-from cattrs.v import format_exception
 
-from fewstep.data.checks import check_count
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, require_ranges
 from fewstep.data.images.augmentation import Augmentation
+from fewstep.data.storage.settings import converter, mistakes
 
 if TYPE_CHECKING:
     import torch
@@ -27,21 +27,21 @@ class Architecture:
 
     kind: Literal["convnet", "resnet9", "resnet12", "wrn"] = "convnet"
     """Plain convolutional blocks; residual networks of nine and twelve layers; a wide residual network."""
-    widths: tuple[int, ...] = ()
+    widths: tuple[Count, ...] = ()
     """Channels of each block (convnet, resnet9, resnet12). Empty: the network's own."""
-    pools: int = 3
+    pools: CountOrZero = 3
     """How many of the first blocks halve the resolution (convnet)."""
-    depth: int = 28
+    depth: Count = 28
     """Layers of a wide residual network, 6n + 4."""
-    factor: int = 10
+    factor: Count = 10
     """How many times wider than a residual network it is."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Probability with which an activation inside a residual block is dropped in training (wrn)."""
-    strides: tuple[int, int, int] = (1, 2, 2)
+    strides: tuple[Count, Count, Count] = (1, 2, 2)
     """By how much each group of blocks reduces the resolution (wrn)."""
 
     def __post_init__(self) -> None:
-        _check_choices("architecture", self)
+        require_ranges(self, "architecture: ")
 
     def build(self, classes: int, inputs: int) -> Backbone:
         """The network, with first weights from torch's global generator.
@@ -68,26 +68,26 @@ class Pretraining:
 
     network: Architecture = field(default_factory=Architecture)
     """What is trained."""
-    epochs: int = 2
+    epochs: Count = 2
     """Passes over the data."""
-    batch: int = 128
+    batch: Count = 128
     """Images in a batch."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum 0.9. With thousands of classes and a few hundred steps, SGD hardly begins to
     learn."""
-    rate: float = 5e-3
+    rate: Positive = 5e-3
     """Highest learning rate."""
     schedule: Literal["one-cycle", "steps"] = "one-cycle"
     """The rate rises and falls along half cosines; or falls by ``decay`` at each of ``milestones``."""
-    warmup: float = 0.2
+    warmup: Share = 0.2
     """One cycle: share of the steps in which the rate rises, from a 25th of the highest."""
-    milestones: tuple[float, ...] = (0.3, 0.5, 0.7, 0.8, 0.9)
+    milestones: tuple[Share, ...] = (0.3, 0.5, 0.7, 0.8, 0.9)
     """Steps: where the rate falls, as shares of all steps. Table 4 of the LEO paper, for miniImageNet."""
-    decay: float = 0.2
+    decay: Positive = 0.2
     """Steps: what the rate is multiplied by."""
-    weight_decay: float = 0.02
+    weight_decay: PositiveOrZero = 0.02
     """AdamW: decoupled from the gradient, times the learning rate. SGD: an L2 penalty, added to the gradient."""
-    label_smoothing: float = 0.1
+    label_smoothing: Share = 0.1
     """Probability mass moved from the true class to all classes alike."""
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(2, padding="zeros"))
     """What is done to each training image."""
@@ -96,19 +96,9 @@ class Pretraining:
     instructions for it (then about twice as fast), else float32."""
 
     def __post_init__(self) -> None:
-        _check_choices("pretraining", self)
-        for name in ("epochs", "batch"):
-            check_count(f"pretraining: {name}", getattr(self, name))
-        for name in ("warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"pretraining: {name} must be in [0, 1), got {getattr(self, name)}.")
+        require_ranges(self, "pretraining: ")
         if not all(0 < place < 1 for place in self.milestones) or list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"pretraining: milestones must rise between 0 and 1, got {self.milestones}.")
-        if not (self.rate > 0 and self.weight_decay >= 0 and self.decay > 0):
-            raise ValueError(
-                "pretraining: rate and decay must be positive and weight_decay not negative; "
-                f"got {self.rate}, {self.decay} and {self.weight_decay}."
-            )
 
     def resolved(self, device: torch.device | str = "cpu") -> Pretraining:
         """The same with ``precision`` decided for a device of this machine."""
@@ -145,7 +135,7 @@ class Pretraining:
         return torch.optim.SGD(parameters, self.rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
 
 
-_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+_CONVERTER = converter()
 
 
 def unstructure(settings: Any) -> Any:
@@ -162,21 +152,7 @@ def structure(values: Any, kind: type[_T]) -> _T:
     try:
         return _CONVERTER.structure(values, kind)
     except (cattrs.BaseValidationError, KeyError, TypeError, AttributeError) as error:
-        validation = isinstance(error, cattrs.BaseValidationError)
-        what = cattrs.transform_error(error, format_exception=_error_text) if validation else [repr(error)]
-        raise ValueError(f"no settings of {kind.__name__}: {'; '.join(what)}") from error
-
-
-def _error_text(error: BaseException, kind: Any) -> str:
-    """cattrs' words; and those of a settings' own check, which names no kind, where cattrs says no more than so."""
-    return str(error) if isinstance(error, ValueError) and kind is None else format_exception(error, kind)
-
-
-def _check_choices(owner: str, settings: Any) -> None:
-    """Refuse a word that is none of those a field takes: it would silently mean the last of them."""
-    for name, hint in get_type_hints(type(settings)).items():
-        if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
-            raise ValueError(f"{owner}: {name} must be one of {get_args(hint)}, got {getattr(settings, name)!r}.")
+        raise ValueError(f"no settings of {kind.__name__}: {mistakes(error)}") from error
 
 
 def _half_cosine(share: float) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.core import generator
+from fewstep.core.modes import as_usual
 from fewstep.data import Dataset
 from fewstep.training.checkpoint import (
     BEST,
@@ -130,6 +131,7 @@ class Pretrainer:
             log = folder / "metrics.csv"
             self.metrics = Metrics(log, self.state.step, folder / "tensorboard", digest=self.state.log)
 
+    @as_usual
     def run(self, progress: Progress | None = None) -> Standardised:
         """Train to the end; afterwards the best network is in place, in evaluation mode.
 
