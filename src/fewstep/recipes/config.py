@@ -159,7 +159,7 @@ def from_json(path: Path) -> Config:
 
     try:
         return _structured(yaml.safe_load(text), str(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
