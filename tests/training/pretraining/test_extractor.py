@@ -208,7 +208,7 @@ def test_files_that_are_no_extractors(tmp_path: Path) -> None:
     flipped = bytearray(good.read_bytes())
     flipped[-1] ^= 1
     bad.write_bytes(flipped)
-    with pytest.raises(ValueError, match="its numbers do not match its digest"):
+    with pytest.raises(ValueError, match="its contents do not match its digest"):
         FeatureExtractor.load(bad)
 
 
