@@ -13,7 +13,7 @@ from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, gener
 from fewstep.core.modes import as_usual
 from fewstep.data import TaskSource
 from fewstep.training.averaging import Average
-from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
@@ -45,6 +45,10 @@ class Trainer:
             there.
         seed: of the noise.
         trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
+        run: a word for what the checkpoints belong to: those of something else are refused.
+
+    Raises:
+        ValueError: when what is in the folder cannot be gone on from; the message says why, and what to do.
     """
 
     @as_usual
@@ -59,9 +63,11 @@ class Trainer:
         higher_is_better: bool = True,
         seed: int = 0,
         trackers: Sequence[Tracker] = (),
+        run: str = "",
     ) -> None:
         if any(parameter.is_inference() for parameter in method.learner.parameters()):
             raise ValueError("the network was made within torch.inference_mode, which bars training: make it outside.")
+        self.run_mark = run
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -73,10 +79,9 @@ class Trainer:
         self.differentiate: Callable[[Task, Draws], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
-        self.state = State()
-        if (folder / LAST).exists():
-            self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser, self._others())
-        self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard", trackers)
+        self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
+        log = folder / "metrics.csv"
+        self.metrics = Metrics(log, self.state.step, folder / "tensorboard", trackers, self.state.log)
 
     @as_usual
     def run(self, progress: Progress | None = None) -> State:
@@ -103,7 +108,7 @@ class Trainer:
         except Stopped:
             self._save()
             raise
-        load_checkpoint(self.folder / BEST, self.method.learner)
+        load_checkpoint(self.folder / BEST, self.method.learner, run=self.run_mark)
         return state
 
     def advance(self) -> dict[str, float]:
@@ -136,8 +141,12 @@ class Trainer:
         self._save()
 
     def _save(self) -> None:
+        """Write the log, and all that the next meta-step depends on; what was written before is kept beside it."""
         self.metrics.save()
-        save_checkpoint(self.folder / LAST, self.method.learner, self.state, self.optimiser, self._others())
+        self.state.log = self.metrics.digest()
+        keep_previous(self.folder)
+        learner, run = self.method.learner, self.run_mark
+        save_checkpoint(self.folder / LAST, learner, self.state, self.optimiser, self._others(), run)
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
@@ -201,6 +210,6 @@ class Trainer:
         # A score that is not a number is never the best one, except that something must be kept.
         if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:
             state.best, state.best_step, state.stale = score, state.step, 0
-            save_checkpoint(self.folder / BEST, self.method.learner, state)
+            save_checkpoint(self.folder / BEST, self.method.learner, state, run=self.run_mark)
         else:
             state.stale += 1

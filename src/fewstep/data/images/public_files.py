@@ -31,6 +31,7 @@ from fewstep.data.images.class_folders import contents_of
 from fewstep.data.images.store import ImageSource
 from fewstep.data.storage.cache import cache_folder, kept_in
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.unpickling import unpickle
 
 _RECIPE = 1  # raise it when images are read or reduced in another way: it decides the store's name
@@ -230,11 +231,9 @@ def _read(files: tuple[Path, ...]) -> tuple[_Images, dict[str, list[int]]]:
     """The images of a split, and the rows of each class in the order of the names."""
     where = str(files[0])
     if files[0].suffix == ".npz":
-        try:
-            with np.load(files[0], allow_pickle=False) as archive:
-                content: Any = {"images": archive["images"]}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ValueError(f"{where} is damaged or holds no array images ({error}): fetch it again") from error
+        holds = reading(where, "holds no array images", "fetch it again")
+        with holds, np.load(files[0], allow_pickle=False) as archive:
+            content: Any = {"images": archive["images"]}
     else:
         content = unpickle(files[0], encoding="latin1")
     images: Any = content if isinstance(content, list) else None

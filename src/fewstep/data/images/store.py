@@ -100,7 +100,7 @@ def find_store(source: ImageSource, *, cache: str | Path | None = None) -> Datas
         skipped = list(skipped_images(source, cache=cache))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy reports damage in many ways
         _log.info("the image store %s cannot be used (%s); it is made again", folder, error)
         return None
     offsets = np.concatenate([[0], np.cumsum(source.counts)])
@@ -145,7 +145,7 @@ def _kept_copies(file: Path, images: int) -> Groups | None:
     try:
         groups: Groups = json.loads(file.read_text())
         fits = all(type(row) is int and 0 <= row < images for group in groups for row in group)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return groups if fits else None
 

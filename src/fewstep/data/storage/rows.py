@@ -24,7 +24,7 @@ def kept_rows(
     try:
         labels = json.loads(path.with_suffix(".json").read_text())
         found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # numpy reports damage in many ways
         return None
     return (found, labels) if len(found) == len(labels) == rows else None
 
