@@ -63,18 +63,32 @@ def test_it_resumes(folder: Path) -> None:
     assert {n: float(v.mean()) for n, v in run.test().scores.items()} == pytest.approx(stored, abs=1e-6)
 
 
-def test_its_environment_says_where_it_went_on(folder: Path) -> None:
-    began = {"device": ELSEWHERE, "threads": 1}
+def test_its_environment_says_of_every_resumption_where_it_went_on(folder: Path) -> None:
+    began = {"device": ELSEWHERE, "threads": torch.get_num_threads() + 1, "versions": {"torch": "2.0.0"}}
     (folder / "environment.json").write_text(json.dumps(began))
-    for _ in range(2):  # a second time on the same device is no news
-        Run.resume(folder)
+    for number in (1, 2):
+        told: list[str] = []
+        run = Run.resume(folder, told.append)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(interrupted)
         facts = json.loads((folder / "environment.json").read_text())
-        (move,) = facts.pop("continued")
-        assert move["device"] == "cpu"
+        moves = facts.pop("continued")
+        assert [(move["step"], move["device"], move["threads"]) for move in moves] == [
+            (10, "cpu", torch.get_num_threads())
+        ] * number
+        assert moves[-1]["versions"]["torch"] == torch.__version__
         assert facts == began
-    shutil.copytree(OLD, folder.parent / "here")
-    Run.resume(folder.parent / "here")
-    assert not (folder.parent / "here" / "environment.json").exists(), "it is where it was"
+        differs = [line for line in told if "torch: 2.0.0 before" in line and "threads:" in line]
+        assert len(differs) == (number == 1), "what is as it was at the last resumption is no news"
+    run = Run.resume(folder)
+    run.train()
+    before = (folder / "environment.json").read_bytes()
+    Run.resume(folder).train()
+    assert (folder / "environment.json").read_bytes() == before, "what has ended is not resumed"
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_it_predicts(folder: Path) -> None:

@@ -1,7 +1,5 @@
 """A fixed list of tasks that can be saved, so that other software can be judged on the same tasks."""
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from fewstep.data.episodes import EpisodeSampler, TaskIndices, assemble, deferre
 from fewstep.data.source import Deferred, OnDevice
 from fewstep.data.storage.cache import npz
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.reading import reading
 
 _FORMAT = 1
 _INDEX = ("classes", "support", "query", "query_weight")
@@ -147,14 +146,12 @@ class TaskList(OnDevice):
             FileNotFoundError: if there is no such file.
             ValueError: if it is damaged or no task list, or if the dataset is another one.
         """
-        try:
+        with reading(path, "is no task list", "save it again"):
             with np.load(path, allow_pickle=False) as file:
                 saved = {name: file[name] for name in file.files}
             index = TaskIndices(*(saved[name] for name in _INDEX))
             source, version, saved_tasks = str(saved["dataset"]), int(saved["format"]), int(saved["tasks"])
             fingerprint = {name: saved[name] for name in _fingerprint(dataset)}
-        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged or is no task list ({error}): save it again") from error
         if version != _FORMAT:
             raise ValueError(f"{path} has format {version}, this version of fewstep reads format {_FORMAT}")
         for name, here in _fingerprint(dataset).items():

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.data.features.formats import SUFFIXES, rows_in
+from fewstep.data.features.formats import SUFFIXES, arrays_in, rows_in
+from fewstep.data.storage.reading import reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.load import load
 from fewstep.estimators.regressor import FewShotRegressor
@@ -185,11 +186,11 @@ def _points(path: Path) -> tuple[Array, Array | None, list[str]]:
 
 
 def _table(path: Path) -> tuple[Array, Array | None, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # with or without Excel's mark
-            names, *lines = [line for line in csv.reader(file) if line] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    with (
+        reading(path, "is no CSV file"),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):  # with Excel's mark or not
+        names, *lines = [line for line in csv.reader(file) if line] or [[]]
     names = [name.strip() for name in names]
     inputs, targets = ([name for name in names if name.startswith(letter)] for letter in "xy")
     if not inputs or len(inputs) + len(targets) < len(names):
@@ -214,10 +215,7 @@ def _archive(path: Path, otherwise: str) -> tuple[Array, Array | None]:
     """``x``, and ``y`` where there is one; ``otherwise`` says what a file without the suffix is."""
     if path.suffix != ".npz":
         raise ValueError(f"{path} is {otherwise}.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "x" not in archive:
-                raise ValueError(f"{path} holds {sorted(archive)}, but no array x.")
-            return archive["x"], archive.get("y")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    arrays = arrays_in(path)
+    if "x" not in arrays:
+        raise ValueError(f"{path} holds {sorted(arrays)}, but no array x.")
+    return arrays["x"], arrays.get("y")

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from fewstep.core.modes import as_usual
+from fewstep.data.storage.reading import reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.model import Model, TrainedModel
 from fewstep.estimators.opened import located, opened
@@ -50,10 +51,8 @@ def load(
     model, tensors, words = read(path, device, note)
     estimator = _estimator(model)
     if "estimator" in words:
-        try:
+        with reading(path, "holds no model of fewstep", "fetch or export it again"):
             estimator.restore(tensors, words)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or holds no model of fewstep: {error}") from error
     return estimator
 
 

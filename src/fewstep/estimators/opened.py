@@ -13,10 +13,10 @@ from fewstep.core.modes import as_usual
 from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
 from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
-from fewstep.experiments.folder import CONFIG, ENVIRONMENT, EXTRACTOR, PROBLEM, best_checkpoint, stored_config
+from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem
+from fewstep.experiments.folder import CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
 from fewstep.experiments.run import Run
 from fewstep.training import load_checkpoint
-from fewstep.training.pretraining import FeatureExtractor
 
 logger = logging.getLogger("fewstep")
 
@@ -35,7 +35,7 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
         ValueError: when there is no trained model there, or no such device.
     """
     path = located(source)
-    names = (CONFIG, best_checkpoint(path).name) if path.is_dir() and stored_config(path) else ("",)
+    names = (CONFIG, PROBLEM, best_checkpoint(path).name) if path.is_dir() and stored_config(path) else ("",)
     return _kept(path.resolve(), tuple((path / name).stat().st_mtime_ns for name in names), device, note)
 
 
@@ -66,10 +66,11 @@ def _kept(path: Path, stamps: tuple[int, ...], device: str, note: Note) -> Model
 
 
 def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
-    config, problem = stored_config(folder), read_json(folder / PROBLEM)
-    extractor = FeatureExtractor.load(folder / EXTRACTOR) if problem["features"] else None
+    config, problem, extractor = stored_config(folder), stored_problem(folder), kept_extractor(folder)
+    require_as_begun(folder)
     origin = Origin(config, problem, facts_of(folder))
-    return assembled(origin, partial(load_checkpoint, best_checkpoint(folder)), extractor, device=device, note=note)
+    load = partial(load_checkpoint, best_checkpoint(folder), run=mark_of(folder))
+    return assembled(origin, load, extractor, device=device, note=note)
 
 
 def facts_of(folder: Path) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource
 from fewstep.data.images.files import Reading
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
 from fewstep.estimators.model import Model, Origin, SimpleModel, TrainedModel
 from fewstep.evaluation.inner_loop import set_inner_loop
@@ -174,16 +175,12 @@ def read(
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, none of a model, or of a newer version; or there is no such device.
     """
-    try:
+    with reading(path, "holds no model of fewstep", "fetch or export it again"):
         tensors, metadata = read_tensors(path)
         told = dict(json.loads(metadata["fewstep"]))
         if told["format"] > FORMAT:
             raise ValueError(f"it is of format {told['format']}, written by fewstep {told['fewstep']}: install that")
         model = _rebuilt(tensors, told, device, note)
-    except FileNotFoundError:
-        raise
-    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged or holds no model of fewstep: {error}") from error
     return model, tensors, told
 
 
@@ -194,10 +191,8 @@ def told_by(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no model.
     """
-    try:
+    with reading(path, "holds no model of fewstep", "fetch or export it again"):
         return dict(json.loads(read_metadata(path)["fewstep"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no model of fewstep: {error}") from error
 
 
 def _rebuilt(

@@ -27,19 +27,30 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def moved(facts: dict[str, Any], begun: str, device: str) -> dict[str, Any]:
-    """The facts of a run that goes on with another ``device`` than before; as they are with the same.
+def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tuple[dict[str, Any], list[str]]:
+    """The facts of a run with one more resumption; and what is otherwise than before, of all that decides last digits.
 
     Args:
-        facts: of :func:`environment`, and of the moves so far.
-        begun: the device that the run was begun on.
+        facts: of :func:`environment`, and of the resumptions so far.
         device: where it goes on.
+        dtype: of its numbers.
+        step: that it goes on from.
+
+    Returns:
+        The facts, and sentences.
     """
-    moves = facts.get("continued", [])
-    if device == (moves[-1]["device"] if moves else begun):
-        return facts
-    now = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "device": device, "machine": machine()}
-    return facts | {"continued": [*moves, now]}
+    kept = facts.get("continued")
+    before = [one for one in kept if isinstance(one, dict)] if isinstance(kept, list) else []
+    now = {("at" if name == "started" else name): value for name, value in environment(device, dtype).items()}
+    then, told = (before or [facts])[-1], []
+    for name in ("threads", "machine"):
+        if name in then and then[name] != now[name]:
+            told.append(f"{name}: {then[name]} before, {now[name]} now")
+    versions = then.get("versions")
+    for name in ("fewstep", "torch"):
+        if isinstance(versions, dict) and versions.get(name) != now["versions"][name]:
+            told.append(f"{name}: {versions.get(name)} before, {now['versions'][name]} now")
+    return facts | {"continued": [*before, {"step": step} | now]}, told
 
 
 def machine() -> str:

@@ -14,12 +14,14 @@ import tyro
 from fewstep.core.modes import as_usual
 from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, require_ranges
 from fewstep.data import Dataset
+from fewstep.data.fingerprint import fingerprint
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.storage.files import read_json
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
-from fewstep.experiments.environment import environment
+from fewstep.experiments.begun import mark_of, require_same_data
+from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import ENVIRONMENT, begin_again, clear, is_unfinished, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
 from fewstep.training.device import device_here, device_of_trained, prepare_device
@@ -96,6 +98,7 @@ class PretrainingRun:
         self.config, self.folder, self.note = config, folder, note
         self.device = prepare_device(config.device, "float32", config.threads).device
         self._images: dict[str, Dataset] = {}
+        self.resumed = (folder / CONFIG).exists()
 
     @classmethod
     def create(
@@ -113,6 +116,7 @@ class PretrainingRun:
         inputs, size, *_ = base.feature_shape
         facts: dict[str, Any] = {"classes": base.classes, "inputs": inputs, "size": size, "images": len(base)}
         facts["class_names"] = list(base.class_names)
+        facts["data"] = {split: fingerprint(run.images(split)) for split in config.images.splits()}
         machine = environment(config.device, "float32")
         with alone_in(folder):
             require_empty(folder, "pre-training", CONFIG)
@@ -163,7 +167,10 @@ class PretrainingRun:
     def images(self, split: str) -> Dataset:
         """The images of a split, read once."""
         if split not in self._images:
-            self._images[split] = self.config.images.examples(split, self.note)
+            images, kept = self.config.images.examples(split, self.note), self.facts.get("data", {})
+            now = {split: fingerprint(images)} if split in kept else {}
+            require_same_data(self.folder, kept, now, self.config.images.title)
+            self._images[split] = images
         return self._images[split]
 
     @property
@@ -191,6 +198,7 @@ class PretrainingRun:
             folder=self.folder,
             validate=self._validate if validated else None,
             patience=self.config.patience,
+            run=mark_of(self.folder, CONFIG, NETWORK),
         )
 
     @property
@@ -202,6 +210,13 @@ class PretrainingRun:
         """Train from where the folder stands to the end."""
         with alone_in(self.folder):
             trainer = self.trainer
+            if self.resumed and not trainer.state.finished:
+                before = read_json(self.folder / ENVIRONMENT)
+                facts, told = resumption(before, self.config.device, "float32", trainer.state.step)
+                write_files(self.folder, {ENVIRONMENT: facts})
+                if told:
+                    self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
+            self.resumed = True
             trainer.run(progress)
         return trainer
 
@@ -241,7 +256,7 @@ class PretrainingRun:
             )
         facts, architecture = self.facts, self.config.training.network
         network = Standardised(architecture.build(facts["classes"], facts["inputs"]))
-        load_checkpoint(best, network)
+        load_checkpoint(best, network, run=mark_of(self.folder, CONFIG, NETWORK))
         side = self.side
         if side is None and views == "multiview":
             side = round(facts["size"] * 7 / 8)

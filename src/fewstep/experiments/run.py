@@ -22,12 +22,14 @@ from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
 from fewstep.data.storage.files import json_text, read_json
 from fewstep.data.storage.lock import alone_in
+from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import LOGISTIC, Baseline
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
-from fewstep.experiments.environment import environment, moved
+from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_as_begun, require_same_data, stored_problem
+from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import (
     BEGINNING,
     CHOICES,
@@ -51,9 +53,8 @@ from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import State, Trainer, load_checkpoint, save_checkpoint
-from fewstep.training.checkpoint import LAST, read_state
+from fewstep.training.checkpoint import newest, read_state
 from fewstep.training.device import device_here, device_of_trained
-from fewstep.training.pretraining import FeatureExtractor
 from fewstep.training.stopping import poll
 from fewstep.training.trackers import Tracker
 from fewstep.training.trainer import Progress
@@ -146,9 +147,12 @@ class Run:
     ) -> None:
         self.config, self.folder = config, folder
         self.place = config.prepare_device()
-        kept = folder / EXTRACTOR
-        extractor = FeatureExtractor.load(kept) if kept.exists() else None
+        self.note, self.resumed = note, is_run(folder)
+        extractor = kept_extractor(folder) if self.resumed else None
         self.problem: Problem = problem or config.data.open(self.place, note, extractor)
+        if self.resumed and (kept := stored_problem(folder).get(DATA)):
+            where = getattr(config.data, "path", None) or config.recipe
+            require_same_data(folder, kept, self.problem.fingerprints(), where)
         # The global generator initialises the meta-parameters, and nothing else draws from it.
         torch.manual_seed(generator(config.seed, 0, "initialisation").initial_seed())
         self.method: Method = replace(config.method.build(self.problem), task_reduction=config.training.task_reduction)
@@ -187,11 +191,13 @@ class Run:
         problem, extractor = run.problem, run.problem.extractor
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
+        shape |= {DATA: problem.fingerprints()}
         facts = environment(run.config.device, config.dtype)
         with alone_in(folder):
             require_empty(folder, "run", CONFIG)
             if extractor is not None:
                 extractor.save(folder / EXTRACTOR)
+                shape |= {"extractor": digest_of(folder / EXTRACTOR)}
             write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)})
         return run
 
@@ -231,9 +237,6 @@ class Run:
         run = cls._stored(folder, note, device, problem)
         with alone_in(folder):
             clear(folder)
-            before = read_json(folder / ENVIRONMENT)
-            if (facts := moved(before, stored_config(folder).device, run.config.device)) != before:
-                write_files(folder, {ENVIRONMENT: facts})
         return run
 
     @classmethod
@@ -250,7 +253,7 @@ class Run:
             ValueError: when there is no trained run in the folder, or no such device.
         """
         run = cls._stored(folder, note, device)
-        load_checkpoint(best_checkpoint(folder), run.method.learner)
+        load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
         return run
 
     @classmethod
@@ -271,6 +274,7 @@ class Run:
     @classmethod
     def _stored(cls, folder: Path, note: Callable[[str], None], device: str, problem: Problem | None = None) -> Run:
         config = stored_config(folder)
+        require_as_begun(folder)
         data = config.data
         if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
             config = replace(config, data=replace(data, path=data_of(data.path, note)))
@@ -295,9 +299,11 @@ class Run:
         options, testing = self.config.training, self.config.testing
         tasks = min(options.validation_tasks, TEST_BATCH)
         validation = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
-        if not (self.folder / LAST).exists():
+        if newest(self.folder) is None:
             with self.at_test():  # what validation would refuse is refused before time is spent
                 self.score(validation, 1)
+        names = {name for setting in self.method.alternatives for values in setting.options.values() for name in values}
+        undecided = {n: tensor.clone() for n, tensor in self.method.learner.state_dict().items() if n in names}
         trainer = Trainer(
             self.method,
             self.problem.source("train", tasks=options.tasks, seed=self.config.seed),
@@ -308,13 +314,26 @@ class Run:
             seed=self.config.seed,
             trackers=trackers,
             ranks=self.ranks,
+            run=mark_of(self.folder),
         )
+        if not trainer.state.finished:
+            (self.folder / CHOICES).unlink(missing_ok=True)  # of a training that went back to an older checkpoint
+            if self.resumed:
+                self._record_resumption(trainer.state.step)
+        self.resumed = True
         trainer.run(progress)
         if self.method.alternatives:
-            trainer.state.best = self._chosen(trainer.state)
+            trainer.state.best = self._chosen(trainer.state, undecided)
         return trainer
 
-    def _chosen(self, state: State) -> float | None:
+    def _record_resumption(self, step: int) -> None:
+        """Say in ``environment.json`` where training goes on, and tell what is otherwise than it was."""
+        facts, told = resumption(read_json(self.folder / ENVIRONMENT), self.config.device, self.config.dtype, step)
+        write_files(self.folder, {ENVIRONMENT: facts})
+        if told:
+            self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
+
+    def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
         best = best_checkpoint(self.folder)
         if not self.ranks.any((self.folder / CHOICES).exists()):  # all of them choose, and come to the same
@@ -325,12 +344,13 @@ class Run:
                 queries = self.problem.most_queries("val", CHOICE_QUERIES)
             tasks = min(options.validation_tasks, TEST_BATCH)
             source = self.problem.source("val", tasks=tasks, seed=testing.seed, queries=queries)
+            self.method.learner.load_state_dict(dict(undecided), strict=False)
             with self.at_test():
                 decisions = choose(self.method, source, options.validation_tasks, executor=options.make_executor())
             last = decisions[-1]
             score = float(last.scores[last.labels.index(last.chosen)].mean())
             if self.ranks.first:
-                save_checkpoint(best, self.method.learner, replace(state, best=score))
+                save_checkpoint(best, self.method.learner, replace(state, best=score), run=mark_of(self.folder))
                 told = {"split": "val", "task seed": self.config.testing.seed}
                 write_files(self.folder, {CHOICES: json_text(told | {"decisions": [d.to_dict() for d in decisions]})})
             self.ranks.wait()

@@ -15,6 +15,7 @@ from cattrs.strategies import configure_tagged_union
 
 from fewstep.core.ranges import Count, CountOrZero, Seed, Threads, require_ranges
 from fewstep.data.storage.files import json_text
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.settings import converter, mistakes
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
@@ -150,14 +151,15 @@ def from_json(path: Path) -> Config:
         ValueError: when the file is not a configuration; the message lists what is wrong, and for a field that there
             is not, the nearest that there is.
     """
-    text = path.read_text(encoding="utf-8")
+    with reading(path, "is no configuration", "restore it"):
+        text = path.read_text(encoding="utf-8")
     if path.suffix not in YAML:
         return from_text(text, str(path))
     import yaml
 
     try:
         return _structured(yaml.safe_load(text), str(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
@@ -173,7 +175,7 @@ def from_text(text: str, where: str) -> Config:
     """
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where} is not a configuration of this version of fewstep: {error!r}") from error
     return _structured(content, where)
 

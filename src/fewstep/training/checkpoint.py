@@ -1,25 +1,31 @@
-"""Checkpoints: one safetensors file each, written atomically, loaded without unpickling anything.
+"""Checkpoints: one safetensors file each, written atomically, checked by a digest, loaded without unpickling anything.
 
 ``last`` holds everything that the next meta-step depends on (meta-parameters, the optimiser's moments, counters,
-early stopping, running sums of the log), so that a resumed run continues to the same bits. ``best`` holds the
-meta-parameters alone.
+early stopping, running sums of the log), so that a resumed run continues to the same bits. ``previous`` is the ``last``
+before it, to fall back on when that is damaged. ``best`` holds the meta-parameters alone. With Adam these are seven
+times the size of the meta-parameters.
 """
 
+import copy
 import json
+import os
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
 
-BEST, LAST = "best.safetensors", "last.safetensors"
-"""Names of the two in a folder."""
+BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
+"""Names of the three in a folder."""
+
+_STATE, _RUN = "fewstep", "run"
 
 
 @dataclass
@@ -36,6 +42,7 @@ class State:
         summed: how many meta-steps they hold.
         seconds: training time so far.
         finished: training ended, by its length or by early stopping.
+        log: the digest of the log as it then stood; empty where there was none.
         due: the validation after the last step is still to come, as it was stopped.
     """
 
@@ -48,6 +55,7 @@ class State:
     summed: int = 0
     seconds: float = 0.0
     finished: bool = False
+    log: str = ""
     due: bool = False
 
 
@@ -57,8 +65,18 @@ def save_checkpoint(
     state: State,
     optimiser: torch.optim.Optimizer | None = None,
     others: Mapping[str, Tensor] | None = None,
+    run: str = "",
 ) -> None:
-    """Write meta-parameters, counters, the optimiser's moments, and other tensors of the trainer when given."""
+    """Write meta-parameters and counters; and what else is given.
+
+    Args:
+        path: of the file.
+        learner: its meta-parameters.
+        state: the counters.
+        optimiser: its moments.
+        others: tensors of the trainer, by name.
+        run: a word for what the checkpoint belongs to, which only that can read again; empty for nothing in particular.
+    """
     tensors: dict[str, Tensor] = {}
     storages = set[int]()
     for name, tensor in learner.state_dict().items():
@@ -70,8 +88,30 @@ def save_checkpoint(
         for i, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{names[i]}/{key}": value.contiguous() for key, value in moments.items()}
     tensors |= {f"trainer/{name}": tensor.contiguous() for name, tensor in (others or {}).items()}
+    if optimiser is None:  # what is tested as it stands has nothing to do with the log, nor with what was stopped when
+        state = replace(state, log="")
     # repr of a float, which JSON writes, reads back as the same float: counters and sums survive exactly.
-    write_atomically(path, save(tensors, {"fewstep": json.dumps(asdict(state))}))
+    write_tensors(path, tensors, {_STATE: json.dumps(asdict(state)), _RUN: run})
+
+
+def keep_previous(folder: Path) -> None:
+    """Let ``last`` be ``previous`` too, before another ``last`` takes its place; at any moment there is one or both."""
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not last.exists():
+        return
+    part = previous.with_name(f".{PREVIOUS}.part")
+    try:
+        part.unlink(missing_ok=True)
+        os.link(last, part)
+    except OSError:  # of a file system without links
+        write_atomically(previous, last.read_bytes())
+    else:
+        os.replace(part, previous)
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint that training goes on from; None where it begins."""
+    return next((folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()), None)
 
 
 def load_checkpoint(
@@ -79,21 +119,72 @@ def load_checkpoint(
     learner: nn.Module,
     optimiser: torch.optim.Optimizer | None = None,
     others: Mapping[str, Tensor] | None = None,
+    run: str = "",
 ) -> State:
-    """Restore in place what :func:`save_checkpoint` wrote.
+    """Restore in place what :func:`save_checkpoint` wrote; nothing is changed where that cannot be.
+
+    Args:
+        path: of the file.
+        learner: whose meta-parameters are restored.
+        optimiser: whose moments are.
+        others: the trainer's tensors, by name.
+        run: what the checkpoint must belong to. Empty: anything; those of fewstep before 0.2 belong to anything.
 
     Raises:
-        ValueError: when the file is not a checkpoint, or is one of another learner; the message names the difference.
+        ValueError: when the file is damaged or no checkpoint, is one of another learner or another run, or holds
+            numbers that are not finite; the message says which, and how to go on.
     """
-    state, tensors = _read(path)
+    state, tensors = _read(path, run)
     expected = learner.state_dict()
     tensors = {key if key.split("/")[1] in expected else _since_0_2(key): tensor for key, tensor in tensors.items()}
     weights = {key.removeprefix("learner/"): t for key, t in tensors.items() if key.startswith("learner/")}
-    restore(learner, weights, str(path))
-    for name, tensor in (others or {}).items():
-        tensor.copy_(tensors[f"trainer/{name}"])
+    require_fitting(learner, weights, str(path))
+    # What was tested as it stands must be numbers. Training may go on from weights that it has itself thrown out.
+    if (optimiser is None or not state.nonfinite) and (name := _not_finite(learner, weights)):
+        raise ValueError(f"{path} holds {name} with NaN or infinity, so that it can predict nothing: {_way_on(path)}")
+    kept = {key: tensors.get(f"trainer/{key}") for key in others or {}}
+    if wrong := [key for key, tensor in (others or {}).items() if _shape(kept[key]) != tensor.shape]:
+        raise ValueError(f"{path} lacks {wrong[0]}, or has it of another shape: {_way_on(path)}")
     if optimiser is not None:
-        _restore(optimiser, _trained(learner), tensors)
+        _restore(path, optimiser, learner, tensors, state)
+    learner.load_state_dict(weights)
+    for key, tensor in (others or {}).items():
+        tensor.copy_(tensors[f"trainer/{key}"])
+    return state
+
+
+def resumed(
+    folder: Path,
+    steps: int,
+    learner: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    others: Mapping[str, Tensor] | None = None,
+    run: str = "",
+) -> State:
+    """Where training stands in a folder: its newest checkpoint, restored in place; a beginning where there is none.
+
+    Args:
+        folder: of the checkpoints.
+        steps: that there are to be.
+        learner: see :func:`load_checkpoint`, as for the others.
+        optimiser: see there.
+        others: see there.
+        run: see there.
+
+    Raises:
+        ValueError: as there; or when more steps have been taken than there are to be, or the best checkpoint is gone
+            or damaged.
+    """
+    if (path := newest(folder)) is None:
+        return State()
+    state = load_checkpoint(path, learner, optimiser, others, run)
+    if state.step > steps or (state.step == steps and not (state.finished or state.due)):
+        raise ValueError(
+            f"{path} was written after {state.step} steps, but training has {steps}; its configuration was changed, or "
+            f"the file is of another run: {_way_on(path)}"
+        )
+    if state.best_step:
+        read_state(folder / BEST, run)
     return state
 
 
@@ -106,14 +197,36 @@ def restore(learner: nn.Module, weights: Mapping[str, Tensor], where: str) -> No
         where: they come from, for the message.
 
     Raises:
-        ValueError: when they are of another learner; the message names the difference.
+        ValueError: when they are of another learner, or not finite; the message names the difference.
+    """
+    require_fitting(learner, weights, where)
+    if name := _not_finite(learner, weights):
+        raise ValueError(f"{where}: {name} holds NaN or infinity, so that it can predict nothing")
+    learner.load_state_dict(weights)
+
+
+def require_fitting(learner: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuse meta-parameters of another learner.
+
+    Raises:
+        ValueError: with the first names or shapes that differ.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()}
     if shapes != wanted:
         different = sorted(set(shapes.items()) ^ set(wanted.items()))[:4]
         raise ValueError(f"{where} belongs to another learner; names or shapes differ, for example {different}.")
-    learner.load_state_dict(weights)
+
+
+def _not_finite(learner: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """The first of the meta-parameters that is not finite; a buffer may hold infinity, as masks of attention do."""
+    moved = {name for name, _ in learner.named_parameters()}
+    bad = (n for n, t in weights.items() if bool((~t.isfinite() if n in moved else t.isnan()).any()))
+    return next(bad, None)
+
+
+def _shape(tensor: Tensor | None) -> Any:
+    return None if tensor is None else tensor.shape
 
 
 def _trained(learner: nn.Module) -> list[str]:
@@ -121,22 +234,97 @@ def _trained(learner: nn.Module) -> list[str]:
     return [name for name, parameter in learner.named_parameters() if parameter.requires_grad]
 
 
-def read_state(path: Path) -> State:
-    """The counters of a checkpoint, whatever its learner.
+def read_state(path: Path, run: str = "") -> State:
+    """The counters of a checkpoint, whatever its learner; all of the file is checked.
+
+    Args:
+        path: of the file.
+        run: what it must belong to, as in :func:`load_checkpoint`.
 
     Raises:
-        ValueError: when the file is not a checkpoint.
+        ValueError: when the file is not there, damaged, no checkpoint or one of another run; the message says how to
+            go on.
     """
-    return _read(path, tensors=False)[0]
+    return _read(path, run)[0]
 
 
-def _read(path: Path, *, tensors: bool = True) -> tuple[State, dict[str, Tensor]]:
+def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
     try:
-        with safe_open(path, "pt") as file:
-            state = State(**json.loads((file.metadata() or {})["fewstep"]))
-            return state, {key: file.get_tensor(key) for key in (file.keys() if tensors else ())}
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a checkpoint of fewstep ({error}).") from error
+        tensors, words = read_tensors(path, undigested=_STATE)
+        state = _state_of(json.loads(words[_STATE]))
+        if not all("/" in key for key in tensors):
+            raise ValueError("it holds other tensors")
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        what = (
+            "is not there"
+            if isinstance(error, FileNotFoundError)
+            else f"is damaged or is no checkpoint of fewstep ({error})"
+        )
+        raise ValueError(f"{path} {what}: {_way_on(path)}") from error
+    _require_own(path, words, run)
+    return state, tensors
+
+
+def require_own(folder: Path, run: str) -> None:
+    """Refuse a folder whose checkpoints belong to something else, before anything is made of what it says.
+
+    Args:
+        folder: of the checkpoints; of what is damaged, or older than this, nothing is known here.
+        run: what they must belong to.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    for path in (folder / BEST, folder / LAST, folder / PREVIOUS):
+        words: dict[str, str] = {}
+        with suppress(OSError, ValueError):
+            words = read_metadata(path)
+        _require_own(path, words, run)
+
+
+def _require_own(path: Path, words: Mapping[str, str], run: str) -> None:
+    if run and words.get(_RUN) and words[_RUN] != run:
+        raise ValueError(
+            f"{path} belongs to a run of other settings or data than its folder says: restore the folder's files as "
+            f"they were, or {_way_on(path)}"
+        )
+
+
+def _state_of(values: Any) -> State:
+    """Counters from JSON, whose types are looked at: what has no digest may hold anything.
+
+    Raises:
+        TypeError: for other counters.
+        ValueError: for counts below zero.
+    """
+    if not isinstance(values, dict) or (unknown := sorted(values.keys() - {one.name for one in fields(State)})):
+        raise TypeError(f"its counters are {unknown if isinstance(values, dict) else values}")
+    for one in fields(State):
+        value = values.get(one.name, getattr(State(), one.name))
+        kinds = {"best": (int, float, type(None)), "seconds": (int, float)}.get(
+            one.name, (type(getattr(State(), one.name)),)
+        )
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(f"its {one.name} is {value!r}")
+        if isinstance(value, int) and one.name != "best" and value < 0:
+            raise ValueError(f"its {one.name} is {value}")
+    if not all(isinstance(value, int | float) for value in values.get("sums", {}).values()):
+        raise TypeError(f"its sums are {values['sums']}")
+    return State(**values)
+
+
+def _way_on(path: Path) -> str:
+    """How to go on without a checkpoint that cannot be used, in words that end a sentence."""
+    folder, anew = path.parent, "training then begins anew, to the same bits"
+    again = f"and give the same command again, or --resume {folder}"
+    if path.name == LAST and (folder / PREVIOUS).exists():
+        with suppress(ValueError):
+            step = read_state(folder / PREVIOUS).step
+            return f"delete it {again}: training then goes on from {PREVIOUS}, of step {step}, to the same bits"
+    if path.name in (LAST, PREVIOUS, BEST):
+        kept = [name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
+        return f"restore it, or delete {', '.join(kept) or 'nothing'} in {folder} {again}: {anew}"
+    return "restore it"
 
 
 def _since_0_2(key: str) -> str:
@@ -144,10 +332,41 @@ def _since_0_2(key: str) -> str:
     return key.replace("._rates.", ".rates.").replace("._factors.", ".factors.").replace(":", ".")
 
 
-def _restore(optimiser: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
-    moments: dict[int, dict[str, Any]] = {}
+def _restore(
+    path: Path, optimiser: torch.optim.Optimizer, learner: nn.Module, tensors: Mapping[str, Tensor], state: State
+) -> None:
+    """Put moments in place, if there are those that the optimiser needs, for each of its parameters."""
+    moments: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, value in tensors.items():
         if key.startswith("optimiser/"):
-            name, kind = key.removeprefix("optimiser/").rsplit("/", 1)
-            moments.setdefault(names.index(name), {})[kind] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+            name, _, kind = key.removeprefix("optimiser/").rpartition("/")
+            moments[name][kind] = value
+    names, parameters, kinds = _trained(learner), dict(learner.named_parameters()), _kinds(optimiser)
+    stepped = state.step > state.nonfinite
+    for name in {*moments, *(names if stepped or moments else ())}:
+        shapes = {kind: value.shape for kind, value in moments.get(name, {}).items()}
+        wanted = (
+            {kind: parameters[name].shape if whole else torch.Size() for kind, whole in kinds.items()}
+            if name in names
+            else None
+        )
+        if shapes != wanted:
+            found = ", ".join(f"{kind} {list(shape)}" for kind, shape in sorted(shapes.items())) or "none"
+            raise ValueError(
+                f"{path} lacks the optimiser's moments of {name}, or has them of another shape (it has {found}): "
+                f"{_way_on(path)}"
+            )
+    numbered = {names.index(name): dict(kept) for name, kept in moments.items()}
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": numbered})
+
+
+def _kinds(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
+    """What an optimiser keeps for a parameter, and whether it has the parameter's shape: known by trying."""
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.zeros(2)
+    tried = copy.copy(optimiser)
+    tried.state = defaultdict(dict)
+    tried.param_groups = [{**optimiser.param_groups[0], "params": [parameter]}]
+    tried.step()
+    kept = tried.state[parameter].items()
+    return {kind: value.shape == parameter.shape for kind, value in kept if isinstance(value, Tensor)}

@@ -1,12 +1,14 @@
 """The log of a run: a CSV file in long format, and TensorBoard where it is installed."""
 
 import csv
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import csv_text, write_atomically
+from fewstep.data.storage.reading import reading
 from fewstep.training.trackers import Tracker
 
 COLUMNS = ("step", "split", "name", "value")
@@ -20,17 +22,29 @@ class Metrics:
         upto: rows after this meta-step are dropped: they will be made again.
         tensorboard: also write event files into this folder, if TensorBoard can be imported.
         trackers: also told of every row as it comes.
+        digest: what :meth:`digest` was at that meta-step; empty where that is not known.
+
+    Raises:
+        ValueError: when the file is damaged, or rows are missing.
     """
 
     def __init__(
-        self, path: Path, upto: int, tensorboard: Path | None = None, trackers: Sequence[Tracker] = ()
+        self, path: Path, upto: int, tensorboard: Path | None = None, trackers: Sequence[Tracker] = (), digest: str = ""
     ) -> None:
         self.path, self.trackers = path, trackers
         self.rows: list[tuple[int, str, str, float]] = []
         if path.exists():
-            with path.open(newline="") as file:
-                rows = ((int(r["step"]), r["split"], r["name"], float(r["value"])) for r in csv.DictReader(file))
+            way = "restore it, or delete it: training goes on to the same bits, with a log from here on"
+            with reading(path, "is no log of a training", way), path.open(newline="", encoding="utf-8") as file:
+                head, *lines = csv.reader(file, strict=True)
+                if tuple(head) != COLUMNS:
+                    raise ValueError(f"its columns are {', '.join(head)}")
+                rows = [(int(step), split, name, float(value)) for step, split, name, value in lines]
                 self.rows = [row for row in rows if row[0] <= upto]
+                if digest and self.digest() != digest:
+                    raise ValueError(f"its rows up to step {upto} are not those that the checkpoint was written with")
+        elif digest:
+            logging.getLogger("fewstep").warning("%s is gone: the log has no rows before step %d", path, upto)
         self._writer = _summary_writer(tensorboard, upto) if tensorboard else None
 
     def add(self, step: int, split: str, values: dict[str, float]) -> None:
@@ -42,9 +56,16 @@ class Metrics:
         for tracker in self.trackers:
             tracker(step, split, values)
 
+    def digest(self) -> str:
+        """By which these rows are known."""
+        return hashlib.sha256(self._text().encode()).hexdigest()[:16]
+
+    def _text(self) -> str:
+        return csv_text([COLUMNS, *self.rows])
+
     def save(self) -> None:
         """Write the file."""
-        write_atomically(self.path, csv_text([COLUMNS, *self.rows]))
+        write_atomically(self.path, self._text())
         if self._writer is not None:
             self._writer.flush()
 

@@ -14,7 +14,7 @@ from fewstep.core.modes import as_usual
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import TaskSource
 from fewstep.training.averaging import Average
-from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
@@ -46,10 +46,12 @@ class Trainer:
             there.
         seed: of the noise.
         trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
+        run: a word for what the checkpoints belong to: those of something else are refused.
         ranks: the processes that share out the tasks of every meta-step; the first one writes.
 
     Raises:
-        ValueError: for a network made in inference mode, and more processes than tasks.
+        ValueError: when what is in the folder cannot be gone on from; the message says why, and what to do. For a
+            network made in inference mode, and more processes than tasks.
     """
 
     @as_usual
@@ -64,6 +66,7 @@ class Trainer:
         higher_is_better: bool = True,
         seed: int = 0,
         trackers: Sequence[Tracker] = (),
+        run: str = "",
         ranks: Ranks = ALONE,
     ) -> None:
         if any(parameter.is_inference() for parameter in method.learner.parameters()):
@@ -73,6 +76,7 @@ class Trainer:
                 f"{ranks.size} processes cannot share {source.tasks} tasks of a meta-step: give fewer "
                 "(--processes), or more tasks (--training.tasks)."
             )
+        self.run_mark = run
         self.ranks, self._shared = ranks, None if ranks.size == 1 else source.tasks
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
@@ -85,11 +89,9 @@ class Trainer:
         self.differentiate: Callable[[Task, Draws, Ranks, int | None], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
-        self.state = State()
-        if (folder / LAST).exists():
-            self.state = load_checkpoint(folder / LAST, method.learner, self.optimiser, self._others())
-        board = folder / "tensorboard" if ranks.first else None
-        self.metrics = Metrics(folder / "metrics.csv", self.state.step, board, trackers)
+        self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
+        log, board = folder / "metrics.csv", folder / "tensorboard" if ranks.first else None
+        self.metrics = Metrics(log, self.state.step, board, trackers, self.state.log)
 
     @as_usual
     def run(self, progress: Progress | None = None) -> State:
@@ -118,7 +120,7 @@ class Trainer:
             self._save()
             raise
         self.ranks.wait()  # for the first to have written it
-        load_checkpoint(self.folder / BEST, self.method.learner)
+        load_checkpoint(self.folder / BEST, self.method.learner, run=self.run_mark)
         return state
 
     def advance(self) -> dict[str, float]:
@@ -151,10 +153,14 @@ class Trainer:
         self._save()
 
     def _save(self) -> None:
+        """Write the log, and all that the next meta-step depends on; what was written before is kept beside it."""
         if not self.ranks.first:
             return
         self.metrics.save()
-        save_checkpoint(self.folder / LAST, self.method.learner, self.state, self.optimiser, self._others())
+        self.state.log = self.metrics.digest()
+        keep_previous(self.folder)
+        learner, run = self.method.learner, self.run_mark
+        save_checkpoint(self.folder / LAST, learner, self.state, self.optimiser, self._others(), run)
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
@@ -220,6 +226,6 @@ class Trainer:
         if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:
             state.best, state.best_step, state.stale = score, state.step, 0
             if self.ranks.first:
-                save_checkpoint(self.folder / BEST, self.method.learner, state)
+                save_checkpoint(self.folder / BEST, self.method.learner, state, run=self.run_mark)
         else:
             state.stale += 1

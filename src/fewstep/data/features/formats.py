@@ -22,7 +22,7 @@ from fewstep.data.features.named_arrays import (
     parts_of_pickle,
     vectors_by_class,
 )
-from fewstep.data.features.readers import DAMAGE, entries_of, files_beside
+from fewstep.data.features.readers import entries_of, files_beside
 from fewstep.data.features.store import (
     SPLITS,
     Part,
@@ -34,6 +34,7 @@ from fewstep.data.features.store import (
     read_safetensors,
     read_store,
 )
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.unpickling import unpickle
 
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pkl", ".pickle", ".plk", ".h5", ".hdf5", ".mat", *TABLES)
@@ -133,6 +134,24 @@ def rows_in(path: str | Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is none of the files that hold features: {', '.join(SUFFIXES)}")
+    with reading(path, "holds no features", "make it again"):
+        return _rows_in(path)
+
+
+def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file by name, as they are, those alone whose names are known: ``x``, ``y``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds anything but numbers.
+    """
+    arrays = {name: array for name, array in entries_of(path).items() if array is not None}
+    if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
+        raise ValueError(f"{path}: {wrong[0]} must be numbers, it is {arrays[wrong[0]].dtype}")
+    return arrays
+
+
+def _rows_in(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     if path.suffix in PICKLES:
         content = unpickle(path)
         entries = named(content) if isinstance(content, dict) else {}
@@ -173,11 +192,8 @@ def _in_folder(folder: Path) -> Source:
 
 
 def _in_archive(path: Path, archive: Path, inside: str) -> Source:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = [name for name in opened.namelist() if name.endswith("_embeddings.pkl")]
-    except DAMAGE as error:
-        raise ValueError(f"{archive} is damaged, truncated or no zip archive ({error}): fetch it again") from error
+    with reading(archive, "is no zip archive", "fetch it again"), zipfile.ZipFile(archive) as opened:
+        members = [name for name in opened.namelist() if name.endswith("_embeddings.pkl")]
     folders = sorted({str(PurePosixPath(name).parent) for name in members})
     chosen = [place for place in folders if place == inside or place.endswith(f"/{inside}")]
     if len(chosen) != 1:
@@ -201,18 +217,18 @@ def _no_features(where: str, below: list[str]) -> str:
 
 def _read_member(archive: Path, member: str) -> Parts:
     where = f"{archive}/{member}"
-    try:
+    with reading(where, "holds no features", f"fetch {archive.name} again"):
         with zipfile.ZipFile(archive) as opened:
             content = opened.read(member)
-    except DAMAGE as error:
-        raise ValueError(f"{where} is damaged or truncated ({error}): fetch {archive.name} again") from error
-    try:
         return parts_of_pickle(unpickle(content), where)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
 
 
 def _read(path: Path) -> Parts:
+    with reading(path, "holds no features", "make it again"):
+        return _read_as_is(path)
+
+
+def _read_as_is(path: Path) -> Parts:
     if path.suffix in PICKLES:
         return parts_of_pickle(unpickle(path), str(path))
     if path.suffix == ".safetensors":

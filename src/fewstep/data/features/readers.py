@@ -1,8 +1,10 @@
 """The arrays of a file by their names, whatever its format."""
 
 import functools
+import math
+import struct
+import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,26 +16,26 @@ from fewstep.data.features.frames import TABLES, read_table
 from fewstep.data.features.named_arrays import NAMES, array_of, known
 from fewstep.data.features.store import FEATURES, plain_labels
 from fewstep.data.storage.matlab import OfVersion73, read_mat
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.unpickling import unpickle
 
 HDF5 = (".h5", ".hdf5")
 
 
-# zipfile says RuntimeError of an encrypted file, and its subclass for a compression that it lacks.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, RuntimeError)
-
-
 def entries_of(path: Path) -> dict[str, Any]:
     """The arrays of a file by name, None where a name is none that is known."""
     read = {".npz": _npz, ".npy": _npy, ".mat": _mat} | dict.fromkeys(HDF5, _hdf5) | dict.fromkeys(TABLES, read_table)
-    try:
-        return read[path.suffix](path)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
-    except DAMAGE as error:
-        if path.suffix in TABLES:
-            raise ValueError(f"{path}: {error}") from error
-        raise ValueError(f"{path} is damaged, truncated or holds no plain arrays ({error}): make it again") from error
+    what = "is no table" if path.suffix in TABLES else "holds no plain arrays"
+    with reading(path, what, "make it again"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote, and of damaged ones
+        try:
+            return read[path.suffix](path)
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+        except ValueError as error:
+            if path.suffix in TABLES:  # whose lines and cells are told
+                raise ValueError(f"{path}: {error}") from error
+            raise
 
 
 def files_beside(path: Path) -> tuple[Path, ...]:
@@ -59,30 +61,56 @@ def _npz(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no archive of arrays")
     with zipfile.ZipFile(path) as archive:
+        _check_members(path, archive)
         names = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
         entries: dict[str, Any] = dict.fromkeys(names)
         for name in filter(known, names):
-            entries[name] = _array(functools.partial(archive.open, f"{name}.npy"))
+            size = archive.getinfo(f"{name}.npy").file_size
+            entries[name] = _array(functools.partial(archive.open, f"{name}.npy"), size)
     return entries
 
 
-def _array(opened: Callable[[], Any]) -> NDArray[Any]:
-    """An array in NumPy's format; objects are read where they are plain."""
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Look whether an archive's directory is whole: that its members are, is known when they are read to their ends."""
+    for member in archive.infolist():
+        archive.open(member).close()  # whose name stands before it too
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16 - 22))
+        end = file.read()
+    (count,) = struct.unpack_from("<H", end, end.rfind(b"PK\5\6") + 10)
+    if count not in (len(archive.infolist()), 2**16 - 1):
+        raise ValueError(f"it says that it has {count} members, and has {len(archive.infolist())}")
+
+
+def _array(opened: Callable[[], Any], size: int) -> NDArray[Any]:
+    """An array in NumPy's format, which a file of so many bytes holds and nothing else.
+
+    Objects are read where they are plain. The file is read to its end, where an archive checks what it has given.
+    """
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with opened() as file:
         if (read_header := headers.get(np.lib.format.read_magic(file))) is not None:
-            *_, dtype = read_header(file)
+            shape, _, dtype = read_header(file)
             if dtype == np.dtype(object):
                 return np.asarray(unpickle(file.read()))
+            if math.prod(shape) * dtype.itemsize > size:  # before memory is taken for it
+                raise ValueError(f"its header tells of {shape} numbers of {dtype}, in {size} bytes")
     with opened() as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):
+            raise ValueError("it goes on after its array")
         return array
 
 
 def _npy(path: Path) -> dict[str, Any]:
-    entries: dict[str, Any] = {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(features, np.memmap) and features.offset + features.nbytes != path.stat().st_size:
+        raise ValueError("it goes on after its array")
+    entries: dict[str, Any] = {"features": features}
     for beside in files_beside(path)[1:]:
-        entries[beside.stem.removeprefix(f"{path.stem}_").lower()] = _array(functools.partial(beside.open, "rb"))
+        name = beside.stem.removeprefix(f"{path.stem}_").lower()
+        with reading(beside, "holds no plain array", "make it again"):
+            entries[name] = _array(functools.partial(beside.open, "rb"), beside.stat().st_size)
     return entries
 
 

@@ -17,12 +17,13 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from fewstep.data import draws
 from fewstep.data.dataset import AT_ONCE, Dataset, as_tensor, classes_of
 from fewstep.data.storage.files import replacing
+from fewstep.data.storage.reading import reading
 
 SPLITS = ("train", "val", "test")
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
@@ -357,7 +358,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Any] | No
     Raises:
         ValueError: if the file is damaged, or not of this format.
     """
-    try:
+    with reading(path, "is no safetensors file", "fetch or make it again"):
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             names = list(file.keys())
@@ -369,10 +370,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Any] | No
         index = json.loads(metadata["fewstep"]) if "fewstep" in metadata else None
         for name in mapped:
             entries[name] = _mapped(path, 8 + length, header[name])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged, truncated or no safetensors file ({error}): fetch or make it again"
-        ) from (error)
     return entries, index if isinstance(index, dict) and "splits" in index else None
 
 

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import re
 import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from fewstep.data.images.class_folders import class_files, folder_source
 from fewstep.data.images.class_splits import Split, all_classes, class_split
 from fewstep.data.images.copies import Copies, settle_copies
 from fewstep.data.images.store import ImageSource, copied_images, image_store
-from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.cache import Report, cache_folder, kept_in
 from fewstep.data.storage.download import fetch
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.unpickling import unpickle
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -188,7 +188,8 @@ def _download(folder: Path, report: Report) -> Path:
             report(f"{_ARCHIVE}: {here / 1e6:.0f} of {total / 1e6:.0f} MB")
 
     try:
-        fetch(URL, target, progress)
+        with kept_in(folder, f"CIFAR-100's {_ARCHIVE}", "0.2 GB left"):
+            fetch(URL, target, progress)
         if (md5 := _md5(target)) != MD5:
             target.unlink()
             raise ConnectionError(f"its md5 hash {md5} does not match")
@@ -203,19 +204,16 @@ def _download(folder: Path, report: Report) -> Path:
 def _archived(path: Path) -> dict[str, Any]:
     """The three pickles of the archive, read where they are: nothing is extracted."""
     read: dict[str, Any] = {}
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                folder, _, name = member.name.removeprefix("./").partition("/")
-                if folder != _FOLDER or name not in _FILES or not member.isreg():
-                    continue
-                if member.size > _LARGEST:
-                    raise ValueError(f"{member.name} has {member.size} bytes, more than any file of CIFAR-100")
-                file = archive.extractfile(member)
-                assert file is not None  # it is a regular file
-                read[name] = unpickle(file.read())
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is damaged or is not {_ARCHIVE} ({error}): fetch {URL} again") from error
+    with reading(path, f"is not {_ARCHIVE}", f"fetch {URL} again"), tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            folder, _, name = member.name.removeprefix("./").partition("/")
+            if folder != _FOLDER or name not in _FILES or not member.isreg():
+                continue
+            if member.size > _LARGEST:
+                raise ValueError(f"{member.name} has {member.size} bytes, more than any file of CIFAR-100")
+            file = archive.extractfile(member)
+            assert file is not None  # it is a regular file
+            read[name] = unpickle(file.read())
     if missing := [name for name in _FILES if name not in read]:
         raise ValueError(f"{path} holds no regular file {_FOLDER}/{missing[0]}: fetch {URL}")
     return read

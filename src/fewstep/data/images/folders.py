@@ -320,7 +320,7 @@ def _csv_entries(file: Path) -> list[tuple[str, str, str]]:
 def _json_entries(file: Path) -> list[tuple[str, str, str]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged or not in UTF-8 ({error}): save it as JSON in UTF-8") from error
     fits = isinstance(content, dict) and all(
         isinstance(names, list) and all(isinstance(name, str) for name in names) for names in content.values()

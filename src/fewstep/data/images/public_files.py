@@ -29,8 +29,9 @@ from PIL import Image
 from fewstep.data.checks import check_count
 from fewstep.data.images.class_folders import contents_of
 from fewstep.data.images.store import ImageSource
-from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.cache import cache_folder, kept_in
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.unpickling import unpickle
 
 _RECIPE = 1  # raise it when images are read or reduced in another way: it decides the store's name
@@ -165,11 +166,8 @@ def _classes(
     classes = {
         split: [(name, len(labels[split][name_in])) for name_in, name in named[split].items()] for split in _PARTS
     }
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept_in(kept.parent, f"the classes of {dataset}"):
         write_atomically(kept, json.dumps({"files": state, "classes": classes}))
-    except OSError as error:
-        raise OSError(f"cannot write {kept} ({error}): set $FEWSTEP_CACHE to a folder that can be written") from error
     return classes
 
 
@@ -233,11 +231,9 @@ def _read(files: tuple[Path, ...]) -> tuple[_Images, dict[str, list[int]]]:
     """The images of a split, and the rows of each class in the order of the names."""
     where = str(files[0])
     if files[0].suffix == ".npz":
-        try:
-            with np.load(files[0], allow_pickle=False) as archive:
-                content: Any = {"images": archive["images"]}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ValueError(f"{where} is damaged or holds no array images ({error}): fetch it again") from error
+        holds = reading(where, "holds no array images", "fetch it again")
+        with holds, np.load(files[0], allow_pickle=False) as archive:
+            content: Any = {"images": archive["images"]}
     else:
         content = unpickle(files[0], encoding="latin1")
     images: Any = content if isinstance(content, list) else None

@@ -79,15 +79,17 @@ def json_text(value: Any) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no file, or none with an object.
+    """The object in a JSON file; empty where there is no file.
 
     Raises:
-        ValueError: when the file is not JSON.
+        ValueError: when the file is not JSON, or holds no object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}")
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it, or restore it.") from error
-    return value if isinstance(value, dict) else {}
+    return value

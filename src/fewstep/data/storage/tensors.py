@@ -1,16 +1,22 @@
-"""Named tensors in a safetensors file, with words beside them and a digest of the numbers."""
+"""Named tensors in a safetensors file, with words beside them and a digest of all of it."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from fewstep.data.storage.files import write_atomically
+
+_DIGEST = "digest"
+_SECOND = "2:"
+"""Before a digest of names, types, shapes, numbers and words; the first digests were of names and numbers alone."""
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -20,11 +26,15 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         OSError: if the file cannot be written.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(stored, {**metadata, "digest": _digest(stored)}))
+    write_atomically(path, save(stored, {**metadata, _DIGEST: _digest(stored, metadata)}))
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | Path, *, undigested: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and words that :func:`write_tensors` wrote.
+
+    Args:
+        path: of the file.
+        undigested: the only word of older files that have no digest, which are then taken as they are.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -32,8 +42,11 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     with _opened(path) as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    if _digest(tensors) != metadata.get("digest"):
-        raise ValueError("its numbers do not match its digest")
+    if undigested is not None and list(metadata) == [undigested]:
+        return tensors, metadata
+    words, digest = {name: word for name, word in metadata.items() if name != _DIGEST}, metadata.get(_DIGEST, "")
+    if digest != (_digest(tensors, words) if digest.startswith(_SECOND) else _first_digest(tensors)):
+        raise ValueError("its contents do not match its digest")
     return tensors, metadata
 
 
@@ -48,6 +61,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def digest_of(path: str | Path) -> str:
+    """By which the contents of a file are known, as it says itself; empty where it says none."""
+    return read_metadata(path).get(_DIGEST, "")
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
     try:
@@ -55,12 +73,21 @@ def _opened(path: str | Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, TypeError) as error:
         raise ValueError(str(error)) from error
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of names and numbers: safetensors checks that the sizes fit the file, but not the numbers."""
+def _digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
+    """safetensors checks that the sizes fit the file, but neither numbers, nor words, nor which of two shapes it is."""
+    digest = hashlib.sha256(json.dumps(sorted(words.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return _SECOND + digest.hexdigest()
+
+
+def _first_digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -26,7 +26,7 @@ from fewstep.experiments.folder import CONFIG, all_or_nothing, fingerprint, is_r
 from fewstep.experiments.run import TEST_BATCH, Run, tasks_of
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
-from fewstep.training.checkpoint import LAST, read_state
+from fewstep.training.checkpoint import newest, read_state
 from fewstep.training.device import same_threads
 from fewstep.training.trainer import Progress
 
@@ -299,8 +299,8 @@ def _reference(wanted: str | None, entries: Sequence[Entry], baselines: Sequence
 
 def _train(entry: Entry, note: Callable[[str], None], training_bar: TrainingBar) -> None:
     """Train a recipe from where its folder stands."""
-    last = entry.folder / LAST
-    if last.exists() and read_state(last).finished:
+    last = newest(entry.folder)
+    if last is not None and read_state(last).finished:
         note(f"{entry.label}: trained already, in {entry.folder}")
         return
     note(f"training {entry.label} in {entry.folder}")

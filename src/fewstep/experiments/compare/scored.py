@@ -22,7 +22,7 @@ from fewstep.experiments.folder import ENVIRONMENT
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.stored_features import Embeddings
-from fewstep.training.checkpoint import BEST, LAST, read_state
+from fewstep.training.checkpoint import BEST, newest, read_state
 
 TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int], None] | None]]
 """Shows a test of so many tasks."""
@@ -86,8 +86,8 @@ def score_run(
 def _training(run: Run) -> dict[str, Any]:
     """What the run's folder says of its training."""
     config, best = run.config, read_state(run.folder / BEST)
-    last = run.folder / LAST
-    state = read_state(last) if last.exists() else best
+    last = newest(run.folder)
+    state = best if last is None else read_state(last)
     notes = []
     if best.step != state.step:
         notes.append(f"tested as of meta-step {best.step:,}, the best in validation")

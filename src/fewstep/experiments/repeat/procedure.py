@@ -28,7 +28,7 @@ from fewstep.experiments.repeat.tested import SeedScores
 from fewstep.experiments.run import Baselines, Run, check_tasks
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import Config, dotted
-from fewstep.training.checkpoint import LAST, State, read_state
+from fewstep.training.checkpoint import LAST, State, newest, read_state
 from fewstep.training.device import device_here, same_threads
 
 __all__ = ["RepeatResult", "RunProgress", "repeat"]
@@ -244,5 +244,5 @@ def _read(folder: Path, name: str) -> Evaluation:
 
 
 def _trained(folder: Path) -> TrainingSummary:
-    state = read_state(folder / LAST)
+    state = read_state(newest(folder) or folder / LAST)
     return TrainingSummary(state.step, state.best_step, state.best, state.seconds, state.nonfinite)

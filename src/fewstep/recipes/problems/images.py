@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,6 +16,13 @@ from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 if TYPE_CHECKING:
     from fewstep.training.device import Place
     from fewstep.training.pretraining import FeatureExtractor
+
+
+def fingerprints_of(examples: Mapping[Split, data.Dataset]) -> dict[str, str]:
+    """Of each split."""
+    from fewstep.data.fingerprint import fingerprint
+
+    return {split: fingerprint(dataset) for split, dataset in examples.items()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,14 @@ class Classification(ABC):
     def problem_of(self, examples: dict[Split, data.Dataset], place: Place, protocol: dict[str, Any]) -> Problem:
         """Sources of tasks on given examples, of all splits or of some."""
         source, shape = self._source(examples.__getitem__, place), examples["train"].feature_shape
-        return Problem(source, shape, self.ways, protocol, examples=lambda: examples["train"])
+        return Problem(
+            source,
+            shape,
+            self.ways,
+            protocol,
+            examples=lambda: examples["train"],
+            fingerprints=lambda: fingerprints_of(examples),
+        )
 
     def _source(self, dataset: Callable[[Split], data.Dataset], place: Place) -> Callable[..., data.TaskSource]:
         def source(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fewstep.recipes.problems.images import OmniglotImages
+from fewstep.recipes.problems.images import OmniglotImages, fingerprints_of
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.training.pretraining import Pretraining
 
@@ -77,4 +77,5 @@ class OmniglotFeatures(OmniglotImages):
             extractor,
             normalise=extractor.normalise,
             examples=lambda: dataset("train"),
+            fingerprints=lambda: fingerprints_of(images),
         )

@@ -33,6 +33,7 @@ class Problem:
         baselines: what a test of a regression scores beside the method, by name: predictors without meta-learning.
         yardsticks: more of them, which take their time, such as what is best possible.
         examples: those of meta-training, as they are; None where there are none, or a loaded run is without its data.
+        fingerprints: by which the data of each split are known again; of what is computed there are none.
     """
 
     source: Callable[..., TaskSource]
@@ -45,6 +46,7 @@ class Problem:
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     yardsticks: Mapping[str, Baseline] = field(default_factory=dict)
     examples: Callable[[], Dataset] | None = None
+    fingerprints: Callable[[], dict[str, str]] = dict
 
     def most_queries(self, split: Split, wanted: int) -> int | None:
         """So many queries of each class of a task; None, all that there are, where some class has fewer."""

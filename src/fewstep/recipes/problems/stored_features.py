@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from fewstep import data
 from fewstep.data.checks import check_lengths, without_length
 from fewstep.data.images.class_splits import all_classes
-from fewstep.recipes.problems.images import Classification
+from fewstep.recipes.problems.images import Classification, fingerprints_of
 from fewstep.recipes.problems.problem import Problem, Split
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Embeddings(Classification):
         is damaged, is left aside, and ``report`` is told. A run keeps a copy of its own, which comes back as
         ``extractor``: then the file is not looked at.
         """
-        problem = replace(super().open(place, report), normalise=self.normalise)
+        problem = super().open(place, report)
+        problem = replace(problem, normalise=self.normalise, fingerprints=lambda: fingerprints_of(self._stored()))
         kept = extractor or self._extractor(report)
         if kept is None:
             return problem
@@ -91,6 +92,12 @@ class Embeddings(Classification):
             if bool(without_length(rows := held.gather(some)).any()):
                 check_lengths(rows, stored.transformed(None).gather(some, dtype=torch.float64), str(stored))
         return held
+
+    def _stored(self) -> dict[Split, data.Dataset]:
+        """The features of all splits as they are in their file."""
+        parts: dict[Split, Literal["train", "val", "trainval", "test"]]
+        parts = {"train": self.train_on, "val": "val", "test": "test"}
+        return {split: data.embeddings(self._place(), part, normalise=False) for split, part in parts.items()}
 
     def _place(self) -> Path:
         from fewstep.data.storage.cache import cache_folder

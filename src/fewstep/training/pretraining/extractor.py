@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewstep.data import l2_normalise
 from fewstep.data.images.crops import views
 from fewstep.data.images.files import Reading
+from fewstep.data.storage.reading import reading
 from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
 from fewstep.training.pretraining.options import Architecture, structure, unstructure
 from fewstep.training.pretraining.standardised import Standardised
@@ -180,10 +181,8 @@ class FeatureExtractor(nn.Module):
             FileNotFoundError: if there is no such file.
             ValueError: if it is damaged or no feature extractor.
         """
-        try:
+        with reading(path, "is no feature extractor"):
             return cls.rebuilt(*read_tensors(path)).to(device)
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or is no feature extractor: {error}") from error
 
     def metadata(self) -> dict[str, str]:
         """What :meth:`rebuilt` needs besides the weights."""
@@ -218,7 +217,5 @@ def features_of(path: str | Path) -> str | None:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged.
     """
-    try:
+    with reading(path, "is no feature extractor"):
         return read_metadata(path).get("features")
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged or is no feature extractor: {error}") from error

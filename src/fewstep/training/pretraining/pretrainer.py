@@ -14,7 +14,16 @@ from torch.nn import functional
 from fewstep.core import generator
 from fewstep.core.modes import as_usual
 from fewstep.data import Dataset
-from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import (
+    BEST,
+    LAST,
+    State,
+    keep_previous,
+    load_checkpoint,
+    newest,
+    resumed,
+    save_checkpoint,
+)
 from fewstep.training.metrics import Metrics
 from fewstep.training.pretraining.batches import Batches
 from fewstep.training.pretraining.options import Pretraining
@@ -72,17 +81,19 @@ class Pretrainer:
         options: settings.
         seed: of the first weights, the order of images and their augmentation.
         device: where to compute.
-        folder: gets the checkpoints ``best`` and ``last``, and ``metrics.csv``, and is resumed from if they are
-            there. None: nothing is written.
+        folder: gets the checkpoints ``best``, ``last`` and ``previous``, and ``metrics.csv``, and is resumed from if
+            they are there. None: nothing is written.
         validate: called after every epoch; without it, the last network is the best one.
         patience: end after so many epochs without a new best; 0 for never.
         checkpoint_seconds: time between two checkpoints, besides one after every epoch.
+        run: a word for what the checkpoints belong to: those of something else are refused.
 
     Attributes:
         waited: seconds that the network waited for batches in this process.
 
     Raises:
-        ValueError: for fewer than two classes, or rows that are not images or are too small for the network.
+        ValueError: for fewer than two classes, or rows that are not images or are too small for the network; or when
+            what is in the folder cannot be gone on from.
     """
 
     def __init__(
@@ -96,7 +107,9 @@ class Pretrainer:
         validate: Validate | None = None,
         patience: int = 0,
         checkpoint_seconds: float = 60.0,
+        run: str = "",
     ) -> None:
+        self.run_mark = run
         self.device, self.options, self.seed = torch.device(device), options.resolved(device), seed
         self.dataset, self.folder, self.validate = dataset, folder, validate
         self.patience, self.checkpoint_seconds = patience, checkpoint_seconds
@@ -108,12 +121,15 @@ class Pretrainer:
         self.optimiser = self.options.make_optimiser(self.parameters)
         self.state, self.waited = State(), 0.0
         self._best: dict[str, Tensor] | None = None  # where there is no folder to keep it
-        if folder is not None and (folder / LAST).exists():
-            self.state = load_checkpoint(folder / LAST, self.network, self.optimiser)
+        if folder is not None and newest(folder) is not None:
+            self.state = resumed(folder, self.total, self.network, self.optimiser, run=run)
             _restore_format(self.optimiser)
         else:
             self.network.measure(dataset)
-        self.metrics = Metrics(folder / "metrics.csv", self.state.step, folder / "tensorboard") if folder else None
+        self.metrics: Metrics | None = None
+        if folder is not None:
+            log = folder / "metrics.csv"
+            self.metrics = Metrics(log, self.state.step, folder / "tensorboard", digest=self.state.log)
 
     @as_usual
     def run(self, progress: Progress | None = None) -> Standardised:
@@ -133,7 +149,7 @@ class Pretrainer:
             self._save()
             raise
         if self.folder is not None:
-            load_checkpoint(self.folder / BEST, self.network)
+            load_checkpoint(self.folder / BEST, self.network, run=self.run_mark)
         elif self._best is not None:
             self.network.load_state_dict(self._best)
         return self.network.eval()
@@ -229,7 +245,7 @@ class Pretrainer:
         if score is None or state.best is None or score > state.best:
             state.best, state.best_step, state.stale = score, state.step, 0
             if self.folder is not None:
-                save_checkpoint(self.folder / BEST, self.network, state)
+                save_checkpoint(self.folder / BEST, self.network, state, run=self.run_mark)
             elif score is not None:
                 self._best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         else:
@@ -245,7 +261,9 @@ class Pretrainer:
                     f"checkpoint is intact; lower the rate (now {self.options.rate})."
                 )
             self.metrics.save()
-            save_checkpoint(self.folder / LAST, self.network, self.state, self.optimiser)
+            self.state.log = self.metrics.digest()
+            keep_previous(self.folder)
+            save_checkpoint(self.folder / LAST, self.network, self.state, self.optimiser, run=self.run_mark)
 
 
 def _initial(dataset: Dataset, options: Pretraining, seed: int) -> Standardised:

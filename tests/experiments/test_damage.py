@@ -1,0 +1,305 @@
+"""A run whose files were damaged, or whose data were replaced: an error that says how to go on, and that way works."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import fewstep
+from fewstep.commands.main import main
+from fewstep.data import Dataset
+from fewstep.data.fingerprint import fingerprint
+from fewstep.experiments.run import Run
+from fewstep.recipes import RECIPES, Config
+from fewstep.training import State
+
+BEST, LAST, PREVIOUS = (f"{name}.safetensors" for name in ("best", "last", "previous"))
+
+
+def tiny(recipe: str = "maml-sinusoid", seed: int = 0) -> Config:
+    config = RECIPES[recipe]()
+    training = replace(config.training, steps=6, validate_every=2, validation_tasks=2, tasks=2, compile="off")
+    testing = replace(config.testing, tasks=2, shots=(), steps=())
+    return replace(config, training=training, testing=testing, device="cpu", threads=1, seed=seed)
+
+
+def stop(state: State, metrics: dict[str, float]) -> None:
+    if state.step == 5:
+        raise KeyboardInterrupt
+
+
+def begun(folder: Path, config: Config | None = None) -> Path:
+    """A run that was stopped after five meta-steps of six: its last checkpoint is of four, and that before of two."""
+    with pytest.raises(KeyboardInterrupt):
+        Run.create(config or tiny(), folder).train(stop)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Such a run, and one that was not stopped."""
+    torch.set_num_threads(1)
+    whole = tmp_path_factory.mktemp("whole") / "run"
+    Run.create(tiny(), whole).train()
+    return begun(tmp_path_factory.mktemp("stopped") / "run"), whole
+
+
+@pytest.fixture
+def run(stopped: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped[0], tmp_path / "run"))
+
+
+def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The line that a command ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("error:")
+    assert "\n" not in line
+    return line
+
+
+def assert_same_end(ours: Path, theirs: Path) -> None:
+    for name in (BEST, LAST):
+        found, expected = load_file(ours / name), load_file(theirs / name)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected), name
+
+
+def flipped(content: bytes) -> bytes:
+    at = len(content) - 3
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "flipped": flipped,
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "foreign": lambda content: b"\x80\x04 something else",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_names_the_older_one_which_goes_on_to_the_same_bits(
+    kind: str, run: Path, stopped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = run / LAST
+    last.write_bytes(DAMAGE[kind](last.read_bytes()))
+    told = refused(["train", "--resume", str(run)], capsys)
+    assert f"{last} is damaged" in told
+    assert (
+        f"delete it and give the same command again, or --resume {run}: training then goes on from {PREVIOUS}" in told
+    )
+    assert "of step 2" in told
+    last.unlink()
+    Run.resume(run).train()
+    assert_same_end(run, stopped[1])
+    assert (run / "metrics.csv").read_bytes() == (stopped[1] / "metrics.csv").read_bytes()
+
+
+def test_where_all_are_damaged_training_begins_anew_to_the_same_bits(
+    run: Path, stopped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (LAST, PREVIOUS):
+        (run / name).write_bytes(flipped((run / name).read_bytes()))
+    told = refused(["train", "--resume", str(run)], capsys)
+    assert f"or delete {LAST}, {PREVIOUS}, {BEST} in {run}" in told
+    for name in (BEST, LAST, PREVIOUS):
+        (run / name).unlink()
+    Run.resume(run).train()
+    assert_same_end(run, stopped[1])
+
+
+@pytest.mark.parametrize("kind", [*DAMAGE, "gone"])
+def test_a_damaged_best_checkpoint_is_found_before_training_goes_on_and_wherever_it_is_used(
+    kind: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = run / BEST
+    content = DAMAGE.get(kind, flipped)(best.read_bytes())
+    best.unlink()
+    if kind != "gone":
+        best.write_bytes(content)
+    few = run / "few.csv"
+    few.write_text("x,y\n0,1\n1,2\n")
+    assert str(best) in refused(["train", "--resume", str(run)], capsys)
+    for command in (["evaluate", str(run)], ["predict", str(run), "--support", str(few), "--query", str(few)]):
+        assert BEST in refused(command, capsys)
+
+
+def test_checkpoints_of_another_run_are_refused(run: Path, tmp_path: Path) -> None:
+    other = begun(tmp_path / "other", tiny(seed=1))
+    for name in (LAST, BEST):
+        own = (run / name).read_bytes()
+        shutil.copy(other / name, run / name)
+        with pytest.raises(ValueError, match=f"{name} belongs to a run of other settings or data"):
+            Run.resume(run).train()
+        if name == LAST:
+            (run / name).write_bytes(own)
+    with pytest.raises(ValueError, match=f"{BEST} belongs to a run of other settings or data"):
+        fewstep.load(run)
+
+
+def test_settings_that_were_changed_afterwards_are_refused(run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    config["training"]["rate"] *= 2
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="belongs to a run of other settings or data"):
+        Run.resume(run).train()
+    with pytest.raises(ValueError, match="belongs to a run of other settings or data"):
+        Run.open(run)
+
+
+def without_digest(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, int]], None]) -> None:
+    """A checkpoint as they were before there was a digest, with other contents."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["fewstep"])
+    tensors = load_file(path)
+    change(tensors, state)
+    path.unlink()
+    save_file(tensors, path, {"fewstep": json.dumps(state)})
+
+
+def without(tensors: dict[str, torch.Tensor], part: str) -> None:
+    for name in [name for name in tensors if part in name]:
+        del tensors[name]
+
+
+def replaced(tensors: dict[str, torch.Tensor], part: str, value: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    name = next(name for name in sorted(tensors) if part in name)
+    tensors[name] = value(tensors[name])
+
+
+CONTENTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, int]], None], str]] = {
+    "no moments": (lambda tensors, state: without(tensors, "optimiser/"), "lacks the optimiser's moments"),
+    "no second moments": (lambda tensors, state: without(tensors, "exp_avg_sq"), "lacks the optimiser's moments"),
+    "moments of another shape": (
+        lambda tensors, state: replaced(tensors, "exp_avg_sq", lambda moment: moment[..., :1].clone()),
+        "has them of another shape",
+    ),
+    "no weights": (lambda tensors, state: without(tensors, "learner/"), "belongs to another learner"),
+    "weights that are not numbers": (
+        lambda tensors, state: replaced(tensors, "learner/", lambda weight: weight * np.nan),
+        "with NaN or infinity",
+    ),
+    "a step past the end": (lambda tensors, state: state.update(step=7), "after 7 steps, but training has 6"),
+    "a step that is none": (lambda tensors, state: state.update(step="4"), "its step is '4'"),
+    "another counter": (lambda tensors, state: state.update(epoch=4), "its counters are ['epoch']"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_a_checkpoint_without_a_digest_is_looked_at_too(
+    kind: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, told = CONTENTS[kind]
+    without_digest(run / LAST, change)
+    line = refused(["train", "--resume", str(run)], capsys)
+    assert told in line
+    assert str(run / LAST) in line
+
+
+def test_it_opens_where_nothing_is_wrong_with_it(run: Path, stopped: tuple[Path, Path]) -> None:
+    for name in (LAST, BEST):
+        without_digest(run / name, lambda tensors, state: state.pop("log"))
+    Run.resume(run).train()
+    assert_same_end(run, stopped[1])
+
+
+def test_weights_that_are_no_numbers_predict_nothing(run: Path) -> None:
+    without_digest(run / BEST, lambda t, state: replaced(t, "learner/", lambda weight: weight * np.nan))
+    for opens in (Run.open, fewstep.load):
+        with pytest.raises(ValueError, match="with NaN or infinity, so that it can predict nothing"):
+            opens(run)
+
+
+@pytest.mark.parametrize("kind", ["cut at a line", "cut in a line", "changed"])
+def test_a_log_that_was_cut_is_told_and_training_goes_on_without_it(
+    kind: str, run: Path, stopped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = run / "metrics.csv"
+    text = log.read_text()
+    lines = text.splitlines(keepends=True)
+    changed = {
+        "cut at a line": "".join(lines[:-1]),
+        "cut in a line": text[:-4],
+        "changed": text.replace(",validation,", ",train,"),
+    }
+    log.write_text(changed[kind])
+    told = refused(["train", "--resume", str(run)], capsys)
+    assert f"{log} is damaged" in told
+    assert "delete it: training goes on to the same bits, with a log from here on" in told
+    log.unlink()
+    Run.resume(run).train()
+    assert_same_end(run, stopped[1])
+    assert log.read_text().startswith("step,split,name,value\n6,")
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def features(path: Path, seed: int) -> None:
+    source = np.random.default_rng(seed)
+    rows, labels = source.normal(size=(60, 8)).astype(np.float32), np.repeat(np.arange(15), 4)
+    np.savez(path, features=rows, labels=labels, split=np.repeat(["train", "val", "test"], 20))
+
+
+@pytest.fixture
+def on_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "features.npz"
+    features(path, 0)
+    config = tiny("leo-features-1shot")
+    data, testing = replace(config.data, path=str(path), queries=1), replace(config.testing, queries=1)
+    return begun(tmp_path / "run", replace(config, data=data, testing=testing)), path
+
+
+def test_data_that_were_replaced_by_others_of_the_same_shape_are_refused(
+    on_features: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, path = on_features
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    features(path, 1)
+    for command in (["train", "--resume", str(folder)], ["evaluate", str(folder)], ["compare", str(folder)]):
+        if command[0] == "compare":
+            command += ["--out", str(folder.parent / "compared")]
+        told = refused(command, capsys)
+        assert "have changed since it was begun: train (was " in told
+        assert str(path) in told
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+    features(path, 0)
+    assert Run.resume(folder).train().state.finished
+    main(["evaluate", str(folder)])
+
+
+def test_a_row_of_the_test_is_enough(on_features: tuple[Path, Path]) -> None:
+    folder, path = on_features
+    arrays = dict(np.load(path))
+    arrays["features"][-1, -1] = np.nextafter(arrays["features"][-1, -1], np.float32(9))
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"begun: test \(was "):
+        Run.open(folder)
+
+
+@pytest.mark.parametrize("rows", [torch.rand(40, 6), torch.randint(0, 255, (40, 3, 8, 8), dtype=torch.uint8)])
+def test_a_fingerprint_is_of_what_is_there_wherever_it_lies(
+    rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.data.fingerprint.LOOKED_AT", 5000)  # of the images about half
+    labels = np.repeat(np.arange(8), 5)
+    known = fingerprint(Dataset.from_labels(rows, labels))
+    shuffled = np.argsort(np.tile(np.arange(5), 8), kind="stable")
+    assert known == fingerprint(Dataset.from_labels(rows[shuffled].numpy(), labels[shuffled]))
+    other = rows.clone()
+    other[-1].add_(1)
+    assert known != fingerprint(Dataset.from_labels(other, labels))
+    assert known != fingerprint(Dataset.from_labels(rows, labels + 1))
+    assert known != fingerprint(Dataset.from_labels(rows.flip(0), labels))
