@@ -4,7 +4,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,8 +27,16 @@ PROCEDURES = {
 }
 
 
-def killed(*_: Any, **__: Any) -> NoReturn:
-    os.kill(os.getpid(), signal.SIGTERM)
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """In the background SIGINT may be ignored, and what is ignored stays so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def killed(number: Any = signal.SIGTERM, *_: Any, **__: Any) -> NoReturn:
+    os.kill(os.getpid(), number if isinstance(number, int) else signal.SIGTERM)
     time.sleep(5)
     raise AssertionError("SIGTERM ends it in order")
 
@@ -71,14 +79,17 @@ def test_a_detached_command_is_given_again_without_detach(
     assert "kill 7" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_stopped_training_is_resumed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    number: int, status: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fewstep.experiments.run.Run, "train", killed)
+    monkeypatch.setattr(fewstep.experiments.run.Run, "train", lambda *_: killed(number))
     with pytest.raises(SystemExit) as end:
         main(["train", "maml-sinusoid", "--out", str(tmp_path / "a run")])
-    assert end.value.code == 143
-    assert f"continue with: fewstep train --resume '{tmp_path / 'a run'}'" in capsys.readouterr().out
+    assert end.value.code == status
+    said = capfd.readouterr()
+    assert f"{signal.Signals(number).name}: ending in order; a second signal ends at once" in said.err
+    assert f"continue with: fewstep train --resume '{tmp_path / 'a run'}'" in said.out
 
 
 def test_what_ends_by_itself_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def test_a_test_below_a_baseline_says_so_first(features: Path, tmp_path: Path) -
     shortfall = found.shortfall()
     assert shortfall.startswith("below ")
     assert "which needs no meta-learning: -" in shortfall.replace("−", "-")
-    assert str(found.table().title).startswith(f"[bold yellow]{shortfall}")
+    assert str(found.table().title).startswith(shortfall)
     run.record(found)
     assert (tmp_path / "run" / "report.md").read_text().splitlines()[2] == f"**test: {shortfall}.**"
     better = replace(found, scores={**found.scores, "adapted": np.ones(50)})

@@ -32,7 +32,7 @@ OPTIONS = Training(
 )
 
 
-def trainer(folder: Path) -> Trainer:
+def trainer(folder: Path, options: Training = OPTIONS) -> Trainer:
     torch.set_num_threads(1)
     torch.manual_seed(generator(0, 0, "initialisation").initial_seed())
     random = np.random.default_rng(0)
@@ -41,10 +41,10 @@ def trainer(folder: Path) -> Trainer:
     data = Dataset.from_labels(l2_normalise(torch.from_numpy(rows)), np.repeat(np.arange(20), 10))
     method = leo(16, latents=4, kl_weight=0.1, encoder_penalty_weight=1e-3, orthogonality_weight=0.1)
     method = replace(method, decays=[Decay(1.0, ["start.decoder.weight"], "initial")])
-    train = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=4, seed=0)
-    held_out = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=20, seed=1)
-    score = lambda m: evaluate(m, held_out, 20, baselines=False).interval().mean  # noqa: E731
-    return Trainer(method, train, OPTIONS, score, folder=folder)
+    train = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=options.tasks, seed=0)
+    held_out = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=options.validation_tasks, seed=1)
+    score = lambda m: evaluate(m, held_out, options.validation_tasks, baselines=False).interval().mean  # noqa: E731
+    return Trainer(method, train, options, score, folder=folder)
 
 
 def train(folder: Path, started: Event, write: int = 0) -> None:

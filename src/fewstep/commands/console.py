@@ -6,6 +6,9 @@ bold or coloured says so by its style.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from rich.console import Console
 from rich.text import Text
 
@@ -43,3 +46,9 @@ def note(line: str) -> None:
 def aside() -> Console:
     """A console apart from what is printed to be read by programs: standard error, as it is now."""
     return Console(stderr=True, soft_wrap=True, highlight=False, **PLAIN)  # type: ignore[arg-type]
+
+
+def told(name: str) -> None:
+    """Say that a signal has come. Inside its handler nothing may be printed: it may have come in another print."""
+    with suppress(OSError):
+        os.write(2, f"\n{name}: ending in order; a second signal ends at once\n".encode())

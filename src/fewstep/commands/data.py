@@ -60,8 +60,8 @@ def convert(
 def inspect(path: tyro.conf.Positional[Path]) -> None:
     """Show what a file of features holds and what is wrong with it.
 
-    The status is 2 where it cannot be read, 1 where it is refused for its content (NaN or infinity, classes that splits
-    share), else 0: copies, zero vectors and classes of one example are warnings.
+    The status is 2 where it cannot be read, 1 where it is refused for its content (NaN or infinity, rows without a
+    length in float32, classes that splits share), else 0: copies, zero vectors and classes of one example are warnings.
 
     Args:
         path: as for convert.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from fewstep.commands import detached
-from fewstep.commands.console import say
+from fewstep.commands.console import say, told
 from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 from fewstep.training import stopping
@@ -52,17 +51,11 @@ def stoppable(*words: str) -> Iterator[None]:
     The user is told the words that continue it, and the status is that of shells: 130, 143 or 138.
     """
     try:
-        with stopping.stoppable(_told):
+        with stopping.stoppable(told):
             yield
     except KeyboardInterrupt as stop:
         say(f"\nstopped; what has been done is kept; continue with: {shlex.join(('fewstep', *words))}")
         raise SystemExit(stop.status if isinstance(stop, stopping.Stopped) else 130) from None
-
-
-def _told(name: str) -> None:
-    """Inside a handler nothing may be printed: it may have come in the middle of another print."""
-    with suppress(OSError):
-        os.write(2, f"\n{name}: ending in order; a second signal ends at once\n".encode())
 
 
 class LongRunning:

@@ -14,7 +14,8 @@ import tyro
 from rich.logging import RichHandler
 from rich.text import Text
 
-from fewstep.commands.console import aside, console, say, styled
+from fewstep.commands.console import aside, console, say, styled, told
+from fewstep.training.stopping import Stopped, stoppable
 
 
 class Command(NamedTuple):
@@ -71,12 +72,16 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: run a command; a user's mistake ends in one line and status 2."""
+    """Entry point: run a command; a user's mistake ends in one line and status 2, a signal in that of shells."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        _run(*(arguments or ["--help"]))
+        with stoppable(told):
+            _run(*(arguments or ["--help"]))
+    except KeyboardInterrupt as stop:
+        aside().print("stopped")
+        raise SystemExit(stop.status if isinstance(stop, Stopped) else 130) from None
     except (ValueError, OSError, FloatingPointError) as error:
         aside().print(Text.assemble(("error:", "red"), f" {error}"))
         raise SystemExit(2) from error

@@ -3,6 +3,8 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,11 +19,14 @@ T = TypeVar("T")
 
 
 def compiled(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-    """``function`` compiled into one graph with its derivative; generated code is kept in fewstep's cache folder.
+    """``function`` compiled into one graph with its derivative.
 
+    Generated code is kept in fewstep's cache folder; where that cannot be written, in torch's own.
     Shapes are constants of the graph: others compile again.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    folder = cache_folder() / "inductor"
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ and _writable(folder):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     graph = torch.compile(function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
 
     def call(*arguments: object) -> Estimate:
@@ -31,6 +36,13 @@ def compiled(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
             return graph(*arguments)
 
     return call
+
+
+def _writable(folder: Path) -> bool:
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.access(folder, os.W_OK)
+    return False
 
 
 def or_eager(fast: Callable[..., T], eager: Callable[..., T]) -> Callable[..., T]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,12 +44,14 @@ class _Asked:
         at: when it came.
         patient: how many of :func:`patiently` the main thread is in.
         handled: whether a :func:`stoppable` is at work.
+        lost: it was raised where Python lets no exception out, in a callback of the garbage collector or the like.
     """
 
     number: int | None = None
     at: float = 0.0
     patient: int = 0
     handled: bool = False
+    lost: bool = False
 
 
 _asked = _Asked()
@@ -77,26 +80,41 @@ def stoppable(told: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         return
 
     def handle(number: int, _: FrameType | None) -> None:
-        if _asked.number is None:
-            _asked.number, _asked.at = number, time.monotonic()
-            told(signal.Signals(number).name)
+        if _asked.number is None or _asked.lost:
+            if not _asked.lost:
+                told(signal.Signals(number).name)
+            _asked.number, _asked.at, _asked.lost = number, time.monotonic(), False
             if not _asked.patient:
                 raise Stopped(number)
         elif number != _asked.number or time.monotonic() - _asked.at > ECHO:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
+    def again(number: int) -> None:
+        if _asked.handled and _asked.lost:
+            os.kill(os.getpid(), number)
+
+    def unraisable(found: Any) -> None:
+        if isinstance(found.exc_value, Stopped):
+            _asked.lost = True
+            threading.Timer(0.05, again, (found.exc_value.signal,)).start()  # when that callback is over
+        else:
+            hook(found)
+
+    hook = sys.unraisablehook
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     mine = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     _asked.handled = True
     try:
         for number in mine:
             signal.signal(number, handle)
+        sys.unraisablehook = unraisable
         yield
     finally:
+        sys.unraisablehook = hook
         for number in mine:
             signal.signal(number, before[number])
-        _asked.handled, _asked.number = False, None
+        _asked.handled, _asked.number, _asked.lost = False, None, False
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import math
+import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from pictures import SMALL, everything, pictures
+from safetensors.torch import load_file
 from torch import Tensor
 
 import fewstep.training.pretraining.pretrainer
 from fewstep.data import Augmentation, Dataset
-from fewstep.training.checkpoint import State, load_checkpoint
+from fewstep.training import Stopped, stoppable
+from fewstep.training.checkpoint import BEST, LAST, State, load_checkpoint, read_state
 from fewstep.training.pretraining import Architecture, Pretrainer, Pretraining, Standardised, pretrain
 from fewstep.training.pretraining.batches import Batches
+from fewstep.training.stopping import poll
 
 Scripted = Callable[[Standardised], dict[str, float]]
 
@@ -142,6 +147,45 @@ def test_the_best_network_is_kept_and_patience_ends_training(kept: bool, tmp_pat
     assert [float(row[3]) for row in rows[1:] if row[2] == "rate"] == [
         replace(SMALL, epochs=5).rate_at(step, 25) for step in (4, 9, 14, 19)
     ]
+
+
+@pytest.mark.parametrize("where", [("batch", 7), ("batch", 9), ("validation", 10)])
+def test_a_signal_leaves_a_checkpoint_that_goes_on_to_the_same_bits(where: tuple[str, int], tmp_path: Path) -> None:
+    """Of five batches an epoch: in the middle of one, in its last batch, and in the validation after it."""
+    options, send = replace(SMALL, epochs=3), lambda: os.kill(os.getpid(), signal.SIGTERM)
+
+    def make(folder: Path) -> Pretrainer:
+        return Pretrainer(pictures(), options, seed=1, folder=folder, validate=validate)
+
+    def validate(network: Standardised) -> dict[str, float]:
+        return {"score": float(next(network.parameters()).detach().sum())}
+
+    make(tmp_path / "whole").run()
+    stopped, folder = make(tmp_path / "stopped"), tmp_path / "stopped"
+    advance = stopped.advance
+
+    def sending(x: Tensor, y: Tensor) -> Tensor:
+        if where == ("batch", stopped.state.step):
+            send()
+        return advance(x, y)
+
+    def validating(network: Standardised) -> dict[str, float]:
+        if where == ("validation", stopped.state.step):
+            send()
+            poll()  # as between two batches of images
+        return validate(network)
+
+    stopped.advance, stopped.validate = sending, validating
+    with pytest.raises(Stopped), stoppable():
+        stopped.run()
+    state = read_state(folder / LAST)
+    assert state.step == (where[1] if where[0] == "validation" else where[1] + 1)
+    assert state.due == (where[0] == "validation")
+    make(folder).run()
+    for name in (LAST, BEST):
+        ours, theirs = load_file(folder / name), load_file(tmp_path / "whole" / name)
+        assert same(ours, theirs)
+    assert (folder / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
 
 
 def test_without_validation_the_last_network_is_the_best(tmp_path: Path) -> None:

@@ -125,6 +125,8 @@ def _lock(of: Any) -> Any:
 class _Seeded(TorchDispatchMode):
     """Sees whether its thread asks torch for what draws; others are not seen."""
 
+    supports_higher_order_operators = True  # they are passed on, as all others
+
     def __init__(self) -> None:
         super().__init__()
         self.found = False
@@ -134,7 +136,7 @@ class _Seeded(TorchDispatchMode):
         return False  # what is examined is not compiled, and dynamo takes a second to import
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()):
             given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
             given |= kwargs or {}
             # Attention and recurrent layers draw for dropout alone.

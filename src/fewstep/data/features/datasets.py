@@ -31,7 +31,7 @@ from fewstep.data.features.store import (
     write_store,
 )
 from fewstep.data.images.class_splits import PARTS
-from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.cache import Report, cache_folder, kept_in
 from fewstep.data.storage.files import folder_beside, replacing, write_atomically
 from fewstep.data.storage.lock import one_at_a_time
 from fewstep.data.storage.pickling import pickled_arrays
@@ -223,17 +223,14 @@ def _cached(source: Source, folder: Path, report: Report) -> Path:
     made_of = [_READER, *source.state]
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     store = folder / f"embeddings-{digest}.safetensors"
-    try:
+    if _made_of(store) == made_of:  # in a cache that can only be read, too
+        return store
+    with kept_in(folder, f"the features of {source.path}"):
         folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(store.with_suffix(".lock"), report):
             if _made_of(store) != made_of:
                 report(f"converting {source.path}, once, to {store}")
                 write_store(store, _checked_parts(source, source.path), str(source.path), made_of)
-    except OSError as error:
-        raise OSError(
-            f"cannot keep the features of {source.path} in {folder} ({error}): set $FEWSTEP_CACHE to a folder that can "
-            "be written and has room for them"
-        ) from error
     return store
 
 

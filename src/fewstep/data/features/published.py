@@ -4,12 +4,13 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 
 from fewstep.data.features.datasets import embeddings
 from fewstep.data.features.store import SPLITS
 from fewstep.data.images.class_splits import Split
-from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.cache import Report, cache_folder, kept_in
 from fewstep.data.storage.download import fetch
 from fewstep.data.storage.files import replacing
 
@@ -69,7 +70,8 @@ def leo_embeddings(
         report(f"{root} holds them already")
     else:
         if fetched := path is None:
-            _download(archive, report, progress)
+            with kept_in(root, "the embeddings") if out is None else nullcontext():
+                _download(archive, report, progress)
         elif not archive.is_file():
             raise FileNotFoundError(f"there is no file or folder {path}")
         _lay_out(archive, root, report)

@@ -17,7 +17,7 @@ from fewstep.data.images.class_folders import class_files, folder_source
 from fewstep.data.images.class_splits import Split, all_classes, class_split
 from fewstep.data.images.copies import Copies, settle_copies
 from fewstep.data.images.store import ImageSource, copied_images, image_store
-from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.cache import Report, cache_folder, kept_in
 from fewstep.data.storage.download import fetch
 from fewstep.data.storage.reading import reading
 from fewstep.data.storage.unpickling import unpickle
@@ -188,7 +188,8 @@ def _download(folder: Path, report: Report) -> Path:
             report(f"{_ARCHIVE}: {here / 1e6:.0f} of {total / 1e6:.0f} MB")
 
     try:
-        fetch(URL, target, progress)
+        with kept_in(folder, f"CIFAR-100's {_ARCHIVE}", "0.2 GB left"):
+            fetch(URL, target, progress)
         if (md5 := _md5(target)) != MD5:
             target.unlink()
             raise ConnectionError(f"its md5 hash {md5} does not match")

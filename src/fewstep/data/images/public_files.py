@@ -29,7 +29,7 @@ from PIL import Image
 from fewstep.data.checks import check_count
 from fewstep.data.images.class_folders import contents_of
 from fewstep.data.images.store import ImageSource
-from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.cache import cache_folder, kept_in
 from fewstep.data.storage.files import write_atomically
 from fewstep.data.storage.reading import reading
 from fewstep.data.storage.unpickling import unpickle
@@ -166,11 +166,8 @@ def _classes(
     classes = {
         split: [(name, len(labels[split][name_in])) for name_in, name in named[split].items()] for split in _PARTS
     }
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept_in(kept.parent, f"the classes of {dataset}"):
         write_atomically(kept, json.dumps({"files": state, "classes": classes}))
-    except OSError as error:
-        raise OSError(f"cannot write {kept} ({error}): set $FEWSTEP_CACHE to a folder that can be written") from error
     return classes
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from fewstep.data.dataset import Dataset
 from fewstep.data.images.copies import Groups, same_rows
 from fewstep.data.images.files import DamagedImage
-from fewstep.data.storage.cache import Report, cache_folder
+from fewstep.data.storage.cache import Report, cache_folder, kept_in
 from fewstep.data.storage.files import folder_beside, write_atomically
 from fewstep.data.storage.lock import one_at_a_time
 
@@ -172,28 +172,28 @@ def image_store(source: ImageSource, *, cache: str | Path | None = None, report:
     root, report = cache_folder(cache), report or _log.info
     size = sum(source.counts) * int(np.prod(source.shape))
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(root / f"{source.folder}.lock", report) as alone:
-            if (found := find_store(source, cache=cache)) is not None:  # another process may have made it
-                return found
-            if alone:
-                for left_over in root.glob(f".{source.folder}.*.part"):
-                    shutil.rmtree(left_over, ignore_errors=True)
-            _make(source, root, report)
+        with kept_in(root, f"the images of {source.name}", f"{size / 1e9:.2g} GB left"):
+            root.mkdir(parents=True, exist_ok=True)
+            with one_at_a_time(root / f"{source.folder}.lock", report) as alone:
+                if (found := find_store(source, cache=cache)) is not None:  # another process may have made it
+                    return found
+                if alone:
+                    for left_over in root.glob(f".{source.folder}.*.part"):
+                        shutil.rmtree(left_over, ignore_errors=True)
+                _make(source, root, report)
     except _SourceError as error:
-        raise error.args[0] from None
-    except OSError as error:
-        raise type(error)(
-            f"cannot keep the images of {source.name} in {root} ({error}): set $FEWSTEP_CACHE to a folder that can be "
-            f"written and has {size / 1e9:.2g} GB left"
-        ) from error
+        raise error.error from None
     if (found := find_store(source, cache=cache)) is None:
         raise OSError(f"the image store {root / source.folder} was changed while it was made: load it again")
     return found
 
 
-class _SourceError(OSError):
-    """Carries an error of the source past the handling of the cache's own."""
+class _SourceError(Exception):
+    """Carries an error of the source past the handling of the cache's own: both are OSErrors."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _make(source: ImageSource, root: Path, report: Report) -> None:

@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +21,30 @@ def cache_folder(folder: str | Path | None = None) -> Path:
     It need not exist, and nothing is created here.
     """
     return Path(folder or os.environ.get("FEWSTEP_CACHE") or platformdirs.user_cache_dir("fewstep"))
+
+
+@contextmanager
+def kept_in(folder: Path, what: str, room: str = "room for them") -> Iterator[None]:
+    """What writes into the cache: an error of the disk names the folder, and the variable by which it is another one.
+
+    Args:
+        folder: of the cache.
+        what: is to be kept, for the message.
+        room: that it needs, for the message.
+
+    Raises:
+        OSError: of the class of the first one, where one comes from inside.
+        ConnectionError: one of the net is no error of the disk, and stays as it is.
+    """
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise type(error)(
+            f"cannot keep {what} in {folder} ({error}): set $FEWSTEP_CACHE to a folder that can be written and has "
+            f"{room}"
+        ) from error
 
 
 def npz(arrays: Mapping[str, NDArray[np.generic]], *, compressed: bool) -> bytes:

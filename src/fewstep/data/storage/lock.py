@@ -135,4 +135,5 @@ def _who(lock: Path) -> str:
 
 
 def _command() -> str:
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
+    words = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]).replace("__main__.py", "fewstep")
+    return words if len(words) <= 100 else f"{words[:99]}…"

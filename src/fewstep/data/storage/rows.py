@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.data.storage.cache import cache_folder
+from fewstep.data.storage.cache import cache_folder, kept_in
 from fewstep.data.storage.files import folder_beside, write_atomically
 
 
@@ -52,26 +54,30 @@ def keep_rows(
         OSError: if the cache folder cannot be written or is full.
     """
     root = cache_folder(cache)
-    root.mkdir(parents=True, exist_ok=True)
     content, labels = hashlib.sha256(), list[Any]()
-    with folder_beside(root / f"{_plain(name)}.rows") as folder:
-        with (folder / "rows.npy").open("xb") as file:
-            for row, label in examples:
-                if not labels:
-                    header = {"descr": row.dtype.str, "fortran_order": False, "shape": (rows, *row.shape)}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    content.update(json.dumps(header).encode())
-                written = row.tobytes()
+    keeping = partial(kept_in, root, f"the rows of {name}")  # not around what reads them: its errors are others
+    with ExitStack() as stack:
+        with keeping():
+            folder = stack.enter_context(folder_beside(root / f"{_plain(name)}.rows"))
+            file = stack.enter_context((folder / "rows.npy").open("xb"))
+        for row, label in examples:
+            if not labels:
+                header = {"descr": row.dtype.str, "fortran_order": False, "shape": (rows, *row.shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+                content.update(json.dumps(header).encode())
+            written = row.tobytes()
+            with keeping():
                 file.write(written)
-                content.update(written)
-                labels.append(label)
-            file.flush()
-            os.fsync(file.fileno())
+            content.update(written)
+            labels.append(label)
         assert len(labels) == rows, "as many as announced"
         place = _place(name, content.hexdigest() if key is None else key, cache)
-        if key is not None:
-            write_atomically(place.with_suffix(".json"), json.dumps(labels))
-        os.replace(folder / "rows.npy", place)
+        with keeping():
+            file.flush()
+            os.fsync(file.fileno())
+            if key is not None:
+                write_atomically(place.with_suffix(".json"), json.dumps(labels))
+            os.replace(folder / "rows.npy", place)
     return np.load(place, mmap_mode="r", allow_pickle=False), labels
 
 

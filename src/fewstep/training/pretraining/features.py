@@ -108,7 +108,8 @@ def cached_features(
         write_tensors(path, tensors, extractor.metadata())
         report(f"features: kept in {path}")
     except OSError as error:
-        _log.warning("cannot keep the features in %s (%s); the next run computes them again", path, error)
+        hint = "the next run computes them again, unless $FEWSTEP_CACHE is a folder that can be written"
+        _log.warning("cannot keep the features in %s (%s); %s", path, error, hint)
     return features, extractor
 
 
