@@ -59,7 +59,11 @@ def test_rows_of_zeros_and_of_usual_lengths_are_as_they_were(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
-@pytest.mark.parametrize("model", [None, Simple(), Simple("ridge"), maml(mlp((4, 8, 6)), rate=0.1)], ids=str)
+@pytest.mark.parametrize(
+    "model",
+    [None, Simple(), Simple("ridge"), maml(mlp((4, 8, 6)), rate=0.1)],
+    ids=["default", "class means", "ridge", "maml"],
+)
 def test_classifiers_refuse_them(factor: float, model: object) -> None:
     near = ROWS.astype(np.float32)
     with pytest.raises(ValueError, match="24 of 24 rows of X have no length in float32"):

@@ -348,7 +348,7 @@ def test_the_command_writes_and_shows(runs: Path, tmp_path: Path, capsys: pytest
     shown = capsys.readouterr().out
     assert "differences to other" in shown
     assert "shots: 4" in shown
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {
         "comparison.csv",
         "comparison.md",
         "comparison.png",
