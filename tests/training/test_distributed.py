@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
 from fewstep.algorithms import leo
+from fewstep.commands.main import main
 from fewstep.core import Differentiate, Vmap, generator
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import Dataset, EpisodeSampler
@@ -66,3 +67,22 @@ def test_processes_that_share_tasks_come_to_the_numbers_of_one(tmp_path: Path) -
             assert found.files == list(expected)
             for name, values in expected.items():
                 np.testing.assert_allclose(found[name], values, rtol=1e-9, atol=1e-12, err_msg=f"{name}, rank {rank}")
+
+
+def test_a_training_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    """By the command: the same log, checkpoints and test, up to rounding; and it goes on with one process alone."""
+    words = [
+        *("train", "maml-sinusoid", "--dtype", "float64", "--threads", "1", "--training.compile", "off"),
+        *("--training.steps", "8", "--training.validate-every", "4", "--training.validation-tasks", "5"),
+        *("--training.checkpoint-every", "2", "--testing.tasks", "5"),
+    ]
+    for name, processes in (("alone", "1"), ("two", "2")):
+        main([*words, "--out", str(tmp_path / name), "--processes", processes])
+    for file in ("metrics.csv", "test-5-shot_tasks.csv", "test-10-shot_tasks.csv"):
+        alone, two = (np.genfromtxt(tmp_path / name / file, delimiter=",")[1:] for name in ("alone", "two"))
+        np.testing.assert_allclose(two, alone, rtol=1e-9)
+    (tmp_path / "two" / "last.safetensors").unlink()
+    (tmp_path / "two" / "previous.safetensors").rename(tmp_path / "two" / "last.safetensors")
+    main(["train", "--resume", str(tmp_path / "two")])
+    again = np.genfromtxt(tmp_path / "two" / "metrics.csv", delimiter=",")[1:]
+    np.testing.assert_allclose(again, np.genfromtxt(tmp_path / "alone" / "metrics.csv", delimiter=",")[1:], rtol=1e-9)

@@ -45,6 +45,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, which it warns of
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failed process has said why
     try:
         main(["--standalone", f"--nproc-per-node={processes}", "-m", module, *arguments])
