@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         aside().print("stopped")
         raise SystemExit(stop.status if isinstance(stop, Stopped) else 130) from None
     except (ValueError, OSError, FloatingPointError) as error:
-        aside().print(Text.assemble(("error:", "red"), f" {error}"))
+        named = isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+        aside().print(Text.assemble(("error:", "red"), f" {f'{error.filename}: {error.strerror}' if named else error}"))
         raise SystemExit(2) from error
 
 
