@@ -96,14 +96,17 @@ def _is_gone(process: str | None) -> bool:
 
     A process that has named itself may die before the first sign of life too.
     """
-    host, _, number = (process or "").rpartition(":")
-    if process is None or (host == platform.node() and os.name == "posix"):
-        try:
-            os.kill(int(number), 0)
-        except (ValueError, ProcessLookupError):
-            return True
-        except PermissionError:
-            return False
+    if process is None:
+        return True
+    host, _, number = process.rpartition(":")
+    if host != platform.node() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is there, and another user's
+        return False
     return False
 
 
