@@ -231,8 +231,8 @@ def test_several_targets_are_predicted_by_name(tmp_path: Path) -> None:
         ("a.csv", "x,y\n", "0 sample(s)"),
         ("a.csv", "x,y\n1,nan\n", "1 of 1 rows of y hold NaN"),
         ("a.csv", "x1,x2,y\n1,2,3\n", "X has 2 features, but the model takes 1"),
-        ("a.csv", None, "a.csv cannot be read"),
-        ("a.npz", "no archive", "a.npz cannot be read"),
+        ("a.csv", None, "a.csv: No such file or directory"),
+        ("a.npz", "no archive", "a.npz is damaged or holds no plain arrays"),
         ("a.txt", "x,y\n1,2\n", "neither an .npz nor a .csv file"),
     ],
 )

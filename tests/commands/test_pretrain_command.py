@@ -101,6 +101,16 @@ def test_a_folder_is_complete_and_says_what_was_done(run: Path, photos: Path) ->
         assert f"| {layer} | test | 1-shot | {100 * of['test']['1']['mean']:.2f} ±" in report
 
 
+def test_a_folder_that_has_lost_what_is_known_of_its_network_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "network.json").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        main(["embed", str(copy), "--out", str(tmp_path / "out.npz")])
+    assert "has lost its network.json" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_stopped_pretraining_goes_on_to_the_same_bits(
     run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,7 +209,9 @@ def test_resuming_trains_and_tests_nothing_again(
 ) -> None:
     config, out, _ = done
     before = {
-        file: file.stat().st_mtime_ns for name in ("*.safetensors", "test.json", "*.npz") for file in out.rglob(name)
+        file: file.stat().st_mtime_ns
+        for name in ("best.safetensors", "last.safetensors", "test.json", "*.npz")
+        for file in out.rglob(name)
     }
     assert len(before) == 2 * 2 * (2 + 3) + 1
     text = (out / "ablation.csv").read_text()

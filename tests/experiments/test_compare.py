@@ -196,7 +196,7 @@ def test_scores_are_kept(runs: Path, tmp_path: Path) -> None:
 def test_a_beginning_without_a_configuration_begins_again(recipes: None, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "tiny"
     folder.mkdir(parents=True)
-    for name in ("environment.json", ".problem.json.0a1b.part"):
+    for name in ("environment.json", ".problem.json.0a1b.part", ".lock"):
         (folder / name).write_text("{}")
     compare(["tiny"], out=tmp_path, tasks=3)
     assert read_state(folder / "last.safetensors").finished

@@ -41,7 +41,7 @@ def test_a_folder_is_not_taken_for_another(tmp_path: Path) -> None:
     whole = "run", folders.CONFIG, folders.BEGINNING
     require_empty(tmp_path, *whole)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match="not empty: there is no run in it, or choose another folder"):
+    with pytest.raises(ValueError, match="not empty, and holds no run: choose another folder"):
         require_empty(tmp_path, *whole)
     (tmp_path / folders.CONFIG).touch()
     with pytest.raises(ValueError, match="not empty: continue that run with --resume"):

@@ -150,7 +150,6 @@ def test_a_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def beginning(folder: Path) -> None:
     with all_or_nothing(folder):
-        folder.mkdir()
         (folder / "config.json").touch()
         raise KeyboardInterrupt
 

@@ -17,16 +17,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file, save_file
 
 from fewstep.commands.main import main
 from fewstep.core import Batch, Method, Task, generator
 from fewstep.data.functions.sine_or_line import SineOrLine
+from fewstep.data.storage.tensors import read_tensors, write_tensors
 from fewstep.evaluation.exact.sine_or_line import exact_posterior, mode_mass
 from fewstep.evaluation.functions import Functions
 from fewstep.evaluation.inner_loop import inner_steps
 from fewstep.evaluation.predictive import Measures, Predictive, fit_noise, measure
 from fewstep.evaluation.statistics import Interval, paired
+from fewstep.experiments.begun import mark_of
 from fewstep.experiments.run import Run
 from fewstep.experiments.uncertainty.functions_plot import clear_and_ambiguous, plot
 from fewstep.experiments.uncertainty.procedure import GRID, measure_runs, run_labels, zero_where_not_finite
@@ -280,12 +281,10 @@ def test_a_result_depends_on_its_seed_and_on_no_other_run(runs: Path, found: Unc
 def failing(runs: Path, folder: Path) -> Path:
     """The ensemble, whose second member is lost."""
     shutil.copytree(runs / ENSEMBLE, folder)
-    state = load_file(folder / "best.safetensors")
+    state, words = read_tensors(folder / "best.safetensors")
     (name,) = [name for name in state if name.endswith("network.0.weight")]
-    state[name][1] = math.nan
-    with (folder / "best.safetensors").open("rb") as file:
-        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    save_file(state, folder / "best.safetensors", head.get("__metadata__"))
+    state[name][1] = torch.finfo(state[name].dtype).max
+    write_tensors(folder / "best.safetensors", state, {name: words[name] for name in ("fewstep", "run")})
     return folder
 
 
@@ -319,6 +318,9 @@ def changed(runs: Path, folder: Path, **data: Any) -> Path:
     config = json.loads((folder / "config.json").read_text())
     config["data"] |= data
     (folder / "config.json").write_text(json.dumps(config))
+    for checkpoint in folder.glob("*.safetensors"):
+        state, words = read_tensors(checkpoint)
+        write_tensors(checkpoint, state, {"fewstep": words["fewstep"], "run": mark_of(folder)})
     return folder
 
 

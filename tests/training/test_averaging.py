@@ -93,5 +93,5 @@ def test_the_running_mean_is_validated_and_kept_and_the_training_goes_on_without
     best = load_file(tmp_path / "averaged" / "best.safetensors")
     for (name, _), mean in zip(averaged.learner.named_parameters(), first, strict=True):
         torch.testing.assert_close(best[f"learner/{name}"], mean)  # of a squared error the first was better
-    with pytest.raises(ValueError, match=r"in \[0, 1\); got 1"):
+    with pytest.raises(ValueError, match=r"in \[0, 1\), got 1"):
         Training(steps=1, average=1.0)

@@ -34,7 +34,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     """``fewstep evaluate RUN [options]``."""
     asked = parsed(Evaluate, arguments, "fewstep evaluate")
     from fewstep.commands.progress import test_bar
-    from fewstep.experiments.run import Run, check_name
+    from fewstep.experiments.asked import check_name
+    from fewstep.experiments.run import Run
 
     if asked.out is not None:
         check_name(asked.out, asked.run)

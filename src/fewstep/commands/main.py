@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         aside().print("stopped")
         raise SystemExit(stop.status if isinstance(stop, Stopped) else 130) from None
     except (ValueError, OSError, FloatingPointError) as error:
-        aside().print(Text.assemble(("error:", "red"), f" {error}"))
+        aside().print(Text.assemble(("error:", "red"), f" {_said(error)}"))
         raise SystemExit(2) from error
 
 
@@ -108,6 +108,13 @@ def _run(command: str, *rest: str) -> None:
         function(rest)
     else:
         tyro.cli(function, args=rest, prog=f"fewstep {command}")
+
+
+def _said(error: Exception) -> str:
+    """What an error says, of a file first which one."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _reads_arguments(function: Callable[..., None]) -> bool:

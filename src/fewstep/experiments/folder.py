@@ -105,9 +105,9 @@ def require_empty(folder: Path, what: str, complete: str, beginning: Sequence[st
     names = {path.name for path in folder.iterdir()} - {LOCK, LOG} if folder.exists() else set()
     if names and not is_unfinished(folder, beginning):
         raise ValueError(
-            f"{folder} is not empty: "
-            + (f"continue that {what} with --resume {folder}" if complete in names else f"there is no {what} in it")
-            + ", or choose another folder."
+            f"{folder} is not empty: continue that {what} with --resume {folder}, or choose another folder."
+            if complete in names
+            else f"{folder} is not empty, and holds no {what}: choose another folder."
         )
 
 

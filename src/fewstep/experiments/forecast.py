@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from fewstep.experiments.run import TEST_BATCH, Run, check_tasks
+from fewstep.experiments.asked import TEST_BATCH, check_tasks
+from fewstep.experiments.run import Run
 from fewstep.recipes import Config
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Trainer

@@ -167,7 +167,8 @@ class PretrainingRun:
     def images(self, split: str) -> Dataset:
         """The images of a split, read once."""
         if split not in self._images:
-            images, kept = self.config.images.examples(split, self.note), self.facts.get("data", {})
+            images = self.config.images.examples(split, self.note)
+            kept = read_json(self.folder / NETWORK).get("data", {})  # of a beginning there are none
             now = {split: fingerprint(images)} if split in kept else {}
             require_same_data(self.folder, kept, now, self.config.images.title)
             self._images[split] = images
@@ -203,8 +204,15 @@ class PretrainingRun:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is known of the network besides its configuration: ``classes``, ``inputs``, ``size``."""
-        return read_json(self.folder / NETWORK)
+        """What is known of the network besides its configuration: ``classes``, ``inputs``, ``size``.
+
+        Raises:
+            ValueError: when the file is gone or damaged.
+        """
+        found = read_json(self.folder / NETWORK)
+        if not found:
+            raise ValueError(f"{self.folder} has lost its {NETWORK}: restore it, or pretrain anew in another folder.")
+        return found
 
     def train(self, progress: Progress | None = None) -> Pretrainer:
         """Train from where the folder stands to the end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -28,6 +27,7 @@ from fewstep.evaluation.baselines import LOGISTIC, Baseline
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
+from fewstep.experiments.asked import OWN_NAMES, TEST_BATCH, check_tasks, tasks_of
 from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_as_begun, require_same_data, stored_problem
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import (
@@ -48,7 +48,6 @@ from fewstep.experiments.folder import (
 )
 from fewstep.experiments.report import report
 from fewstep.recipes import Config, dotted, to_json
-from fewstep.recipes.config import Testing
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.recipes.problems.stored_features import Embeddings
@@ -66,57 +65,6 @@ Baselines = Literal["none", "quick", "all"]
 
 CHOICE_QUERIES = 50
 """Of each class, in the validation tasks on which settings are chosen after training; fewer where there are fewer."""
-
-TEST_BATCH = 100
-"""Tasks at a time in validation and test."""
-
-
-def tasks_of(
-    testing: Testing, tasks: int | None, seed: int | None, ways: int | None, shots: int | None, queries: int | None
-) -> tuple[int, int, dict[str, int | None]]:
-    """How many tasks, their seed, and a source's counts: as asked, or as a recipe's ``testing`` says."""
-    queries = testing.queries if queries is None else queries
-    counts = {"shots": shots, "queries": queries} | ({} if ways is None else {"ways": ways})
-    return testing.tasks if tasks is None else tasks, testing.seed if seed is None else seed, counts
-
-
-def check_name(name: str, folder: Path) -> None:
-    """Refuse a name for an evaluation that would overwrite what is in a run's folder, or be written elsewhere.
-
-    Raises:
-        ValueError: saying which file is in its way.
-    """
-    if not re.fullmatch(r"\w[\w .+=-]{0,99}", name):
-        raise ValueError(
-            f"an evaluation is written to NAME.json in the run's folder: {name!r} is no NAME of letters, digits, "
-            "spaces and . + = - _, up to 100 of them and no sign first."
-        )
-    plain = name.casefold()
-    if plain in OWN_NAMES or re.fullmatch("test(-.*-shot)?", plain):
-        raise ValueError(f"{name}.json is of the run itself: choose another name for this evaluation.")
-    for file in (f"{name}.json", f"{name}_tasks.csv"):
-        if (folder / file).exists():
-            raise ValueError(f"{folder / file} is there already: choose another name for this evaluation.")
-
-
-def check_tasks(problem: Problem, config: Config, splits: Sequence[Split] = SPLITS) -> None:
-    """Make the sources of all tasks that a run will want, so that what cannot be served is told at its beginning.
-
-    Raises:
-        ValueError: for counts that the data cannot serve.
-    """
-    training, testing = config.training, config.testing
-    if "train" in splits:
-        problem.source("train", tasks=training.tasks, seed=config.seed)
-    if "val" in splits:
-        problem.source("val", tasks=training.validation_tasks, seed=testing.seed, queries=testing.queries)
-    if "test" in splits:
-        for shots in testing.shots or (None,):
-            problem.source("test", tasks=testing.tasks, seed=testing.seed, shots=shots, queries=testing.queries)
-
-
-OWN_NAMES = ("trial", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))
-"""Names of a run's own files, which no evaluation takes."""
 
 
 class Run:

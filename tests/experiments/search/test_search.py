@@ -2,6 +2,8 @@
 
 import csv
 import json
+import platform
+import subprocess
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -114,6 +116,24 @@ def test_a_killed_trial_is_continued_twice_and_then_by_the_next_search_alone(tmp
         assert len(there.get_trials()) == 3
         study.join(plan(tmp_path), 1)
     assert len(there.get_trials(states=(TrialState.WAITING,))) == 1
+
+
+def test_a_trial_whose_process_died_before_its_first_sign_of_life_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process that had taken the trial and named itself, and one that had not come to that."""
+    monkeypatch.setattr(study, "GRACE", 1)
+    run(tmp_path, 1)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    with study.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asked = replace(plan(tmp_path, name="maml-sinusoid"), config=replace(config(), threads=1), prune=False)
+        there = study.join(asked, 3)
+        there.ask().set_user_attr("process", f"{platform.node()}:{dead.pid}")
+        there.ask()
+    found = run(tmp_path, 3)
+    assert found.trials["complete"] == 3
 
 
 def test_no_two_processes_take_the_same_trial(tmp_path: Path) -> None:

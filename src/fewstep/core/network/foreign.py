@@ -5,7 +5,7 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import BuiltinMethodType, FrameType
 from typing import Any
 
@@ -51,6 +51,7 @@ def foreign_draws(network: nn.Module, device: torch.device) -> Iterator[None]:
         ValueError: naming the generator and what to draw with.
     """
     own, called, seeded, other = dict(_generators(network)), set[int](), _Seeded(), sys.getprofile()
+    alone = threading.active_count() == 1  # then nobody else draws, and torch need not be watched, which takes time
 
     def look(frame: FrameType, event: str, asked: Any) -> None:
         # Beartype draws which part of an argument it looks at: not a result.
@@ -64,14 +65,14 @@ def foreign_draws(network: nn.Module, device: torch.device) -> Iterator[None]:
         before = {name: _state(of, device) for name, of in own.items()}
         sys.setprofile(look)  # every call in the forward comes by here
         try:
-            with seeded:
+            with nullcontext() if alone else seeded:
                 yield
         finally:
             sys.setprofile(other)
         moved = [
             name
             for name, of in own.items()
-            if (id(of) in called if _is_seen(of) else seeded.found if _is_torch(of) else True)
+            if (id(of) in called if _is_seen(of) else alone or seeded.found if _is_torch(of) else True)
             and (isinstance(of, random.Random) or _state(of, device) != before[name])
         ]
     if moved:

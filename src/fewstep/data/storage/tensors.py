@@ -5,16 +5,17 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from fewstep.data.storage.files import write_atomically
 
 _DIGEST = "digest"
+_WORDS = "__metadata__"
+"""Where safetensors has the words in its header."""
 _SECOND = "2:"
 """Before a digest of names, types, shapes, numbers and words; the first digests were of names and numbers alone."""
 
@@ -40,8 +41,11 @@ def read_tensors(path: str | Path, *, undigested: str | None = None) -> tuple[di
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or of another kind.
     """
-    with _opened(path) as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    # Read at once: a training may put another file in its place, and safetensors opens a path twice.
+    with _understood():
+        content = Path(path).read_bytes()
+        tensors = load(content)
+        metadata: dict[str, str] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get(_WORDS) or {}
     if undigested is not None and list(metadata) == [undigested]:
         return tensors, metadata
     words, digest = {name: word for name, word in metadata.items() if name != _DIGEST}, metadata.get(_DIGEST, "")
@@ -57,7 +61,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged.
     """
-    with _opened(path) as file:
+    with _understood(), safe_open(path, "np") as file:
         return file.metadata() or {}
 
 
@@ -67,10 +71,9 @@ def digest_of(path: str | Path) -> str:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
+def _understood() -> Iterator[None]:
     try:
-        with safe_open(path, "pt") as file:
-            yield file
+        yield
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, RuntimeError, TypeError) as error:

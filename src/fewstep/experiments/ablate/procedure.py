@@ -22,11 +22,12 @@ from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
 from fewstep.experiments.ablate.rows import Ablation, table_2
+from fewstep.experiments.asked import TEST_BATCH, check_tasks
 from fewstep.experiments.compare.scored import TestBar
 from fewstep.experiments.folder import all_or_nothing, claim, is_run, require_same, stored_config
 from fewstep.experiments.repeat.procedure import Progress, RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
-from fewstep.experiments.run import TEST_BATCH, Run, check_tasks
+from fewstep.experiments.run import Run
 from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
 from fewstep.recipes import Config, differences, dotted

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from fewstep.data import TaskSource
 from fewstep.evaluation.scoring import NEAREST_MEAN, RIDGE
+from fewstep.experiments.asked import TEST_BATCH, tasks_of
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, score_run, value_text
 from fewstep.experiments.environment import machine
 from fewstep.experiments.folder import CONFIG, all_or_nothing, fingerprint, is_run, stored_config
-from fewstep.experiments.run import TEST_BATCH, Run, tasks_of
+from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
 from fewstep.training.checkpoint import newest, read_state

@@ -22,10 +22,11 @@ from fewstep.data.storage.files import read_json, write_atomically
 from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
+from fewstep.experiments.asked import check_tasks
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
-from fewstep.experiments.run import Baselines, Run, check_tasks
+from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import Config, dotted
 from fewstep.training.checkpoint import LAST, State, newest, read_state

@@ -16,8 +16,8 @@ from typing import Any
 import optuna
 import torch
 
+from fewstep.experiments.asked import check_tasks
 from fewstep.experiments.folder import all_or_nothing, claim
-from fewstep.experiments.run import check_tasks
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of

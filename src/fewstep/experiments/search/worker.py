@@ -83,12 +83,31 @@ def _fail_unclaimed(study: optuna.Study, plan: Plan, seen: dict[int, float]) -> 
     """Trials whose process was killed between taking them and the first sign of life, which Optuna overlooks."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         since = seen.setdefault(trial.number, time.monotonic())
-        if "process" not in trial.user_attrs and time.monotonic() - since > plan.grace:
+        if _is_gone(trial.user_attrs.get("process")) and time.monotonic() - since > plan.grace:
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
             except ValueError:  # somebody else has done so
                 continue
             requeue(study, study.get_trials(deepcopy=False)[trial.number])
+
+
+def _is_gone(process: str | None) -> bool:
+    """Whether a process of that name is known to be dead, or there never was one; of other machines nothing is known.
+
+    A process that has named itself may die before the first sign of life too.
+    """
+    if process is None:
+        return True
+    host, _, number = process.rpartition(":")
+    if host != platform.node() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is there, and another user's
+        return False
+    return False
 
 
 def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:

@@ -20,8 +20,9 @@ from fewstep.evaluation.arrays import take, to_numpy
 from fewstep.evaluation.exact.oscillations import exact_forecast
 from fewstep.evaluation.figures import key, legend_below, new_figure
 from fewstep.evaluation.functions import ensemble_members
+from fewstep.experiments.asked import TEST_BATCH
 from fewstep.experiments.folder import stored_config
-from fewstep.experiments.run import TEST_BATCH, Run
+from fewstep.experiments.run import Run
 from fewstep.experiments.uncertainty.functions_plot import save
 from fewstep.experiments.uncertainty.procedure import run_labels
 from fewstep.recipes.problems.functions import OscillationTasks
