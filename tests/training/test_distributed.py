@@ -23,7 +23,6 @@ NAMES = ("leo", "residual-prototypes", "imaml-mlp", "reptile-mlp")
 
 def numbers(ranks: Ranks) -> dict[str, NDArray[np.float64]]:
     """Meta-gradients with noise and regularisers, and an evaluation, all in float64."""
-    torch.set_default_dtype(torch.float64)
     cases, found = {case.name: case for case in CASES}, {}
     for name in NAMES:
         method, tasks = cases[name].build()
@@ -31,15 +30,17 @@ def numbers(ranks: Ranks) -> dict[str, NDArray[np.float64]]:
         own = ranks.share(count)
         draws = method.draws(tasks, generator(0, 0, "noise"))
         share = tree_map(lambda tensor, own=own: tensor[own], tasks)
-        step = Differentiate(method, Vmap(chunk=1))(share, draws, ranks, count)
-        found[name] = torch.cat([step.objective.reshape(1), *map(torch.flatten, step.gradients)]).numpy()
-        found[f"{name}/metrics"] = torch.stack(list(step.metrics.values())).numpy()
+        step = Differentiate(method, Vmap(chunk=1))(share, draws, own.start, count)
+        sums = ranks.sum([step.objective, *step.metrics.values(), *step.gradients])
+        found[name] = torch.cat([tensor.flatten() for tensor in sums]).numpy()
     random = np.random.default_rng(0)
     rows = torch.from_numpy(random.normal(size=(8, 1, 4)) + random.normal(size=(8, 9, 4))).flatten(0, 1)
     data = Dataset.from_labels(rows, np.repeat(np.arange(8), 9))
     source = EpisodeSampler(data, ways=3, shots=1, queries=None, tasks=4, seed=0, dtype=torch.float64)
     torch.manual_seed(0)
-    evaluation = evaluate(leo(4, latents=2), source, 11, batch=3, ranks=ranks)
+    method = leo(4, latents=2)
+    method.learner.double()
+    evaluation = evaluate(method, source, 11, batch=3, ranks=ranks)
     assert evaluation.protocol["query rows"] == 24
     return found | {f"score/{name}": scores for name, scores in evaluation.scores.items()}
 

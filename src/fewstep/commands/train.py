@@ -15,10 +15,12 @@ from fewstep.commands.arguments import explained, named, overridden, split_name,
 from fewstep.commands.console import console, note, point_to, say, styled
 from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
+from fewstep.commands.sharing import begin, is_to_begin, sharing
 from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 
 if TYPE_CHECKING:
+    from fewstep.core.ranks import Ranks
     from fewstep.evaluation import Evaluation
     from fewstep.experiments.run import Run
     from fewstep.training.trackers import Service, Tracker
@@ -62,38 +64,52 @@ def train(arguments: Sequence[str]) -> None:
     config = asked.config
     if None not in (asked.resume, asked.out):
         raise ValueError(f"a resumed run stays in its folder, {asked.resume}: leave --out out.")
-    from fewstep.experiments.folder import all_or_nothing, new_folder
-    from fewstep.experiments.run import Run
-
     if asked.dry_run:
         from fewstep.experiments.forecast import forecast
 
-        for what, words in forecast(config, note).items():
-            say(f"{what}: {words}")
+        for what, told in forecast(config, note).items():
+            say(f"{what}: {told}")
         return
     if asked.resume is not None and replace(config, device=default.device) != default:
         allowed = f"--resume {asked.resume}, --device, --processes and --track"
         raise ValueError(f"a resumed run keeps its configuration; give no options besides {allowed}.")
-    from fewstep.training.distributed import launch, launched, together
+    from fewstep.experiments.environment import processes_before
+    from fewstep.experiments.folder import new_folder
 
-    if asked.processes > 1 and not launched():
-        return launch(asked.processes, "fewstep", ["train", *given])
-    with together() as ranks:
-        console.quiet = not ranks.first
-        if asked.resume is None:
-            folder = Path(ranks.told(str(asked.out or new_folder("runs", config.recipe)) if ranks.first else ""))
-            again = ("train", *given, *([] if asked.out else ["--out", str(folder)]))
-            begin = partial(Run.create, config, folder, note)
-        else:
-            folder, again = asked.resume, ("train", "--resume", str(asked.resume))
-            begin = partial(Run.resume, folder, note, "auto" if config == default else config.device)
-        with ExitStack() as stack:
-            if ranks.first:
-                stack.enter_context(removed_if_empty(asked.resume or asked.out, folder))
-            stack.enter_context(stoppable(*again))
-            if ranks.first:
-                stack.enter_context(all_or_nothing(folder))
-            _train_and_test(Run.joined(begin, folder, ranks), asked.track)
+    kept, before = asked.resume or asked.out, 1 if asked.resume is None else processes_before(asked.resume)
+    if several := is_to_begin(asked.processes, before):
+        folder = kept or new_folder("runs", config.recipe)
+        words = ["train", *given, *([] if kept else ["--out", str(folder)])]
+        with removed_if_empty(kept, folder):
+            begin(words, several, config.threads, ["train", "--resume", str(folder)])
+        return
+    with sharing(config.device) as ranks:
+        _work(asked, given, "auto" if config == default else config.device, ranks)
+
+
+def _work(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None:
+    """Train and test in this process, alone or with others."""
+    from fewstep.experiments.folder import all_or_nothing, new_folder
+    from fewstep.experiments.run import Run
+    from fewstep.training.distributed import may_restart, restarted
+
+    kept = asked.resume or asked.out
+    if kept is None and may_restart():
+        raise ValueError("torchrun --max-restarts goes on in a folder that it must know: give --out RUN.")
+    new = "" if kept or not ranks.first else str(new_folder("runs", asked.config.recipe))
+    folder = kept or Path(ranks.told(new))
+    if asked.resume is None:
+        again = ["train", *given, *([] if kept else ["--out", str(folder)])]
+        begun = partial(Run.continued if restarted() else Run.create, asked.config, folder, note)
+    else:
+        again, begun = ["train", "--resume", str(folder)], partial(Run.resume, folder, note, device)
+    with ExitStack() as stack:
+        if ranks.first:
+            stack.enter_context(removed_if_empty(kept, folder))
+        stack.enter_context(stoppable(*again))
+        if ranks.first:
+            stack.enter_context(all_or_nothing(folder))
+        _train_and_test(Run.joined(begun, folder, ranks, device), asked.track)
 
 
 def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:

@@ -15,7 +15,6 @@ from fewstep.core.method import Method
 from fewstep.core.network.foreign import differentiated_twice, require_second_derivatives
 from fewstep.core.noise import Drawn, Draws, Noise, fill
 from fewstep.core.overflow import where_overflowed
-from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Estimate, Task
 
 
@@ -72,35 +71,42 @@ class Differentiate:
         self._begun, self._transformed = False, transform is not None
         self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
 
-    def __call__(self, tasks: Task, draws: Draws | None, ranks: Ranks = ALONE, of: int | None = None) -> MetaStep:
-        """The meta-gradient of a batch of tasks; ``draws`` from ``method.draws``, or None for no noise.
+    def __call__(self, tasks: Task, draws: Draws | None, begin: int = 0, of: int | None = None) -> MetaStep:
+        """The meta-gradient of a batch of tasks; or of a share of one, whose sum over all shares is that of the batch.
 
         Args:
-            tasks: of the batch; where processes share it out, this process's share.
-            draws: of the whole batch.
-            ranks: the processes that share a batch out, all of which call this and get the same.
-            of: tasks of the whole batch, where it is shared out.
+            tasks: of the batch; or of the share.
+            draws: from ``method.draws``, for the whole batch; None for no noise.
+            begin: which task of the batch is the first one of the share.
+            of: tasks of the batch; as many as are given when omitted.
         """
         if not self.method.learner.trained():
             raise ValueError(
                 "All parameters of the learner are frozen (requires_grad_(False)): nothing is meta-learned."
             )
-        count = len(tasks.support.weight) if of is None else of
-        own = ranks.share(count)
-        found = self._of_share(tasks, draws, own.start, count)
-        plain = self.method.learner.plain
-        if not self._begun and self._transformed and not plain:
-            self._check(found, Differentiate(self.method, self.executor)._of_share(tasks, draws, own.start, count))
-        total = self._summed(found, ranks)
-        if not self._begun and not total.objective.isfinite():
+        mine = len(tasks.support.weight)
+        count = mine if of is None else of
+        found = self._of_share(tasks, draws, begin, count)
+        if not self._begun:
+            self._begin(found, tasks, draws, begin, count)
+        self._begun = True
+        if begin > 0:  # the first share has the regularisers
+            names = [regulariser.name for regulariser in self.method.regularisers]
+            found.metrics.update({name: torch.zeros_like(found.objective) for name in names})
+        return found
+
+    def _begin(self, found: MetaStep, tasks: Task, draws: Draws | None, begin: int, count: int) -> None:
+        """Look at the first meta-step, which may be compiled wrongly, or not be finite."""
+        if self._transformed and not self.method.learner.plain:
+            self._check(found, Differentiate(self.method, self.executor)._of_share(tasks, draws, begin, count))
+        if not found.objective.isfinite():
+            own = slice(begin, begin + len(tasks.support.weight))
             noise = None if draws is None else fill(self.method.sites(tasks), draws[own])
             where = where_overflowed(self.method, tasks, noise)
-            warnings.warn(f"The first meta-objective is not finite: {where}.", RuntimeWarning, stacklevel=2)
-        self._begun = True
-        return total
+            warnings.warn(f"The first meta-objective is not finite: {where}.", RuntimeWarning, stacklevel=3)
 
     def _of_share(self, tasks: Task, draws: Draws | None, begin: int, count: int) -> MetaStep:
-        """What these tasks, from task ``begin`` of ``count`` on, add to the meta-step."""
+        """What these tasks, of which the first is task ``begin`` of ``count``, add to the meta-step."""
         parameters, plain = self.method.learner.trained(), self.method.learner.plain
         mine = len(tasks.support.weight)
         chunk = getattr(self.executor, "chunk", None)
@@ -126,16 +132,6 @@ class Differentiate:
             sums = {name: total.metrics[name] + more.metrics.get(name, 0) for name in total.metrics}
             total = MetaStep(total.objective + more.objective, total.gradients, sums)
         return total
-
-    def _summed(self, found: MetaStep, ranks: Ranks) -> MetaStep:
-        """The sum of what all processes have found; the first one's alone has the regularisers."""
-        if ranks.size == 1:
-            return found
-        names = [regulariser.name for regulariser in self.method.regularisers]
-        absent = {name: torch.zeros_like(found.objective) for name in names if name not in found.metrics}
-        metrics = found.metrics | absent
-        objective, *sums = ranks.sum([found.objective, *metrics.values(), *found.gradients])
-        return MetaStep(objective, sums[len(metrics) :], dict(zip(metrics, sums, strict=False)))
 
     def _check(self, found: MetaStep, other: MetaStep) -> None:
         """Hold the first step of transformed code against eager code: compilers do not see through every network."""

@@ -1,24 +1,39 @@
 """Processes that share out the tasks of a batch: each computes its share, and all come to the same numbers."""
 
-from collections.abc import Sequence
-from typing import final
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, final
 
 import torch
 import torch.distributed
 from torch import Tensor
 
 
+class RankLost(ValueError):
+    """Another of the processes that work together has ended, or is out of reach.
+
+    Attributes:
+        status: with which a command exits that could do nothing about it.
+    """
+
+    status: ClassVar[int] = 75
+
+
 @final
 class Ranks:
     """The processes among which tasks are shared out; one alone has them all.
 
-    Tasks and their noise are functions of (seed, step, task), so that a share is the same whoever computes it. Sums
-    are made in the order of ranks' shares by ``torch.distributed``: the same bits every time for the same number of
-    processes, and other last digits for another.
+    Tasks and their noise are functions of (seed, step, task), so that a share is the same whoever computes it. What is
+    summed over processes has the same bits in all of them, and every time for the same number of processes; for another
+    number, other last digits. Every process must come to the same calls in the same order.
 
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
+
+    Raises:
+        RankLost: of every call that waits for the other processes, where one of them is gone.
 
     Example:
         >>> [Ranks(rank, 3).share(8) for rank in range(3)]
@@ -38,12 +53,14 @@ class Ranks:
         return slice(self.rank * tasks // self.size, (self.rank + 1) * tasks // self.size)
 
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Sums over processes, of tensors of one floating-point type that have the same shapes in all of them."""
+        """Sums over processes, of floating-point tensors that have the same shapes in all of them."""
         if self.size == 1:
             return list(tensors)
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        torch.distributed.all_reduce(flat)
-        return [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # one message
+        with _answered():
+            torch.distributed.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
 
     def gather(self, tensor: Tensor, rows: int) -> Tensor:
         """All rows of all processes, of which each has its :meth:`share`, in order.
@@ -59,25 +76,46 @@ class Ranks:
         padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         parts = [torch.empty_like(padded) for _ in shares]
-        torch.distributed.all_gather(parts, padded)
+        with _answered():
+            torch.distributed.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
-    def any(self, here: bool) -> bool:
-        """Whether it is so in any process."""
-        return bool(self.sum([torch.tensor(float(here))])[0]) if self.size > 1 else here
+    def most(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number)
+        with _answered():
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return int(found)
 
     def told(self, words: str) -> str:
         """What the first process says."""
-        said = [words]
-        if self.size > 1:
-            torch.distributed.broadcast_object_list(said, src=0)
-        return said[0]
+        if self.size == 1:
+            return words
+        said = torch.frombuffer(bytearray(words.encode()), dtype=torch.uint8)
+        length = self.most(len(said) if self.first else 0)
+        heard = said if self.first else torch.empty(length, dtype=torch.uint8)
+        with _answered():
+            torch.distributed.broadcast(heard, 0)
+        return bytes(heard.tolist()).decode()
 
     def wait(self) -> None:
         """Go on when all processes are here."""
-        if self.size > 1:
-            torch.distributed.barrier()
+        self.most(0)
 
 
 ALONE = Ranks()
 """A process that shares with nobody."""
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, NCCL or their store, which have no other base in common
+        time.sleep(0.5)  # a signal that has ended the other process may be on its way to this one, and says more
+        why = str(error).strip().splitlines()
+        raise RankLost(
+            f"another process of this command has ended or is out of reach ({why[0] if why else 'no reason given'})."
+        ) from error

@@ -247,7 +247,7 @@ def evaluate(
     whole = {name: ranks.gather(_joined(columns), tasks) for name, columns in scores.items()}
     counts = {side: ranks.gather(_joined(columns), tasks) for side, columns in rows.items()}
     return Evaluation(
-        {name: values.cpu().numpy() for name, values in whole.items()},
+        {name: values.numpy() for name, values in whole.items()},
         method.learner.loss.score_name,
         classifies,
         statistics == "query" and normalised,
@@ -351,8 +351,8 @@ def _score(method: Method, prediction: Tensor, y: Tensor, weight: Tensor, classi
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """In float64; of a process that has no task, nothing."""
-    return torch.cat([part.double() for part in parts]) if parts else torch.zeros(0, dtype=torch.float64)
+    """On the CPU, in float64; of a process that has no task, nothing."""
+    return torch.cat([part.double() for part in parts]).cpu() if parts else torch.zeros(0, dtype=torch.float64)
 
 
 def _counts(ways: int | None, rows: Mapping[str, Tensor]) -> dict[str, Any]:

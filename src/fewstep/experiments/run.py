@@ -205,17 +205,27 @@ class Run:
         return run
 
     @classmethod
-    def joined(cls, begin: Callable[[], Run], folder: Path, ranks: Ranks) -> Run:
+    def joined(cls, begin: Callable[[], Run], folder: Path, ranks: Ranks, device: str = "auto") -> Run:
         """A run that several processes work on: the first one begins it, or goes on, and the others open it then.
 
         Args:
             begin: what the first one does.
             folder: of the run.
             ranks: the processes.
+            device: to compute on, see :meth:`resume`.
+
+        Raises:
+            ValueError: when the folder of the first one is not there for another.
+            RankLost: when the first one could not.
         """
         run = begin() if ranks.first else None
         ranks.wait()
-        run = cls._stored(folder, logger.debug, "auto") if run is None else run
+        if not is_run(folder):
+            raise ValueError(
+                f"process {ranks.rank} does not find {folder}, which process 0 has begun: give a folder to --out that "
+                "is there on all machines."
+            )
+        run = cls._stored(folder, logger.debug, device) if run is None else run
         run.ranks = ranks
         return run
 
@@ -264,7 +274,7 @@ class Run:
             ranks=self.ranks,
             run=mark_of(self.folder),
         )
-        if not trainer.state.finished:
+        if self.ranks.first and not trainer.state.finished:
             (self.folder / CHOICES).unlink(missing_ok=True)  # of a training that went back to an older checkpoint
             if self.resumed:
                 self._record_resumption(trainer.state.step)
@@ -284,7 +294,7 @@ class Run:
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
         best = best_checkpoint(self.folder)
-        if not self.ranks.any((self.folder / CHOICES).exists()):  # all of them choose, and come to the same
+        if not self.ranks.most((self.folder / CHOICES).exists()):  # all of them choose, and come to the same
             options, testing = self.config.training, self.config.testing
             # There are dozens of options, to be told apart by some of many queries.
             queries = testing.queries
@@ -306,8 +316,7 @@ class Run:
 
     def _validated(self, source: TaskSource) -> float:
         with self.at_test():
-            minded = (lambda *_: poll()) if self.ranks.size == 1 else None  # together they stop between meta-steps
-            scores = self.score(source, self.config.training.validation_tasks, progress=minded).scores
+            scores = self.score(source, self.config.training.validation_tasks, progress=lambda *_: poll()).scores
             return float(scores[ADAPTED].mean())
 
     @as_usual

@@ -11,7 +11,7 @@ import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
 from fewstep.core.modes import as_usual
-from fewstep.core.ranks import ALONE, Ranks
+from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.data import TaskSource
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
@@ -78,6 +78,7 @@ class Trainer:
             )
         self.run_mark = run
         self.ranks, self._shared = ranks, None if ranks.size == 1 else source.tasks
+        self._begin = ranks.share(source.tasks).start
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -86,7 +87,7 @@ class Trainer:
         self.decay_targets = [decay.targets(method.learner) for decay in method.decays]
         self.average = None if options.average is None else Average(method.learner, options.average)
         executor = options.make_executor()
-        self.differentiate: Callable[[Task, Draws, Ranks, int | None], MetaStep] = Differentiate(method, executor)
+        self.differentiate: Callable[[Task, Draws, int, int | None], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
@@ -114,10 +115,11 @@ class Trainer:
                         metrics = self.advance()
                     if progress is not None:
                         progress(state, metrics)
-                    if self.ranks.any(asked()):
-                        poll()
-        except Stopped:
+                    if number := self.ranks.most(asked()):  # all stop after the same meta-step
+                        raise Stopped(number)
+        except (Stopped, RankLost):
             self._save()
+            poll()
             raise
         self.ranks.wait()  # for the first to have written it
         load_checkpoint(self.folder / BEST, self.method.learner, run=self.run_mark)
@@ -170,7 +172,7 @@ class Trainer:
 
     def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
         """One meta-step: differentiate the objective, clip, and let the optimiser step."""
-        objective, gradients, metrics = self.differentiate(tasks, draws, self.ranks, self._shared)
+        objective, gradients, metrics = self._summed(self.differentiate(tasks, draws, self._begin, self._shared))
         if not all_finite(objective, gradients):
             gradients = self._fallback(objective.item())
         if gradients:
@@ -186,6 +188,12 @@ class Trainer:
                 self.average.update(self.state.step)
         values = torch.stack(list(metrics.values())).tolist()
         return {name: value for name, value in zip(metrics, values, strict=True) if math.isfinite(value)}
+
+    def _summed(self, found: MetaStep) -> MetaStep:
+        """The meta-step of all shares."""
+        objective, *sums = self.ranks.sum([found.objective, *found.metrics.values(), *found.gradients])
+        means = dict(zip(found.metrics, sums, strict=False))
+        return MetaStep(objective, sums[len(means) :], means)
 
     def _fallback(self, objective: float) -> list[torch.Tensor]:
         """Count the event; the gradients to use instead, none for no step."""
