@@ -30,8 +30,8 @@ class Evaluate(OfTasks):
     out: str | None = None
     """Also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report; a name that is new
     there."""
-    processes: Threads = 1
-    """Processes of this machine that share the tasks, and its cores, out among them."""
+    processes: Threads | None = None
+    """Processes of this machine that share the tasks, and its cores, out among them (1)."""
 
 
 def evaluate(arguments: Sequence[str]) -> None:

@@ -38,9 +38,9 @@ class Train:
     """Continue the stopped run in this folder, to the same bits."""
     dry_run: bool = False
     """Show what would be done and how long it takes here, by a few meta-steps and a batch of tasks; write nothing."""
-    processes: Threads = 1
-    """Processes of this machine that share out the tasks of every meta-step, of one thread each unless --threads says
-    otherwise. For several machines: torchrun … -m fewstep train …"""
+    processes: Threads | None = None
+    """Processes of this machine that share the tasks of every meta-step, and its cores, out among them. None: 1; of a
+    run that is continued, as many as before. On several machines: torchrun ... -m fewstep train RECIPE."""
     track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Services that follow the run too; each is configured by its own environment variables."""
 
