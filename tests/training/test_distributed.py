@@ -1,89 +1,109 @@
-"""Tasks that several processes share out: real processes, and the numbers of one."""
+"""Tasks that several processes share out: the numbers of one, whatever happens to them."""
 
-import multiprocessing
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from cases import CASES
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
-from fewstep.algorithms import leo
 from fewstep.commands.main import main
-from fewstep.core import Differentiate, Vmap, generator
-from fewstep.core.ranks import ALONE, Ranks
-from fewstep.data import Dataset, EpisodeSampler
-from fewstep.evaluation import evaluate
+from fewstep.core import Differentiate, Loop, Vmap, generator
+from fewstep.core.ranks import Ranks
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["fewstep.training", "fewstep.algorithms", "fewstep.evaluation"])
-NAMES = ("leo", "residual-prototypes", "imaml-mlp", "reptile-mlp")
+SOME = ("leo", "residual-prototypes", "imaml-mlp", "reptile-mlp", "maml-mlp-norm")
 
 
-def numbers(ranks: Ranks) -> dict[str, NDArray[np.float64]]:
-    """Meta-gradients with noise and regularisers, and an evaluation, all in float64."""
-    cases, found = {case.name: case for case in CASES}, {}
-    for name in NAMES:
-        method, tasks = cases[name].build()
-        count = len(tasks.support.weight)
-        own = ranks.share(count)
-        draws = method.draws(tasks, generator(0, 0, "noise"))
-        share = tree_map(lambda tensor, own=own: tensor[own], tasks)
-        step = Differentiate(method, Vmap(chunk=1))(share, draws, own.start, count)
-        sums = ranks.sum([step.objective, *step.metrics.values(), *step.gradients])
-        found[name] = torch.cat([tensor.flatten() for tensor in sums]).numpy()
-    random = np.random.default_rng(0)
-    rows = torch.from_numpy(random.normal(size=(8, 1, 4)) + random.normal(size=(8, 9, 4))).flatten(0, 1)
-    data = Dataset.from_labels(rows, np.repeat(np.arange(8), 9))
-    source = EpisodeSampler(data, ways=3, shots=1, queries=None, tasks=4, seed=0, dtype=torch.float64)
-    torch.manual_seed(0)
-    method = leo(4, latents=2)
-    method.learner.double()
-    evaluation = evaluate(method, source, 11, batch=3, ranks=ranks)
-    assert evaluation.protocol["query rows"] == 24
-    return found | {f"score/{name}": scores for name, scores in evaluation.scores.items()}
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in SOME], ids=lambda case: case.name)
+def test_meta_gradients_of_shares_sum_to_that_of_the_batch(case) -> None:
+    """Four tasks in three shares, so that none is as large as every other; with noise and regularisers."""
+    method, tasks = case.build()
+    count = len(tasks.support.weight)
+
+    def step(own: slice, executor: Vmap | Loop) -> list[torch.Tensor]:
+        share = tree_map(lambda tensor: tensor[own], tasks)
+        draws = method.draws(share, generator(0, 0, "noise"), count)
+        found = Differentiate(method, executor)(share, draws, own.start, count)
+        return [found.objective, *found.metrics.values(), *found.gradients]
+
+    shares = [step(Ranks(rank, 3).share(count), Vmap(chunk=1) if rank else Loop()) for rank in range(3)]
+    for parts, whole in zip(zip(*shares, strict=True), step(slice(0, count), Vmap()), strict=True):
+        torch.testing.assert_close(sum(parts), whole, rtol=1e-9, atol=1e-12)
 
 
-def share(rank: int, size: int, meeting: str, out: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=size)
-    np.savez(f"{out}-{rank}", **numbers(Ranks(rank, size)))
-    torch.distributed.destroy_process_group()
+def numbers(folder: Path) -> list[NDArray[np.float64]]:
+    """What a run came to: its log, and its scores task by task."""
+    files = "metrics.csv", "test-5-shot_tasks.csv", "test-10-shot_tasks.csv"
+    return [np.genfromtxt(folder / file, delimiter=",")[1:] for file in files]
 
 
-def test_processes_that_share_tasks_come_to_the_numbers_of_one(tmp_path: Path) -> None:
-    """Four tasks a meta-step, and eleven of an evaluation: no share is as large as every other."""
-    size = 3
-    meeting, out = str(tmp_path / "meeting"), str(tmp_path / "found")
-    running = [PROCESSES.Process(target=share, args=(rank, size, meeting, out)) for rank in range(size)]
-    for process in running:
-        process.start()
-    expected = numbers(ALONE)
-    for process in running:
-        process.join(timeout=120)
-        assert process.exitcode == 0
-    for rank in range(size):
-        with np.load(f"{out}-{rank}.npz") as found:
-            assert found.files == list(expected)
-            for name, values in expected.items():
-                np.testing.assert_allclose(found[name], values, rtol=1e-9, atol=1e-12, err_msg=f"{name}, rank {rank}")
+def after_a_checkpoint(folder: Path, words: list[str], number: int, rank: int | None) -> tuple[int, str]:
+    """Run a command, and send a signal to it, or to one of its processes, when the folder's checkpoint is new."""
+    last = folder / "last.safetensors"
+    before = last.stat().st_mtime_ns if last.exists() else 0
+    command = subprocess.Popen(
+        [sys.executable, "-m", "fewstep", *words], stdout=-1, stderr=subprocess.STDOUT, text=True
+    )
+    while command.poll() is None and not (last.exists() and last.stat().st_mtime_ns > before):
+        time.sleep(0.01)
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(command.pid if rank is None else int(children[rank]), number)
+    told, _ = command.communicate(timeout=60)
+    assert not any(Path("/proc", child).exists() for child in children)
+    return command.returncode, " ".join(told.split())
 
 
-def test_a_training_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
-    """By the command: the same log, checkpoints and test, up to rounding; and it goes on with one process alone."""
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a command as Linux shows them")
+def test_a_training_of_two_processes_is_that_of_one_whatever_happens(tmp_path: Path) -> None:
+    """Stopped, a process killed, and ended by torchrun: the log and the scores of one process that was left alone."""
     words = [
         *("train", "maml-sinusoid", "--dtype", "float64", "--threads", "1", "--training.compile", "off"),
-        *("--training.steps", "8", "--training.validate-every", "4", "--training.validation-tasks", "5"),
-        *("--training.checkpoint-every", "2", "--testing.tasks", "5"),
+        *("--training.steps", "60", "--training.validate-every", "30", "--training.validation-tasks", "5"),
+        *("--training.checkpoint-every", "5", "--testing.tasks", "5"),
     ]
-    for name, processes in (("alone", "1"), ("two", "2")):
-        main([*words, "--out", str(tmp_path / name), "--processes", processes])
-    for file in ("metrics.csv", "test-5-shot_tasks.csv", "test-10-shot_tasks.csv"):
-        alone, two = (np.genfromtxt(tmp_path / name / file, delimiter=",")[1:] for name in ("alone", "two"))
-        np.testing.assert_allclose(two, alone, rtol=1e-9)
-    (tmp_path / "two" / "last.safetensors").unlink()
-    (tmp_path / "two" / "previous.safetensors").rename(tmp_path / "two" / "last.safetensors")
-    main(["train", "--resume", str(tmp_path / "two")])
-    again = np.genfromtxt(tmp_path / "two" / "metrics.csv", delimiter=",")[1:]
-    np.testing.assert_allclose(again, np.genfromtxt(tmp_path / "alone" / "metrics.csv", delimiter=",")[1:], rtol=1e-9)
+    alone, two = tmp_path / "alone", tmp_path / "two"
+    main([*words, "--out", str(alone)])
+    again = f"continue with: fewstep train --resume {two}"
+    status, told = after_a_checkpoint(two, [*words, "--out", str(two), "--processes", "2"], signal.SIGTERM, None)
+    assert (status, again in told) == (143, True)
+    status, told = after_a_checkpoint(two, ["train", "--resume", str(two)], signal.SIGKILL, 1)
+    assert status == 2
+    assert "process 1 of 2, counted from 0, was killed by SIGKILL (was memory short?)" in told
+    assert again in told
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, "-m", "fewstep", "train", "--resume", two], check=True, timeout=120)
+    for of_two, of_one in zip(numbers(two), numbers(alone), strict=True):
+        np.testing.assert_allclose(of_two, of_one, rtol=1e-9)
+    facts = json.loads((two / "environment.json").read_text())
+    assert [one["processes"] for one in (facts, *facts["continued"])] == [2, 2, 2]
+
+
+def test_processes_that_cannot_share_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (
+        ("RANK", "0"),
+        ("LOCAL_RANK", "0"),
+        ("WORLD_SIZE", "2"),
+        ("MASTER_ADDR", ""),
+        ("MASTER_PORT", "0"),
+    ):
+        monkeypatch.setenv(name, value)
+    out = str(tmp_path / "run")
+    for words, why in (
+        (("train", "maml-sinusoid", "--out", out, "--processes", "3"), "torchrun has begun 2 processes"),
+        (("repeat", "maml-sinusoid", "--seeds", "2", "--out", out), "give fewstep repeat without it"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert why in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()

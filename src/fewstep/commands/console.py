@@ -12,6 +12,8 @@ from contextlib import suppress
 from rich.console import Console
 from rich.text import Text
 
+from fewstep.training.launched import spoken_for
+
 PLAIN = {"markup": False, "emoji": False}
 """Of a console: a text is what it says, and ``[n, d]`` no style, ``:x:`` no picture."""
 
@@ -48,13 +50,9 @@ def aside() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, **PLAIN)  # type: ignore[arg-type]
 
 
-SPOKEN_FOR = os.environ.get("RANK", "0") != "0" or "FEWSTEP_LAUNCHED" in os.environ
-"""Whether another process tells the user of signals, which come to all that work together."""
-
-
 def told(name: str) -> None:
     """Say that a signal has come. Inside its handler nothing may be printed: it may have come in another print."""
-    if SPOKEN_FOR:
+    if spoken_for():
         return
     with suppress(OSError):
         os.write(2, f"\n{name}: ending in order; a second signal ends at once\n".encode())

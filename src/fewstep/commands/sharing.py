@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fewstep.commands.console import console
+from fewstep.training.launched import OURS, launched
 
 if TYPE_CHECKING:
     from fewstep.core.ranks import Ranks
@@ -43,13 +44,11 @@ def is_to_begin(processes: int | None, before: int = 1) -> int:
     Raises:
         ValueError: when torchrun has begun another number.
     """
-    from fewstep.training.distributed import OURS, launched
-
-    if not launched():
+    if not (given := launched()):
         wanted = processes or before
         return wanted if wanted > 1 else 0
-    if OURS not in os.environ and processes not in (None, int(os.environ["WORLD_SIZE"])):
-        raise ValueError(f"torchrun has begun {os.environ['WORLD_SIZE']} processes: leave --processes out.")
+    if OURS not in os.environ and processes not in (None, given):
+        raise ValueError(f"torchrun has begun {given} processes: leave --processes out.")
     return 0
 
 
@@ -73,4 +72,4 @@ def begin(arguments: Sequence[str], processes: int, threads: int | None, again: 
         launch(arguments, processes, threads or max(1, cores() // processes))
     except RankLost as error:
         go_on = shlex.join(("fewstep", *again))
-        raise ValueError(f"{error}; what has been done is kept; continue with: {go_on}") from error
+        raise ValueError(f"{error}: what has been done is kept; continue with: {go_on}") from error

@@ -18,6 +18,7 @@ from fewstep.commands.recipes import list_recipes
 from fewstep.commands.sharing import begin, is_to_begin, sharing
 from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
+from fewstep.training.launched import may_restart, restarted
 
 if TYPE_CHECKING:
     from fewstep.core.ranks import Ranks
@@ -91,7 +92,6 @@ def _work(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None
     """Train and test in this process, alone or with others."""
     from fewstep.experiments.folder import all_or_nothing, new_folder
     from fewstep.experiments.run import Run
-    from fewstep.training.distributed import may_restart, restarted
 
     kept = asked.resume or asked.out
     if kept is None and may_restart():

@@ -19,10 +19,8 @@ import torch.distributed
 
 from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.training.device import device_here
+from fewstep.training.launched import OURS, launched
 from fewstep.training.stopping import SIGNALS, Stopped, let_signals_in, signals_later
-
-OURS = "FEWSTEP_LAUNCHED"
-"""Of the environment of processes that :func:`launch` begins, beside what torchrun tells its own."""
 
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others, of which one may be reading or embedding data. Those that have ended are
@@ -30,22 +28,6 @@ known at once."""
 
 ENDING = 60.0
 """Seconds that the other processes have to end in when one has failed, or when they are asked to."""
-
-
-def launched() -> bool:
-    """Whether this process is one of several that torchrun, or :func:`launch`, has begun."""
-    told = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return all(name in os.environ for name in told) and int(os.environ["WORLD_SIZE"]) > 1
-
-
-def restarted() -> bool:
-    """Whether torchrun has begun these processes once more, after one of them had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-
-
-def may_restart() -> bool:
-    """Whether torchrun would do so."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
 
 
 @contextmanager
@@ -174,8 +156,8 @@ def _tell(ranks: Sequence[subprocess.Popen[bytes]], failed: int, errors: Sequenc
             print(f"process {failed} of {len(ranks)}:\n{words}", file=sys.stderr)
             raise SystemExit(status)
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"has ended with status {status}"
-    short = "; was memory short?" if status == -9 else ""
-    raise RankLost(f"process {failed} of {len(ranks)} (counted from 0) {how}{short}")
+    short = " (was memory short?)" if status == -9 else ""
+    raise RankLost(f"process {failed} of {len(ranks)}, counted from 0, {how}{short}")
 
 
 def _end_with_launcher() -> None:
