@@ -15,9 +15,13 @@ from cases import CASES
 from numpy.typing import NDArray
 from torch.utils._pytree import tree_map
 
+from fewstep.algorithms import reptile
 from fewstep.commands.main import main
 from fewstep.core import Differentiate, Loop, Vmap, generator
 from fewstep.core.ranks import Ranks
+from fewstep.data import Dataset, EpisodeSampler
+from fewstep.networks import mlp
+from fewstep.training import Trainer, Training
 
 SOME = ("leo", "residual-prototypes", "imaml-mlp", "reptile-mlp", "maml-mlp-norm")
 
@@ -107,3 +111,16 @@ def test_processes_that_cannot_share_are_refused(
             main(words)
         assert why in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_tasks_that_cannot_be_shared_out_are_refused(tmp_path: Path) -> None:
+    """More processes than tasks, and tasks of which one begins with what another has left."""
+    data = Dataset.from_labels(torch.randn(30, 6), np.repeat(np.arange(3), 10))
+    source = EpisodeSampler(data, ways=3, shots=5, queries=2, tasks=2, seed=0)
+    method = reptile(mlp((6, 5, 3)), rate=0.1, steps=2, batch=5, rule="adam", carried=True)
+    options = Training(steps=2, executor="loop", compile="off")
+    with pytest.raises(ValueError, match="3 processes cannot share 2 tasks"):
+        Trainer(method, source, options, lambda _: 0.0, folder=tmp_path, ranks=Ranks(0, 3))
+    trainer = Trainer(method, source, options, lambda _: 0.0, folder=tmp_path, ranks=Ranks(0, 2))
+    with pytest.raises(ValueError, match="cannot be shared out .* left in stages.0.rule.steps"):
+        trainer.advance()

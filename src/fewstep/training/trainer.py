@@ -51,7 +51,7 @@ class Trainer:
 
     Raises:
         ValueError: when what is in the folder cannot be gone on from; the message says why, and what to do. For a
-            network made in inference mode, and more processes than tasks.
+            network made in inference mode, more processes than tasks, and tasks that depend on each other.
     """
 
     @as_usual
@@ -79,6 +79,8 @@ class Trainer:
         self.run_mark = run
         self.ranks, self._shared = ranks, None if ranks.size == 1 else source.tasks
         self._begin = ranks.share(source.tasks).start
+        buffers = method.learner.named_buffers() if ranks.size > 1 else ()
+        self._unchanged = {name: buffer.clone() for name, buffer in buffers}
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -172,7 +174,9 @@ class Trainer:
 
     def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
         """One meta-step: differentiate the objective, clip, and let the optimiser step."""
-        objective, gradients, metrics = self._summed(self.differentiate(tasks, draws, self._begin, self._shared))
+        found = self.differentiate(tasks, draws, self._begin, self._shared)
+        self._require_independent()
+        objective, gradients, metrics = self._summed(found)
         if not all_finite(objective, gradients):
             gradients = self._fallback(objective.item())
         if gradients:
@@ -188,6 +192,16 @@ class Trainer:
                 self.average.update(self.state.step)
         values = torch.stack(list(metrics.values())).tolist()
         return {name: value for name, value in zip(metrics, values, strict=True) if math.isfinite(value)}
+
+    def _require_independent(self) -> None:
+        """Refuse to share out tasks of which one begins with what another has left: seen at the first meta-step."""
+        now = dict(self.method.learner.named_buffers())
+        if changed := [name for name, before in self._unchanged.items() if not torch.equal(before, now[name])]:
+            raise ValueError(
+                f"tasks cannot be shared out among processes, as each goes on from what the one before it has left in "
+                f"{changed[0]}: give --processes 1 (Reptile: or --method.no-carried)."
+            )
+        self._unchanged = {}
 
     def _summed(self, found: MetaStep) -> MetaStep:
         """The meta-step of all shares."""
