@@ -122,5 +122,5 @@ def test_tasks_that_cannot_be_shared_out_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 processes cannot share 2 tasks"):
         Trainer(method, source, options, lambda _: 0.0, folder=tmp_path, ranks=Ranks(0, 3))
     trainer = Trainer(method, source, options, lambda _: 0.0, folder=tmp_path, ranks=Ranks(0, 2))
-    with pytest.raises(ValueError, match="cannot be shared out .* left in stages.0.rule.steps"):
+    with pytest.raises(ValueError, match="each goes on from what the one before it has left"):
         trainer.advance()
