@@ -109,7 +109,7 @@ def process_of(function: Callable[..., None], *arguments: Any, name: str | None 
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fewstep.experiments.run", "fewstep.experiments.search.worker"])
+    context.set_forkserver_preload(["fewstep.experiments.run", "fewstep.experiments.search.worker", "torch._dynamo"])
     return context.Process(target=_begin, args=arguments, name=name)
 
 
