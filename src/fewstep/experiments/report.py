@@ -1,5 +1,6 @@
 """The report of a run, for a human reader: what was done, on which tasks, with what result."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT
+from fewstep.experiments.results import TEST, own_result
+
+logger = logging.getLogger("fewstep")
 
 CURVES, REPORT = "learning_curves.png", "report.md"
 
@@ -20,7 +24,7 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
 
     Read, where they are there: ``config.json``, ``environment.json``, ``metrics.csv``, and every JSON file that holds
     an :class:`~fewstep.evaluation.Evaluation`: ``test.json`` first, then the others by name. What is absent is said to
-    be absent.
+    be absent, and a result of other meta-parameters than the run's best is named and left out.
 
     Returns:
         The path of the report.
@@ -33,8 +37,12 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         raise ValueError(f"report: {folder} is not a folder; give the folder of a run")
     config, environment = read_json(folder / CONFIG), read_json(folder / ENVIRONMENT)
-    others = sorted(path for path in folder.glob("*.json") if path.name != "test.json")
-    loaded = {path.stem: read_json(path) for path in [folder / "test.json", *others]}
+    first = f"{TEST}.json"
+    others = sorted(path.name for path in folder.glob("*.json") if path.name != first)
+    left_out: list[str] = []
+    loaded = {Path(name).stem: own_result(folder, name, left_out.append) for name in [first, *others]}
+    for line in left_out:
+        logger.warning(line)
     tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}
 
     lines = [f"# {config.get('recipe') or folder.resolve().name}", ""]
@@ -43,6 +51,7 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     lines += ["## Results", ""] if tests else ["## Results", "", "The run has not been tested yet.", ""]
     for name, test in tests.items():
         lines += _result(name, test)
+    lines += [line for told in left_out for line in (f"{told}.", "")]
     lines += _decisions(loaded.get(Path(CHOICES).stem, {}))
     lines += ["## Learning curves", "", *_curves(folder), ""]
     lines += ["## Configuration", "", *settings_lines(config, "There is no config.json."), ""]
