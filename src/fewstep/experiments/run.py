@@ -16,6 +16,7 @@ from torch import Tensor
 from fewstep.core import Method, generator
 from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.ranges import as_given, require_again
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
 from fewstep.data.storage.files import json_text, read_json
@@ -177,8 +178,15 @@ class Run:
             problem: opened data, where it was begun on such.
 
         Raises:
-            ValueError: when the folder is not a run, or another process works there.
+            ValueError: when the folder is not a run, its settings are no longer taken, or another process works there.
         """
+        try:
+            require_again(stored_config(folder))
+        except ValueError as error:
+            raise ValueError(
+                f"{folder} cannot be trained with settings that are no longer taken ({error}): it can be evaluated and "
+                "used as it is."
+            ) from error
         run = cls._stored(folder, note, device, problem)
         with alone_in(folder):
             clear(folder)
@@ -207,8 +215,11 @@ class Run:
         require_as_begun(folder)
         data = config.data
         if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
-            config = replace(config, data=replace(data, path=data_of(data.path, note)))
-        return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note, problem)
+            with as_given():
+                config = replace(config, data=replace(data, path=data_of(data.path, note)))
+        with as_given():
+            config = replace(config, device=device_of_trained(config.device, device, note))
+            return cls(config, folder, note, problem)
 
     @as_usual
     def train(self, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Trainer:
