@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import read_json, write_atomically
+from fewstep.data.storage.log import METRICS
 from fewstep.evaluation.curves import curves_in_words, learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
@@ -111,10 +112,10 @@ def _decisions(choices: Mapping[str, Any]) -> list[str]:
 
 
 def _curves(folder: Path) -> list[str]:
-    if not (folder / "metrics.csv").exists():
+    if not (folder / METRICS).exists():
         return ["There is no metrics.csv."]
     try:
-        learning_curves(folder / "metrics.csv", folder / CURVES)
+        learning_curves(folder / METRICS, folder / CURVES)
     except ValueError as error:
         return [f"Nothing to draw: {error}."]
-    return [*curves_in_words(folder / "metrics.csv"), "", f"![Training loss and score over meta-steps]({CURVES})"]
+    return [*curves_in_words(folder / METRICS), "", f"![Training loss and score over meta-steps]({CURVES})"]
