@@ -77,7 +77,9 @@ Several: TypeAlias = Annotated[int, Whole(2)]
 Seed: TypeAlias = Annotated[int, Whole(0, 2**64 - 1)]
 """Of random numbers."""
 
-Threads: TypeAlias = Annotated[int, Whole(1, 1024)]
+MOST_THREADS = 1024
+
+Threads: TypeAlias = Annotated[int, Whole(1, MOST_THREADS)]
 """Of a processor, or processes; more would bring a machine down rather than use it."""
 
 Positive: TypeAlias = Annotated[float, Within(0.0, above=True)]
