@@ -190,8 +190,11 @@ def run_all(
         for connection in list(running):
             end(connection)
     if failures:
-        text = "\n".join(f"{jobs[i].name}: {what}" for i, (_, what) in sorted(failures.items()))
-        raise (ValueError if all(explained for explained, _ in failures.values()) else RuntimeError)(text)
+        explained, whose = all(explained for explained, _ in failures.values()), dict[str, list[str]]()
+        for i, (_, what) in sorted(failures.items()):
+            whose.setdefault(what, []).append(jobs[i].name)
+        told = [f"{', '.join(names)}: {what}" for what, names in whose.items()]
+        raise ValueError("; ".join(told)) if explained else RuntimeError("\n".join(told))
     return results
 
 

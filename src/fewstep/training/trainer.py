@@ -12,6 +12,7 @@ import torch
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
 from fewstep.core.modes import as_usual
 from fewstep.data import TaskSource
+from fewstep.data.storage.log import METRICS
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
@@ -80,7 +81,7 @@ class Trainer:
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
-        log = folder / "metrics.csv"
+        log = folder / METRICS
         self.metrics = Metrics(log, self.state.step, folder / "tensorboard", trackers, self.state.log)
 
     @as_usual
