@@ -115,7 +115,7 @@ def test_maml_in_higher(kind: str, first_order: bool) -> None:
 def test_meta_sgd_in_learn2learn(kind: str, steps: int) -> None:
     l2l = library("learn2learn")
     network, twin, tasks = build(kind)
-    method = meta_sgd(network, rate=(-0.1, 0.4), steps=steps)
+    method = meta_sgd(network, rate=(0.05, 0.4), steps=steps)
     method.learner.double()
     rule = method.learner.stages[0].rule
     rates = nn.ParameterList(nn.Parameter(rule[name].detach().clone()) for name, _ in network.named_parameters())

@@ -164,7 +164,7 @@ def test_meta_sgd_at_constant_rates_is_maml(kind: str) -> None:
 @networks
 def test_meta_sgd_gradients_of_initialisation_and_rates(kind: str) -> None:
     network, theta, forward, tasks = build(kind)
-    method = meta_sgd(network, rate=(-0.1, 0.5), steps=STEPS)
+    method = meta_sgd(network, rate=(0.05, 0.5), steps=STEPS)
     found = meta_gradient(method, tasks)
     rule = rates_of(method.learner)
     rates = {name: rule[name].detach().clone().requires_grad_() for name in theta}

@@ -15,7 +15,9 @@ Faults are told by kind, seed and error, by which they are made again; no damage
 """
 
 import argparse
+import gc
 import hashlib
+import inspect
 import json
 import multiprocessing
 import random
@@ -369,6 +371,34 @@ def campaign(name: str, seeds: range, folder: Path) -> tuple[Counter[str], list[
     return counts, faults
 
 
+def guided(name: str, seconds: int, found: Path) -> None:
+    """Mutations that Atheris (libFuzzer) chooses by what they reach in the readers; faults go to a file, a line each.
+
+    It ends this process.
+    """
+    import atheris
+
+    kind, folder = KINDS[name], Path(tempfile.mkdtemp())
+    victims, corpus = kind.make(folder), Path(tempfile.mkdtemp())
+    for i, victim in enumerate(victims):
+        (corpus / str(i)).write_bytes(bytes([i]) + victim.read_bytes())
+    original = kind.read(folder)
+
+    def read(data: bytes) -> None:
+        if data:
+            victim = victims[data[0] % len(victims)]
+            told, fault = outcome(kind, folder, victim, data[1:], original)
+            with found.open("a") as file:
+                file.write(json.dumps([name, told, f"{victim.name}: {fault}", data.hex() if fault else ""]) + "\n")
+
+    watched = re.compile(r"fewstep\.(data|estimators|experiments|recipes|training)|zipfile|json|csv|numpy\.lib")
+    for function in [one for one in gc.get_objects() if inspect.isfunction(one)]:
+        if watched.match(function.__module__ or ""):
+            atheris.instrument_func(function)
+    atheris.Setup([sys.argv[0], str(corpus), f"-max_total_time={seconds}", "-verbosity=0", "-max_len=200000"], read)
+    atheris.Fuzz()
+
+
 def _work(name: str, seeds: range, connection: Any) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -381,7 +411,16 @@ def main() -> int:
     words.add_argument("--kinds", nargs="*", default=list(KINDS))
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--out", type=Path, default=Path("mutations.json"))
+    words.add_argument("--atheris", type=int, default=0, help="seconds of mutations of a kind that it chooses, instead")
     asked = words.parse_args()
+    if asked.atheris:
+        for name in asked.kinds:
+            one = multiprocessing.get_context("fork").Process(target=guided, args=(name, asked.atheris, asked.out))
+            one.start()
+            one.join()
+        lines = [json.loads(line) for line in asked.out.read_text().splitlines()]
+        print(Counter((name, told) for name, told, *_ in lines), *(one for one in lines if one[3]), sep="\n")
+        return int(any(one[3] for one in lines))
     context, all_faults, table = multiprocessing.get_context("fork"), [], {}
     for name in asked.kinds:
         counts: Counter[str] = Counter()

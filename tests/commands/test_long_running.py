@@ -41,6 +41,18 @@ def killed(number: Any = signal.SIGTERM, *_: Any, **__: Any) -> NoReturn:
     raise AssertionError("SIGTERM ends it in order")
 
 
+@pytest.mark.parametrize("at", ["fewstep.commands.compare.parsed", "fewstep.experiments.compare.procedure.compare"])
+def test_a_command_that_is_stopped_before_it_has_begun_says_how_to_go_on(
+    at: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(at, killed)
+    with pytest.raises(SystemExit, match="143"):
+        main(["compare", "maml-sinusoid", "--out", "a folder"])
+    said = "".join(capsys.readouterr())
+    assert "continue with: fewstep compare maml-sinusoid --out 'a folder'\n" in said
+
+
 @pytest.mark.parametrize("name", PROCEDURES)
 def test_a_stopped_command_names_the_one_that_continues_it(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

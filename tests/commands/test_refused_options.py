@@ -28,6 +28,9 @@ train maml-sinusoid --training.clip-norm 0
 train maml-sinusoid --training.patience -1
 train maml-sinusoid --data.shots 0
 train maml-omniglot-5way-1shot --data.ways 1
+train maml-omniglot-5way-1shot --training.recompute --training.compile on
+train maml-cifarfs-5way-1shot --data.augmentation.crop -1
+train leo-omniglot --data.pretraining.milestones 0.5 0.2
 train leo-omniglot --method.latents -3
 train leo-omniglot --method.kl-weight -1
 train leo-omniglot --data.pretraining.epochs 0
@@ -116,7 +119,9 @@ def test_a_command_refuses_what_it_cannot_do(line: str, run: Path, capsys: pytes
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 2
-    told = " ".join(capsys.readouterr().err.replace("│", " ").replace("\\\\", "\\").split())
+    told = capsys.readouterr().err.strip().replace("\\\\", "\\")
+    assert told.startswith("error: ")
+    assert "\n" not in told
     option = [word for word in words if word.startswith("--")][-1:] or words[-1:]
     assert any(part in told.replace("_", "-") for part in (option[0], option[0][2:], words[-1]))
     assert "Traceback" not in told

@@ -173,7 +173,7 @@ def test_factors_are_of_the_network_s_dtype() -> None:
 def test_rates_that_are_not_positive(rate: float) -> None:
     with pytest.raises(ValueError, match=f"Curvature: the rate must be positive and finite, got {rate}"):
         Curvature({"w": (2, 2)}, rate=rate)
-    with pytest.raises(ValueError, match=f"Curvature: the rate must be positive and finite, got {rate}"):
+    with pytest.raises(ValueError, match=f"rate must be positive and finite, got {rate}"):
         meta_curvature(nn.Linear(2, 2), rate=rate)
 
 

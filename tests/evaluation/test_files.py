@@ -1,9 +1,11 @@
+import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import folder_beside, replacing, write_atomically
 
 
 def test_writes_text_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -27,3 +29,29 @@ def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def begin(path: Path, ready: object) -> None:
+    """Be at two writes, until somebody ends this."""
+    with replacing(path) as file, folder_beside(path) as folder:
+        file.write(b"half")
+        (folder / "half").touch()
+        ready.set()  # type: ignore[attr-defined]
+        signal.pause()
+
+
+def test_what_a_killed_process_has_left_of_a_file_goes_with_the_next_write_of_it(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.npz", tmp_path / ".b.npz.0123abcd.part"
+    other.touch()  # of another file
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    writer = context.Process(target=begin, args=(path, ready))
+    writer.start()
+    assert ready.wait(30)
+    write_atomically(path, "ours")
+    assert len(os.listdir(tmp_path)) == 4, "of a process that lives"
+    writer.kill()
+    writer.join()
+    assert len(os.listdir(tmp_path)) == 4
+    write_atomically(path, "ours")
+    assert set(os.listdir(tmp_path)) == {"a.npz", other.name}

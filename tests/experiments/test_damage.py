@@ -15,6 +15,7 @@ import fewstep
 from fewstep.commands.main import main
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
+from fewstep.experiments.report import report
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config
 from fewstep.training import State
@@ -144,6 +145,39 @@ def test_checkpoints_of_another_run_are_refused(run: Path, tmp_path: Path) -> No
             (run / name).write_bytes(own)
     with pytest.raises(ValueError, match=f"{BEST} belongs to a run of other settings or data"):
         fewstep.load(run)
+
+
+def test_results_of_other_meta_parameters_are_named_and_left_out(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    main(["evaluate", str(run), "--tasks", "2", "--out", "early"])  # of step 4 of 6
+    Run.resume(run).train()
+    tested = Run.open(run)
+    tested.record(tested.test())
+    other = begun(tmp_path / "other", tiny(seed=1))
+    whose = Run.open(other)
+    whose.record(whose.test(), "theirs")
+    theirs = (other / "theirs.json").read_text()
+    (run / "theirs.json").write_text(theirs)
+    report(run)
+    told = (run / "report.md").read_text()
+    assert "### test\n" in told
+    assert f"{run / 'early.json'} is of other meta-parameters than {BEST}: it is left out." in told
+    assert f"{run / 'theirs.json'} is of another run, or of other settings or data: it is left out." in told
+    assert "### early" not in told
+    assert "### theirs" not in told
+    main(["export", str(run), str(tmp_path / "mine")])
+    assert "| adapted |" in (tmp_path / "mine.md").read_text()
+    (run / "test.json").write_text(theirs)
+    caplog.clear()
+    main(["export", str(run), str(tmp_path / "mine")])
+    assert f"{run / 'test.json'} is of another run" in caplog.text
+    assert "It has not been tested." in (tmp_path / "mine.md").read_text()
+    old = json.loads(theirs)
+    del old["of"]  # as results were before they knew
+    (run / "test.json").write_text(json.dumps(old))
+    main(["export", str(run), str(tmp_path / "mine")])
+    assert "| adapted |" in (tmp_path / "mine.md").read_text()
 
 
 def test_settings_that_were_changed_afterwards_are_refused(run: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 import fewstep
 from fewstep import FewShotClassifier
+from fewstep.commands.main import main
 from fewstep.experiments.run import Run
+from fewstep.recipes import from_json
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0"
 
@@ -45,6 +47,23 @@ def test_it_predicts_for_own_data_what_it_did(folder: Path) -> None:
     classifies = isinstance(learned, FewShotClassifier)
     found = learned.predict_proba(queries) if classifies else learned.predict(queries)
     np.testing.assert_allclose(found, stored["predictions"], atol=1e-6)
+
+
+@pytest.mark.parametrize("folder", ["leo-features-1shot"], indirect=True)
+def test_one_with_settings_that_are_no_longer_taken_is_used_but_not_trained(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["training"] |= {"patience": -1, "rate": 0.0}
+    config["method"]["orthogonality_weight"] = -1.0
+    (folder / "config.json").write_text(json.dumps(config))
+    stored = json.loads((folder / "scores.json").read_text())
+    found = scores(Run.open(folder))
+    assert {name: found[name] for name in stored} == pytest.approx(stored, abs=1e-6)
+    main(["export", str(folder), str(tmp_path / "old")])
+    fewstep.load(tmp_path / "old.fewstep.safetensors")
+    for refused in (lambda: Run.resume(folder), lambda: from_json(folder / "config.json")):
+        with pytest.raises(ValueError, match=r"(rate|patience|orthogonality_weight) must be") as told:
+            refused()
+        assert "\n" not in str(told.value)
 
 
 def test_it_resumes_to_what_the_release_came_to(folder: Path) -> None:

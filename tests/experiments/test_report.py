@@ -83,7 +83,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         report(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("text", ["", "step,split,name,value\n", "step,split,name,value\n1,train,kl,0.1\n"])
+@pytest.mark.parametrize("text", ["step,split,name,value\n", "step,split,name,value\n1,train,kl,0.1\n"])
 def test_nothing_to_draw(tmp_path: Path, text: str) -> None:
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(ValueError, match="neither a training loss nor a validation score"):
@@ -91,10 +91,19 @@ def test_nothing_to_draw(tmp_path: Path, text: str) -> None:
     assert "Nothing to draw" in report(tmp_path).read_text(encoding="utf-8")
 
 
-def test_wrong_columns(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("step,loss\n1,0.5\n")
-    with pytest.raises(ValueError, match="columns step, split, name, value"):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("step,loss\n1,0.5\n", "its columns are step, loss, not step, split, name, value"),
+        ("", "its columns are none"),
+        ("step,split,name,value\n1,train,loss,0.5\n2,train,lo", "line 3 is '2,train,lo'"),
+    ],
+)
+def test_what_is_no_log_is_named(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"metrics.csv is damaged .*{told}"):
         learning_curves(tmp_path / "metrics.csv", tmp_path / "out.png")
+    assert told in report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_importing_does_not_import_matplotlib() -> None:

@@ -3,9 +3,10 @@
 from torch import nn
 
 from fewstep.core import SGD, Backprop, Descend, FirstOrder, Learner, Loss, Method, Shared
-from fewstep.core.ranges import CountOrZero, Positive
+from fewstep.core.ranges import CountOrZero, Positive, checked
 
 
+@checked
 def anil(
     network: nn.Module,
     *,

@@ -5,9 +5,10 @@ from typing import Literal
 from torch import nn
 
 from fewstep.core import SGD, Choice, Descend, Implicit, Learner, Loss, Method, Shared
-from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, checked
 
 
+@checked
 def imaml(
     network: nn.Module,
     *,
@@ -44,7 +45,7 @@ def imaml(
             are trained too: the implicit gradient reaches them through both losses.
 
     Raises:
-        ValueError: for an unknown variant, or λ that is not positive.
+        ValueError: for λ that is not positive.
 
     Example:
         >>> method = imaml(mlp((1, 40, 1)), rate=0.01, steps=16, prox=0.5, loss=regression())
@@ -53,8 +54,6 @@ def imaml(
         >>> sorted(estimate.metrics)  # how exact the meta-gradient is, among them
         ['loss', 'mse', 'negative_curvature', 'residual', 'slope_left']
     """
-    if variant not in ("paper", "authors"):
-        raise ValueError(f"imaml: variant is 'paper' or 'authors', got {variant!r}.")
     authors = variant == "authors"
     implicit = Implicit(iterations, tolerance, float(authors) if damping is None else damping, 10.0 * authors)
     descend = Descend(SGD(rate), steps, prox=prox, proximal="last" if authors else "every")

@@ -6,15 +6,16 @@ from typing import Literal
 import torch
 
 from fewstep import core
-from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, checked
 from fewstep.networks import Generated, UnitLength
 
 FORMULATIONS = {"official": (core.OFFICIAL, True), "paper": (core.PAPER, False)}
 """What a name stands for: the generator's switches, and whether penalties are those of the authors' code."""
 
 
+@checked
 def leo(
-    features: int,
+    features: Count,
     *,
     normalise: bool = True,
     latents: Count = 64,

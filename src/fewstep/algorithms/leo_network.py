@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection
 import torch
 
 from fewstep import core
-from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, checked
 
 
+@checked
 def leo_network(
     network: torch.nn.Module,
-    inputs: int,
-    outputs: int,
+    inputs: Count,
+    outputs: Count,
     *,
     generated: Callable[[str], bool] | Collection[str] | None = None,
     latents: Count = 16,

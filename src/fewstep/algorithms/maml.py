@@ -5,9 +5,10 @@ from functools import partial
 from torch import nn
 
 from fewstep.core import SGD, Backprop, Choice, Descend, FirstOrder, Learner, Loss, Method, Shared, clipped
-from fewstep.core.ranges import CountOrZero, Positive
+from fewstep.core.ranges import CountOrZero, Positive, checked
 
 
+@checked
 def maml(
     network: nn.Module,
     *,

@@ -17,9 +17,10 @@ from fewstep.core import (
     Rule,
     Shared,
 )
-from fewstep.core.ranges import CountOrZero, Positive
+from fewstep.core.ranges import CountOrZero, Positive, checked
 
 
+@checked
 def meta_curvature(
     network: nn.Module,
     *,

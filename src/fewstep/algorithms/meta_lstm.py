@@ -5,9 +5,10 @@ from typing import Literal
 from torch import nn
 
 from fewstep.core import LSTM, Choice, Descend, FirstOrder, Learner, Loss, Method, Shared
-from fewstep.core.ranges import Count, CountOrZero, Positive
+from fewstep.core.ranges import Count, CountOrZero, Positive, checked
 
 
+@checked
 def meta_lstm(
     network: nn.Module,
     *,

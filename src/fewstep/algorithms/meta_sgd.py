@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from fewstep.core import Backprop, Choice, Descend, LearnedRates, Learner, Loss, Method, PerStep, Shared
-from fewstep.core.ranges import CountOrZero, Positive, Share
+from fewstep.core.ranges import CountOrZero, Positive, Share, checked
 
 
+@checked
 def meta_sgd(
     network: nn.Module,
     *,
@@ -39,15 +40,13 @@ def meta_sgd(
         dropout: on the inputs in meta-training, with a fresh mask in every pass: for features, as LEO has it.
 
     Raises:
-        ValueError: for unknown ``rates``, or ``per_step`` without a step.
+        ValueError: for ``per_step`` without a step.
 
     Example:
         >>> method = meta_sgd(mlp((1, 40, 1)), rate=0.01, loss=regression())
         >>> sum(parameter.numel() for parameter in method.learner.parameters())  # 121 weights, and a rate for each
         242
     """
-    if rates not in ("parameter", "layer"):
-        raise ValueError(f"meta_sgd: rates are one for every 'parameter' or 'layer', got {rates!r}.")
     start = Shared(adapts)
     low, high = rate if isinstance(rate, tuple) else (rate, rate)
     adapted = start.shared(network)

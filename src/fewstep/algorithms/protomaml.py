@@ -4,9 +4,10 @@ from torch import nn
 
 from fewstep.core import SGD, Backprop, Choice, Descend, FirstOrder, Learner, Loss, Method, Prototypes
 from fewstep.core.network.heads import generated_head
-from fewstep.core.ranges import CountOrZero, Positive
+from fewstep.core.ranges import CountOrZero, Positive, checked
 
 
+@checked
 def protomaml(
     network: nn.Module,
     *,

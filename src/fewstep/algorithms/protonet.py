@@ -4,9 +4,10 @@ from torch import nn
 
 from fewstep.core import Backprop, Learner, Loss, Method, Prototypes
 from fewstep.core.network.heads import generated_head
-from fewstep.core.ranges import Positive
+from fewstep.core.ranges import Positive, checked
 
 
+@checked
 def protonet(network: nn.Module, *, scale: Positive | None = None, loss: Loss | None = None) -> Method:
     """Classify by the nearest class mean, in a meta-learned embedding.
 

@@ -4,9 +4,10 @@ from torch import nn
 
 from fewstep.core import Backprop, Learner, Loss, Method, Ridge
 from fewstep.core.network.heads import generated_head
-from fewstep.core.ranges import Positive
+from fewstep.core.ranges import Positive, checked
 
 
+@checked
 def r2d2(network: nn.Module, *, penalty: Positive = 1.0, scale: Positive = 1.0, loss: Loss | None = None) -> Method:
     """Classify by a ridge regression on the support, solved in closed form, in a meta-learned embedding.
 

@@ -6,9 +6,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fewstep.core import SGD, Adam, Descend, Difference, Learner, Loss, Method, Shared
-from fewstep.core.ranges import Count, CountOrZero, Positive
+from fewstep.core.ranges import Count, CountOrZero, Positive, checked
 
 
+@checked
 def reptile(
     network: nn.Module,
     *,
@@ -40,7 +41,7 @@ def reptile(
             mini-batch, which Adam does not notice but SGD does.
 
     Raises:
-        ValueError: for an unknown rule, or carried moments with SGD, which has none.
+        ValueError: for carried moments with SGD, which has none.
 
     Example:
         >>> method = reptile(line, rate=0.25, steps=2, rule="sgd", loss=regression())  # on w², a step halves w
@@ -48,8 +49,6 @@ def reptile(
         >>> line.weight.grad  # from the end, w/4, to the start, w = 1: an outer step of rate ε goes a part ε of the way
         tensor([[0.7500]])
     """
-    if rule not in ("sgd", "adam"):
-        raise ValueError(f"reptile: the inner rule is 'sgd' or 'adam', got {rule!r}.")
     if rule == "sgd" and carried:
         raise ValueError("reptile: SGD has no moments to carry from task to task; use rule='adam' or carried=False.")
     moments: Mapping[str, Tensor] | None = dict(network.named_parameters()) if carried else None

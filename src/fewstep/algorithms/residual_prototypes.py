@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep import core
-from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, checked
 from fewstep.networks import Centred, Generated, Residual, UnitLength
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
@@ -20,15 +20,16 @@ RATES = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
 there are no steps."""
 
 
+@checked
 def residual_prototypes(
-    centre: Float[Tensor, " features"] | int,
+    centre: Float[Tensor, " features"] | Count,
     *,
     hidden: Count = 512,
     strength: PositiveOrZero = 1.0,
     scale: Positive = 2.0,
     penalty: Positive = 1.0,
     decay: PositiveOrZero = 100.0,
-    seen: Float[Tensor, "classes features"] | int = 0,
+    seen: Float[Tensor, "classes features"] | CountOrZero = 0,
     latent_steps: CountOrZero = 2,
     steps: CountOrZero = 5,
     loss: core.Loss | None = None,

@@ -45,10 +45,10 @@ def ablate(arguments: Sequence[str]) -> None:
     job = LongRunning("ablate", arguments, asked.out, "ablations", asked.config.recipe)
     if asked.detach:
         return job.detach()
-    from fewstep.commands.progress import search_bar, seed_bars, test_bar
-    from fewstep.experiments.ablate.procedure import ablate as run
-
     with job.at_work():
+        from fewstep.commands.progress import search_bar, seed_bars, test_bar
+        from fewstep.experiments.ablate.procedure import ablate as run
+
         table = run(
             asked.config,
             out=job.folder,
@@ -59,8 +59,8 @@ def ablate(arguments: Sequence[str]) -> None:
             test_bar=test_bar,
             **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),
         )
-    console.print(*table.tables())
-    say("\n".join(f"- {line}" for line in table.notes()))
-    point_to("report", job.folder / "ablation.md")
+        console.print(*table.tables())
+        say("\n".join(f"- {line}" for line in table.notes()))
+        point_to("report", job.folder / "ablation.md")
     if not table.complete:
         raise SystemExit(1)

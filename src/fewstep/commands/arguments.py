@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import functools
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import tyro
 
 from fewstep.commands.console import say
-from fewstep.core.ranges import Count, Seed, Ways, require, require_ranges
+from fewstep.core import ranges
+from fewstep.core.ranges import Count, Seed, Ways, as_given, require_again, require_ranges
 from fewstep.recipes import RECIPES, Config, from_json
 from fewstep.recipes.config import YAML
 
@@ -23,16 +22,8 @@ Given = ParamSpec("Given")
 
 
 def checked(command: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The same command, which first refuses numbers that its arguments do not take; for functions that tyro reads."""
-
-    @functools.wraps(command)
-    def call(*given: Given.args, **named: Given.kwargs) -> Result:
-        types = get_type_hints(command, include_extras=True)
-        for name, value in inspect.signature(command).bind(*given, **named).arguments.items():
-            require(types[name], value, f"--{name.replace('_', '-')}")
-        return command(*given, **named)
-
-    return call
+    """The same command, which first refuses numbers that its options do not take; for functions that tyro reads."""
+    return ranges.checked(command, "--")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +98,10 @@ def named(name: str | None) -> Config:
 def overridden(default: Command, arguments: Sequence[str], prog: str) -> Command:
     """A command's dataclass, which holds a configuration, with the options that the user gave."""
     how = (tyro.conf.AvoidSubcommands,)
-    asked = tyro.cli(type(default), args=arguments, default=default, prog=prog, config=how)
+    with as_given():  # tyro would print what is refused in a box, and of an option that is not its own
+        asked = tyro.cli(type(default), args=arguments, default=default, prog=prog, config=how)
     require_ranges(asked, "--")
+    require_again(asked)
     return asked
 
 

@@ -30,12 +30,12 @@ def compare(arguments: Sequence[str]) -> None:
     """``fewstep compare RUN RECIPE … [options]``."""
     asked = parsed(Compare, arguments, "fewstep compare")
     job = LongRunning("compare", arguments, asked.out, "comparisons")
-    from fewstep.commands.progress import test_bar, training_bar
-    from fewstep.experiments.compare.procedure import compare as run
-
     with job.at_work():
+        from fewstep.commands.progress import test_bar, training_bar
+        from fewstep.experiments.compare.procedure import compare as run
+
         options = options_of(asked, "out")
         comparison = run(**options, out=job.folder, note=note, training_bar=training_bar, test_bar=test_bar)
-    console.print(*comparison.tables())
-    say("\n".join(f"- {caveat}" for caveat in comparison.caveats()))
-    point_to("comparison", job.folder / "comparison.md")
+        console.print(*comparison.tables())
+        say("\n".join(f"- {caveat}" for caveat in comparison.caveats()))
+        point_to("comparison", job.folder / "comparison.md")

@@ -38,7 +38,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     """``fewstep evaluate RUN [options]``."""
     asked = parsed(Evaluate, arguments, "fewstep evaluate")
     from fewstep.commands.progress import test_bar
-    from fewstep.experiments.asked import check_name
+    from fewstep.experiments.results import check_name
     from fewstep.experiments.run import Run
 
     if asked.out is not None:

@@ -54,20 +54,21 @@ def fit(arguments: Sequence[str]) -> None:
         return say(USAGE)
     asked = parsed(Fit, arguments, "fewstep fit")
     job = LongRunning("fit", arguments, asked.out, "fits", asked.data.stem)
-    from fewstep.commands.data import show
-    from fewstep.commands.progress import fit_bar
-    from fewstep.experiments.fit import fit as find
+    with job.at_work():
+        from fewstep.commands.data import show
+        from fewstep.commands.progress import fit_bar
+        from fewstep.experiments.fit import fit as find
 
-    with job.at_work(), fit_bar() as progress:
-        found = find(folder=job.folder, note=note, inspected=show, progress=progress, **options_of(asked, "out"))
-    console.print(*found.tables())
-    for line in found.failures():
-        warn("without a result", line)
-    for sentence in found.verdicts():
-        say(sentence)
-    for model in _save(found):
-        point_to("model", job.folder / model.name)
-    point_to("report", job.folder / "report.md")
+        with fit_bar() as progress:
+            found = find(folder=job.folder, note=note, inspected=show, progress=progress, **options_of(asked, "out"))
+        console.print(*found.tables())
+        for line in found.failures():
+            warn("without a result", line)
+        for sentence in found.verdicts():
+            say(sentence)
+        for model in _save(found):
+            point_to("model", job.folder / model.name)
+        point_to("report", job.folder / "report.md")
 
 
 def _save(found: FitResult) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with stoppable(told):
             _run(*(arguments or ["--help"]))
     except KeyboardInterrupt as stop:
-        aside().print("stopped")
+        aside().print(f"stopped; continue with: {shlex.join(('fewstep', *arguments))}")
         raise SystemExit(stop.status if isinstance(stop, Stopped) else 130) from None
     except (ValueError, OSError, FloatingPointError) as error:
         aside().print(Text.assemble(("error:", "red"), f" {_said(error)}"))

@@ -38,18 +38,19 @@ def repeat(arguments: Sequence[str]) -> None:
     job = LongRunning("repeat", arguments, asked.out, "repeats", asked.config.recipe)
     if asked.detach:
         return job.detach()
-    from fewstep.commands.progress import seed_bars
-    from fewstep.experiments.repeat.procedure import repeat as run
+    with job.at_work():
+        from fewstep.commands.progress import seed_bars
+        from fewstep.experiments.repeat.procedure import repeat as run
 
-    with job.at_work(), seed_bars() as progress:
-        result = run(
-            asked.config,
-            seeds=range(asked.first_seed, asked.first_seed + asked.seeds),
-            out=job.folder,
-            threads=asked.config.threads_of_each,
-            note=note,
-            progress=progress,
-            **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),
-        )
-    console.print(result.table())
-    point_to("report", job.folder / "repeat.md")
+        with seed_bars() as progress:
+            result = run(
+                asked.config,
+                seeds=range(asked.first_seed, asked.first_seed + asked.seeds),
+                out=job.folder,
+                threads=asked.config.threads_of_each,
+                note=note,
+                progress=progress,
+                **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),
+            )
+        console.print(result.table())
+        point_to("report", job.folder / "repeat.md")

@@ -53,21 +53,22 @@ def search(arguments: Sequence[str]) -> None:
     job = LongRunning("search", arguments, asked.out, "searches", asked.config.recipe)
     if asked.detach:
         return job.detach()
-    from fewstep.commands.progress import search_bar
-    from fewstep.experiments.search import search as find
+    with job.at_work():
+        from fewstep.commands.progress import search_bar
+        from fewstep.experiments.search import search as find
 
-    with job.at_work(), search_bar(spoken=True) as progress:
-        found = find(
-            asked.config,
-            space,
-            out=job.folder,
-            seed=asked.search_seed,
-            threads=asked.config.threads_of_each,
-            note=note,
-            progress=progress,
-            **options_of(asked, "config", "out", "search_seed", "detach"),
-        )
-    _show(found, job.folder)
+        with search_bar(spoken=True) as progress:
+            found = find(
+                asked.config,
+                space,
+                out=job.folder,
+                seed=asked.search_seed,
+                threads=asked.config.threads_of_each,
+                note=note,
+                progress=progress,
+                **options_of(asked, "config", "out", "search_seed", "detach"),
+            )
+        _show(found, job.folder)
 
 
 def _space(config: Config) -> tuple[Range, ...]:

@@ -6,13 +6,20 @@ where the setting is declared.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,9 @@ Several: TypeAlias = Annotated[int, Whole(2)]
 Seed: TypeAlias = Annotated[int, Whole(0, 2**64 - 1)]
 """Of random numbers."""
 
-Threads: TypeAlias = Annotated[int, Whole(1, 1024)]
+MOST_THREADS = 1024
+
+Threads: TypeAlias = Annotated[int, Whole(1, MOST_THREADS)]
 """Of a processor, or processes; more would bring a machine down rather than use it."""
 
 Positive: TypeAlias = Annotated[float, Within(0.0, above=True)]
@@ -86,10 +95,32 @@ Portion: TypeAlias = Annotated[float, Within(0.0, 1.0)]
 """A part, that may be all."""
 
 
-def require(kind: Any, value: Any, name: str) -> None:
-    """Refuse a value that its type does not take.
+_as_given: ContextVar[bool] = ContextVar("_as_given", default=False)
 
-    Looked at are numbers, words of a choice, and both in tuples and where None is another possibility.
+
+@contextmanager
+def as_given() -> Iterator[None]:
+    """Inside, settings are taken as they are: :func:`require_again` looks at them later, or they were taken once.
+
+    What ran under an earlier version, when a range was wider, can so be read, opened and scored.
+    """
+    before = _as_given.set(True)
+    try:
+        yield
+    finally:
+        _as_given.reset(before)
+
+
+def refuse(why: str) -> None:
+    """Raise a ValueError; inside of :func:`as_given` nothing is refused."""
+    if not _as_given.get():
+        raise ValueError(why)
+
+
+def require(kind: Any, value: Any, name: str) -> None:
+    """Refuse a value that its type does not take; inside of :func:`as_given` none is refused.
+
+    Looked at are numbers, words of a choice, and both in tuples and in unions.
 
     Args:
         kind: the type, with its ranges.
@@ -100,6 +131,8 @@ def require(kind: Any, value: Any, name: str) -> None:
         ValueError: saying what was given and what is taken.
     """
     origin, arguments = get_origin(kind), get_args(kind)
+    if _as_given.get():
+        return
     if origin is Annotated:
         require(arguments[0], value, name)
         for range_ in arguments[1:]:
@@ -108,8 +141,9 @@ def require(kind: Any, value: Any, name: str) -> None:
     elif origin in (Union, UnionType):
         if value is not None or NoneType not in arguments:
             others = [argument for argument in arguments if argument is not NoneType]
-            if len(others) == 1:
-                require(others[0], value, name)
+            fitting = [other for other in others if _sort(other) == _sort_of(value)]
+            if len(others) == 1 or len(fitting) == 1:
+                require((fitting or others)[0], value, name)
     elif origin is Literal:
         if value not in arguments:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, arguments))}, got {value!r}")
@@ -127,6 +161,19 @@ def require(kind: Any, value: Any, name: str) -> None:
         raise ValueError(f"{name} must be a number, got {value!r}")
     elif kind is bool and not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
+def _sort(kind: Any) -> str:
+    """What values of a type are, as far as that tells the types of a union apart."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _sort(get_args(kind)[0])
+    return {tuple: "several", Literal: "word"}.get(origin, "number" if kind in (int, float) else "")
+
+
+def _sort_of(value: Any) -> str:
+    sorts: tuple[tuple[Any, str], ...] = ((Real, "number"), (str, "word"), ((tuple, list), "several"))
+    return next((sort for of, sort in sorts if isinstance(value, of)), "something else")
 
 
 @cache
@@ -153,5 +200,38 @@ def require_ranges(settings: Any, before: str = "") -> None:
         ValueError: training.rate must be positive and finite, got inf
     """
     for name, kind in _types(settings.__class__).items():
-        shown = name.replace("_", "-") if before == "--" else name
-        require(kind, getattr(settings, name), f"{before}{shown}")
+        require(kind, getattr(settings, name), _shown(name, before))
+
+
+def require_again(settings: Any) -> None:
+    """Look at a dataclass of settings, and at those in it, as if they were made now.
+
+    Raises:
+        ValueError: as making them does.
+    """
+    for field in fields(settings):
+        if is_dataclass(value := getattr(settings, field.name)):
+            require_again(value)
+    getattr(settings, "__post_init__", lambda: None)()
+
+
+def checked(function: Callable[Given, Result], before: str = "") -> Callable[Given, Result]:
+    """The same function, which first refuses what its arguments' types do not take.
+
+    Args:
+        function: with types.
+        before: what the names of its arguments stand behind in a message, as in :func:`require_ranges`.
+    """
+
+    @functools.wraps(function)
+    def call(*given: Given.args, **named: Given.kwargs) -> Result:
+        types = get_type_hints(function, include_extras=True)
+        for name, value in inspect.signature(function).bind(*given, **named).arguments.items():
+            require(types.get(name, Any), value, _shown(name, before))
+        return function(*given, **named)
+
+    return call
+
+
+def _shown(name: str, before: str) -> str:
+    return before + (name.replace("_", "-") if before == "--" else name)

@@ -14,11 +14,14 @@ from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
 from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
 from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem
-from fewstep.experiments.folder import CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
+from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
+from fewstep.experiments.results import TEST, own_result
 from fewstep.experiments.run import Run
 from fewstep.training import load_checkpoint
 
 logger = logging.getLogger("fewstep")
+
+_TEST = f"{TEST}.json"
 
 
 @as_usual
@@ -35,8 +38,11 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
         ValueError: when there is no trained model there, or no such device.
     """
     path = located(source)
-    names = (CONFIG, PROBLEM, best_checkpoint(path).name) if path.is_dir() and stored_config(path) else ("",)
-    return _kept(path.resolve(), tuple((path / name).stat().st_mtime_ns for name in names), device, note)
+    files = [path]
+    if path.is_dir() and stored_config(path):
+        told = [path / name for name in (_TEST, CHOICES, ENVIRONMENT)]
+        files = [path / CONFIG, path / PROBLEM, best_checkpoint(path), *filter(Path.exists, told)]
+    return _kept(path.resolve(), tuple((file.name, file.stat().st_mtime_ns) for file in files), device, note)
 
 
 def located(source: str | Path | Run) -> Path:
@@ -61,20 +67,25 @@ def shipped() -> dict[str, Path]:
 
 
 @lru_cache(maxsize=8)
-def _kept(path: Path, stamps: tuple[int, ...], device: str, note: Note) -> Model:
+def _kept(path: Path, stamps: tuple[tuple[str, int], ...], device: str, note: Note) -> Model:
     return _of_folder(path, device, note) if path.is_dir() else read(path, device, note)[0]
 
 
 def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
     config, problem, extractor = stored_config(folder), stored_problem(folder), kept_extractor(folder)
     require_as_begun(folder)
-    origin = Origin(config, problem, facts_of(folder))
+    origin = Origin(config, problem, facts_of(folder, note))
     load = partial(load_checkpoint, best_checkpoint(folder), run=mark_of(folder))
     return assembled(origin, load, extractor, device=device, note=note)
 
 
-def facts_of(folder: Path) -> Mapping[str, Any]:
-    """What there is to know of a run: its test with its protocol, and the versions that it was made by."""
+def facts_of(folder: Path, note: Note) -> Mapping[str, Any]:
+    """What there is to know of a run: its test with its protocol, and the versions that it was made by.
+
+    Args:
+        folder: of the run.
+        note: is told what was left out, as it is of other meta-parameters.
+    """
     environment = read_json(folder / ENVIRONMENT)
-    facts = {"test": read_json(folder / "test.json"), "choices": read_json(folder / "choices.json")}
+    facts = {Path(name).stem: own_result(folder, name, note) for name in (_TEST, CHOICES)}
     return {name: value for name, value in facts.items() if value} | {"versions": environment.get("versions", {})}

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewstep.core.ranges import as_given
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource
 from fewstep.data.images.files import Reading
@@ -67,7 +68,7 @@ def assembled(
     inputs, regression = tuple(shape["inputs"]), shape["regression"]
     problem = Problem(_no_data, inputs, shape["outputs"], {}, extractor, regression=regression)
     place = prepare_device(device_of_trained(config.device, device, note), config.dtype)
-    with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
+    with as_given(), torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
         method = config.method.build(problem)
     method.learner.to(place.device, place.dtype)
     load(method.learner)
@@ -206,7 +207,8 @@ def _rebuilt(
         simple = Simple(told["rule"], float(told["penalty"]), centre, bool(told.get("normalise", False)))
         reading = None if network is None else network.reading or Reading()
         return SimpleModel(simple, told["facts"], network, reading)
-    config = from_text(json.dumps(told["config"]), "its configuration")
+    with as_given():
+        config = from_text(json.dumps(told["config"]), "its configuration")
     origin = Origin(config, told["problem"], told["facts"])
     weights = _below(tensors, "learner/")
     return assembled(

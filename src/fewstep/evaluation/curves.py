@@ -1,6 +1,5 @@
 """Learning curves of a run, from its metrics."""
 
-import csv
 import math
 import os
 from collections import defaultdict
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.log import read_log
 from fewstep.evaluation.figures import image, new_figure, style_curve
 from fewstep.evaluation.statistics import Score
 
@@ -172,10 +172,6 @@ def _from_zero_or_log(axis: Any, values: Iterable[float]) -> str:
 def _read(path: Path) -> dict[tuple[str, str], Series]:
     """Points by split and name, in the order of the file."""
     series: dict[tuple[str, str], Series] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as file:
-        try:
-            for row in csv.DictReader(file):
-                series[row["split"], row["name"]].append((int(row["step"]), float(row["value"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} must have the columns step, split, name, value, all filled: {error!r}") from error
+    for step, split, name, value in read_log(path):
+        series[split, name].append((step, value))
     return dict(series)

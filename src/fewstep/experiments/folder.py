@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
+from fewstep.core.ranges import as_given
 from fewstep.data.storage.files import json_text, read_json, write_atomically
 from fewstep.data.storage.lock import LOCK, LOG, alone_in, in_turn
 from fewstep.recipes import Config, differences, from_json
@@ -32,7 +33,7 @@ def is_run(folder: Path) -> bool:
 
 
 def stored_config(folder: Path) -> Config:
-    """The configuration of a run.
+    """The configuration of a run, as it was taken when it was begun: ranges may have become narrower.
 
     Raises:
         ValueError: when the folder is not a run.
@@ -44,7 +45,8 @@ def stored_config(folder: Path) -> Config:
             if is_unfinished(folder, BEGINNING)
             else f"{folder} is not a run of fewstep: it has no {CONFIG}. Give the folder that `train` printed."
         )
-    return from_json(folder / CONFIG)
+    with as_given():
+        return from_json(folder / CONFIG)
 
 
 def data_of(path: str, note: Callable[[str], None]) -> str:

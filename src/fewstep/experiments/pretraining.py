@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from fewstep.core.modes import as_usual
-from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, require_ranges
+from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, as_given, require_again, require_ranges
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
 from fewstep.data.images.by_name import TITLES, ImageData
@@ -134,6 +134,7 @@ class PretrainingRun:
             ValueError: as :meth:`open`, and when another process works there.
         """
         run = cls.open(folder, note, device)
+        require_again(run.config)
         with alone_in(folder):
             clear(folder)
         return run
@@ -158,11 +159,13 @@ class PretrainingRun:
                 if is_unfinished(folder, BEGINNING)
                 else f"{folder} is no pre-training: it has no {CONFIG}. Give a folder of `fewstep pretrain`."
             )
-        try:
-            config = structure(read_json(path), PretrainingConfig)
-        except ValueError as error:
-            raise ValueError(f"{path} is not a configuration of this version of fewstep: {error}") from error
-        return cls(replace(config, device=device_of_trained(config.device, device or "auto", note)), folder, note)
+        with as_given():
+            try:
+                config = structure(read_json(path), PretrainingConfig)
+            except ValueError as error:
+                raise ValueError(f"{path} is not a configuration of this version of fewstep: {error}") from error
+            config = replace(config, device=device_of_trained(config.device, device or "auto", note))
+        return cls(config, folder, note)
 
     def images(self, split: str) -> Dataset:
         """The images of a split, read once."""

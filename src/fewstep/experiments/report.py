@@ -1,16 +1,21 @@
 """The report of a run, for a human reader: what was done, on which tasks, with what result."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fewstep.data.storage.files import read_json, write_atomically
+from fewstep.data.storage.log import METRICS
 from fewstep.evaluation.curves import curves_in_words, learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT
+from fewstep.experiments.results import TEST, own_result
+
+logger = logging.getLogger("fewstep")
 
 CURVES, REPORT = "learning_curves.png", "report.md"
 
@@ -20,7 +25,7 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
 
     Read, where they are there: ``config.json``, ``environment.json``, ``metrics.csv``, and every JSON file that holds
     an :class:`~fewstep.evaluation.Evaluation`: ``test.json`` first, then the others by name. What is absent is said to
-    be absent.
+    be absent, and a result of other meta-parameters than the run's best is named and left out.
 
     Returns:
         The path of the report.
@@ -33,8 +38,12 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         raise ValueError(f"report: {folder} is not a folder; give the folder of a run")
     config, environment = read_json(folder / CONFIG), read_json(folder / ENVIRONMENT)
-    others = sorted(path for path in folder.glob("*.json") if path.name != "test.json")
-    loaded = {path.stem: read_json(path) for path in [folder / "test.json", *others]}
+    first = f"{TEST}.json"
+    others = sorted(path.name for path in folder.glob("*.json") if path.name != first)
+    left_out: list[str] = []
+    loaded = {Path(name).stem: own_result(folder, name, left_out.append) for name in [first, *others]}
+    for line in left_out:
+        logger.warning(line)
     tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}
 
     lines = [f"# {config.get('recipe') or folder.resolve().name}", ""]
@@ -43,6 +52,7 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     lines += ["## Results", ""] if tests else ["## Results", "", "The run has not been tested yet.", ""]
     for name, test in tests.items():
         lines += _result(name, test)
+    lines += [line for told in left_out for line in (f"{told}.", "")]
     lines += _decisions(loaded.get(Path(CHOICES).stem, {}))
     lines += ["## Learning curves", "", *_curves(folder), ""]
     lines += ["## Configuration", "", *settings_lines(config, "There is no config.json."), ""]
@@ -102,10 +112,10 @@ def _decisions(choices: Mapping[str, Any]) -> list[str]:
 
 
 def _curves(folder: Path) -> list[str]:
-    if not (folder / "metrics.csv").exists():
+    if not (folder / METRICS).exists():
         return ["There is no metrics.csv."]
     try:
-        learning_curves(folder / "metrics.csv", folder / CURVES)
+        learning_curves(folder / METRICS, folder / CURVES)
     except ValueError as error:
         return [f"Nothing to draw: {error}."]
-    return [*curves_in_words(folder / "metrics.csv"), "", f"![Training loss and score over meta-steps]({CURVES})"]
+    return [*curves_in_words(folder / METRICS), "", f"![Training loss and score over meta-steps]({CURVES})"]

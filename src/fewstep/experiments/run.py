@@ -16,6 +16,7 @@ from torch import Tensor
 from fewstep.core import Method, generator
 from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
@@ -27,7 +28,7 @@ from fewstep.evaluation.baselines import LOGISTIC, Baseline
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
-from fewstep.experiments.asked import OWN_NAMES, TEST_BATCH, check_tasks, tasks_of
+from fewstep.experiments.asked import TEST_BATCH, check_tasks, tasks_of
 from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_as_begun, require_same_data, stored_problem
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import (
@@ -47,6 +48,7 @@ from fewstep.experiments.folder import (
     stored_config,
 )
 from fewstep.experiments.report import report
+from fewstep.experiments.results import TEST, check_name, marked, own_result
 from fewstep.recipes import Config, dotted, to_json
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
@@ -180,8 +182,15 @@ class Run:
             problem: opened data, where it was begun on such.
 
         Raises:
-            ValueError: when the folder is not a run, or another process works there.
+            ValueError: when the folder is not a run, its settings are no longer taken, or another process works there.
         """
+        try:
+            require_again(stored_config(folder))
+        except ValueError as error:
+            raise ValueError(
+                f"{folder} cannot be trained with settings that are no longer taken ({error}): it can be evaluated and "
+                "used as it is."
+            ) from error
         run = cls._stored(folder, note, device, problem)
         with alone_in(folder):
             clear(folder)
@@ -235,8 +244,11 @@ class Run:
         require_as_begun(folder)
         data = config.data
         if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
-            config = replace(config, data=replace(data, path=data_of(data.path, note)))
-        return cls(replace(config, device=device_of_trained(config.device, device, note)), folder, note, problem)
+            with as_given():
+                config = replace(config, data=replace(data, path=data_of(data.path, note)))
+        with as_given():
+            config = replace(config, device=device_of_trained(config.device, device, note))
+            return cls(config, folder, note, problem)
 
     @as_usual
     def train(self, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Trainer:
@@ -294,7 +306,7 @@ class Run:
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
         best = best_checkpoint(self.folder)
-        if not self.ranks.most((self.folder / CHOICES).exists()):  # all of them choose, and come to the same
+        if self.ranks.most(self.ranks.first and not own_result(self.folder, CHOICES, self.note)):
             options, testing = self.config.training, self.config.testing
             # There are dozens of options, to be told apart by some of many queries.
             queries = testing.queries
@@ -309,8 +321,10 @@ class Run:
             score = float(last.scores[last.labels.index(last.chosen)].mean())
             if self.ranks.first:
                 save_checkpoint(best, self.method.learner, replace(state, best=score), run=mark_of(self.folder))
-                told = {"split": "val", "task seed": self.config.testing.seed}
-                write_files(self.folder, {CHOICES: json_text(told | {"decisions": [d.to_dict() for d in decisions]})})
+                told: dict[str, Any] = {"split": "val", "task seed": self.config.testing.seed}
+                told |= {"decisions": [d.to_dict() for d in decisions]}
+                weights = self.method.learner.state_dict()
+                write_files(self.folder, {CHOICES: json_text(marked(self.folder, told, weights))})
             self.ranks.wait()
         return read_state(best).best
 
@@ -420,15 +434,15 @@ class Run:
         """A context in which the method takes the inner steps of validation and test."""
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
-    def record(self, evaluation: Evaluation, name: str = "test") -> None:
+    def record(self, evaluation: Evaluation, name: str = TEST) -> None:
         """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date.
+
+        With them goes a word for the meta-parameters as they stand, by which it is known later what they are of.
 
         Raises:
             ValueError: for a name that is none of a file in the folder, or that of another file of the run.
         """
-        if Path(name).name != name or name.casefold() in OWN_NAMES:
-            raise ValueError(f"an evaluation cannot be written as {name!r}: give a name that no file of the run has.")
-        write_files(
-            self.folder, {f"{name}.json": evaluation.to_json(), f"{name}_tasks.csv": task_rows(evaluation.scores)}
-        )
+        check_name(name)
+        result = marked(self.folder, evaluation.to_json(), self.method.learner.state_dict())
+        write_files(self.folder, {f"{name}.json": result, f"{name}_tasks.csv": task_rows(evaluation.scores)})
         report(self.folder)

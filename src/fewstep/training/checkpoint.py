@@ -265,6 +265,16 @@ def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
     return state, tensors
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The meta-parameters of a checkpoint by their names, whatever its learner.
+
+    Raises:
+        ValueError: as :func:`read_state`.
+    """
+    tensors = {_since_0_2(key): tensor for key, tensor in _read(path, "")[1].items()}
+    return {key.removeprefix("learner/"): tensor for key, tensor in tensors.items() if key.startswith("learner/")}
+
+
 def require_own(folder: Path, run: str) -> None:
     """Refuse a folder whose checkpoints belong to something else, before anything is made of what it says.
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from fewstep.data.checks import check_count
+from fewstep.core.ranges import MOST_THREADS
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt, in glibc's malloc.h
 
@@ -36,11 +36,12 @@ def prepare_device(device: str, dtype: Literal["float32", "float64"] = "float32"
         threads: of the CPU. None: as many as torch takes by itself.
 
     Raises:
-        ValueError: for a device that is not there, or no threads.
+        ValueError: for a device that is not there, or no threads or too many.
     """
     keep_freed_memory()
     if threads is not None:
-        check_count("threads", threads)
+        if not 1 <= threads <= MOST_THREADS:  # of a run of old too, whose settings are else taken as they are
+            raise ValueError(f"threads must be from 1 to {MOST_THREADS}, got {threads}.")
         torch.set_num_threads(threads)
     return Place(_usable(device_here(device)), getattr(torch, dtype))
 

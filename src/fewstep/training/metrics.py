@@ -1,17 +1,14 @@
 """The log of a run: a CSV file in long format, and TensorBoard where it is installed."""
 
-import csv
 import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewstep.data.storage.files import csv_text, write_atomically
-from fewstep.data.storage.reading import reading
+from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.log import Row, log_text, read_log
 from fewstep.training.trackers import Tracker
-
-COLUMNS = ("step", "split", "name", "value")
 
 
 class Metrics:
@@ -32,17 +29,15 @@ class Metrics:
         self, path: Path, upto: int, tensorboard: Path | None = None, trackers: Sequence[Tracker] = (), digest: str = ""
     ) -> None:
         self.path, self.trackers = path, trackers
-        self.rows: list[tuple[int, str, str, float]] = []
+        self.rows: list[Row] = []
         if path.exists():
             way = "restore it, or delete it: training goes on to the same bits, with a log from here on"
-            with reading(path, "is no log of a training", way), path.open(newline="", encoding="utf-8") as file:
-                head, *lines = csv.reader(file, strict=True)
-                if tuple(head) != COLUMNS:
-                    raise ValueError(f"its columns are {', '.join(head)}")
-                rows = [(int(step), split, name, float(value)) for step, split, name, value in lines]
-                self.rows = [row for row in rows if row[0] <= upto]
-                if digest and self.digest() != digest:
-                    raise ValueError(f"its rows up to step {upto} are not those that the checkpoint was written with")
+            self.rows = [row for row in read_log(path, way) if row[0] <= upto]
+            if digest and self.digest() != digest:
+                raise ValueError(
+                    f"{path} is damaged: its rows up to step {upto} are not those that the checkpoint was written "
+                    f"with: {way}"
+                )
         elif digest:
             logging.getLogger("fewstep").warning("%s is gone: the log has no rows before step %d", path, upto)
         self._writer = _summary_writer(tensorboard, upto) if tensorboard else None
@@ -58,14 +53,11 @@ class Metrics:
 
     def digest(self) -> str:
         """By which these rows are known."""
-        return hashlib.sha256(self._text().encode()).hexdigest()[:16]
-
-    def _text(self) -> str:
-        return csv_text([COLUMNS, *self.rows])
+        return hashlib.sha256(log_text(self.rows).encode()).hexdigest()[:16]
 
     def save(self) -> None:
         """Write the file."""
-        write_atomically(self.path, self._text())
+        write_atomically(self.path, log_text(self.rows))
         if self._writer is not None:
             self._writer.flush()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fewstep import core
-from fewstep.core.ranges import Count, CountOrZero, Positive, Share, require_ranges
+from fewstep.core.ranges import Count, CountOrZero, Positive, Share, refuse, require_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ class Training:
         require_ranges(self, "training.")
         if self.compile == "on" and self.recompute:
             # dynamo has been seen to differentiate an autograd.Function wrongly: see benchmarks/NOTES.md.
-            raise ValueError("training.compile=on and training.recompute exclude each other: set one of them.")
+            refuse("training.compile=on and training.recompute exclude each other: set one of them.")
 
     def rate_at(self, step: int) -> float:
         """The outer rate of a meta-step."""

@@ -13,6 +13,7 @@ from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, gener
 from fewstep.core.modes import as_usual
 from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.data import TaskSource
+from fewstep.data.storage.log import METRICS
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
@@ -93,7 +94,7 @@ class Trainer:
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
-        log, board = folder / "metrics.csv", folder / "tensorboard" if ranks.first else None
+        log, board = folder / METRICS, folder / "tensorboard" if ranks.first else None
         self.metrics = Metrics(log, self.state.step, board, trackers, self.state.log)
 
     @as_usual

@@ -1,17 +1,22 @@
 """Searches in this process: what is drawn, pruned, refused and written."""
 
 import csv
+import errno
 import json
 import platform
+import sqlite3
 import subprocess
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 from search_driver import SPACE, config, run
 
@@ -41,6 +46,36 @@ def test_a_configuration_depends_on_its_seed_and_number_alone() -> None:
     rates = [settings["training.rate"] for settings in drawn]
     assert 0.4 < np.mean([rate < 10**-2.5 for rate in rates]) < 0.6, "not uniform in the logarithm"
     assert len(set(rates)) == 200
+
+
+def test_a_full_disk_ends_a_search_in_one_line_and_loses_no_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def database_full(*_: Any, **__: Any) -> None:
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fewstep.training.trainer.save_checkpoint", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(tmp_path, 1)
+
+    def first_meta_step(*_: Any) -> None:
+        patch.setattr("sqlalchemy.orm.Session.commit", database_full)
+        time.sleep(1.5)  # until the next sign of life
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "HEARTBEAT", 1)
+        patch.setattr(study, "GRACE", 2)
+        patch.setattr("fewstep.experiments.search.worker.Run.train", first_meta_step)
+        with pytest.raises(OSError, match=r"^the study's storage .*study.db cannot .* \(.*full\)") as told:
+            run(tmp_path, 1)
+    assert "\n" not in str(told.value)
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setattr(study, "GRACE", 2)
+    assert run(tmp_path, 1).trials == {"complete": 1}
 
 
 def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal, final
 
+from fewstep.core.ranges import refuse
+
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float, UInt64
@@ -65,25 +67,25 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.crop < 0:
-            raise ValueError(f"crop must be at least 0 pixels, got {self.crop}")
+            refuse(f"crop must be at least 0 pixels, got {self.crop}")
         if not 0 <= self.colour < float("inf"):
-            raise ValueError(f"colour must be a strength of at least 0, got {self.colour}")
+            refuse(f"colour must be a strength of at least 0, got {self.colour}")
         if self.padding not in ("reflect", "zeros"):
-            raise ValueError(f"padding must be 'reflect' or 'zeros', not {self.padding!r}")
+            refuse(f"padding must be 'reflect' or 'zeros', not {self.padding!r}")
         if self.area is not None and not (len(self.area) == 2 and 0 < self.area[0] <= self.area[1] <= 1):
-            raise ValueError(
+            refuse(
                 f"area must be the least and the largest share of an image, above 0 and up to 1, got {self.area}: "
                 "(0.08, 1.0) is usual"
             )
         if not (len(self.aspect) == 2 and 0 < self.aspect[0] <= self.aspect[1] < float("inf")):
-            raise ValueError(
+            refuse(
                 f"aspect must be the least and the largest ratio of width to height, above 0, got {self.aspect}: "
                 "(3/4, 4/3) is usual"
             )
         if self.side is not None and self.side < 1:
-            raise ValueError(f"side must be at least 1 pixel, got {self.side}: leave it out to keep the images' size")
+            refuse(f"side must be at least 1 pixel, got {self.side}: leave it out to keep the images' size")
         if self.area is not None and self.crop:
-            raise ValueError(
+            refuse(
                 f"crop = {self.crop} adds pixels around the image, and the random-sized crops of area = {self.area} "
                 "have no use for them: set crop to 0, or leave area out"
             )

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -174,12 +173,9 @@ def image_store(source: ImageSource, *, cache: str | Path | None = None, report:
     try:
         with kept_in(root, f"the images of {source.name}", f"{size / 1e9:.2g} GB left"):
             root.mkdir(parents=True, exist_ok=True)
-            with one_at_a_time(root / f"{source.folder}.lock", report) as alone:
+            with one_at_a_time(root / f"{source.folder}.lock", report):
                 if (found := find_store(source, cache=cache)) is not None:  # another process may have made it
                     return found
-                if alone:
-                    for left_over in root.glob(f".{source.folder}.*.part"):
-                        shutil.rmtree(left_over, ignore_errors=True)
                 _make(source, root, report)
     except _SourceError as error:
         raise error.error from None

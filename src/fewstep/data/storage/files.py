@@ -4,12 +4,15 @@ import csv
 import io
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from fewstep.data.storage.lock import unless_used, used
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -34,36 +37,65 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
 
     Folders on the way are made.
     """
-    part = _beside(target)
-    try:
-        with part.open("xb") as file:
+    with _beside(target, lambda part: os.close(os.open(part, os.O_CREAT | os.O_EXCL, 0o666))) as part:
+        with part.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_beside(target: Path) -> Iterator[Path]:
     """A new folder beside a place, to be filled and renamed to it; what is left of it at the end is removed."""
-    part = _beside(target)
-    part.mkdir()
-    try:
+    with _beside(target, Path.mkdir) as part:
         yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
-def _beside(target: Path) -> Path:
-    """A new name beside a place, in a folder that is there.
+@contextmanager
+def _beside(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A new part beside a place, which is gone in the end; what killed processes have left of this place goes first.
 
     In the same folder, for a rename is atomic only within one file system. Not by ``tempfile``, whose files are
     readable by their owner alone and would stay so after the rename.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    _clear(target)
+    while True:
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        _ours.add(part.absolute())
+        try:
+            make(part)
+            with used(part) as there:
+                if there:
+                    yield part
+                    return
+        finally:
+            _remove(part)
+            _ours.discard(part.absolute())
+
+
+_ours = set[Path]()
+"""Parts of this process, which a file system of the net does not tell from others' by a lock."""
+
+
+def _clear(target: Path) -> None:
+    """Remove what killed processes have left of a place."""
+    left, names = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part"), list[str]()
+    with suppress(OSError):  # a folder that can be written, but not listed
+        names = os.listdir(target.parent)
+    for part in (target.with_name(name) for name in names if left.fullmatch(name)):
+        if part.absolute() not in _ours:
+            with unless_used(part) as unused:
+                if unused:
+                    _remove(part)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

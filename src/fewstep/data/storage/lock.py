@@ -125,6 +125,51 @@ def _locked(lock: Path, taken: Callable[[], None]) -> tuple[Any, bool]:
         lock.parent.mkdir(parents=True, exist_ok=True)
 
 
+@contextmanager
+def used(path: Path) -> Iterator[bool]:
+    """Use a new file or folder, so that :func:`unless_used` knows; false where another process has removed it."""
+    with _open(path) as descriptor:
+        if descriptor is None:
+            yield path.exists()
+            return
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            there = os.path.samestat(os.fstat(descriptor), path.stat())
+        except FileNotFoundError:
+            there = False
+        yield there
+
+
+@contextmanager
+def unless_used(path: Path) -> Iterator[bool]:
+    """Whether no process is in :func:`used` of a file or folder, nor comes into it meanwhile.
+
+    False where that cannot be known: of a platform or a file system without locks.
+    """
+    with _open(path) as descriptor:
+        free = False
+        if descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
+        yield free
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[int | None]:
+    """A descriptor of a file or folder, to be locked by; none where there are no locks, or it cannot be opened."""
+    descriptor: int | None = None
+    if fcntl is not None:
+        with suppress(OSError):  # a file system of the net locks only what may be written
+            descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def _who(lock: Path) -> str:
     """What the process that holds a lock says of itself, in parentheses."""
     try:

@@ -27,7 +27,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         OSError: if the file cannot be written.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(stored, {**metadata, _DIGEST: _digest(stored, metadata)}))
+    write_atomically(path, save(stored, {**metadata, _DIGEST: contents_digest(stored, metadata)}))
 
 
 def read_tensors(path: str | Path, *, undigested: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -49,7 +49,7 @@ def read_tensors(path: str | Path, *, undigested: str | None = None) -> tuple[di
     if undigested is not None and list(metadata) == [undigested]:
         return tensors, metadata
     words, digest = {name: word for name, word in metadata.items() if name != _DIGEST}, metadata.get(_DIGEST, "")
-    if digest != (_digest(tensors, words) if digest.startswith(_SECOND) else _first_digest(tensors)):
+    if digest != (contents_digest(tensors, words) if digest.startswith(_SECOND) else _first_digest(tensors)):
         raise ValueError("its contents do not match its digest")
     return tensors, metadata
 
@@ -80,8 +80,11 @@ def _understood() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-def _digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
-    """safetensors checks that the sizes fit the file, but neither numbers, nor words, nor which of two shapes it is."""
+def contents_digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
+    """By which tensors and words are known: names, types, shapes, numbers.
+
+    safetensors checks that the sizes fit the file, but neither numbers, nor words, nor which of two shapes it is.
+    """
     digest = hashlib.sha256(json.dumps(sorted(words.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import signal
 import time
 from collections import Counter
@@ -22,9 +21,9 @@ from fewstep.experiments.folder import all_or_nothing, claim
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
-from fewstep.experiments.search.study import Plan, join, quiet, without_password
+from fewstep.experiments.search.study import Plan, in_one_line, join, quiet, without_password
 from fewstep.experiments.search.worker import process, work
-from fewstep.experiments.workers import Throttle, count_workers, end_in_order
+from fewstep.experiments.workers import Throttle, count_workers, end_in_order, process_of
 from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training.device import device_here, same_threads
@@ -101,6 +100,7 @@ def search(
     Raises:
         ValueError: when there is nothing to draw or to train, ``out`` or the study is of something else, the storage
             cannot be opened, or no configuration could be trained.
+        OSError: when the disk or the study's storage cannot be read or written; with room again, the same call goes on.
         KeyboardInterrupt: after the workers have stopped; the same call goes on.
     """
     if trials < 1:
@@ -118,7 +118,7 @@ def search(
         problem, score = _opened(plan, note)
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
-    with quiet():
+    with quiet(), in_one_line(plan.storage):
         with all_or_nothing(plan.out, among="in turn"):
             _claim(plan)
             study = join(plan, trials)
@@ -205,12 +205,12 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Call
     """Have processes train until the study is done; one that is killed is replaced.
 
     Raises:
-        RuntimeError: when none is left and there is still work.
+        ChildProcessError: when none is left and there is still work.
     """
-    context, log = multiprocessing.get_context("spawn"), plan.out / "workers.log"
+    log = plan.out / "workers.log"
 
     def start() -> BaseProcess:
-        started = context.Process(target=process, args=(plan, log))
+        started = process_of(process, plan, log)
         with signals_later(signal.SIGINT):  # which it never sees: this process decides about it
             started.start()
         return started
@@ -227,9 +227,9 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Call
                     running.append(start())
                 elif ended.exitcode and not running:
                     last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
-                    raise RuntimeError(f"the workers of the search failed: {last} (more in {log})")
+                    raise ChildProcessError(f"the workers of the search failed: {last} (more in {log})")
         left = sum(row.state in ("waiting", "running") for row in rows_of(study, plan))
         if left:  # all workers were told to stop by somebody else
-            raise RuntimeError(f"the workers of the search have stopped, with {left} trials to go: give it again.")
+            raise ChildProcessError(f"the workers of the search have stopped, with {left} trials to go: give it again.")
     finally:
         end_in_order(running)

@@ -7,6 +7,7 @@ often it was killed. Optuna keeps what the processes must agree on: which are wa
 from __future__ import annotations
 
 import json
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,6 +101,38 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def in_one_line(storage: str) -> Iterator[None]:
+    """What a database that cannot be read or written comes to, in any thread: one error of one line.
+
+    Raises:
+        OSError: for all that Optuna and SQLAlchemy raise then.
+    """
+    hook = threading.excepthook
+
+    def signs_of_life(failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, _OF_STORAGE):  # the trial itself says so at its next word
+            hook(failed)
+
+    threading.excepthook = signs_of_life
+    try:
+        yield
+    except _OF_STORAGE as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        why = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise OSError(
+            f"the study's storage {without_password(storage)} cannot be read or written ({why}): when it can, give the "
+            "same command again"
+        ) from error
+    finally:
+        threading.excepthook = hook
+
+
+_OF_STORAGE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 
 
 def without_password(storage: str) -> str:

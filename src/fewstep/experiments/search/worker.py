@@ -20,8 +20,8 @@ from optuna.trial import TrialState
 
 from fewstep.data.storage.lock import alone_after
 from fewstep.experiments.run import Run
-from fewstep.experiments.search.study import Plan, by_index, load, quiet, requeue
-from fewstep.experiments.workers import Throttle
+from fewstep.experiments.search.study import Plan, by_index, in_one_line, load, quiet, requeue
+from fewstep.experiments.workers import USERS_MISTAKES, Throttle
 from fewstep.recipes import with_settings
 from fewstep.training import State, stoppable
 
@@ -36,14 +36,17 @@ class NotMyTrial(Exception):
 def work(plan: Plan, tick: Callable[[optuna.Study], None] = lambda _: None) -> None:
     """Train configurations until the study has no waiting and no running trial.
 
+    What the machine refuses is no fault of a configuration: a full disk ends the work, and its trial waits.
+
     Args:
         plan: of the search.
         tick: called about every second, with the study.
 
     Raises:
         KeyboardInterrupt: when it is stopped; the trial that it was at waits to be continued.
+        OSError: when something cannot be read or written; likewise.
     """
-    with quiet():
+    with quiet(), in_one_line(plan.storage):
         study = load(plan)
         unclaimed: dict[int, float] = {}
         while True:
@@ -61,22 +64,33 @@ def work(plan: Plan, tick: Callable[[optuna.Study], None] = lambda _: None) -> N
 
 def _one(study: optuna.Study, plan: Plan, tick: Callable[[optuna.Study], None]) -> None:
     ours: list[int] = []
+    refused: list[OSError] = []
 
     def objective(trial: optuna.Trial) -> float:
         ours.append(trial.number)
-        return train(trial, plan, lambda: tick(study))
+        try:
+            return train(trial, plan, lambda: tick(study))
+        except OSError as error:
+            refused.append(error)
+            raise
+
+    def later() -> None:
+        for number in ours:
+            requeue(study, study.get_trials(deepcopy=False)[number])
 
     try:
         study.optimize(objective, n_trials=1, catch=(Exception,))
     except KeyboardInterrupt:
-        for number in ours:
-            requeue(study, study.get_trials(deepcopy=False)[number])
+        later()
         raise
     except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
         # This process was suspended for so long that its trial was taken for dead and given to another.
         states = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
         if not ours or states[ours[-1]] != TrialState.FAIL:
             raise
+    if refused:
+        later()
+        raise refused[0]
 
 
 def _fail_unclaimed(study: optuna.Study, plan: Plan, seen: dict[int, float]) -> None:
@@ -136,8 +150,9 @@ def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
         return _train(trial, plan, index, tick)
     except (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
         raise
-    except KeyboardInterrupt:
-        trial.set_user_attr("stopped", True)
+    except (KeyboardInterrupt, OSError):
+        with suppress(optuna.exceptions.StorageInternalError):  # the disk may be full
+            trial.set_user_attr("stopped", True)
         raise
     except Exception as error:
         trial.set_user_attr("reason", f"{type(error).__name__}: {error}")
@@ -206,3 +221,6 @@ def process(plan: Plan, log: Path) -> None:
             work(plan, tick)
     except KeyboardInterrupt:
         sys.exit(0)
+    except USERS_MISTAKES as error:
+        logging.getLogger("fewstep").error("%s", error)
+        sys.exit(1)

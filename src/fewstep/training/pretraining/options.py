@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import cattrs
 
-from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, require_ranges
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, refuse, require_ranges
 from fewstep.data.images.augmentation import Augmentation
 from fewstep.data.storage.settings import converter, mistakes
 
@@ -98,7 +98,7 @@ class Pretraining:
     def __post_init__(self) -> None:
         require_ranges(self, "pretraining: ")
         if not all(0 < place < 1 for place in self.milestones) or list(self.milestones) != sorted(self.milestones):
-            raise ValueError(f"pretraining: milestones must rise between 0 and 1, got {self.milestones}.")
+            refuse(f"pretraining: milestones must rise between 0 and 1, got {self.milestones}.")
 
     def resolved(self, device: torch.device | str = "cpu") -> Pretraining:
         """The same with ``precision`` decided for a device of this machine."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from fewstep.core import generator
 from fewstep.core.modes import as_usual
 from fewstep.data import Dataset
+from fewstep.data.storage.log import METRICS
 from fewstep.training.checkpoint import (
     BEST,
     LAST,
@@ -128,7 +129,7 @@ class Pretrainer:
             self.network.measure(dataset)
         self.metrics: Metrics | None = None
         if folder is not None:
-            log = folder / "metrics.csv"
+            log = folder / METRICS
             self.metrics = Metrics(log, self.state.step, folder / "tensorboard", digest=self.state.log)
 
     @as_usual

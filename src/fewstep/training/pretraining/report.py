@@ -1,11 +1,11 @@
 """The report of a pre-training, for a human reader."""
 
-import csv
 import json
 from datetime import timedelta
 from pathlib import Path
 
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.log import METRICS, read_log
 from fewstep.evaluation.figures import image, new_figure, style_curve
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import markdown_lines, settings_lines
@@ -29,9 +29,8 @@ def how_far(done: int, total: int, pace: float, unit: str = "") -> str:
 def learning_curves(folder: Path) -> None:
     """Draw loss and accuracy on the base classes, and nearest class mean on the validation classes, by epoch."""
     series: dict[tuple[str, str], list[float]] = {}
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            series.setdefault((row["split"], row["name"]), []).append(float(row["value"]))
+    for _, split, name, value in read_log(folder / METRICS):
+        series.setdefault((split, name), []).append(value)
     validation = {name: values for (split, name), values in series.items() if split == "validation"}
 
     figure = new_figure(7.0, 5.6)
