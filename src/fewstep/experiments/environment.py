@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
+
+from fewstep.data.storage.files import read_json
+from fewstep.experiments.folder import ENVIRONMENT
 
 
 def environment(device: str, dtype: str) -> dict[str, Any]:
@@ -22,6 +26,7 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
         "commit": _commit(),
         "machine": machine(),
         "threads": torch.get_num_threads(),
+        **_processes(),
         "device": device,
         "dtype": dtype,
     }
@@ -43,7 +48,7 @@ def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tup
     before = [one for one in kept if isinstance(one, dict)] if isinstance(kept, list) else []
     now = {("at" if name == "started" else name): value for name, value in environment(device, dtype).items()}
     then, told = (before or [facts])[-1], []
-    for name in ("threads", "machine"):
+    for name in ("threads", "processes", "machine"):
         if name in then and then[name] != now[name]:
             told.append(f"{name}: {then[name]} before, {now[name]} now")
     versions = then.get("versions")
@@ -51,6 +56,23 @@ def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tup
         if isinstance(versions, dict) and versions.get(name) != now["versions"][name]:
             told.append(f"{name}: {versions.get(name)} before, {now['versions'][name]} now")
     return facts | {"continued": [*before, {"step": step} | now]}, told
+
+
+def processes_before(folder: Path) -> int:
+    """How many processes a run was last computed by, on each machine if there were several."""
+    facts = read_json(folder / ENVIRONMENT)
+    continued = facts.get("continued")
+    last = continued[-1] if isinstance(continued, list) and continued else facts
+    number, machines = (last.get(name, 1) if isinstance(last, dict) else 1 for name in ("processes", "machines"))
+    return max(1, number // machines) if isinstance(number, int) and isinstance(machines, int) and machines > 0 else 1
+
+
+def _processes() -> dict[str, int]:
+    """How many processes share the tasks out, and how many machines they are on."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return {"processes": 1}
+    size = torch.distributed.get_world_size()
+    return {"processes": size, "machines": max(1, size // int(os.environ.get("LOCAL_WORLD_SIZE", size)))}
 
 
 def machine() -> str:
