@@ -47,6 +47,7 @@ from fewstep.experiments.folder import (
     require_same,
     stored_config,
 )
+from fewstep.experiments.model_file import facts_of, trained_model, write_model
 from fewstep.experiments.report import report
 from fewstep.experiments.results import TEST, check_name, marked, own_result
 from fewstep.recipes import Config, dotted, to_json
@@ -54,7 +55,7 @@ from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import State, Trainer, load_checkpoint, save_checkpoint
-from fewstep.training.checkpoint import newest, read_state
+from fewstep.training.checkpoint import newest, read_state, read_weights
 from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.stopping import poll
 from fewstep.training.trackers import Tracker
@@ -249,6 +250,25 @@ class Run:
         with as_given():
             config = replace(config, device=device_of_trained(config.device, device, note))
             return cls(config, folder, note, problem)
+
+    def save(self, path: str | Path, *, licence: str = "") -> Path:
+        """Write the best meta-parameters, and what they belong to, to one file: ``fewstep.load`` reads it.
+
+        Args:
+            path: ``NAME.fewstep.safetensors``; the suffix is appended where there is none.
+            licence: under which others may use it, in words.
+
+        Returns:
+            The file, which holds arrays and settings and no code.
+
+        Raises:
+            ValueError: when the run has not been trained.
+            OSError: if the file cannot be written.
+        """
+        learner = read_weights(best_checkpoint(self.folder))
+        facts, extractor = facts_of(self.folder, self.note), kept_extractor(self.folder)
+        described = trained_model(stored_config(self.folder), stored_problem(self.folder), facts, learner, extractor)
+        return write_model(path, described, {"licence": licence})
 
     @as_usual
     def train(self, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Trainer:
