@@ -13,7 +13,7 @@ from fewstep.core.modes import as_usual
 from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
 from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
-from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem
+from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem, tell_unfinished
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
 from fewstep.experiments.results import TEST, own_result
 from fewstep.experiments.run import Run
@@ -76,7 +76,9 @@ def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
     require_as_begun(folder)
     origin = Origin(config, problem, facts_of(folder, note))
     load = partial(load_checkpoint, best_checkpoint(folder), run=mark_of(folder))
-    return assembled(origin, load, extractor, device=device, note=note)
+    model = assembled(origin, load, extractor, device=device, note=note)
+    tell_unfinished(folder, note)
+    return model
 
 
 def facts_of(folder: Path, note: Note) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.data.storage.files import read_json
+from fewstep.data.storage.files import read_json, sealed
 from fewstep.data.storage.tensors import contents_digest
 from fewstep.experiments.begun import mark_of
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM
@@ -46,8 +46,8 @@ def check_name(name: str, new_in: Path | None = None) -> None:
 
 
 def marked(folder: Path, result: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A result with what it is of: the run's settings and data, and the meta-parameters as they stand."""
-    return {**result, _OF: {"run": mark_of(folder), "weights": _digest(weights)}}
+    """A result with what it is of: the run's settings and data, and the meta-parameters as they stand; sealed."""
+    return sealed({**result, _OF: {"run": mark_of(folder), "weights": _digest(weights)}})
 
 
 def own_result(folder: Path, file: str, note: Callable[[str], None]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.asked import check_tasks
+from fewstep.experiments.begun import DATA, require_same_data, stored_problem
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
@@ -118,7 +119,7 @@ def repeat(
             left = left or [(seeds[0], folders[0])]
             scorer = left[0][0]
         if left:
-            _open_once(config, note)
+            _open_once(config, folders, note)
             if len(left) < len(seeds):
                 note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
 
@@ -143,11 +144,18 @@ def _tests(config: Config) -> dict[str, int | None]:
     return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
 
 
-def _open_once(config: Config, note: Callable[[str], None]) -> None:
-    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training."""
+def _open_once(config: Config, folders: Sequence[Path], note: Callable[[str], None]) -> None:
+    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training.
+
+    Raises:
+        ValueError: when they are not the data that the runs there are of, among others.
+    """
     with same_threads():
         run = Run(replace(config, threads=None), Path("there is nothing here"), note)
         check_tasks(run.problem, config)
+    now = run.problem.fingerprints()
+    for folder in filter(is_run, folders):
+        require_same_data(folder, stored_problem(folder).get(DATA, {}), now, config.recipe)
     del run
     gc.collect()  # the images and the network are of no use here
     if torch.cuda.is_initialized():
