@@ -340,6 +340,9 @@ def test_a_repetition_takes_no_more_seeds_on_other_data(on_features: tuple[Path,
     with pytest.raises(ValueError, match="have changed since it was begun: train"):
         repeat(config, seeds=(0, 1), out=tmp_path / "out", workers=1)
     assert not (tmp_path / "out" / "seed-1").exists()
+    (tmp_path / "out" / "seed-0").rename(tmp_path / "out" / "seed-7")
+    with pytest.raises(ValueError, match="seed-7 holds the run of seed 0: rename it to seed-0"):
+        repeat(config, seeds=(7,), out=tmp_path / "out", workers=1)
 
 
 def test_a_row_of_the_test_is_enough(on_features: tuple[Path, Path]) -> None:

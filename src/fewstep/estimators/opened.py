@@ -15,13 +15,17 @@ from fewstep.estimators.model import Model, Origin, TrainedModel
 from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
 from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem, tell_unfinished
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
-from fewstep.experiments.results import TEST, own_result
+from fewstep.experiments.results import own_result, tests_of
 from fewstep.experiments.run import Run
+from fewstep.recipes import Config
 from fewstep.training import load_checkpoint
 
 logger = logging.getLogger("fewstep")
 
-_TEST = f"{TEST}.json"
+
+def _tests(config: Config) -> list[str]:
+    """The files of a run's tests."""
+    return [f"{name}.json" for name in tests_of(config)]
 
 
 @as_usual
@@ -39,10 +43,16 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
     """
     path = located(source)
     files = [path]
-    if path.is_dir() and stored_config(path):
-        told = [path / name for name in (_TEST, CHOICES, ENVIRONMENT)]
-        files = [path / CONFIG, path / PROBLEM, best_checkpoint(path), *filter(Path.exists, told)]
-    return _kept(path.resolve(), tuple((file.name, file.stat().st_mtime_ns) for file in files), device, note)
+    if path.is_dir():
+        told = CONFIG, PROBLEM, ENVIRONMENT, CHOICES, *_tests(stored_config(path))
+        files = [best_checkpoint(path), *(path / name for name in told)]
+    return _kept(path.resolve(), tuple((file.name, *_stamp(file)) for file in files if file.exists()), device, note)
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """By which it is seen that a file is another one, also where its time was copied with it."""
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def located(source: str | Path | Run) -> Path:
@@ -67,7 +77,7 @@ def shipped() -> dict[str, Path]:
 
 
 @lru_cache(maxsize=8)
-def _kept(path: Path, stamps: tuple[tuple[str, int], ...], device: str, note: Note) -> Model:
+def _kept(path: Path, stamps: tuple[tuple[str | int, ...], ...], device: str, note: Note) -> Model:
     return _of_folder(path, device, note) if path.is_dir() else read(path, device, note)[0]
 
 
@@ -89,5 +99,6 @@ def facts_of(folder: Path, note: Note) -> Mapping[str, Any]:
         note: is told what was left out, as it is of other meta-parameters.
     """
     environment = read_json(folder / ENVIRONMENT)
-    facts = {Path(name).stem: own_result(folder, name, note) for name in (_TEST, CHOICES)}
+    tests = [test for file in _tests(stored_config(folder)) if (test := own_result(folder, file, note))]
+    facts = {"test": tests[:1] and tests[0], "more tests": tests[1:], "choices": own_result(folder, CHOICES, note)}
     return {name: value for name, value in facts.items() if value} | {"versions": environment.get("versions", {})}

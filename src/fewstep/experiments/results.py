@@ -13,10 +13,17 @@ from fewstep.data.storage.files import read_json, sealed
 from fewstep.data.storage.tensors import contents_digest
 from fewstep.experiments.begun import mark_of
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM
+from fewstep.recipes import Config
 from fewstep.training.checkpoint import BEST, read_weights
 
 TEST = "test"
 """The name of a run's own test."""
+
+
+def tests_of(config: Config) -> dict[str, int | None]:
+    """The tests of a run, by the name of their files, and their shots."""
+    return {TEST if shots is None else f"{TEST}-{shots}-shot": shots for shots in config.testing.shots or (None,)}
+
 
 _OF = "of"
 _OWN_NAMES = ("trial", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))

@@ -153,12 +153,13 @@ class ScoredMethod:
             OSError: if the file cannot be written.
         """
         plain = json.loads(json.dumps(asdict(self), default=np.ndarray.tolist))
-        write_atomically(path, json.dumps(sealed(plain), ensure_ascii=False))
+        write_atomically(path, json.dumps(sealed({**plain, "key": path.stem}), ensure_ascii=False))
 
     @classmethod
     def read(cls, path: Path) -> ScoredMethod | None:
-        """None where there is nothing."""
-        if not (content := read_json(path)):
+        """None where there is nothing, or what was written as another file."""
+        content = read_json(path)
+        if not content or content.get("key", path.stem) != path.stem:
             return None
         for row in (content["method"], *content["baselines"]):
             for name in ("scores", "unadapted"):

@@ -27,6 +27,7 @@ from fewstep.experiments.begun import DATA, require_same_data, stored_problem
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
+from fewstep.experiments.results import tests_of
 from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import Config, dotted
@@ -109,9 +110,14 @@ def repeat(
     with all_or_nothing(out):
         wanted = dotted(config)
         for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
-            require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
+            kept_config = stored_config(folder)
+            require_same(folder, "a run", dotted(kept_config) | {"seed": config.seed}, wanted)
+            if folder.name != f"seed-{kept_config.seed}":
+                raise ValueError(
+                    f"{folder} holds the run of seed {kept_config.seed}: rename it to seed-{kept_config.seed}."
+                )
         folders = tuple(out / f"seed-{seed}" for seed in seeds)
-        names, asked = _tests(config), LEVELS.index(baselines)
+        names, asked = tests_of(config), LEVELS.index(baselines)
         kept = [min(_kept(folder, name) for name in names) for folder in folders]
         left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
         scorer = None
@@ -137,11 +143,6 @@ def repeat(
         result = collect(config, seeds, folders)
         result.write(out)
         return result
-
-
-def _tests(config: Config) -> dict[str, int | None]:
-    """The tests of a run, by the name of their files, and their shots."""
-    return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
 
 
 def _open_once(config: Config, folders: Sequence[Path], note: Callable[[str], None]) -> None:
@@ -183,7 +184,7 @@ def _train_and_test_alone(config: Config, folder: Path, baselines: Baselines, te
             tell(RunProgress(config.seed, "testing", done, total, best))
 
     best = run.train(training).state.best
-    for name, shots in _tests(config).items():
+    for name, shots in tests_of(config).items():
         if _kept(folder, name) < LEVELS.index(baselines):
             tell(RunProgress(config.seed, "testing", 0, config.testing.tasks, best))
             run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
@@ -209,7 +210,7 @@ def _key(folder: Path, name: str) -> str:
 def collect(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> RepeatResult:
     """The result of finished runs, from their folders."""
     tested = []
-    for name in _tests(config):
+    for name in tests_of(config):
         found = [_read(folder, name) for folder in folders]
         first = found[0]
         own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]
