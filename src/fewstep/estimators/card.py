@@ -28,17 +28,8 @@ def model_card(told: Mapping[str, Any], opening: Sequence[str], title: str) -> s
     fit = [] if told.get("fitted") else [_FIT[regression]]
     use = ["```python", *opening, *fit, "print(model.predict(X_new))", "```"]
     parts = ["---", *head, "---", "", f"# {title}", "", _what(told), "", "## How to use it", "", *use]
-    parts += [
-        "",
-        "## How it was tested",
-        "",
-        *_tested(facts.get("test", {})),
-        *_more(facts),
-        "",
-        "## Limits",
-        "",
-        *_limits(told),
-    ]
+    parts += ["", "## How it was tested", "", *_tested(facts.get("test", {})), *_more(facts)]
+    parts += ["", "## Limits", "", *_limits(told)]
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     parts += ["", f"Written by fewstep {told['fewstep']}{f'; trained with {versions}' if versions else ''}."]
     if licence:

@@ -110,13 +110,11 @@ def repeat(
     with all_or_nothing(out):
         wanted = dotted(config)
         for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
-            kept_config = stored_config(folder)
-            require_same(folder, "a run", dotted(kept_config) | {"seed": config.seed}, wanted)
-            if folder.name != f"seed-{kept_config.seed}":
-                raise ValueError(
-                    f"{folder} holds the run of seed {kept_config.seed}: rename it to seed-{kept_config.seed}."
-                )
+            require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
         folders = tuple(out / f"seed-{seed}" for seed in seeds)
+        for seed, folder in zip(seeds, folders, strict=True):
+            if is_run(folder) and (own := stored_config(folder).seed) != seed:
+                raise ValueError(f"{folder} holds the run of seed {own}: rename it to seed-{own}.")
         names, asked = tests_of(config), LEVELS.index(baselines)
         kept = [min(_kept(folder, name) for name in names) for folder in folders]
         left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
