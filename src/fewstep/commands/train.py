@@ -74,10 +74,12 @@ def train(arguments: Sequence[str]) -> None:
     if asked.resume is not None and replace(config, device=default.device) != default:
         allowed = f"--resume {asked.resume}, --device, --processes and --track"
         raise ValueError(f"a resumed run keeps its configuration; give no options besides {allowed}.")
+    from fewstep.data.storage.files import read_json
     from fewstep.experiments.environment import processes_before
-    from fewstep.experiments.folder import new_folder
+    from fewstep.experiments.folder import ENVIRONMENT, new_folder
 
-    kept, before = asked.resume or asked.out, 1 if asked.resume is None else processes_before(asked.resume)
+    kept = asked.resume or asked.out
+    before = 1 if asked.resume is None else processes_before(read_json(asked.resume / ENVIRONMENT))
     if several := is_to_begin(asked.processes, before):
         folder = kept or new_folder("runs", config.recipe)
         words = ["train", *given, *([] if kept else ["--out", str(folder)])]

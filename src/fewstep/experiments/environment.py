@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed
-
-from fewstep.data.storage.files import read_json
-from fewstep.experiments.folder import ENVIRONMENT
 
 
 def environment(device: str, dtype: str) -> dict[str, Any]:
@@ -58,9 +56,12 @@ def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tup
     return facts | {"continued": [*before, {"step": step} | now]}, told
 
 
-def processes_before(folder: Path) -> int:
-    """How many processes a run was last computed by, on each machine if there were several."""
-    facts = read_json(folder / ENVIRONMENT)
+def processes_before(facts: Mapping[str, Any]) -> int:
+    """How many processes a run was last computed by, on each machine if there were several.
+
+    Args:
+        facts: of ``environment.json``; of runs before there could be several, they say nothing of it.
+    """
     continued = facts.get("continued")
     last = continued[-1] if isinstance(continued, list) and continued else facts
     number, machines = (last.get(name, 1) if isinstance(last, dict) else 1 for name in ("processes", "machines"))
