@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from fewstep.core.modes import as_usual
-from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
-from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
+from fewstep.estimators.sharing import Note, assembled, read
 from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem, tell_unfinished
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
-from fewstep.experiments.results import own_result, tests_of
+from fewstep.experiments.model_file import SUFFIX, facts_of, tests_files
 from fewstep.experiments.run import Run
-from fewstep.recipes import Config
 from fewstep.training import load_checkpoint
 
 logger = logging.getLogger("fewstep")
-
-
-def _tests(config: Config) -> list[str]:
-    """The files of a run's tests."""
-    return [f"{name}.json" for name in tests_of(config)]
 
 
 @as_usual
@@ -44,7 +35,7 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
     path = located(source)
     files = [path]
     if path.is_dir():
-        told = CONFIG, PROBLEM, ENVIRONMENT, CHOICES, *_tests(stored_config(path))
+        told = CONFIG, PROBLEM, ENVIRONMENT, CHOICES, *tests_files(path)
         files = [best_checkpoint(path), *(path / name for name in told)]
     return _kept(path.resolve(), tuple((file.name, *_stamp(file)) for file in files if file.exists()), device, note)
 
@@ -89,16 +80,3 @@ def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
     model = assembled(origin, load, extractor, device=device, note=note)
     tell_unfinished(folder, note)
     return model
-
-
-def facts_of(folder: Path, note: Note) -> Mapping[str, Any]:
-    """What there is to know of a run: its test with its protocol, and the versions that it was made by.
-
-    Args:
-        folder: of the run.
-        note: is told what was left out, as it is of other meta-parameters.
-    """
-    environment = read_json(folder / ENVIRONMENT)
-    tests = [test for file in _tests(stored_config(folder)) if (test := own_result(folder, file, note))]
-    facts = {"test": tests[:1] and tests[0], "more tests": tests[1:], "choices": own_result(folder, CHOICES, note)}
-    return {name: value for name, value in facts.items() if value} | {"versions": environment.get("versions", {})}

@@ -11,14 +11,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
-from fewstep.training.stopping import Stopped, stoppable
+from fewstep.training.stopping import Stopped, signals_later, stoppable
 
 logger = logging.getLogger("fewstep")
 
@@ -80,14 +79,51 @@ def count_workers(workers: int | None, threads: int = 1, device: str = "cpu") ->
     return max(1, cores() // threads) if device == "cpu" else 1
 
 
+class _Surroundings(NamedTuple):
+    """Of the process that starts another one, at that moment: the server's are those of the first start."""
+
+    environment: dict[str, str]
+    folder: str
+
+    @classmethod
+    def here(cls) -> _Surroundings:
+        """Of this process."""
+        return cls(dict(os.environ), os.getcwd())
+
+    def take_over(self) -> None:
+        """In the new process."""
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.chdir(self.folder)
+
+
+def process_of(function: Callable[..., None], *arguments: Any, name: str | None = None) -> BaseProcess:
+    """A process that will run ``function(*arguments)``, not started yet.
+
+    On Linux it is forked from a server, a process of its own without threads that has imported torch, which takes
+    seconds of a core, once. Elsewhere, where such a fork is not safe, it is spawned. Forking this process itself would
+    lose the threads that torch has here.
+    """
+    arguments = _Surroundings.here(), function, *arguments
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fewstep.experiments.run", "fewstep.experiments.search.worker", "torch._dynamo"])
+    return context.Process(target=_begin, args=arguments, name=name)
+
+
+def _begin(surroundings: _Surroundings, function: Callable[..., None], *arguments: Any) -> None:
+    surroundings.take_over()
+    function(*arguments)
+
+
 def run_all(
     jobs: Sequence[Job], *, workers: int, threads: int = 1, on_message: Callable[[int, Any], None] = lambda *_: None
 ) -> list[Any]:
     """Run jobs, at most ``workers`` of them at once, and return their results in the order of the jobs.
 
-    Processes are spawned, not forked, for forking loses the threads that torch has; a script that calls this needs the
-    usual ``if __name__ == "__main__":``. They end when this process ends, however it ends. Warnings that a job logs are
-    logged here, with its name.
+    A script that calls this needs the usual ``if __name__ == "__main__":``, as processes import it. They end when this
+    process ends, however it ends. Warnings that a job logs are logged here, with its name.
 
     Args:
         jobs: what to do.
@@ -102,17 +138,16 @@ def run_all(
         KeyboardInterrupt: when interrupted; the processes have been ended then, trainings with a checkpoint.
     """
     count_workers(workers, threads)
-    context = multiprocessing.get_context("spawn")
     waiting, running = list(enumerate(jobs)), dict[Connection, tuple[int, BaseProcess]]()
     results: list[Any] = [None] * len(jobs)
     failures: dict[int, tuple[bool, str]] = {}
 
     def start() -> None:
         i, job = waiting.pop(0)
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(job, threads, theirs), name=job.name)
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        process = process_of(_work, job, threads, theirs, name=job.name)
         running[ours] = i, process  # before it starts, so that an interrupt finds it
-        with interrupts_later():
+        with signals_later(signal.SIGINT):  # it never sees Ctrl-C: its parent decides about it
             process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
@@ -173,19 +208,6 @@ def end_in_order(processes: Sequence[BaseProcess]) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-
-
-@contextmanager
-def interrupts_later() -> Iterator[None]:
-    """Ctrl-C waits, and a process that starts meanwhile never sees it: its parent decides about it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Forward(logging.Handler):

@@ -82,7 +82,7 @@ def repeat(
 
     Every run is an ordinary one in ``out/seed-S``, in a process of its own. With the same ``out`` a repetition goes on
     where it was stopped: finished runs and their tests are kept, interrupted ones resume to the same bits, and seeds
-    can be added. It must be called from under ``if __name__ == "__main__":`` in a script, as its processes are spawned.
+    can be added. It must be called from under ``if __name__ == "__main__":`` in a script, as its processes import it.
 
     Args:
         config: what to train; its ``seed`` and ``threads`` are replaced.
