@@ -4,6 +4,7 @@ import json
 import pickle
 import pickletools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from fewstep.estimators.model import TrainedModel
 from fewstep.estimators.opened import opened, shipped
 from fewstep.estimators.sharing import told_by
 from fewstep.evaluation.simple import Simple
+from fewstep.experiments.run import Run
+from fewstep.recipes import RECIPES
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0"
 LEO, SINES = OLD / "leo-features-1shot", OLD / "meta-sgd-sinusoid"
@@ -91,6 +94,20 @@ def test_a_run_is_shared_by_its_file_without_its_folder(tmp_path: Path) -> None:
     words = json.loads(read_tensors(file)[1]["fewstep"])
     assert words["config"]["recipe"] == "leo-features-1shot"
     assert words["fitted"] is None
+
+
+def test_a_run_saves_its_best_meta_parameters(tmp_path: Path) -> None:
+    config = RECIPES["maml-sinusoid"]()
+    short = replace(config.training, steps=2, validate_every=1, validation_tasks=4, compile="off")
+    run = Run.create(replace(config, training=short), tmp_path / "run")
+    with pytest.raises(ValueError, match="training has not reached its first validation"):
+        run.save(tmp_path / "sine")
+    run.train()
+    file = run.save(tmp_path / "sine", licence="CC0")
+    given = [[0.0], [1.0], [2.0]], [0.0, 0.8, 0.9]
+    told = [fewstep.load(one).fit(*given).predict([[1.5], [2.5]]) for one in (file, run)]
+    np.testing.assert_array_equal(*told)
+    assert told_by(file)["licence"] == "CC0"
 
 
 def test_what_no_recipe_describes_is_not_written(tmp_path: Path) -> None:

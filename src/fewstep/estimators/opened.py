@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from fewstep.core.modes import as_usual
-from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
-from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
+from fewstep.estimators.sharing import Note, assembled, read
 from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem
-from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
-from fewstep.experiments.results import TEST, own_result
+from fewstep.experiments.folder import CONFIG, PROBLEM, best_checkpoint, stored_config
+from fewstep.experiments.model_file import FACTS, SUFFIX, facts_of
 from fewstep.experiments.run import Run
 from fewstep.training import load_checkpoint
 
 logger = logging.getLogger("fewstep")
-
-_TEST = f"{TEST}.json"
 
 
 @as_usual
@@ -40,7 +35,7 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
     path = located(source)
     files = [path]
     if path.is_dir() and stored_config(path):
-        told = [path / name for name in (_TEST, CHOICES, ENVIRONMENT)]
+        told = [path / name for name in FACTS]
         files = [path / CONFIG, path / PROBLEM, best_checkpoint(path), *filter(Path.exists, told)]
     return _kept(path.resolve(), tuple((file.name, file.stat().st_mtime_ns) for file in files), device, note)
 
@@ -77,15 +72,3 @@ def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
     origin = Origin(config, problem, facts_of(folder, note))
     load = partial(load_checkpoint, best_checkpoint(folder), run=mark_of(folder))
     return assembled(origin, load, extractor, device=device, note=note)
-
-
-def facts_of(folder: Path, note: Note) -> Mapping[str, Any]:
-    """What there is to know of a run: its test with its protocol, and the versions that it was made by.
-
-    Args:
-        folder: of the run.
-        note: is told what was left out, as it is of other meta-parameters.
-    """
-    environment = read_json(folder / ENVIRONMENT)
-    facts = {Path(name).stem: own_result(folder, name, note) for name in (_TEST, CHOICES)}
-    return {name: value for name, value in facts.items() if value} | {"versions": environment.get("versions", {})}

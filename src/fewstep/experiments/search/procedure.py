@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,10 +23,11 @@ from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
 from fewstep.experiments.search.study import Plan, in_one_line, join, quiet, without_password
 from fewstep.experiments.search.worker import process, work
-from fewstep.experiments.workers import Throttle, count_workers, end_in_order, interrupts_later, process_of
+from fewstep.experiments.workers import Throttle, count_workers, end_in_order, process_of
 from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training.device import device_here, same_threads
+from fewstep.training.stopping import signals_later
 
 logger = logging.getLogger("fewstep")
 
@@ -209,7 +211,7 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Call
 
     def start() -> BaseProcess:
         started = process_of(process, plan, log)
-        with interrupts_later():
+        with signals_later(signal.SIGINT):  # which it never sees: this process decides about it
             started.start()
         return started
 
