@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.core import Method, generator
 from fewstep.core.modes import as_usual
-from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.network.heads import TaskHead
 from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
@@ -454,8 +454,9 @@ class Run:
             raise ValueError(f"{self.config.recipe} is a regression, which has no ways: leave ways out.")
         if ways < 2:
             raise ValueError(f"ways must be at least 2, got {ways}.")
-        generated = any(isinstance(module, GeneratedHead) for module in self.method.learner.modules())
-        if ways != self.problem.outputs and not generated:
+        heads = [module for module in self.method.learner.modules() if isinstance(module, TaskHead)]
+        made = bool(heads) and all(head.ways is None for head in heads)
+        if ways != self.problem.outputs and not made:
             raise ValueError(
                 f"{self.config.recipe} has a network with {self.problem.outputs} outputs and cannot solve {ways}-way "
                 f"tasks: test it at {self.problem.outputs} ways, or train with --data.ways {ways}."
