@@ -34,7 +34,6 @@ def array_script(words: Sequence[str], folder: Path, storage: str | None, jobs: 
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output={shlex.quote(str(folder / "slurm-%a.txt"))}
 # Add what your cluster wants: --partition, --account, --time, --mem, --gpus-per-task.
 
 cd {shlex.quote(str(Path.cwd()))} || exit

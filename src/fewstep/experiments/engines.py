@@ -7,6 +7,7 @@ worker, where its run goes on from its checkpoint. All machines see the same fol
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -92,17 +93,16 @@ class Dask:
         look: Callable[[], None] | None = None,
     ) -> list[Any]:
         """Run jobs by joblib's backend of this name."""
-        import dask
         from distributed import Client, LocalCluster
 
         if self.address is not None:
             with Client(self.address, set_as_default=False) as client:
                 return _by_joblib("dask", {"client": client}, jobs, workers, threads, look)
-        # Of one worker joblib would make none, and compute in this process.
-        size, quiet = max(2, min(workers, len(jobs))), {"distributed.logging.distributed": "error"}
+        size = max(2, min(workers, len(jobs)))  # of one worker joblib would make none, and compute in this process
         with (
-            dask.config.set(quiet),
-            LocalCluster(n_workers=size, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(
+                n_workers=size, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+            ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
             return _by_joblib("dask", {"client": client}, jobs, workers, threads, look)
