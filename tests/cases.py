@@ -21,6 +21,7 @@ from fewstep.algorithms import (
     protomaml,
     protonet,
     r2d2,
+    relation,
     reptile,
     residual_prototypes,
 )
@@ -44,6 +45,7 @@ from fewstep.core import (
     regression,
 )
 from fewstep.networks import Conv4, Generated, ResNet12, mlp
+from fewstep.networks.relating import of_maps, of_vectors
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,11 @@ LEO = {
     "latent_steps": 2,
     "finetuning_steps": 2,
 }
+
+
+def relation_of_maps() -> Method:
+    network = Conv4(None, channels=(4,), scale=True, readout="maps")
+    return relation(network, of_maps(4, side=4, hidden=3), reduce="mean")
 
 
 def implicit_leo() -> Method:
@@ -234,6 +241,8 @@ CASES = [
         images,
         equivariant=True,
     ),
+    Case("relation-mlp-norm", lambda: relation(mlp((6, 5, 4), norm=True), of_vectors(4, 5)), vectors, equivariant=True),
+    Case("relation-conv", relation_of_maps, images, equivariant=True),
     Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
     Case("residual-prototypes-codes", lambda: residual(6, classes=4), vectors, equivariant=True),
     Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),

@@ -8,10 +8,11 @@ from cases import classification_tasks
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewstep import matching
+from fewstep import matching, relation
 from fewstep.core import Batch, Learner, Memory, MemoryHead, generator
-from fewstep.networks import Generated, Matching
+from fewstep.networks import Generated, Matching, Relating
 from fewstep.networks.matching import Context
+from fewstep.networks.relating import encoder, of_maps
 
 
 def tensor(*rows: list[float]) -> Tensor:
@@ -74,6 +75,37 @@ def test_rows_are_seen_in_context(form: str) -> None:
     if form == "input":
         found = asked(Matching("attention", context=context), support, [0, 1, 0], query)
         close(found.exp(), [0.749921, 0.250079])
+
+
+@pytest.mark.parametrize(
+    ("reduce", "scores", "error"),
+    [
+        ("sum", ([0.750260, 0.524979], [0.832018, 0.645656]), 0.288947),
+        ("mean", ([0.750260, 0.645656], [0.832018, 0.750260]), 0.308467),
+    ],
+)
+def test_pairs_are_scored(reduce: str, scores: tuple[list[float], ...], error: float) -> None:
+    pair = nn.Conv1d(4, 1, 1).double()
+    support, queries = tensor([1, 0], [3, 2], [0, 1], [2, 1]), tensor([1, 1], [0, 2])
+    head = Relating(pair, reduce).double()  # type: ignore[arg-type]
+    pair.bias.data.fill_(0.1)  # type: ignore[union-attr]
+    pair.weight.data.copy_(tensor([0.5], [-1], [0.25], [0.75]))
+    found = asked(head, support, [0, 0, 1, 1], queries)
+    close(found.sigmoid(), *scores)
+    loss = relation(nn.Identity(), pair).learner.loss
+    assert loss.rows(found, torch.eye(2, dtype=torch.float64)).mean().item() == pytest.approx(error, abs=6e-7)
+
+
+def test_relation_networks_have_the_published_sizes() -> None:
+    for side, inputs, maps, parameters in ((84, 3, 19, [113_088, 115_601]), (28, 1, 5, [111_936, 111_505])):
+        embedding, scored = encoder(inputs), of_maps(64, maps)
+        found = embedding(torch.zeros(2, inputs, side, side))
+        assert found.shape == (2, 64, maps, maps)
+        pairs = torch.cat([found, found], 1).unsqueeze(2).expand(-1, -1, 5, -1, -1)
+        assert scored(pairs).flatten(1).shape == (2, 5)
+        assert [sum(p.numel() for p in part.parameters()) for part in (embedding, scored)] == parameters
+    with pytest.raises(ValueError, match="leave nothing of so small maps"):
+        of_maps(4, side=3)
 
 
 def test_the_order_of_the_support_is_drawn_for_training_and_fixed_for_evaluation() -> None:

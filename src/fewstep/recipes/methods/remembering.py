@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fewstep import core
+from fewstep.core.ranges import Count
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _width(network: nn.Module, problem: Problem) -> int:
-    """The number of features that an embedding makes of the problem's inputs."""
+def _shape(network: nn.Module, problem: Problem) -> tuple[int, ...]:
+    """The shape of what an embedding makes of one of the problem's inputs."""
     import torch
 
     from fewstep.core.network.shapes import output_shape
 
-    return output_shape(network, torch.zeros(2, *problem.inputs))[0]
+    return tuple(output_shape(network, torch.zeros(2, *problem.inputs)))
 
 
 class Matching(Settings, algorithm="matching"):
@@ -31,4 +32,22 @@ class Matching(Settings, algorithm="matching"):
     def build(self, problem: Problem) -> core.Method:
         """Matching networks on the problem's inputs."""
         network = self.network.build(problem, head=False)
-        return self.compose(network=network, features=_width(network, problem), loss=loss_of(problem))
+        return self.compose(network=network, features=_shape(network, problem)[0], loss=loss_of(problem))
+
+
+class Relation(Settings, algorithm="relation"):
+    """Relation networks (Sung et al. 2018): a learned score beside each class, in a meta-learned embedding."""
+
+    network: Network = before("reduce")
+    """The embedding."""
+    units: Count = before("reduce", 64)
+    """Channels or units of the network that scores pairs."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """Relation networks on the problem's inputs."""
+        from fewstep.networks.relating import of_maps, of_vectors
+
+        network = self.network.build(problem, head=False)
+        channels, *sides = _shape(network, problem)
+        module = of_maps(channels, sides[0], self.units) if sides else of_vectors(channels, self.units)
+        return self.compose(network=network, module=module)
