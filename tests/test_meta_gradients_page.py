@@ -35,6 +35,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "r2d2": "R2-D2",
         "matching": "Matching and Relation networks",
         "relation": "Matching and Relation networks",
+        "tpn": "TPN",
         "residual_prototypes": "residual prototypes",
         "leo": "LEO",
         "leo_network": "LEO for whole networks",

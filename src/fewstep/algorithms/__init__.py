@@ -18,6 +18,7 @@ from fewstep.algorithms.r2d2 import r2d2
 from fewstep.algorithms.relation import relation
 from fewstep.algorithms.reptile import reptile
 from fewstep.algorithms.residual_prototypes import residual_prototypes
+from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
@@ -36,4 +37,5 @@ __all__ = [
     "relation",
     "reptile",
     "residual_prototypes",
+    "tpn",
 ]

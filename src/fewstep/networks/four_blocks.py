@@ -75,6 +75,7 @@ class Conv4(nn.Module):
             side = side // 2 if downsample == "pool" else (side + 1) // 2
         if readout == "flatten" and side < 1:
             raise ValueError(f"Conv4: images of side {size} are too small for {len(channels)} blocks that halve them.")
+        self.maps = channels[-1], side
         features = channels[-1] * (side**2 if readout == "flatten" else 1)
         self.head = Generated() if outputs is None else nn.Linear(features, outputs)
         for layer in self.modules():

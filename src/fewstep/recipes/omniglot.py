@@ -13,7 +13,7 @@ from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, M
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching, Relation
+from fewstep.recipes.methods.remembering import Matching, Relation, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
@@ -189,6 +189,11 @@ def relation(ways: int, shots: int) -> Config:
         replace(TRAINING, **outer, clip_norm=0.5, clip_scope="global", compile="off"),
         Testing(tasks=1000, queries=shots),
     )
+
+
+def tpn(ways: int, shots: int) -> Config:
+    """TPN with its authors' graph (they report no Omniglot); the outer loop is ours. Transductive by design."""
+    return _brief(ways, shots, Tpn(network=Network("protonet")))
 
 
 def protomaml(ways: int, shots: int) -> Config:

@@ -13,7 +13,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching, Relation
+from fewstep.recipes.methods.remembering import Matching, Relation, Tpn
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 
@@ -143,4 +143,18 @@ def relation(data: Data, shots: int) -> Config:
         Relation(network=Network("relation")),
         replace(TRAINING, **outer, clip_norm=0.5, clip_scope="global", compile="off"),
         Testing(tasks=600, queries=3 if shots == 1 else 5),
+    )
+
+
+def tpn(data: Data, shots: int) -> Config:
+    """TPN with its authors' settings, trained with the shots of the test. Transductive by design.
+
+    They chose the checkpoint by hand, and feed pixels from 0 to 255.
+    """
+    outer: dict[str, Any] = {"steps": 210_000, "tasks": 1, "decay": "halving", "halve_every": 10_000}
+    return unnamed(
+        data(shots=shots),
+        Tpn(network=Network("protonet")),
+        replace(TRAINING, **outer, compile="off"),
+        Testing(tasks=600, queries=15),
     )

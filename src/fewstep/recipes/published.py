@@ -42,6 +42,7 @@ _PARK = "Park and Oliva 2019, poster"
 _BERTINETTO = "Bertinetto et al. 2019"
 _SUNG = "Sung et al. 2018"
 _TURNED = f"transductive; {_RANDOM}, with all characters of a task turned by one angle"
+_GRAPH = "transductive by design; batch normalisation by running statistics of training"
 _CHUNKS = "transductive, in batches of 15 (25 at five shots) queries"
 
 
@@ -89,6 +90,7 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "protonet": _row("49.42 ± 0.78, 68.20 ± 0.66", _SNELL),
     "matching": _row("43.40 ± 0.78, 51.09 ± 0.71", "Ravi and Larochelle 2017", _QUOTED, _EVALUATED),
     "relation": _row("50.44 ± 0.82, 65.32 ± 0.70", _SUNG, _QUOTED, _CHUNKS),
+    "tpn": _row("53.75 ± 0.86, 69.43 ± 0.67", "Liu et al. 2019", differs=_GRAPH),
 }
 """Accuracies in % on miniImageNet by recipe function."""
 

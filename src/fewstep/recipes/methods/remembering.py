@@ -51,3 +51,24 @@ class Relation(Settings, algorithm="relation"):
         channels, *sides = _shape(network, problem)
         module = of_maps(channels, sides[0], self.units) if sides else of_vectors(channels, self.units)
         return self.compose(network=network, module=module)
+
+
+class Tpn(Settings, algorithm="tpn"):
+    """TPN (Liu et al. 2019): labels that spread over a graph of support and queries together; transductive."""
+
+    network: Network = before("neighbours")
+    """The embedding."""
+    widths: bool = before("neighbours", True)
+    """Learn how wide the neighbourhood of a row is; false: all are alike (label propagation)."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """TPN on the problem's inputs."""
+        from fewstep.networks import Conv4
+        from fewstep.networks.propagating import width_of_maps, width_of_vectors
+
+        network, width = self.network.build(problem, head=False), None
+        if self.widths and isinstance(network, Conv4) and network.readout == "flatten":
+            width = width_of_maps(*network.maps)
+        elif self.widths:
+            width = width_of_vectors(_shape(network, problem)[0])
+        return self.compose(network=network, width=width, loss=loss_of(problem))
