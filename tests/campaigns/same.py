@@ -23,7 +23,6 @@ LEFT_OUT = (
     "previous.safetensors",
     ".lock",
     "log.txt",
-    "workers.log",
     "study.db",
     "study.db-journal",
     ".part",

@@ -210,6 +210,16 @@ def test_a_run_is_exported_with_a_card_that_says_how_it_was_tested(tmp_path: Pat
     scores = {"adapted": {"mean": 0.5, "half_width": 0.01}, "ridge": {"mean": 0.6, "half_width": 0.01}}
     test = {"score": "accuracy", "tasks": 20, "transductive": False, "below": "below ridge", "scores": scores}
     (folder / "test.json").write_text(json.dumps(test | {"protocol": {"ways": 5, "shots": 1}}))
+    config = json.loads((folder / "config.json").read_text())
+    config["testing"]["shots"] = [5, 1]
+    (folder / "config.json").write_text(json.dumps(config))
+    for shots in (5, 1):
+        (folder / f"test-{shots}-shot.json").write_text(json.dumps(test | {"protocol": {"shots": shots}}))
+    main(["export", str(folder), str(tmp_path / "several")])
+    said = (tmp_path / "several.md").read_text()
+    assert said.index("inductive. shots: 5.") < said.index("inductive. shots: 1.")
+    config["testing"]["shots"] = []
+    (folder / "config.json").write_text(json.dumps(config))
     main(["export", str(folder), str(tmp_path / "leo"), "--licence", "CC0"])
     card = (tmp_path / "leo.md").read_text()
     assert "meta-trained by `leo-features-1shot` of fewstep" in card

@@ -35,6 +35,15 @@ def dies(status: int, _: Tell) -> None:
     os._exit(status)
 
 
+def dies_until(lives: int, folder: Path, tell: Tell) -> int:
+    tell(time.sleep(0.3))
+    life = len(list(folder.iterdir())) + 1
+    (folder / str(life)).touch()
+    if life < lives:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return life
+
+
 def says_its_id(tell: Tell) -> None:
     tell(os.getpid())
     time.sleep(300)
@@ -66,6 +75,16 @@ def test_failures_are_named_when_the_others_are_done() -> None:
         run_all([Job("first", fails, (ZeroDivisionError,))], workers=1)
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         run_all([], workers=0)
+
+
+def test_a_job_whose_process_was_killed_is_begun_again_so_many_times(tmp_path: Path) -> None:
+    looks: list[float] = []
+    job = Job("cat", dies_until, (3, tmp_path), retries=2)
+    assert run_all([job], workers=1, look=lambda: looks.append(time.monotonic())) == [3]
+    assert len(looks) > 3, "nobody looked meanwhile"
+    with pytest.raises(ValueError, match=r"^cat: its process died with exit code -9"):
+        run_all([Job("cat", dies_until, (9, tmp_path), retries=1)], workers=1)
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

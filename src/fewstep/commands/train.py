@@ -115,6 +115,7 @@ def _work(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None
 
 
 def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
+    from fewstep.experiments.results import tests_of
     from fewstep.recipes import dotted
     from fewstep.training.trackers import tracked
 
@@ -123,11 +124,11 @@ def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
     followed = track if run.ranks.first else ()
     with stoppable(*again), tracked(followed, run.folder, dotted(run.config)) as trackers:
         step = _train(run, trackers)
-        for shots in run.config.testing.shots or (None,):
-            evaluation = _test(run, shots)
-            means = {name: evaluation.interval(name).mean for name in evaluation.scores}
+        for name, shots in tests_of(run.config).items():
+            evaluation = _test(run, name, shots)
+            means = {score: evaluation.interval(score).mean for score in evaluation.scores}
             for tracker in trackers:
-                tracker(step, "test" if shots is None else f"test-{shots}-shot", means)
+                tracker(step, name, means)
     point_to("report", run.folder / "report.md")
 
 
@@ -143,13 +144,13 @@ def _train(run: Run, trackers: Sequence[Tracker]) -> int:
     return state.step
 
 
-def _test(run: Run, shots: int | None) -> Evaluation:
+def _test(run: Run, name: str, shots: int | None) -> Evaluation:
     from fewstep.commands.progress import test_bar
 
     with test_bar(run.config.testing.tasks) as advance:
         evaluation = run.test(shots=shots, progress=advance)
     if run.ranks.first:
-        run.record(evaluation, "test" if shots is None else f"test-{shots}-shot")
+        run.record(evaluation, name)
     if shots is not None:
         say(f"{shots}-shot")
     console.print(evaluation.table())

@@ -10,9 +10,9 @@ from pathlib import Path
 from fewstep.core.modes import as_usual
 from fewstep.estimators.model import Model, Origin, TrainedModel
 from fewstep.estimators.sharing import Note, assembled, read
-from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem
-from fewstep.experiments.folder import CONFIG, PROBLEM, best_checkpoint, stored_config
-from fewstep.experiments.model_file import FACTS, SUFFIX, facts_of
+from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem, tell_unfinished
+from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
+from fewstep.experiments.model_file import SUFFIX, facts_of, tests_files
 from fewstep.experiments.run import Run
 from fewstep.training import load_checkpoint
 
@@ -34,10 +34,16 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
     """
     path = located(source)
     files = [path]
-    if path.is_dir() and stored_config(path):
-        told = [path / name for name in FACTS]
-        files = [path / CONFIG, path / PROBLEM, best_checkpoint(path), *filter(Path.exists, told)]
-    return _kept(path.resolve(), tuple((file.name, file.stat().st_mtime_ns) for file in files), device, note)
+    if path.is_dir():
+        told = CONFIG, PROBLEM, ENVIRONMENT, CHOICES, *tests_files(path)
+        files = [best_checkpoint(path), *(path / name for name in told)]
+    return _kept(path.resolve(), tuple((file.name, *_stamp(file)) for file in files if file.exists()), device, note)
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """By which it is seen that a file is another one, also where its time was copied with it."""
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def located(source: str | Path | Run) -> Path:
@@ -62,7 +68,7 @@ def shipped() -> dict[str, Path]:
 
 
 @lru_cache(maxsize=8)
-def _kept(path: Path, stamps: tuple[tuple[str, int], ...], device: str, note: Note) -> Model:
+def _kept(path: Path, stamps: tuple[tuple[str | int, ...], ...], device: str, note: Note) -> Model:
     return _of_folder(path, device, note) if path.is_dir() else read(path, device, note)[0]
 
 
@@ -71,4 +77,6 @@ def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
     require_as_begun(folder)
     origin = Origin(config, problem, facts_of(folder, note))
     load = partial(load_checkpoint, best_checkpoint(folder), run=mark_of(folder))
-    return assembled(origin, load, extractor, device=device, note=note)
+    model = assembled(origin, load, extractor, device=device, note=note)
+    tell_unfinished(folder, note)
+    return model

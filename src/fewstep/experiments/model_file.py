@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fewstep.data.storage.files import read_json
 from fewstep.data.storage.tensors import write_tensors
-from fewstep.experiments.folder import CHOICES, ENVIRONMENT
-from fewstep.experiments.results import TEST, own_result
+from fewstep.experiments.folder import CHOICES, ENVIRONMENT, stored_config
+from fewstep.experiments.results import own_result, tests_of
 from fewstep.recipes import Config, to_json
 from fewstep.training.pretraining import FeatureExtractor
 
@@ -26,9 +26,6 @@ SUFFIX = ".fewstep.safetensors"
 """Of a model's file."""
 
 FORMAT = 1
-
-FACTS = (f"{TEST}.json", CHOICES, ENVIRONMENT)
-"""Files of a run that say what there is to know of it."""
 
 Described: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
 """The tensors of a model, and what is said of them in JSON's types."""
@@ -112,7 +109,12 @@ def facts_of(folder: Path, note: Callable[[str], None]) -> Mapping[str, Any]:
         folder: of the run.
         note: is told what was left out, as it is of other meta-parameters.
     """
-    *results, environment = FACTS
-    facts = {Path(name).stem: own_result(folder, name, note) for name in results}
-    versions = read_json(folder / environment).get("versions", {})
+    tests = [test for file in tests_files(folder) if (test := own_result(folder, file, note))]
+    facts = {"test": tests[:1] and tests[0], "more tests": tests[1:], "choices": own_result(folder, CHOICES, note)}
+    versions = read_json(folder / ENVIRONMENT).get("versions", {})
     return {name: value for name, value in facts.items() if value} | {"versions": versions}
+
+
+def tests_files(folder: Path) -> list[str]:
+    """The files of a run's own tests."""
+    return [f"{name}.json" for name in tests_of(stored_config(folder))]

@@ -29,7 +29,15 @@ from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.asked import TEST_BATCH, check_tasks, tasks_of
-from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_as_begun, require_same_data, stored_problem
+from fewstep.experiments.begun import (
+    DATA,
+    kept_extractor,
+    mark_of,
+    require_as_begun,
+    require_same_data,
+    stored_problem,
+    tell_unfinished,
+)
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import (
     BEGINNING,
@@ -99,6 +107,7 @@ class Run:
         self.config, self.folder = config, folder
         self.place = config.prepare_device()
         self.note, self.resumed = note, is_run(folder)
+        self.tested: State | None = None  # of the checkpoint whose meta-parameters are in place; a training goes on
         extractor = kept_extractor(folder) if self.resumed else None
         self.problem: Problem = problem or config.data.open(self.place, note, extractor)
         if self.resumed and (kept := stored_problem(folder).get(DATA)):
@@ -185,8 +194,9 @@ class Run:
         Raises:
             ValueError: when the folder is not a run, its settings are no longer taken, or another process works there.
         """
+        config = stored_config(folder)
         try:
-            require_again(stored_config(folder))
+            require_again(config)
         except ValueError as error:
             raise ValueError(
                 f"{folder} cannot be trained with settings that are no longer taken ({error}): it can be evaluated and "
@@ -211,7 +221,8 @@ class Run:
             ValueError: when there is no trained run in the folder, or no such device.
         """
         run = cls._stored(folder, note, device)
-        load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
+        run.tested = load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
+        tell_unfinished(folder, note)
         return run
 
     @classmethod

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -27,6 +28,9 @@ Tell = Callable[[Any], None]
 STOPPING = 120.0
 """Seconds that processes have to end in order; a training ends after the meta-step that it is at."""
 
+LOOKING = 0.2
+"""Seconds between two looks at how far jobs are."""
+
 USERS_MISTAKES = (ValueError, OSError, FloatingPointError)
 """Errors whose message says all that a user needs; of others the traceback is kept."""
 
@@ -39,11 +43,13 @@ class Job:
         name: for messages.
         function: of the top level of a module, so that another process can import it.
         arguments: can be pickled, as can what the function returns and sends.
+        retries: how often it is begun again after its process was killed by a signal, as when memory ran out.
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    retries: int = 0
 
 
 def cores() -> int:
@@ -108,7 +114,7 @@ def process_of(function: Callable[..., None], *arguments: Any, name: str | None 
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fewstep.experiments.run", "fewstep.experiments.search.worker", "torch._dynamo"])
+    context.set_forkserver_preload(["fewstep.experiments.run", "torch._dynamo"])
     return context.Process(target=_begin, args=arguments, name=name)
 
 
@@ -118,7 +124,12 @@ def _begin(surroundings: _Surroundings, function: Callable[..., None], *argument
 
 
 def run_all(
-    jobs: Sequence[Job], *, workers: int, threads: int = 1, on_message: Callable[[int, Any], None] = lambda *_: None
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    threads: int = 1,
+    on_message: Callable[[int, Any], None] = lambda *_: None,
+    look: Callable[[], None] | None = None,
 ) -> list[Any]:
     """Run jobs, at most ``workers`` of them at once, and return their results in the order of the jobs.
 
@@ -130,6 +141,7 @@ def run_all(
         workers: processes at once.
         threads: torch's CPU threads in each.
         on_message: called with the index of a job and each message that it sends, in this process.
+        look: called here about five times a second while jobs run.
 
     Raises:
         ValueError: when ``workers`` or ``threads`` is not positive, or when jobs failed with an error that explains
@@ -140,6 +152,7 @@ def run_all(
     count_workers(workers, threads)
     waiting, running = list(enumerate(jobs)), dict[Connection, tuple[int, BaseProcess]]()
     results: list[Any] = [None] * len(jobs)
+    retries = [job.retries for job in jobs]
     failures: dict[int, tuple[bool, str]] = {}
 
     def start() -> None:
@@ -163,6 +176,10 @@ def run_all(
             kind, content = connection.recv()
         except (EOFError, OSError):
             process.join()
+            if (process.exitcode or 0) < 0 and retries[i] > 0:
+                retries[i] -= 1
+                waiting.insert(0, (i, jobs[i]))
+                return end(connection)
             short = "; was memory short?" if process.exitcode == -9 else ""
             failures[i] = True, f"its process died with exit code {process.exitcode}{short}"
             return end(connection)
@@ -181,10 +198,12 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < workers:
                 start()
-            for ready in wait(list(running)):
+            for ready in wait(list(running), LOOKING if look else None):
                 assert isinstance(ready, Connection)
                 receive(ready)
-    finally:  # nothing is left, but after an interrupt or an error in ``on_message``
+            if look:
+                look()
+    finally:  # nothing is left, but after an interrupt or an error of what is called
         end_in_order([process for _, process in running.values()])
         for connection in list(running):
             end(connection)
@@ -239,7 +258,8 @@ def _work_alone(job: Job, threads: int, connection: Connection) -> None:
     lock = threading.Lock()
 
     def send(kind: str, content: Any) -> None:
-        with lock:  # a message of another thread must not come in between
+        # A message of another thread must not come in between; of a parent that is gone _end_with_parent takes care.
+        with lock, suppress(BrokenPipeError):
             connection.send((kind, content))
 
     logger.addHandler(_Forward(send))
@@ -254,8 +274,10 @@ def _work_alone(job: Job, threads: int, connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Nobody would read what a process without a parent finds out, and its folder may be wanted by another."""
+    """Nobody would read what a process without a parent finds out: it ends in order, as if asked to by a signal."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOPPING)
         os._exit(1)

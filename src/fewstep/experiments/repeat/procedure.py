@@ -23,9 +23,11 @@ from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.asked import check_tasks
+from fewstep.experiments.begun import DATA, require_same_data, stored_problem
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
+from fewstep.experiments.results import tests_of
 from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import Config, dotted
@@ -110,7 +112,10 @@ def repeat(
         for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
             require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
         folders = tuple(out / f"seed-{seed}" for seed in seeds)
-        names, asked = _tests(config), LEVELS.index(baselines)
+        for seed, folder in zip(seeds, folders, strict=True):
+            if is_run(folder) and (own := stored_config(folder).seed) != seed:
+                raise ValueError(f"{folder} holds the run of seed {own}: rename it to seed-{own}.")
+        names, asked = tests_of(config), LEVELS.index(baselines)
         kept = [min(_kept(folder, name) for name in names) for folder in folders]
         left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
         scorer = None
@@ -118,7 +123,7 @@ def repeat(
             left = left or [(seeds[0], folders[0])]
             scorer = left[0][0]
         if left:
-            _open_once(config, note)
+            _open_once(config, folders, note)
             if len(left) < len(seeds):
                 note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
 
@@ -138,16 +143,18 @@ def repeat(
         return result
 
 
-def _tests(config: Config) -> dict[str, int | None]:
-    """The tests of a run, by the name of their files, and their shots."""
-    return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
+def _open_once(config: Config, folders: Sequence[Path], note: Callable[[str], None]) -> None:
+    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training.
 
-
-def _open_once(config: Config, note: Callable[[str], None]) -> None:
-    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training."""
+    Raises:
+        ValueError: when they are not the data that the runs there are of, among others.
+    """
     with same_threads():
         run = Run(replace(config, threads=None), Path("there is nothing here"), note)
         check_tasks(run.problem, config)
+    now = run.problem.fingerprints()
+    for folder in filter(is_run, folders):
+        require_same_data(folder, stored_problem(folder).get(DATA, {}), now, config.recipe)
     del run
     gc.collect()  # the images and the network are of no use here
     if torch.cuda.is_initialized():
@@ -175,7 +182,7 @@ def _train_and_test_alone(config: Config, folder: Path, baselines: Baselines, te
             tell(RunProgress(config.seed, "testing", done, total, best))
 
     best = run.train(training).state.best
-    for name, shots in _tests(config).items():
+    for name, shots in tests_of(config).items():
         if _kept(folder, name) < LEVELS.index(baselines):
             tell(RunProgress(config.seed, "testing", 0, config.testing.tasks, best))
             run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
@@ -201,7 +208,7 @@ def _key(folder: Path, name: str) -> str:
 def collect(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> RepeatResult:
     """The result of finished runs, from their folders."""
     tested = []
-    for name in _tests(config):
+    for name in tests_of(config):
         found = [_read(folder, name) for folder in folders]
         first = found[0]
         own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]

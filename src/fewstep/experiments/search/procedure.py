@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +19,16 @@ from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
 from fewstep.experiments.search.study import Plan, in_one_line, join, quiet, without_password
-from fewstep.experiments.search.worker import process, work
-from fewstep.experiments.workers import Throttle, count_workers, end_in_order, process_of
+from fewstep.experiments.search.worker import serve, work
+from fewstep.experiments.workers import Job, Throttle, count_workers, run_all
 from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training.device import device_here, same_threads
-from fewstep.training.stopping import signals_later
 
 logger = logging.getLogger("fewstep")
 
 REPLACEMENTS = 3
-"""Processes that are started in place of killed ones, for each worker."""
+"""How often a worker that was killed is replaced."""
 
 MARK = "search.json"
 """The file by which the folder of a search is known."""
@@ -118,6 +114,7 @@ def search(
         problem, score = _opened(plan, note)
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
+    plan = replace(plan, data=problem.fingerprints())
     with quiet(), in_one_line(plan.storage):
         with all_or_nothing(plan.out, among="in turn"):
             _claim(plan)
@@ -205,31 +202,16 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Call
     """Have processes train until the study is done; one that is killed is replaced.
 
     Raises:
-        ChildProcessError: when none is left and there is still work.
+        ChildProcessError: when all have ended and there is still work.
     """
-    log = plan.out / "workers.log"
-
-    def start() -> BaseProcess:
-        started = process_of(process, plan, log)
-        with signals_later(signal.SIGINT):  # which it never sees: this process decides about it
-            started.start()
-        return started
-
-    running, spare = [start() for _ in range(workers)], REPLACEMENTS * workers
+    jobs = [Job(f"worker {i + 1}", serve, (plan,), REPLACEMENTS) for i in range(workers)]
+    failed = "they were stopped"  # by somebody else
     try:
-        while running:
-            time.sleep(0.2)
-            look(study)
-            for ended in [one for one in running if not one.is_alive()]:
-                running.remove(ended)
-                if (ended.exitcode or 0) < 0 and spare > 0:  # by a signal, as when memory ran out
-                    spare -= 1
-                    running.append(start())
-                elif ended.exitcode and not running:
-                    last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
-                    raise ChildProcessError(f"the workers of the search failed: {last} (more in {log})")
-        left = sum(row.state in ("waiting", "running") for row in rows_of(study, plan))
-        if left:  # all workers were told to stop by somebody else
-            raise ChildProcessError(f"the workers of the search have stopped, with {left} trials to go: give it again.")
-    finally:
-        end_in_order(running)
+        with _without_warnings():
+            run_all(jobs, workers=workers, threads=plan.config.threads_of_each, look=lambda: look(study))
+    except (ValueError, RuntimeError) as error:  # the others have gone on
+        failed = str(error)
+    if left := sum(row.state in ("waiting", "running") for row in rows_of(study, plan)):
+        raise ChildProcessError(
+            f"the workers of the search have ended, with {left} trials to go ({failed}): give the same command again."
+        )

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import multiprocessing
 import os
 import platform
-import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import optuna
-import torch
 from optuna.trial import TrialState
 
 from fewstep.data.storage.lock import alone_after
 from fewstep.experiments.run import Run
 from fewstep.experiments.search.study import Plan, by_index, in_one_line, load, quiet, requeue
-from fewstep.experiments.workers import USERS_MISTAKES, Throttle
+from fewstep.experiments.workers import Tell, Throttle
 from fewstep.recipes import with_settings
-from fewstep.training import State, stoppable
+from fewstep.training import State
 
 EVERY = 1.0
 """Seconds between looks at the rest of the search."""
@@ -202,25 +196,6 @@ def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]
     return latest.best
 
 
-def process(plan: Plan, log: Path) -> None:
-    """A worker in a process of its own, which writes to a log instead of the terminal and ends with its parent."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(process)d %(message)s")
-    torch.set_num_threads(plan.config.threads_of_each)
-    parent = multiprocessing.parent_process()
-
-    def tick(_: optuna.Study) -> None:
-        if parent is not None and not parent.is_alive():
-            raise KeyboardInterrupt  # the search was killed: nobody would see the result, or stop this process
-
-    try:
-        with stoppable():
-            work(plan, tick)
-    except KeyboardInterrupt:
-        sys.exit(0)
-    except USERS_MISTAKES as error:
-        logging.getLogger("fewstep").error("%s", error)
-        sys.exit(1)
+def serve(plan: Plan, _: Tell) -> None:
+    """A worker as a job: :func:`work`."""
+    work(plan)
