@@ -21,8 +21,10 @@ from fewstep.algorithms import (
     protomaml,
     protonet,
     r2d2,
+    relation,
     reptile,
     residual_prototypes,
+    tpn,
 )
 from fewstep.core import (
     OFFICIAL,
@@ -44,6 +46,8 @@ from fewstep.core import (
     regression,
 )
 from fewstep.networks import Conv4, Generated, ResNet12, mlp
+from fewstep.networks.propagating import width_of_maps, width_of_vectors
+from fewstep.networks.relating import of_maps, of_vectors
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,16 @@ LEO = {
     "latent_steps": 2,
     "finetuning_steps": 2,
 }
+
+
+def relation_of_maps() -> Method:
+    network = Conv4(None, channels=(4,), scale=True, readout="maps")
+    return relation(network, of_maps(4, side=4, hidden=3), reduce="mean")
+
+
+def tpn_of_maps() -> Method:
+    network = Conv4(None, channels=(4, 4), scale=True, readout="flatten", size=8)
+    return tpn(network, width_of_maps(4, side=2), neighbours=4, alpha=0.9)
 
 
 def implicit_leo() -> Method:
@@ -234,6 +248,15 @@ CASES = [
         images,
         equivariant=True,
     ),
+    Case("relation-mlp-norm", lambda: relation(mlp((6, 5, 4), norm=True), of_vectors(4, 5)), vectors, equivariant=True),
+    Case("relation-conv", relation_of_maps, images, equivariant=True),
+    Case(
+        "tpn-mlp-norm",
+        lambda: tpn(mlp((6, 5, 4), norm=True), width_of_vectors(4, 5), neighbours=5),
+        vectors,
+        equivariant=True,
+    ),
+    Case("tpn-conv", tpn_of_maps, images, equivariant=True),
     Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
     Case("residual-prototypes-codes", lambda: residual(6, classes=4), vectors, equivariant=True),
     Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),

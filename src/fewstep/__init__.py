@@ -52,8 +52,10 @@ if TYPE_CHECKING:
     from fewstep.algorithms.protomaml import protomaml as protomaml
     from fewstep.algorithms.protonet import protonet as protonet
     from fewstep.algorithms.r2d2 import r2d2 as r2d2
+    from fewstep.algorithms.relation import relation as relation
     from fewstep.algorithms.reptile import reptile as reptile
     from fewstep.algorithms.residual_prototypes import residual_prototypes as residual_prototypes
+    from fewstep.algorithms.tpn import tpn as tpn
     from fewstep.estimators.classifier import FewShotClassifier as FewShotClassifier
     from fewstep.estimators.load import load as load
     from fewstep.estimators.meta_learner import ClassKFold as ClassKFold

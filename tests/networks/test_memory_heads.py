@@ -8,10 +8,13 @@ from cases import classification_tasks
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewstep import matching
-from fewstep.core import Batch, Learner, Memory, MemoryHead, generator
-from fewstep.networks import Generated, Matching
+from fewstep import FewShotClassifier, matching, relation, tpn
+from fewstep.core import Backprop, Batch, Learner, Memory, MemoryHead, Method, Task, generator
+from fewstep.data import Dataset, EpisodeSampler
+from fewstep.evaluation import evaluate
+from fewstep.networks import Generated, Matching, Propagating, Relating
 from fewstep.networks.matching import Context
+from fewstep.networks.relating import encoder, of_maps
 
 
 def tensor(*rows: list[float]) -> Tensor:
@@ -74,6 +77,105 @@ def test_rows_are_seen_in_context(form: str) -> None:
     if form == "input":
         found = asked(Matching("attention", context=context), support, [0, 1, 0], query)
         close(found.exp(), [0.749921, 0.250079])
+
+
+@pytest.mark.parametrize(
+    ("reduce", "scores", "error"),
+    [
+        ("sum", ([0.750260, 0.524979], [0.832018, 0.645656]), 0.288947),
+        ("mean", ([0.750260, 0.645656], [0.832018, 0.750260]), 0.308467),
+    ],
+)
+def test_pairs_are_scored(reduce: str, scores: tuple[list[float], ...], error: float) -> None:
+    pair = nn.Conv1d(4, 1, 1).double()
+    support, queries = tensor([1, 0], [3, 2], [0, 1], [2, 1]), tensor([1, 1], [0, 2])
+    head = Relating(pair, reduce).double()  # type: ignore[arg-type]
+    pair.bias.data.fill_(0.1)  # type: ignore[union-attr]
+    pair.weight.data.copy_(tensor([0.5], [-1], [0.25], [0.75]))
+    found = asked(head, support, [0, 0, 1, 1], queries)
+    close(found.sigmoid(), *scores)
+    loss = relation(nn.Identity(), pair).learner.loss
+    assert loss.rows(found, torch.eye(2, dtype=torch.float64)).mean().item() == pytest.approx(error, abs=6e-7)
+
+
+def test_relation_networks_have_the_published_sizes() -> None:
+    for side, inputs, maps, parameters in ((84, 3, 19, [113_088, 115_601]), (28, 1, 5, [111_936, 111_505])):
+        embedding, scored = encoder(inputs), of_maps(64, maps)
+        found = embedding(torch.zeros(2, inputs, side, side))
+        assert found.shape == (2, 64, maps, maps)
+        pairs = torch.cat([found, found], 1).unsqueeze(2).expand(-1, -1, 5, -1, -1)
+        assert scored(pairs).flatten(1).shape == (2, 5)
+        assert [sum(p.numel() for p in part.parameters()) for part in (embedding, scored)] == parameters
+    with pytest.raises(ValueError, match="leave nothing of so small maps"):
+        of_maps(4, side=3)
+
+
+POINTS = tensor([0, 0], [2, 0], [0.5, 0.5], [1.5, 0.5], [0, 1], [2, 1])
+REACHED = (
+    *([16.822519, 13.437881], [13.437881, 17.278648], [17.169367, 15.869307]),
+    *([16.229732, 18.483410], [16.170341, 13.858124], [13.460438, 16.176740]),
+)
+"""What labels of the first two of these points reach, at neighbourhoods of the widths in :class:`Widths`."""
+
+
+class Widths(nn.Module):
+    """Those of the points, by looking them up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, None] == POINTS).all(2).double() @ tensor([1, 1.1, 0.55, 0.8, 1.2, 0.9]).T
+
+
+def test_labels_spread() -> None:
+    head, weight = Propagating(Widths(), neighbours=3), torch.ones(4, dtype=torch.float64)
+    y = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1, 0, 1]]
+    slots = {"rows": POINTS[:2], "labels": y[:2], "weights": weight[:2], "row_weight": weight}
+    close(functional_call(head, slots, POINTS[2:]), *REACHED[2:], atol=1e-6)
+    close(functional_call(head, slots | {"whole": weight}, POINTS[2:]), *REACHED, atol=1e-6)
+    task = Task(
+        Batch(POINTS[None, :2], y[None, :2], weight[None, :2]), Batch(POINTS[None, 2:], y[None, 2:], weight[None])
+    )
+    for support_rows, loss in ((True, 0.092316), (False, 0.124829)):
+        method = tpn(nn.Identity(), Widths(), neighbours=3, support_rows=support_rows)
+        assert method.objective(task, None).objective.item() == pytest.approx(loss, abs=6e-7)
+
+
+def test_padded_queries_are_no_part_of_a_graph() -> None:
+    tasks, method = classification_tasks(6), tpn(nn.Linear(6, 4).double(), neighbours=4)
+    points, query = method.adapt(tasks.support), tasks.query
+    query.weight[:, [1, -1]] = 0
+    found = method.predict(points, query)
+    kept = [row for row in range(9) if row not in (1, 8)]
+    fewer = Batch(query.x[:, kept], query.y[:, kept], query.weight[:, kept])
+    torch.testing.assert_close(found[:, kept], method.predict(points, fewer), rtol=1e-10, atol=1e-11)
+    assert not found[:, [1, 8]].any()
+
+
+def test_a_graph_is_transductive_and_says_so() -> None:
+    tasks, method = classification_tasks(6), tpn(nn.Linear(6, 4).double(), neighbours=4)
+    points = method.adapt(tasks.support)
+    one = Batch(*(part[:, :1] for part in tasks.query))
+    together, alone = method.predict(points, tasks.query)[:, :1], method.predict(points, one)
+    assert (together - alone).abs().max() > 0.1
+    for statistics in ("support", "joined", "running"):
+        with pytest.raises(ValueError, match=r"answers queries together.*use statistics=\"query\", got"):
+            method.predict(points, tasks.query, tasks.support, statistics=statistics)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="answers queries together"):
+        method.adapt(tasks.support, statistics="running")
+    with pytest.raises(ValueError, match="must end with one JointHead, but found none"):
+        Method(matching(nn.Linear(6, 4)).learner, Backprop(support_rows=True))
+
+    rows = tasks.support.x[1].numpy(), tasks.support.y[1].argmax(1).numpy()
+    with pytest.warns(UserWarning, match=r"\(transductive\): the method answers rows together by design"):
+        FewShotClassifier(method).fit(*rows)
+    with pytest.raises(ValueError, match="answers queries together"):
+        FewShotClassifier(method, statistics="support").fit(*rows)
+
+    x = torch.randn(60, 6, dtype=torch.float64)
+    source = EpisodeSampler(
+        Dataset.from_sorted(x, range(0, 61, 10)), ways=3, shots=1, queries=None, tasks=2, seed=0, dtype=torch.float64
+    )
+    assert evaluate(method, source, 2).transductive
+    assert not evaluate(matching(nn.Linear(6, 4).double()), source, 2).transductive
 
 
 def test_the_order_of_the_support_is_drawn_for_training_and_fixed_for_evaluation() -> None:

@@ -15,8 +15,10 @@ from fewstep.algorithms.meta_sgd import meta_sgd
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
 from fewstep.algorithms.r2d2 import r2d2
+from fewstep.algorithms.relation import relation
 from fewstep.algorithms.reptile import reptile
 from fewstep.algorithms.residual_prototypes import residual_prototypes
+from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
@@ -32,6 +34,8 @@ __all__ = [
     "protomaml",
     "protonet",
     "r2d2",
+    "relation",
     "reptile",
     "residual_prototypes",
+    "tpn",
 ]

@@ -13,7 +13,7 @@ from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, M
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
-from fewstep.recipes.methods.remembering import Matching
+from fewstep.recipes.methods.remembering import Matching, Relation, Tpn
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
 from fewstep.training import Training
@@ -245,6 +245,16 @@ def matching_features(shots: int) -> Config:
     return _brief(shots, Matching(network=Network("mlp", hidden=(640,)), scale=10.0))
 
 
+def relation_features(shots: int) -> Config:
+    """Relation network on features of your own, as vectors: a linear map and ReLU to 128 dimensions; untuned."""
+    return _brief(shots, Relation(network=Network("mlp", hidden=(128,))))
+
+
+def tpn_features(shots: int) -> Config:
+    """TPN on features of your own: a graph on a linear map and ReLU to 640 dimensions; transductive, untuned."""
+    return _brief(shots, Tpn(network=Network("mlp", hidden=(640,))))
+
+
 def residual_prototypes_features(shots: int) -> Config:
     """Class means on centred features of your own, moved by a residual: validation chooses how far, none included.
 
@@ -271,6 +281,6 @@ def protomaml_features(shots: int) -> Config:
 OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
-    matching_features,
+    *(matching_features, relation_features, tpn_features),
 )
 """Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""
