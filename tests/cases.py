@@ -24,6 +24,7 @@ from fewstep.algorithms import (
     relation,
     reptile,
     residual_prototypes,
+    snail,
     tpn,
 )
 from fewstep.core import (
@@ -257,6 +258,8 @@ CASES = [
         equivariant=True,
     ),
     Case("tpn-conv", tpn_of_maps, images, equivariant=True),
+    Case("snail-mlp-norm", lambda: snail(mlp((6, 5, 4), norm=True), 4, 3, most_shots=2, filters=4), vectors),
+    Case("snail-conv", lambda: snail(conv(None), 4, 3, most_shots=1, filters=4, first=1), images),
     Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
     Case("residual-prototypes-codes", lambda: residual(6, classes=4), vectors, equivariant=True),
     Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),

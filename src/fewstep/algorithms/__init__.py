@@ -18,6 +18,7 @@ from fewstep.algorithms.r2d2 import r2d2
 from fewstep.algorithms.relation import relation
 from fewstep.algorithms.reptile import reptile
 from fewstep.algorithms.residual_prototypes import residual_prototypes
+from fewstep.algorithms.snail import snail
 from fewstep.algorithms.tpn import tpn
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "relation",
     "reptile",
     "residual_prototypes",
+    "snail",
     "tpn",
 ]
