@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.meta_curvature import meta_curvature as meta_curvature
     from fewstep.algorithms.meta_lstm import meta_lstm as meta_lstm
     from fewstep.algorithms.meta_sgd import meta_sgd as meta_sgd
+    from fewstep.algorithms.ppa import ppa as ppa
     from fewstep.algorithms.protomaml import protomaml as protomaml
     from fewstep.algorithms.protonet import protonet as protonet
     from fewstep.algorithms.r2d2 import r2d2 as r2d2

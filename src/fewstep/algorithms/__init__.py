@@ -12,6 +12,7 @@ from fewstep.algorithms.matching import matching
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
+from fewstep.algorithms.ppa import ppa
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
 from fewstep.algorithms.r2d2 import r2d2
@@ -32,6 +33,7 @@ __all__ = [
     "meta_curvature",
     "meta_lstm",
     "meta_sgd",
+    "ppa",
     "protomaml",
     "protonet",
     "r2d2",
