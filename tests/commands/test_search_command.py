@@ -1,6 +1,8 @@
 """``fewstep search``, as users give it."""
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,22 @@ def test_a_detached_command_has_a_session_and_a_log_of_its_own(tmp_path: Path) -
     assert status == 0
     assert '"recipe": "maml-sinusoid"' in started.log.read_text()
     assert started.log == tmp_path / "folder" / "log.txt"
+
+
+def test_a_script_for_slurm_gives_the_same_command_to_every_job(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "a search"
+    cli.main(["search", "tiny", "--trials", "4", "--workers=3", "--engine", "slurm-script", "--out", str(out)])
+    script = capsys.readouterr().out
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert "#SBATCH --array=1-3\n" in script
+    word, *words = shlex.split(script.splitlines()[-1])[1:]
+    assert word == "fewstep"
+    for _ in range(2):  # the second one finds everything done
+        cli.main(words)
+        assert "4 complete" in capsys.readouterr().out
+    assert (out / "study.journal").exists()
+    with pytest.raises(SystemExit):
+        cli.main(["repeat", "tiny", "--engine", "slurm-script"])
+    assert "slurm-script is of fewstep search" in capsys.readouterr().err

@@ -48,16 +48,18 @@ def ablate(arguments: Sequence[str]) -> None:
     with job.at_work():
         from fewstep.commands.progress import search_bar, seed_bars, test_bar
         from fewstep.experiments.ablate.procedure import ablate as run
+        from fewstep.experiments.engines import engine_of
 
         table = run(
             asked.config,
             out=job.folder,
             seeds=range(asked.first_seed, asked.first_seed + asked.seeds),
+            engine=engine_of(asked.engine, asked.address),
             note=note,
             search_bar=search_bar,
             run_bars=seed_bars,
             test_bar=test_bar,
-            **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),
+            **options_of(asked, "config", "seeds", "first_seed", "out", "detach", "engine", "address"),
         )
         console.print(*table.tables())
         say("\n".join(f"- {line}" for line in table.notes()))

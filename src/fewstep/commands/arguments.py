@@ -120,3 +120,13 @@ def value_of(arguments: Sequence[str], flag: str) -> str | None:
         if argument.startswith(f"{flag}="):
             return argument.removeprefix(f"{flag}=")
     return None
+
+
+def without(arguments: Sequence[str], *flags: str) -> list[str]:
+    """Arguments but for some options and their values, ``--flag value`` or ``--flag=value``."""
+    kept, skip = list[str](), False
+    for argument in arguments:
+        if not skip and argument.partition("=")[0] not in flags:
+            kept.append(argument)
+        skip = not skip and argument in flags
+    return kept

@@ -11,6 +11,7 @@ import tyro
 from fewstep.commands.arguments import OfTasks, options_of, parsed
 from fewstep.commands.console import console, note, point_to, say
 from fewstep.commands.long_running import LongRunning
+from fewstep.experiments.engines import EngineName
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Compare(OfTasks):
     """Folders of runs, or names of recipes; a recipe is trained in OUT/runs, or continued there."""
     reference: str | None = None
     """The method whose difference to each is shown; the first one when omitted."""
+    engine: EngineName = "local"
+    """Where recipes are trained: one after another in this process, or on a Dask or Ray cluster (docs/cluster.md)."""
+    address: str | None = None
+    """Of the cluster's scheduler or head. None: one of processes of this machine."""
     out: Path | None = None
     """Folder for comparison.md, .csv, .png and .svg, tasks.csv and differences.csv; a new one under comparisons/ when
     omitted."""
@@ -33,8 +38,10 @@ def compare(arguments: Sequence[str]) -> None:
     with job.at_work():
         from fewstep.commands.progress import test_bar, training_bar
         from fewstep.experiments.compare.procedure import compare as run
+        from fewstep.experiments.engines import engine_of
 
-        options = options_of(asked, "out")
+        options = options_of(asked, "out", "engine", "address")
+        options["engine"] = engine_of(asked.engine, asked.address)
         comparison = run(**options, out=job.folder, note=note, training_bar=training_bar, test_bar=test_bar)
         console.print(*comparison.tables())
         say("\n".join(f"- {caveat}" for caveat in comparison.caveats()))

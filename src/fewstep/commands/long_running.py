@@ -14,6 +14,7 @@ import tyro
 from fewstep.commands import detached
 from fewstep.commands.console import say, told
 from fewstep.core.ranges import Threads
+from fewstep.experiments.engines import EngineName
 from fewstep.recipes import Config
 from fewstep.training import stopping
 
@@ -26,6 +27,11 @@ class OnRecipe:
     """The recipe."""
     workers: Threads | None = None
     """Processes at once; 1 runs searches in this one. None: as many as cores and --threads allow; one on a GPU."""
+    engine: EngineName = "local"
+    """Where they run: processes of this machine, or a Dask or Ray cluster. slurm-script, of a search, prints a script
+    for sbatch: an array of --workers jobs (8) that share the search (docs/cluster.md)."""
+    address: str | None = None
+    """Of the cluster's scheduler or head. None: one of processes of this machine."""
     out: Path | None = None
     """Folder of everything; an earlier one goes on. None: a new one under searches/, repeats/ or ablations/."""
     detach: bool = False

@@ -40,6 +40,7 @@ def repeat(arguments: Sequence[str]) -> None:
         return job.detach()
     with job.at_work():
         from fewstep.commands.progress import seed_bars
+        from fewstep.experiments.engines import engine_of
         from fewstep.experiments.repeat.procedure import repeat as run
 
         with seed_bars() as progress:
@@ -48,9 +49,10 @@ def repeat(arguments: Sequence[str]) -> None:
                 seeds=range(asked.first_seed, asked.first_seed + asked.seeds),
                 out=job.folder,
                 threads=asked.config.threads_of_each,
+                engine=engine_of(asked.engine, asked.address),
                 note=note,
                 progress=progress,
-                **options_of(asked, "config", "seeds", "first_seed", "out", "detach"),
+                **options_of(asked, "config", "seeds", "first_seed", "out", "detach", "engine", "address"),
             )
         console.print(result.table())
         point_to("report", job.folder / "repeat.md")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from fewstep.commands.arguments import chosen, options_of
+from fewstep.commands.arguments import chosen, options_of, without
 from fewstep.commands.console import console, note, point_to, say
 from fewstep.commands.long_running import LongRunning, OnRecipe
 from fewstep.core.ranges import CountOrZero, Whole
@@ -33,7 +33,8 @@ class Search(OnRecipe):
     trials: CountOrZero = 0
     """Configurations to train, with those that the study has already: to be given."""
     storage: str | None = None
-    """Optuna's URL of a database, for several machines. None: SQLite in the folder."""
+    """For several machines: postgresql://USER@HOST/NAME, or journal:///FILE in a folder that they share. None: SQLite
+    in the folder."""
     name: str | None = None
     """Of the study in that database. None: the recipe's."""
     search_seed: SearchSeed = 0
@@ -50,11 +51,14 @@ def search(arguments: Sequence[str]) -> None:
     space = _space(asked.config)
     if asked.trials < 1:
         raise ValueError(f"trials must be at least 1, got {asked.trials}: say with --trials how many to train.")
+    if asked.engine == "slurm-script":
+        return _print_script(asked, arguments)
     job = LongRunning("search", arguments, asked.out, "searches", asked.config.recipe)
     if asked.detach:
         return job.detach()
     with job.at_work():
         from fewstep.commands.progress import search_bar
+        from fewstep.experiments.engines import engine_of
         from fewstep.experiments.search import search as find
 
         with search_bar(spoken=True) as progress:
@@ -64,11 +68,21 @@ def search(arguments: Sequence[str]) -> None:
                 out=job.folder,
                 seed=asked.search_seed,
                 threads=asked.config.threads_of_each,
+                engine=engine_of(asked.engine, asked.address),
                 note=note,
                 progress=progress,
-                **options_of(asked, "config", "out", "search_seed", "detach"),
+                **options_of(asked, "config", "out", "search_seed", "detach", "engine", "address"),
             )
         _show(found, job.folder)
+
+
+def _print_script(asked: Search, arguments: Sequence[str]) -> None:
+    from fewstep.commands.slurm import array_script
+
+    folder = asked.out or Path("searches", f"{asked.config.recipe}-slurm")
+    words = ["search", *without(arguments, "--engine", "--workers", "--threads", "--out", "--storage")]
+    jobs, threads = asked.workers or 8, asked.config.threads_of_each
+    print(array_script(words, folder, asked.storage, jobs, threads), end="")
 
 
 def _space(config: Config) -> tuple[Range, ...]:

@@ -3,9 +3,7 @@
 import csv
 import errno
 import json
-import platform
 import sqlite3
-import subprocess
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -164,29 +162,28 @@ def test_a_killed_trial_is_continued_twice_and_then_by_the_next_search_alone(tmp
     assert len(there.get_trials(states=(TrialState.WAITING,))) == 1
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_a_trial_whose_process_died_before_its_first_sign_of_life_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """A killed process that had taken the trial and named itself, and one that had not come to that."""
     monkeypatch.setattr(study, "GRACE", 1)
-    run(tmp_path, 1)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
+    storage = f"{kind}:///{tmp_path / 'here'}"
+    run(tmp_path, 1, storage=storage)
     with study.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        asked = replace(plan(tmp_path, name="maml-sinusoid"), config=replace(config(), threads=1), prune=False)
-        there = study.join(asked, 3)
-        there.ask().set_user_attr("process", f"{platform.node()}:{dead.pid}")
+        here = replace(plan(tmp_path, name="maml-sinusoid"), storage=storage)
+        there = study.join(replace(here, config=replace(config(), threads=1), prune=False), 2)
         there.ask()
-    found = run(tmp_path, 3)
-    assert found.trials["complete"] == 3
+    assert run(tmp_path, 2, storage=storage).trials == {"complete": 2}
 
 
-def test_no_two_processes_take_the_same_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_no_two_processes_take_the_same_trial(tmp_path: Path, kind: str) -> None:
     with study.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study.join(plan(tmp_path), 40)
-        studies = [study.load(plan(tmp_path)) for _ in range(4)]
+        here = replace(plan(tmp_path), storage=f"{kind}:///{tmp_path / 'study'}")
+        study.join(here, 40)
+        studies = [study.load(here) for _ in range(4)]
 
         def take(there: optuna.Study) -> list[int]:
             return [there.ask().number for _ in range(10)]
@@ -228,7 +225,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         run(tmp_path, 1)
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "study.db").write_text("no database" * 100)
-    for i, storage in enumerate((f"sqlite:///{tmp_path / 'text' / 'study.db'}", "nonsense", "sqlite:////no/where.db")):
+    text = tmp_path / "text" / "study.db"
+    for i, storage in enumerate(
+        (f"sqlite:///{text}", f"journal:///{text}", "nonsense", "sqlite:////no/where.db", "journal:////no/where")
+    ):
         with pytest.raises(ValueError, match=r"storage .* cannot be opened"):
             run(tmp_path / str(i), 1, storage=storage)
 

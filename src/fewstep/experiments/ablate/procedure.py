@@ -24,6 +24,7 @@ from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
 from fewstep.experiments.ablate.rows import Ablation, table_2
 from fewstep.experiments.asked import TEST_BATCH, check_tasks
 from fewstep.experiments.compare.scored import TestBar
+from fewstep.experiments.engines import Engine
 from fewstep.experiments.folder import all_or_nothing, claim, is_run, require_same, stored_config
 from fewstep.experiments.repeat.procedure import Progress, RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
@@ -63,6 +64,7 @@ def ablate(
     train_on: TrainOn | None = None,
     prune: bool = True,
     workers: int | None = None,
+    engine: Engine | None = None,
     note: Callable[[str], None] = logger.info,
     search_bar: SearchBar = lambda: nullcontext(lambda _: None),
     run_bars: RunBars = lambda: nullcontext(lambda _: None),
@@ -87,6 +89,7 @@ def ablate(
             paper, and "train" for other data. The searches are on training classes alone.
         prune: let a search stop trials early that validate worse than the median.
         workers: processes of a search, and runs at once; as many as there are cores for when omitted.
+        engine: where trials and runs are computed; processes of this machine when omitted.
         note: is given a line about what takes time, and about the budget before anything else.
         search_bar: see :data:`SearchBar`.
         run_bars: see :data:`RunBars`.
@@ -104,7 +107,7 @@ def ablate(
     budget = Budget(len(chosen), trials, config.training.steps, len(seeds), final.training.steps, config.training.tasks)
     note(f"budget: {budget}")
     drawn: dict[str, Any] = {"trials": trials, "seed": config.seed, "prune": prune}
-    spent: dict[str, Any] = {"workers": workers, "threads": config.threads_of_each, "note": note}
+    spent: dict[str, Any] = {"workers": workers, "threads": config.threads_of_each, "engine": engine, "note": note}
     with all_or_nothing(out):
         _claim(out, config, final, trials, prune)
         baselines, protocol, score_name = _baselines(final, out, note, test_bar)

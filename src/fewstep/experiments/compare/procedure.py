@@ -17,14 +17,17 @@ import torch
 from torch import Tensor
 
 from fewstep.data import TaskSource
+from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation.scoring import NEAREST_MEAN, RIDGE
 from fewstep.experiments.asked import TEST_BATCH, tasks_of
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, score_run, value_text
+from fewstep.experiments.engines import Engine
 from fewstep.experiments.environment import machine
 from fewstep.experiments.folder import CONFIG, all_or_nothing, fingerprint, is_run, stored_config
 from fewstep.experiments.run import Run
+from fewstep.experiments.workers import Job, Tell
 from fewstep.recipes import RECIPES, Config, dotted
 from fewstep.recipes.problems.problem import Split
 from fewstep.training.checkpoint import newest, read_state
@@ -91,6 +94,7 @@ def compare(
     shots: int | None = None,
     queries: int | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
 ) -> Comparison:
     """Test several methods on the same tasks, and write the comparison.
 
@@ -117,6 +121,7 @@ def compare(
         queries: query examples of each class; all that remain where neither says how many.
         device: to compute on; "auto" is for each run where it was trained, see
             :func:`~fewstep.training.device.device_of_trained`.
+        engine: trains recipes; when omitted this process does, one after another.
 
     Raises:
         ValueError: when an argument is neither a run nor a recipe, a method has other tasks than the first or cannot
@@ -134,8 +139,11 @@ def compare(
         asked = Protocol(split, *tasks_of(testing, tasks, seed, ways, shots, queries))
         protocol, shown, baselines = _checked(entries, asked, note, device)
         chosen = _reference(reference, entries, [name for names in baselines.values() for name in names])
-        for entry in entries:
-            if entry.trained_here:
+        recipes = [entry for entry in entries if entry.trained_here]
+        if engine is not None and engine.shared:
+            _train_on(engine, recipes, note)
+        else:
+            for entry in recipes:
                 _train(entry, note, training_bar)
         kept = folder / "scores"
         tested = [
@@ -309,6 +317,19 @@ def _train(entry: Entry, note: Callable[[str], None], training_bar: TrainingBar)
         run = Run.resume(entry.folder, note)
         with training_bar(entry.config.training.steps) as progress:
             run.train(progress)
+
+
+def _train_on(engine: Engine, recipes: Sequence[Entry], note: Callable[[str], None]) -> None:
+    """Train recipes on a cluster, from where their folders stand."""
+    jobs = [Job(entry.label, _train_there, (entry.config, entry.folder.resolve())) for entry in recipes]
+    note(f"training {', '.join(entry.label for entry in recipes)} on the cluster")
+    threads = torch.get_num_threads()
+    engine.run(jobs, workers=engine.count(None, threads, "cpu"), threads=threads)
+
+
+def _train_there(config: Config, folder: Path, tell: Tell) -> None:
+    with alone_after(folder, lambda: tell("waiting for another process that works in its folder")):
+        Run.continued(config, folder, tell).train()
 
 
 def _tested(

@@ -24,12 +24,13 @@ from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.asked import check_tasks
 from fewstep.experiments.begun import DATA, require_same_data, stored_problem
+from fewstep.experiments.engines import Engine, Local
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
 from fewstep.experiments.results import tests_of
 from fewstep.experiments.run import Baselines, Run
-from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
+from fewstep.experiments.workers import Job, Tell, Throttle
 from fewstep.recipes import Config, dotted
 from fewstep.training.checkpoint import LAST, State, newest, read_state
 from fewstep.training.device import device_here, same_threads
@@ -74,6 +75,7 @@ def repeat(
     out: Path,
     workers: int | None = None,
     threads: int = 1,
+    engine: Engine | None = None,
     baselines: Baselines = "quick",
     note: Callable[[str], None] = logger.info,
     progress: Progress = lambda _: None,
@@ -90,6 +92,7 @@ def repeat(
         out: folder of the runs, and of the files of :meth:`RepeatResult.write`.
         workers: runs at once; when omitted, as many as cores and ``threads`` allow, and one on an accelerator.
         threads: CPU threads of each run.
+        engine: where the runs are computed; processes of this machine when omitted.
         baselines: what else is scored on the tasks, once, in the test of one of the runs.
         note: is given a line about what takes time.
         progress: see :data:`Progress`.
@@ -105,7 +108,8 @@ def repeat(
         raise ValueError("there are no seeds to repeat the training with: give at least one, and two for an s.d.")
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be distinct and not negative, got {', '.join(map(str, seeds))}.")
-    workers = count_workers(workers, threads, device_here(config.device))
+    engine = engine or Local()
+    workers = engine.count(workers, threads, device_here(config.device))
     config = replace(config, seed=seeds[0], threads=threads)
     with all_or_nothing(out):
         wanted = dotted(config)
@@ -137,10 +141,27 @@ def repeat(
         for seed, folder in left:
             arguments = replace(config, seed=seed), folder, baselines if seed == scorer else "none"
             jobs.append(Job(f"seed {seed}", _train_and_test, arguments))
-        run_all(jobs, workers=workers, threads=threads, on_message=on_message)
+
+        def look() -> None:
+            for at in [_seen(config, seed, folder) for seed, folder in left] if due() else []:
+                if at is not None:
+                    progress(at)
+
+        due = Throttle(1.0)
+        engine.run(jobs, workers=workers, threads=threads, on_message=on_message, look=look if engine.shared else None)
         result = collect(config, seeds, folders)
         result.write(out)
         return result
+
+
+def _seen(config: Config, seed: int, folder: Path) -> RunProgress | None:
+    """Where a run on another machine is, from its folder; None where it is not begun, or finished."""
+    names, steps = tests_of(config), config.training.steps
+    if not (folder / "metrics.csv").exists() or all(_kept(folder, name) >= 0 for name in names):
+        return None
+    *_, last = (folder / "metrics.csv").read_text(encoding="utf-8").split()
+    step = int(last.partition(",")[0]) if last[0].isdigit() else 0
+    return RunProgress(seed, "training" if step < steps else "testing", step if step < steps else 0, steps)
 
 
 def _open_once(config: Config, folders: Sequence[Path], note: Callable[[str], None]) -> None:

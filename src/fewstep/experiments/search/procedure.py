@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import optuna
 import torch
 
 from fewstep.experiments.asked import check_tasks
+from fewstep.experiments.engines import Engine, Local
 from fewstep.experiments.folder import all_or_nothing, claim
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
-from fewstep.experiments.search.study import Plan, in_one_line, join, quiet, without_password
+from fewstep.experiments.search.study import OF_STORAGE, Plan, in_one_line, join, quiet, storage_in, without_password
 from fewstep.experiments.search.worker import serve, work
-from fewstep.experiments.workers import Job, Throttle, count_workers, run_all
+from fewstep.experiments.workers import Job, Throttle
 from fewstep.recipes import Config, Range, differences, with_settings
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training.device import device_here, same_threads
@@ -66,6 +67,7 @@ def search(
     seed: int = 0,
     workers: int | None = None,
     threads: int = 1,
+    engine: Engine | None = None,
     prune: bool = True,
     note: Callable[[str], None] = logger.info,
     progress: Callable[[Status], None] = lambda _: None,
@@ -84,11 +86,13 @@ def search(
         space: what is drawn.
         trials: how many configurations, with those of earlier calls.
         out: folder of the search. It gets a run folder for each trial, and the files of :meth:`SearchResult.write`.
-        storage: Optuna's URL of a database; one in ``out`` when omitted.
+        storage: URL of a database, as Optuna takes it, or of a journal in a folder that machines share,
+            ``journal:///FILE``; when omitted SQLite in ``out``, or a journal there for a cluster.
         name: of the study in there; the recipe's when omitted.
         seed: of the draws.
         workers: processes; 1 trains in this one. As many as there are cores for when omitted; one on a GPU.
         threads: CPU threads of each.
+        engine: where trials are computed; processes of this machine when omitted.
         prune: stop trials early that validate worse than the median of complete ones did after as many meta-steps.
         note: is given a line about what takes time before the search starts.
         progress: called about every second with where the search stands.
@@ -101,13 +105,14 @@ def search(
     """
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}.")
-    workers = count_workers(workers, threads, device_here(config.device))
+    engine = engine or Local()
+    workers = engine.count(workers, threads, device_here(config.device))
     if not space:
         raise ValueError(f"nothing to search: {config.recipe} has no space.")
     if len({range.setting for range in space}) < len(space):
         raise ValueError("a setting occurs twice in the space: give each one range.")
     out = out.resolve()
-    storage = storage or f"sqlite:///{out / 'study.db'}"
+    storage = storage or storage_in(out, engine.shared)
     asked, times = replace(config, threads=threads), (shared.HEARTBEAT, shared.GRACE)
     plan = Plan(asked, tuple(space), seed, storage, name or config.recipe, out, prune, True, *times)
     with same_threads():
@@ -123,15 +128,16 @@ def search(
 
         def look(study: optuna.Study, at_once: bool = False) -> None:
             if due() or at_once:
-                progress(_status(rows_of(study, plan), plan))
+                with suppress(*OF_STORAGE):  # what a worker waits for, or fails by
+                    progress(_status(rows_of(study, plan), plan))
 
         look(study)
         try:
-            if min(workers, trials) == 1:
+            if min(workers, trials) == 1 and not engine.shared:
                 with same_threads(), _without_warnings():
                     work(plan, look)
             else:
-                _work_in_processes(plan, study, min(workers, trials), look)
+                _work_on(engine, plan, study, min(workers, trials), look)
         finally:
             report.write_table(rows_of(study, plan), out)
         look(study, at_once=True)
@@ -164,8 +170,8 @@ def _claim(plan: Plan) -> None:
         ValueError: when it holds something else.
     """
     mark = {"recipe": plan.config.recipe, "study": plan.name, "storage": without_password(plan.storage)}
-    if plan.storage.startswith(f"sqlite:///{plan.out}"):
-        mark["storage"] = "study.db"  # so that the folder can be moved
+    if (place := Path(plan.storage.partition("///")[2])).is_relative_to(plan.out):
+        mark["storage"] = str(place.relative_to(plan.out))  # so that the folder can be moved
     if others := differences(claim(plan.out, MARK, mark, "a search"), mark):
         raise ValueError(f"{plan.out} is the folder of another search ({others}): give another --out.")
 
@@ -198,7 +204,9 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Callable[[optuna.Study], None]) -> None:
+def _work_on(
+    engine: Engine, plan: Plan, study: optuna.Study, workers: int, look: Callable[[optuna.Study], None]
+) -> None:
     """Have processes train until the study is done; one that is killed is replaced.
 
     Raises:
@@ -208,7 +216,7 @@ def _work_in_processes(plan: Plan, study: optuna.Study, workers: int, look: Call
     failed = "they were stopped"  # by somebody else
     try:
         with _without_warnings():
-            run_all(jobs, workers=workers, threads=plan.config.threads_of_each, look=lambda: look(study))
+            engine.run(jobs, workers=workers, threads=plan.config.threads_of_each, look=lambda: look(study))
     except (ValueError, RuntimeError) as error:  # the others have gone on
         failed = str(error)
     if left := sum(row.state in ("waiting", "running") for row in rows_of(study, plan)):

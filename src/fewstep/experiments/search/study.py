@@ -7,24 +7,25 @@ often it was killed. Optuna keeps what the processes must agree on: which are wa
 from __future__ import annotations
 
 import json
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import sqlalchemy
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from fewstep.recipes import Config, Range, differences, dotted
 
 HEARTBEAT, GRACE = 10, 30
-"""Seconds between signs of life of a running trial, and without one until it counts as killed."""
+"""Seconds between signs of life of a running trial, and without a new one until it counts as killed."""
 
 RETRIES = 2
 """How often a killed trial is continued before the search does without it."""
@@ -44,7 +45,7 @@ class Plan:
         config: what the ranges' settings are changed in, with the threads of each trial.
         space: what is drawn.
         seed: of the draws.
-        storage: Optuna's URL of the database.
+        storage: URL of the database or the journal.
         name: of the study.
         out: gets a run folder for each trial.
         prune: stop trials that are worse than the median of those before.
@@ -95,7 +96,7 @@ class Plan:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna without its log of every trial and its warnings about the heartbeat, which is an experimental part."""
+    """Optuna without its log of every trial and its warnings about experimental parts."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
@@ -108,21 +109,14 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def in_one_line(storage: str) -> Iterator[None]:
-    """What a database that cannot be read or written comes to, in any thread: one error of one line.
+    """What a database that cannot be read or written comes to: one error of one line.
 
     Raises:
         OSError: for all that Optuna and SQLAlchemy raise then.
     """
-    hook = threading.excepthook
-
-    def signs_of_life(failed: threading.ExceptHookArgs) -> None:
-        if not isinstance(failed.exc_value, _OF_STORAGE):  # the trial itself says so at its next word
-            hook(failed)
-
-    threading.excepthook = signs_of_life
     try:
         yield
-    except _OF_STORAGE as error:
+    except OF_STORAGE as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -131,11 +125,10 @@ def in_one_line(storage: str) -> Iterator[None]:
             f"the study's storage {without_password(storage)} cannot be read or written ({why}): when it can, give the "
             "same command again"
         ) from error
-    finally:
-        threading.excepthook = hook
 
 
-_OF_STORAGE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+OF_STORAGE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+"""What Optuna and SQLAlchemy raise when a database cannot be read or written."""
 
 
 def without_password(storage: str) -> str:
@@ -152,36 +145,71 @@ def without_password(storage: str) -> str:
 
 def _cannot_be_opened(storage: str, error: Exception) -> ValueError:
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, ImportError) and storage.startswith("postgresql"):
+        why += "; pip install 'fewstep[postgresql]'"
     return ValueError(
-        f"the study's storage {storage.rpartition('@')[2]} cannot be opened: {why}. Expected is a URL of a database "
-        "such as sqlite:///study.db or postgresql://user@host/name."
+        f"the study's storage {storage.rpartition('@')[2]} cannot be opened: {why}. Expected is a URL such as "
+        "sqlite:///study.db, postgresql://user@host/name or, in a folder that machines share, journal:///study.journal."
     )
 
 
-def open_storage(plan: Plan) -> optuna.storages.RDBStorage:
-    """The database of a study, whose tables are made where there are none.
+def storage_in(out: Path, shared: bool) -> str:
+    """The storage of a search in its own folder: the one that is there, or a new one.
+
+    Args:
+        out: the folder.
+        shared: processes of several machines will write to it, which SQLite does not bear and a journal does.
+    """
+    journal = out / "study.journal"
+    if journal.exists() or (shared and not (out / "study.db").exists()):
+        return f"journal:///{journal}"
+    return f"sqlite:///{out / 'study.db'}"
+
+
+def served(storage: str) -> bool:
+    """Whether a storage is a server's, which may be restarted."""
+    return sqlalchemy.make_url(storage).get_backend_name() not in ("sqlite", "journal")
+
+
+def open_storage(plan: Plan) -> optuna.storages.BaseStorage:
+    """The storage of a study, whose tables or file are made where there are none.
 
     Raises:
         ValueError: when it cannot be opened, with the reason.
     """
-    lite = plan.storage.startswith("sqlite")
+    try:
+        url = sqlalchemy.make_url(plan.storage)
+        if url.drivername == "journal":
+            return _journal(Path(url.database or ""))
+        if url.drivername == "postgresql" and find_spec("psycopg"):
+            url = url.set(drivername="postgresql+psycopg")  # which older versions of SQLAlchemy do not take by default
+        return _database(url)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError, OSError, ValueError) as error:
+        raise _cannot_be_opened(plan.storage, error) from error
+
+
+def _journal(file: Path) -> optuna.storages.JournalStorage:
+    """A file to whose end every process writes what it does, under a lock that network file systems know too."""
+    if file.exists():
+        with file.open("rb") as there:
+            if there.read(1) not in (b"", b"{"):  # Optuna would append to anything
+                raise ValueError("it is not a journal")
+    return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+
+
+def _database(url: sqlalchemy.URL) -> optuna.storages.RDBStorage:
+    lite = url.get_backend_name() == "sqlite"
+    options = {"connect_args": {"timeout": 60}} if lite else {"pool_pre_ping": True}
     for attempt in range(10):
         try:
-            storage = optuna.storages.RDBStorage(
-                plan.storage,
-                engine_kwargs={"connect_args": {"timeout": 60}} if lite else {"pool_pre_ping": True},
-                heartbeat_interval=plan.heartbeat,
-                grace_period=plan.grace,
-                heartbeat_stale_trial_callback=requeue,
-            )
+            storage = optuna.storages.RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
             break
-        except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+        except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
             # Two processes that make the tables at once: one of them finds half of the other's.
             race = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)
-            if race and attempt < 9:
-                time.sleep(0.3)
-                continue
-            raise _cannot_be_opened(plan.storage, error) from error
+            if not race or attempt == 9:
+                raise
+            time.sleep(0.3)
     if lite:
         _take_turns(storage.engine)
     return storage

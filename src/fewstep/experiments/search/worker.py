@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 
 import optuna
 from optuna.trial import TrialState
 
 from fewstep.data.storage.lock import alone_after
 from fewstep.experiments.run import Run
-from fewstep.experiments.search.study import Plan, by_index, in_one_line, load, quiet, requeue
+from fewstep.experiments.search.study import OF_STORAGE, Plan, by_index, in_one_line, load, quiet, requeue, served
 from fewstep.experiments.workers import Tell, Throttle
 from fewstep.recipes import with_settings
 from fewstep.training import State
 
 EVERY = 1.0
 """Seconds between looks at the rest of the search."""
+
+OUTAGE = 300.0
+"""Seconds that a database's server may be away."""
 
 
 class NotMyTrial(Exception):
@@ -30,7 +35,8 @@ class NotMyTrial(Exception):
 def work(plan: Plan, tick: Callable[[optuna.Study], None] = lambda _: None) -> None:
     """Train configurations until the study has no waiting and no running trial.
 
-    What the machine refuses is no fault of a configuration: a full disk ends the work, and its trial waits.
+    What the machine refuses is no fault of a configuration: a full disk ends the work, and its trial waits. A database
+    that is being restarted is waited for; the trial then goes on from its checkpoint.
 
     Args:
         plan: of the search.
@@ -42,40 +48,46 @@ def work(plan: Plan, tick: Callable[[optuna.Study], None] = lambda _: None) -> N
     """
     with quiet(), in_one_line(plan.storage):
         study = load(plan)
-        unclaimed: dict[int, float] = {}
+        ours: list[int] = []
+        signs: dict[int, tuple[int | None, float]] = {}
+        reached = time.monotonic()
         while True:
-            tick(study)
-            trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
-            if any(trial.state == TrialState.WAITING for trial in trials):
-                _one(study, plan, tick)
-            elif trials:  # of other processes, which may have been killed
-                optuna.storages.fail_stale_trials(study)
-                _fail_unclaimed(study, plan, unclaimed)
+            try:
+                _give_back(study, ours)
+                reached = time.monotonic()
+                tick(study)
+                trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+                if any(trial.state == TrialState.WAITING for trial in trials):
+                    signs.clear()
+                    _one(study, plan, tick, ours)
+                elif trials:  # of other processes, which may have been killed
+                    _fail_dead(study, plan, signs)
+                    time.sleep(EVERY)
+                else:
+                    return
+            except OF_STORAGE:
+                signs.clear()  # nobody could give one
+                if not served(plan.storage) or time.monotonic() - reached > OUTAGE:
+                    raise
                 time.sleep(EVERY)
-            else:
-                return
 
 
-def _one(study: optuna.Study, plan: Plan, tick: Callable[[optuna.Study], None]) -> None:
-    ours: list[int] = []
-    refused: list[OSError] = []
+def _one(study: optuna.Study, plan: Plan, tick: Callable[[optuna.Study], None], ours: list[int]) -> None:
+    refused: list[Exception] = []
 
     def objective(trial: optuna.Trial) -> float:
         ours.append(trial.number)
-        try:
-            return train(trial, plan, lambda: tick(study))
-        except OSError as error:
-            refused.append(error)
-            raise
-
-    def later() -> None:
-        for number in ours:
-            requeue(study, study.get_trials(deepcopy=False)[number])
+        with _alive(trial, plan.heartbeat):
+            try:
+                return train(trial, plan, lambda: tick(study))
+            except (OSError, *OF_STORAGE) as error:
+                refused.append(error)
+                raise
 
     try:
         study.optimize(objective, n_trials=1, catch=(Exception,))
     except KeyboardInterrupt:
-        later()
+        _give_back(study, ours)
         raise
     except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
         # This process was suspended for so long that its trial was taken for dead and given to another.
@@ -83,39 +95,61 @@ def _one(study: optuna.Study, plan: Plan, tick: Callable[[optuna.Study], None]) 
         if not ours or states[ours[-1]] != TrialState.FAIL:
             raise
     if refused:
-        later()
+        if isinstance(refused[0], OSError):
+            _give_back(study, ours)
         raise refused[0]
+    ours.clear()
 
 
-def _fail_unclaimed(study: optuna.Study, plan: Plan, seen: dict[int, float]) -> None:
-    """Trials whose process was killed between taking them and the first sign of life, which Optuna overlooks."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        since = seen.setdefault(trial.number, time.monotonic())
-        if _is_gone(trial.user_attrs.get("process")) and time.monotonic() - since > plan.grace:
+def _give_back(study: optuna.Study, numbers: list[int]) -> None:
+    """Have trials wait that this process has begun and not ended."""
+    for number in numbers:
+        _fail(study, number)
+        requeue(study, study.get_trials(deepcopy=False)[number], always=True)
+    numbers.clear()
+
+
+def _fail(study: optuna.Study, number: int) -> None:
+    with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # it has ended
+        study.tell(number, state=TrialState.FAIL)
+
+
+@contextmanager
+def _alive(trial: optuna.Trial, seconds: int) -> Iterator[None]:
+    """Give signs of life of a trial. Optuna's own are of databases alone, and compare the clocks of machines."""
+    over = threading.Event()
+
+    def give() -> None:
+        for sign in count(1):
             try:
-                study.tell(trial.number, state=TrialState.FAIL)
-            except ValueError:  # somebody else has done so
-                continue
-            requeue(study, study.get_trials(deepcopy=False)[trial.number])
+                trial.set_user_attr("alive", sign)
+            except (OSError, *OF_STORAGE):
+                pass  # the trial itself will say so at its next word
+            except optuna.exceptions.UpdateFinishedTrialError:
+                return
+            if over.wait(seconds):
+                return
 
-
-def _is_gone(process: str | None) -> bool:
-    """Whether a process of that name is known to be dead, or there never was one; of other machines nothing is known.
-
-    A process that has named itself may die before the first sign of life too.
-    """
-    if process is None:
-        return True
-    host, _, number = process.rpartition(":")
-    if host != platform.node() or os.name != "posix":
-        return False
+    thread = threading.Thread(target=give, daemon=True)
+    thread.start()
     try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it is there, and another user's
-        return False
-    return False
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _fail_dead(study: optuna.Study, plan: Plan, signs: dict[int, tuple[int | None, float]]) -> None:
+    """Have trials go on whose process has given no new sign of life for a while, by the clock of this one."""
+    now = time.monotonic()
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        sign = trial.user_attrs.get("alive")
+        last, since = signs.setdefault(trial.number, (sign, now))
+        if sign != last:
+            signs[trial.number] = sign, now
+        elif now - since > plan.grace:
+            _fail(study, trial.number)
+            requeue(study, study.get_trials(deepcopy=False)[trial.number])
 
 
 def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
@@ -144,8 +178,8 @@ def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
         return _train(trial, plan, index, tick)
     except (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
         raise
-    except (KeyboardInterrupt, OSError):
-        with suppress(optuna.exceptions.StorageInternalError):  # the disk may be full
+    except (KeyboardInterrupt, OSError, *OF_STORAGE):
+        with suppress(OSError, *OF_STORAGE):  # the disk may be full
             trial.set_user_attr("stopped", True)
         raise
     except Exception as error:
