@@ -18,12 +18,14 @@ from fewstep.algorithms import (
     meta_curvature,
     meta_lstm,
     meta_sgd,
+    ppa,
     protomaml,
     protonet,
     r2d2,
     relation,
     reptile,
     residual_prototypes,
+    snail,
     tpn,
 )
 from fewstep.core import (
@@ -147,6 +149,14 @@ def tpn_of_maps() -> Method:
     return tpn(network, width_of_maps(4, side=2), neighbours=4, alpha=0.9)
 
 
+def jittered_ppa(features: int) -> Method:
+    """Away from the identity, whose ReLU has its kink at features that are zero."""
+    method = ppa(features, scale=3.0)
+    for parameter in method.learner.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return method
+
+
 def implicit_leo() -> Method:
     """A composition without a paper: LEO's codes, pulled to their beginning, with the implicit meta-gradient."""
     start = Generator(6, 3, kl_weight=0.2)
@@ -257,6 +267,10 @@ CASES = [
         equivariant=True,
     ),
     Case("tpn-conv", tpn_of_maps, images, equivariant=True),
+    Case("snail-mlp-norm", lambda: snail(mlp((6, 5, 4), norm=True), 4, 3, most_shots=2, filters=4), vectors),
+    Case("snail-conv", lambda: snail(conv(None), 4, 3, most_shots=1, filters=4, first=1), images),
+    Case("ppa", lambda: jittered_ppa(6), vectors, equivariant=True),
+    Case("ppa-conv", lambda: jittered_ppa(4).on(conv(None)), images, equivariant=True),
     Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
     Case("residual-prototypes-codes", lambda: residual(6, classes=4), vectors, equivariant=True),
     Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),

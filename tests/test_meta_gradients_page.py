@@ -36,6 +36,8 @@ def test_every_algorithm_is_on_the_page() -> None:
         "matching": "Matching and Relation networks",
         "relation": "Matching and Relation networks",
         "tpn": "TPN",
+        "snail": "SNAIL",
+        "ppa": "PPA",
         "residual_prototypes": "residual prototypes",
         "leo": "LEO",
         "leo_network": "LEO for whole networks",

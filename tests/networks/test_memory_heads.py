@@ -8,13 +8,14 @@ from cases import classification_tasks
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewstep import FewShotClassifier, matching, relation, tpn
+from fewstep import FewShotClassifier, matching, relation, snail, tpn
 from fewstep.core import Backprop, Batch, Learner, Memory, MemoryHead, Method, Task, generator
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.evaluation import evaluate
-from fewstep.networks import Generated, Matching, Propagating, Relating
+from fewstep.networks import Generated, Matching, Propagating, Relating, Snail
 from fewstep.networks.matching import Context
 from fewstep.networks.relating import encoder, of_maps
+from fewstep.networks.snail import Attention, Dense, Layer
 
 
 def tensor(*rows: list[float]) -> Tensor:
@@ -176,6 +177,75 @@ def test_a_graph_is_transductive_and_says_so() -> None:
     )
     assert evaluate(method, source, 2).transductive
     assert not evaluate(matching(nn.Linear(6, 4).double()), source, 2).transductive
+
+
+COLUMNS = tensor([1, 0], [0, 1], [1, 1], [2, -1])
+
+
+def new_channels(layer: Layer, columns: Tensor = COLUMNS) -> Tensor:
+    """What a layer adds to a support of all columns but the last, and to a query that is the last."""
+    s, q, there = columns[:-1], columns[-1:], torch.ones(len(columns) - 1, dtype=torch.bool)
+    return torch.cat([layer.support(s, there), layer.queries(q, s, there)])[:, columns.shape[1] :]
+
+
+@pytest.mark.parametrize(
+    ("lag", "expected"),
+    [
+        (2, ([0.173058, -0.168060], [-0.259192, 0.174864], [0.190171, 0.008222], [0.173905, -0.422497])),
+        (1, ([0.173058, -0.168060], [-0.035105, 0.163815], [-0.173261, -0.119300], [0.213767, -0.315036])),
+    ],
+)
+def test_convolutions_are_causal(lag: int, expected: tuple[list[float], ...]) -> None:
+    layer = Dense(2, 2, lag).double()
+    assert layer.past is not None
+    layer.past.weight.data.copy_(torch.cat([matrix(2, 2, 0), matrix(2, 2, 2)]))
+    layer.now.weight.data.copy_(torch.cat([matrix(2, 2, 1), matrix(2, 2, 3)]))
+    nn.init.zeros_(layer.now.bias)
+    close(new_channels(layer), *expected)
+
+
+def test_attention_is_causal() -> None:
+    layer = Attention(2, 3, 2).double()
+    for linear, weight in (
+        (layer.query, matrix(3, 2, 10)),
+        (layer.key, matrix(3, 2, 11)),
+        (layer.value, matrix(2, 2, 12)),
+    ):
+        linear.weight.data.copy_(weight)
+        nn.init.zeros_(linear.bias)
+    close(
+        new_channels(layer), *([0.210084, 0.325144], [0.015128, -0.060673], [0.046763, -0.028292], [0.315294, 0.518743])
+    )
+
+
+def test_a_sequence_is_as_wide_as_the_paper_says_and_for_its_ways_alone() -> None:
+    widths = [layer.query.in_features for layer in Snail(384, 5, shots=1).layers if isinstance(layer, Attention)]
+    assert (widths, Snail(384, 5, shots=1).last.in_features) == ([389, 805, 1317], 1573)
+    assert Snail(384, 5, shots=5).last.in_features == 2085
+    lags = [[d.lag for d in Snail(4, 5, k, first=f).layers if isinstance(d, Dense)] for k, f in ((1, 2), (5, 1))]
+    assert lags == [2 * [2, 4, 8], 2 * [1, 2, 4, 8, 16]]
+    method = snail(nn.Linear(6, 4), 4, ways=5, filters=4)
+    rows = torch.randn(6, 6).numpy()
+    with pytest.raises(ValueError, match="made for 5 ways, and cannot answer for 3"):
+        FewShotClassifier(method).fit(rows, [0, 1, 2, 0, 1, 2])
+
+
+def test_columns_of_the_support_are_computed_once_for_all_queries() -> None:
+    """As whole sequences, one for each query, give them; padding in between is as if it were not there."""
+    torch.manual_seed(0)
+    head, rows, queries = (
+        Snail(3, 2, shots=3, filters=4).double(),
+        torch.randn(7, 3).double(),
+        torch.randn(2, 3).double(),
+    )
+    y, weights = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1, 1, 0, 1]], tensor([1, 1, 0, 1, 0, 1, 1])[0]
+    found = functional_call(head, {"rows": rows, "labels": y, "weights": weights}, queries)
+    kept = weights > 0
+    for query, logits in zip(queries, found, strict=True):
+        columns = torch.cat([torch.cat([rows[kept], query[None]]), torch.cat([y[kept], torch.zeros(1, 2)])], 1)
+        for layer in head.layers:
+            columns = layer.support(columns, torch.ones(6, dtype=torch.bool))  # type: ignore[operator]
+        torch.testing.assert_close(head.last(columns)[-1], logits, rtol=1e-12, atol=1e-12)
 
 
 def test_the_order_of_the_support_is_drawn_for_training_and_fixed_for_evaluation() -> None:

@@ -13,7 +13,7 @@ from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, M
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching, Relation, Tpn
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
@@ -194,6 +194,14 @@ def relation(ways: int, shots: int) -> Config:
 def tpn(ways: int, shots: int) -> Config:
     """TPN with its authors' graph (they report no Omniglot); the outer loop is ours. Transductive by design."""
     return _brief(ways, shots, Tpn(network=Network("protonet")))
+
+
+def snail(ways: int, shots: int) -> Config:
+    """SNAIL with its paper's widths, trained with the shots of the test; the outer loop is ours.
+
+    The paper draws from one to five shots for every task of training, by which one network serves all.
+    """
+    return _brief(ways, shots, Snail(network=Network("protonet"), most_shots=shots))
 
 
 def protomaml(ways: int, shots: int) -> Config:

@@ -13,7 +13,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching, Relation, Tpn
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 
@@ -156,5 +156,19 @@ def tpn(data: Data, shots: int) -> Config:
         data(shots=shots),
         Tpn(network=Network("protonet")),
         replace(TRAINING, **outer, compile="off"),
+        Testing(tasks=600, queries=15),
+    )
+
+
+def snail(data: Data, shots: int) -> Config:
+    """SNAIL with its paper's widths on the residual blocks of its embedding; the outer loop is ours.
+
+    That embedding goes on with two layers, of 2048 and 384 channels, and dropout. The paper draws from one to five
+    shots for every task of training.
+    """
+    return unnamed(
+        data(shots=shots),
+        Snail(network=Network("resnet12", hidden=(64, 96, 128, 256)), most_shots=shots),
+        replace(TRAINING, tasks=4, rate=1e-4, decay="cosine", compile="off"),
         Testing(tasks=600, queries=15),
     )

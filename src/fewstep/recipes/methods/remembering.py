@@ -72,3 +72,16 @@ class Tpn(Settings, algorithm="tpn"):
         elif self.widths:
             width = width_of_vectors(_shape(network, problem)[0])
         return self.compose(network=network, width=width, loss=loss_of(problem))
+
+
+class Snail(Settings, algorithm="snail"):
+    """SNAIL (Mishra et al. 2018): a network that reads the support as a sequence, and a query as its end."""
+
+    network: Network = before("most_shots")
+    """The embedding."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """SNAIL on the problem's inputs."""
+        network = self.network.build(problem, head=False)
+        features = _shape(network, problem)[0]
+        return self.compose(network=network, features=features, ways=problem.outputs, loss=loss_of(problem))
