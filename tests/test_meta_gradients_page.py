@@ -33,6 +33,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "protonet": "Prototypical networks",
         "protomaml": "Proto-MAML",
         "r2d2": "R2-D2",
+        "matching": "Matching networks",
         "residual_prototypes": "residual prototypes",
         "leo": "LEO",
         "leo_network": "LEO for whole networks",

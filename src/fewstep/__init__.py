@@ -15,7 +15,7 @@ The examples in docstrings go on from here::
     from fewstep import *
     from fewstep.core import *
     from fewstep.data import Dataset, EpisodeSampler, Sinusoids
-    from fewstep.networks import Generated, mlp
+    from fewstep.networks import Generated, Matching, mlp
     from fewstep.recipes import RECIPES
 
     torch.manual_seed(0)
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.leo_network import leo_network as leo_network
     from fewstep.algorithms.maml import fomaml as fomaml
     from fewstep.algorithms.maml import maml as maml
+    from fewstep.algorithms.matching import matching as matching
     from fewstep.algorithms.meta_curvature import meta_curvature as meta_curvature
     from fewstep.algorithms.meta_lstm import meta_lstm as meta_lstm
     from fewstep.algorithms.meta_sgd import meta_sgd as meta_sgd

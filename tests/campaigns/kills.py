@@ -51,8 +51,8 @@ def drawn(seed: int, number: int, kill: bool) -> Case:
     some = [one for one in SMALL.values() if kill or one.command != "embed"]  # which has nothing to save
     of = source.choices(some, [one.weight for one in some])[0]
     sent = signal.SIGKILL if kill else list(STATUS)[number % 3]
-    processes = "--workers" in of.words and of.words[of.words.index("--workers") + 1] == "2"
-    to = source.choice(["all", "first", "worker"] if processes and kill else ["all", "first"])
+    several = any(of.words[i - 1 : i + 1] in (("--workers", "2"), ("--processes", "2")) for i in range(len(of.words)))
+    to = source.choice(["all", "first", "worker"] if several and kill else ["all", "first"])
     write = source.randint(1, 12) if kill and number % 3 == 0 else 0
     again = source.random() if source.random() < 0.25 else None
     return Case(number, of, sent, to, source.random(), write, again)

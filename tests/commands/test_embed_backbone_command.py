@@ -11,6 +11,8 @@ from PIL import Image
 from fewstep.commands.main import main
 from fewstep.data import embeddings
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 TIMM = """
 import types
 import numpy as np

@@ -83,6 +83,7 @@ def test_a_detached_command_is_given_again_without_detach(
     name: str, out: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     given: list[Any] = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(detached, "detach", lambda *a: given.append(a) or detached.Detached(7, tmp_path / "log.txt"))
     _, arguments, _ = PROCEDURES[name]
     main([name, *arguments, "--detach", *out])

@@ -17,6 +17,8 @@ from fewstep.networks import mlp
 from fewstep.recipes import RECIPES
 from fewstep.training.device import prepare_device
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ROWS = np.random.default_rng(0).normal(size=(24, 4))
 LABELS = np.repeat(np.arange(6), 4)
 

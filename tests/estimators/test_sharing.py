@@ -4,6 +4,7 @@ import json
 import pickle
 import pickletools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from fewstep.estimators.model import TrainedModel
 from fewstep.estimators.opened import opened, shipped
 from fewstep.estimators.sharing import told_by
 from fewstep.evaluation.simple import Simple
+from fewstep.experiments.run import Run
+from fewstep.recipes import RECIPES
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0"
 LEO, SINES = OLD / "leo-features-1shot", OLD / "meta-sgd-sinusoid"
@@ -91,6 +94,20 @@ def test_a_run_is_shared_by_its_file_without_its_folder(tmp_path: Path) -> None:
     words = json.loads(read_tensors(file)[1]["fewstep"])
     assert words["config"]["recipe"] == "leo-features-1shot"
     assert words["fitted"] is None
+
+
+def test_a_run_saves_its_best_meta_parameters(tmp_path: Path) -> None:
+    config = RECIPES["maml-sinusoid"]()
+    short = replace(config.training, steps=2, validate_every=1, validation_tasks=4, compile="off")
+    run = Run.create(replace(config, training=short), tmp_path / "run")
+    with pytest.raises(ValueError, match="training has not reached its first validation"):
+        run.save(tmp_path / "sine")
+    run.train()
+    file = run.save(tmp_path / "sine", licence="CC0")
+    given = [[0.0], [1.0], [2.0]], [0.0, 0.8, 0.9]
+    told = [fewstep.load(one).fit(*given).predict([[1.5], [2.5]]) for one in (file, run)]
+    np.testing.assert_array_equal(*told)
+    assert told_by(file)["licence"] == "CC0"
 
 
 def test_what_no_recipe_describes_is_not_written(tmp_path: Path) -> None:
@@ -193,6 +210,16 @@ def test_a_run_is_exported_with_a_card_that_says_how_it_was_tested(tmp_path: Pat
     scores = {"adapted": {"mean": 0.5, "half_width": 0.01}, "ridge": {"mean": 0.6, "half_width": 0.01}}
     test = {"score": "accuracy", "tasks": 20, "transductive": False, "below": "below ridge", "scores": scores}
     (folder / "test.json").write_text(json.dumps(test | {"protocol": {"ways": 5, "shots": 1}}))
+    config = json.loads((folder / "config.json").read_text())
+    config["testing"]["shots"] = [5, 1]
+    (folder / "config.json").write_text(json.dumps(config))
+    for shots in (5, 1):
+        (folder / f"test-{shots}-shot.json").write_text(json.dumps(test | {"protocol": {"shots": shots}}))
+    main(["export", str(folder), str(tmp_path / "several")])
+    said = (tmp_path / "several.md").read_text()
+    assert said.index("inductive. shots: 5.") < said.index("inductive. shots: 1.")
+    config["testing"]["shots"] = []
+    (folder / "config.json").write_text(json.dumps(config))
     main(["export", str(folder), str(tmp_path / "leo"), "--licence", "CC0"])
     card = (tmp_path / "leo.md").read_text()
     assert "meta-trained by `leo-features-1shot` of fewstep" in card

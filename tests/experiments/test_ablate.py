@@ -27,6 +27,8 @@ from fewstep.recipes import RECIPES, Config, Range, to_json, with_settings
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training.device import Place
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SLUGS = [row.slug for row in table_2(RECIPES["leo-cifarfs-1shot"]())]
 
 

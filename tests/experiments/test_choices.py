@@ -13,6 +13,8 @@ from fewstep.estimators.model import TrainedModel
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:

@@ -191,6 +191,16 @@ def test_scores_are_kept(runs: Path, tmp_path: Path) -> None:
     assert [line for line in tested if line.startswith("testing")] == ["testing characters", "testing fitted"]
     compared("characters", "fitted", seed=1)
     assert "testing fitted" in tested
+    one, other, *_ = sorted((tmp_path / "scores").iterdir(), key=lambda kept: kept.stat().st_mtime_ns)[-2:]
+    one.write_text(other.read_text())
+    compared("characters", "fitted", seed=1)
+    assert [line for line in tested if line.startswith("testing")] == ["testing characters"], "it was another's"
+    for kept in (tmp_path / "scores").iterdir():
+        kept.write_text(kept.read_text().replace('"best_step": ', '"best_step": 1', 1))
+    with pytest.raises(
+        ValueError, match=r"scores.*json is damaged \(its contents do not match its digest\): delete it"
+    ):
+        compared("fitted")
 
 
 def test_a_beginning_without_a_configuration_begins_again(recipes: None, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import fewstep
 from fewstep.commands.main import main
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
+from fewstep.experiments.folder import stored_config
+from fewstep.experiments.repeat.procedure import repeat
 from fewstep.experiments.report import report
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES, Config
@@ -173,8 +175,12 @@ def test_results_of_other_meta_parameters_are_named_and_left_out(
     main(["export", str(run), str(tmp_path / "mine")])
     assert f"{run / 'test.json'} is of another run" in caplog.text
     assert "It has not been tested." in (tmp_path / "mine.md").read_text()
+    flipped = theirs.replace('"tasks": 2', '"tasks": 3', 1)
+    (run / "test.json").write_text(flipped)
+    with pytest.raises(ValueError, match=r"test.json is damaged \(its contents do not match its digest\)"):
+        report(run)
     old = json.loads(theirs)
-    del old["of"]  # as results were before they knew
+    del old["of"], old["digest"]  # as results were before they knew
     (run / "test.json").write_text(json.dumps(old))
     main(["export", str(run), str(tmp_path / "mine")])
     assert "| adapted |" in (tmp_path / "mine.md").read_text()
@@ -248,6 +254,18 @@ def test_it_opens_where_nothing_is_wrong_with_it(run: Path, stopped: tuple[Path,
     assert_same_end(run, stopped[1])
 
 
+def test_a_training_that_has_not_ended_is_used_as_it_is_and_said_to_be(run: Path, stopped: tuple[Path, Path]) -> None:
+    told: list[str] = []
+    opened = Run.open(run, told.append)
+    assert told == [f"{run} has not finished training: it is used as it was best so far, at step 2"]
+    assert opened.tested is not None
+    assert opened.tested.step == 2
+    fewstep.load(run, note=told.append)
+    assert told[0] == told[1]
+    Run.open(stopped[1], told.append)
+    assert len(told) == 2
+
+
 def test_weights_that_are_no_numbers_predict_nothing(run: Path) -> None:
     without_digest(run / BEST, lambda t, state: replaced(t, "learner/", lambda weight: weight * np.nan))
     for opens in (Run.open, fewstep.load):
@@ -312,6 +330,19 @@ def test_data_that_were_replaced_by_others_of_the_same_shape_are_refused(
     features(path, 0)
     assert Run.resume(folder).train().state.finished
     main(["evaluate", str(folder)])
+
+
+def test_a_repetition_takes_no_more_seeds_on_other_data(on_features: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, path = on_features
+    config = stored_config(folder)
+    shutil.copytree(folder, tmp_path / "out" / "seed-0")
+    features(path, 1)
+    with pytest.raises(ValueError, match="have changed since it was begun: train"):
+        repeat(config, seeds=(0, 1), out=tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "seed-1").exists()
+    (tmp_path / "out" / "seed-0").rename(tmp_path / "out" / "seed-7")
+    with pytest.raises(ValueError, match="seed-7 holds the run of seed 0: rename it to seed-0"):
+        repeat(config, seeds=(7,), out=tmp_path / "out", workers=1)
 
 
 def test_a_row_of_the_test_is_enough(on_features: tuple[Path, Path]) -> None:

@@ -1,6 +1,8 @@
 """From a table of features to the best classifier, on a tiny one."""
 
+import errno
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,31 @@ def test_what_is_recommended_can_be_had(done: FitResult) -> None:
         else:
             assert isinstance(winner, Simple)
             assert str(winner).startswith(cell.recommended.partition(",")[0])
+
+
+def test_a_full_disk_is_no_fault_of_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(worker, "simple", full)
+    with pytest.raises(OSError, match="No space left"):
+        tiny(features(tmp_path / "data.npz", [9] * 20), tmp_path / "out")
+    assert not list(tmp_path.rglob(worker.TRIAL))
+
+
+@pytest.mark.parametrize("name", ["test.csv", "validation.csv", "choice.json"])
+def test_scores_that_were_changed_are_told(name: str, tmp_path: Path, done: FitResult) -> None:
+    out = shutil.copytree(done.folder, tmp_path / "out")
+    mark = json.loads((out / "fit.json").read_text())
+    (file,) = out.rglob(name)
+    text = file.read_text()
+    file.write_text(
+        text.replace("0.", "1.", 1)
+        if name.endswith("csv")
+        else text.replace('"recommended": "', '"recommended": "a', 1)
+    )
+    with pytest.raises(ValueError, match=f"{file} is damaged"):
+        tiny(Path(mark["data"]), out)
 
 
 def test_a_stopped_fit_goes_on_and_comes_to_the_same(tmp_path: Path, done: FitResult) -> None:

@@ -8,6 +8,7 @@ from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
 from fewstep.algorithms.leo_network import leo_network
 from fewstep.algorithms.maml import fomaml, maml
+from fewstep.algorithms.matching import matching
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
@@ -24,6 +25,7 @@ __all__ = [
     "leo",
     "leo_network",
     "maml",
+    "matching",
     "meta_curvature",
     "meta_lstm",
     "meta_sgd",

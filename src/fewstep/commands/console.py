@@ -12,6 +12,8 @@ from contextlib import suppress
 from rich.console import Console
 from rich.text import Text
 
+from fewstep.training.launched import spoken_for
+
 PLAIN = {"markup": False, "emoji": False}
 """Of a console: a text is what it says, and ``[n, d]`` no style, ``:x:`` no picture."""
 
@@ -50,5 +52,7 @@ def aside() -> Console:
 
 def told(name: str) -> None:
     """Say that a signal has come. Inside its handler nothing may be printed: it may have come in another print."""
+    if spoken_for():
+        return
     with suppress(OSError):
         os.write(2, f"\n{name}: ending in order; a second signal ends at once\n".encode())

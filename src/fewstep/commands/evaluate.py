@@ -11,6 +11,8 @@ import tyro
 
 from fewstep.commands.arguments import OfTasks, options_of, parsed
 from fewstep.commands.console import console, note, say
+from fewstep.commands.sharing import begin, is_to_begin, sharing
+from fewstep.core.ranges import Threads
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Evaluate(OfTasks):
     out: str | None = None
     """Also write OUT.json and OUT_tasks.csv into the run's folder and add it to its report; a name that is new
     there."""
+    processes: Threads | None = None
+    """Processes of this machine that share the tasks, and its cores, out among them (1)."""
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -39,10 +43,14 @@ def evaluate(arguments: Sequence[str]) -> None:
 
     if asked.out is not None:
         check_name(asked.out, asked.run)
-    run = Run.open(asked.run, note, asked.device)
-    with test_bar(run.config.testing.tasks if asked.tasks is None else asked.tasks) as advance:
-        evaluation = run.test(progress=advance, **options_of(asked, "run", "out", "device"))
-    console.print(evaluation.table())
-    say(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
-    if asked.out is not None:
-        run.record(evaluation, asked.out)
+    if several := is_to_begin(asked.processes):
+        return begin(["evaluate", *arguments], several, None, ["evaluate", *arguments])
+    with sharing(asked.device) as ranks:
+        run = Run.open(asked.run, note, asked.device)
+        run.ranks = ranks
+        with test_bar(run.config.testing.tasks if asked.tasks is None else asked.tasks) as advance:
+            evaluation = run.test(progress=advance, **options_of(asked, "run", "out", "device", "processes"))
+        console.print(evaluation.table())
+        say(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
+        if asked.out is not None and ranks.first:
+            run.record(evaluation, asked.out)

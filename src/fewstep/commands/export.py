@@ -22,7 +22,8 @@ def export(run: tyro.conf.Positional[Path], file: tyro.conf.Positional[Path], li
     from fewstep.data.storage.files import write_atomically
     from fewstep.estimators.card import model_card
     from fewstep.estimators.load import load
-    from fewstep.estimators.sharing import SUFFIX, told_by
+    from fewstep.estimators.sharing import told_by
+    from fewstep.experiments.model_file import SUFFIX
 
     written = load(run).save(file, licence=licence)
     name = written.name.removesuffix(SUFFIX)

@@ -71,6 +71,10 @@ def fit(arguments: Sequence[str]) -> None:
         point_to("report", job.folder / "report.md")
 
 
+def _untold(_: str) -> None:
+    """A trial whose time was over was chosen as it is."""
+
+
 def _save(found: FitResult) -> list[Path]:
     """Write a model for every number of shots."""
     from fewstep.data.features.export import extractor_beside
@@ -87,7 +91,9 @@ def _save(found: FitResult) -> list[Path]:
     written = []
     for shots in found.cells:
         winner, facts = found.winner(shots), found.facts(shots)
-        model: Model = opened(winner) if isinstance(winner, Path) else SimpleModel(winner, facts, extractor, reading)
+        model: Model = (
+            opened(winner, note=_untold) if isinstance(winner, Path) else SimpleModel(winner, facts, extractor, reading)
+        )
         if isinstance(model, TrainedModel) and model.origin is not None:
             model = replace(model, origin=replace(model.origin, facts={**model.origin.facts, **facts}))
         written.append(write(found.folder / model_name(shots, len(found.cells)), model))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,9 +15,13 @@ from fewstep.commands.arguments import explained, named, overridden, split_name,
 from fewstep.commands.console import console, note, point_to, say, styled
 from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
+from fewstep.commands.sharing import begin, is_to_begin, sharing
+from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
+from fewstep.training.launched import may_restart, restarted
 
 if TYPE_CHECKING:
+    from fewstep.core.ranks import Ranks
     from fewstep.evaluation import Evaluation
     from fewstep.experiments.run import Run
     from fewstep.training.trackers import Service, Tracker
@@ -33,6 +39,9 @@ class Train:
     """Continue the stopped run in this folder, to the same bits."""
     dry_run: bool = False
     """Show what would be done and how long it takes here, by a few meta-steps and a batch of tasks; write nothing."""
+    processes: Threads | None = None
+    """Processes of this machine that share the tasks of every meta-step, and its cores, out among them. None: 1; of a
+    run that is continued, as many as before. On several machines: torchrun ... -m fewstep train RECIPE."""
     track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Services that follow the run too; each is configured by its own environment variables."""
 
@@ -56,41 +65,70 @@ def train(arguments: Sequence[str]) -> None:
     config = asked.config
     if None not in (asked.resume, asked.out):
         raise ValueError(f"a resumed run stays in its folder, {asked.resume}: leave --out out.")
-    from fewstep.experiments.folder import all_or_nothing, new_folder
-    from fewstep.experiments.run import Run
-
     if asked.dry_run:
         from fewstep.experiments.forecast import forecast
 
-        for what, words in forecast(config, note).items():
-            say(f"{what}: {words}")
-    elif asked.resume is None:
-        folder = asked.out or new_folder("runs", config.recipe)
-        again = ("train", *given, *([] if asked.out else ["--out", str(folder)]))
-        with removed_if_empty(asked.out, folder), stoppable(*again), all_or_nothing(folder):
-            _train_and_test(Run.create(config, folder, note), asked.track)
-    elif replace(config, device=default.device) == default:
-        with stoppable("train", "--resume", str(asked.resume)), all_or_nothing(asked.resume):
-            run = Run.resume(asked.resume, note, "auto" if config == default else config.device)
-            _train_and_test(run, asked.track)
-    else:
-        allowed = f"--resume {asked.resume}, --device and --track"
+        for what, told in forecast(config, note).items():
+            say(f"{what}: {told}")
+        return
+    if asked.resume is not None and replace(config, device=default.device) != default:
+        allowed = f"--resume {asked.resume}, --device, --processes and --track"
         raise ValueError(f"a resumed run keeps its configuration; give no options besides {allowed}.")
+    from fewstep.data.storage.files import read_json
+    from fewstep.experiments.environment import processes_before
+    from fewstep.experiments.folder import ENVIRONMENT, new_folder
+
+    kept = asked.resume or asked.out
+    before = 1 if asked.resume is None else processes_before(read_json(asked.resume / ENVIRONMENT))
+    if several := is_to_begin(asked.processes, before):
+        folder = kept or new_folder("runs", config.recipe)
+        words = ["train", *given, *([] if kept else ["--out", str(folder)])]
+        with removed_if_empty(kept, folder):
+            begin(words, several, config.threads, ["train", "--resume", str(folder)])
+        return
+    with sharing(config.device) as ranks:
+        _work(asked, given, "auto" if config == default else config.device, ranks)
+
+
+def _work(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None:
+    """Train and test in this process, alone or with others."""
+    from fewstep.experiments.folder import all_or_nothing, new_folder
+    from fewstep.experiments.run import Run
+
+    kept = asked.resume or asked.out
+    if kept is None and may_restart():
+        raise ValueError("torchrun --max-restarts goes on in a folder that it must know: give --out RUN.")
+    new = "" if kept or not ranks.first else str(new_folder("runs", asked.config.recipe))
+    folder = kept or Path(ranks.told(new))
+    if asked.resume is None:
+        again = ["train", *given, *([] if kept else ["--out", str(folder)])]
+        begun = partial(Run.continued if restarted() else Run.create, asked.config, folder, note)
+    else:
+        again, begun = ["train", "--resume", str(folder)], partial(Run.resume, folder, note, device)
+    with ExitStack() as stack:
+        if ranks.first:
+            stack.enter_context(removed_if_empty(kept, folder))
+        stack.enter_context(stoppable(*again))
+        if ranks.first:
+            stack.enter_context(all_or_nothing(folder))
+        _train_and_test(Run.joined(begun, folder, ranks, device), asked.track)
 
 
 def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
+    from fewstep.experiments.results import tests_of
     from fewstep.recipes import dotted
     from fewstep.training.trackers import tracked
 
     point_to("run folder", run.folder)
     again = "train", "--resume", str(run.folder)
-    with stoppable(*again), tracked(track, run.folder, dotted(run.config)) as trackers:
+    followed = track if run.ranks.first else ()
+    with stoppable(*again), tracked(followed, run.folder, dotted(run.config)) as trackers:
         step = _train(run, trackers)
-        for shots in run.config.testing.shots or (None,):
-            evaluation = _test(run, shots)
-            means = {name: evaluation.interval(name).mean for name in evaluation.scores}
+        for name, shots in tests_of(run.config).items():
+            evaluation = _test(run, name, shots)
+            means = {score: evaluation.interval(score).mean for score in evaluation.scores}
             for tracker in trackers:
-                tracker(step, "test" if shots is None else f"test-{shots}-shot", means)
+                tracker(step, name, means)
     point_to("report", run.folder / "report.md")
 
 
@@ -106,12 +144,13 @@ def _train(run: Run, trackers: Sequence[Tracker]) -> int:
     return state.step
 
 
-def _test(run: Run, shots: int | None) -> Evaluation:
+def _test(run: Run, name: str, shots: int | None) -> Evaluation:
     from fewstep.commands.progress import test_bar
 
     with test_bar(run.config.testing.tasks) as advance:
         evaluation = run.test(shots=shots, progress=advance)
-    run.record(evaluation, "test" if shots is None else f"test-{shots}-shot")
+    if run.ranks.first:
+        run.record(evaluation, name)
     if shots is not None:
         say(f"{shots}-shot")
     console.print(evaluation.table())

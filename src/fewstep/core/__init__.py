@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fewstep.core.meta_gradient.base import MetaGradient as MetaGradient
     from fewstep.core.method import Method as Method
     from fewstep.core.network.choice import Choice as Choice
+    from fewstep.core.network.heads import MemoryHead as MemoryHead
     from fewstep.core.network.slots import Slot as Slot
     from fewstep.core.network.slots import slots as slots
     from fewstep.core.noise import Draws as Draws
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import FittedHead as FittedHead
     from fewstep.core.start import Formulation as Formulation
     from fewstep.core.start import Generator as Generator
+    from fewstep.core.start import Memory as Memory
     from fewstep.core.start import NetworkGenerator as NetworkGenerator
     from fewstep.core.start import Prototypes as Prototypes
     from fewstep.core.start import Ridge as Ridge

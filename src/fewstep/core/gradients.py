@@ -71,50 +71,72 @@ class Differentiate:
         self._begun, self._transformed = False, transform is not None
         self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
 
-    def __call__(self, tasks: Task, draws: Draws | None) -> MetaStep:
-        """The meta-gradient of a batch of tasks; ``draws`` from ``method.draws``, or None for no noise."""
-        parameters = self.method.learner.trained()
-        if not parameters:
+    def __call__(self, tasks: Task, draws: Draws | None, begin: int = 0, of: int | None = None) -> MetaStep:
+        """The meta-gradient of a batch of tasks; or of a share of one, whose sum over all shares is that of the batch.
+
+        Args:
+            tasks: of the batch; or of the share.
+            draws: from ``method.draws``, for the whole batch; None for no noise.
+            begin: which task of the batch is the first one of the share.
+            of: tasks of the batch; as many as are given when omitted.
+        """
+        if not self.method.learner.trained():
             raise ValueError(
                 "All parameters of the learner are frozen (requires_grad_(False)): nothing is meta-learned."
             )
-        count = len(tasks.support.weight)
-        plain = self.method.learner.plain
+        mine = len(tasks.support.weight)
+        count = mine if of is None else of
+        found = self._of_share(tasks, draws, begin, count)
+        if not self._begun:
+            self._begin(found, tasks, draws, begin, count)
+        self._begun = True
+        if begin > 0:  # the first share has the regularisers
+            names = [regulariser.name for regulariser in self.method.regularisers]
+            found.metrics.update({name: torch.zeros_like(found.objective) for name in names})
+        return found
+
+    def _begin(self, found: MetaStep, tasks: Task, draws: Draws | None, begin: int, count: int) -> None:
+        """Look at the first meta-step, which may be compiled wrongly, or not be finite."""
+        if self._transformed and not self.method.learner.plain:
+            self._check(found, Differentiate(self.method, self.executor)._of_share(tasks, draws, begin, count))
+        if not found.objective.isfinite():
+            own = slice(begin, begin + len(tasks.support.weight))
+            noise = None if draws is None else fill(self.method.sites(tasks), draws[own])
+            where = where_overflowed(self.method, tasks, noise)
+            warnings.warn(f"The first meta-objective is not finite: {where}.", RuntimeWarning, stacklevel=3)
+
+    def _of_share(self, tasks: Task, draws: Draws | None, begin: int, count: int) -> MetaStep:
+        """What these tasks, of which the first is task ``begin`` of ``count``, add to the meta-step."""
+        parameters, plain = self.method.learner.trained(), self.method.learner.plain
+        mine = len(tasks.support.weight)
         chunk = getattr(self.executor, "chunk", None)
-        size = count if chunk is None else min(chunk, count)
+        size = mine if chunk is None else min(chunk, mine)
 
         def step(first: int) -> MetaStep:
-            group = slice(first, first + size)
-            some: Any = tasks if size == count else tree_map(lambda tensor: tensor[group], tasks)
-            drawn: Any = None if draws is None else draws[group]
+            last = min(first + size, mine)
+            some: Any = tasks if size == mine else tree_map(lambda tensor: tensor[first:last], tasks)
+            drawn: Any = None if draws is None else draws[begin + first : begin + last]
             if drawn is not None and not plain:  # what such a network draws is found out by running it
                 drawn = fill(self.method.sites(tasks), drawn)
             with differentiated_twice():
-                objective, metrics = self._objective(some, drawn, count, first == 0)
+                objective, metrics = self._objective(some, drawn, count, begin + first == 0)
                 if not (self._begun or self._transformed or plain):
                     require_second_derivatives(objective)
                 gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
             return MetaStep(objective.detach(), gradients, metrics)
 
         total = step(0)
-        for first in range(size, count, size):
+        for first in range(size, mine, size):
             more = step(first)
             torch._foreach_add_(total.gradients, more.gradients)
             sums = {name: total.metrics[name] + more.metrics.get(name, 0) for name in total.metrics}
             total = MetaStep(total.objective + more.objective, total.gradients, sums)
-        if not self._begun and self._transformed and not plain:
-            self._check(total, tasks, draws)
-        if not self._begun and not total.objective.isfinite():
-            noise = None if draws is None else fill(self.method.sites(tasks), draws[:])
-            found = where_overflowed(self.method, tasks, noise)
-            warnings.warn(f"The first meta-objective is not finite: {found}.", RuntimeWarning, stacklevel=2)
-        self._begun = True
         return total
 
-    def _check(self, found: MetaStep, tasks: Task, draws: Draws | None) -> None:
+    def _check(self, found: MetaStep, other: MetaStep) -> None:
         """Hold the first step of transformed code against eager code: compilers do not see through every network."""
-        eager = torch.cat([g.flatten() for g in Differentiate(self.method, self.executor)(tasks, draws).gradients])
-        error = (torch.cat([g.flatten() for g in found.gradients]) - eager).norm() / eager.norm()
+        eager = torch.cat([gradient.flatten() for gradient in other.gradients])
+        error = (torch.cat([gradient.flatten() for gradient in found.gradients]) - eager).norm() / eager.norm()
         if error > 1e-3:
             raise RuntimeError(
                 f"The transformed meta-gradient of this network differs from the eager one by {error:.1e} (relative): "

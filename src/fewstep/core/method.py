@@ -119,9 +119,16 @@ class Method:
         sites, copies = self.learner.sites(tasks, self.meta_gradient.statistics), self.meta_gradient.copies
         return sites if copies is None else {"copies": copied(sites, copies)}
 
-    def draws(self, tasks: Task, source: torch.Generator) -> Draws:
-        """All the randomness of a meta-step, in the dtype of the weights; :class:`Differentiate` makes noise of it."""
-        return Draws(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
+    def draws(self, tasks: Task, source: torch.Generator, of: int | None = None) -> Draws:
+        """All the randomness of a meta-step, in the dtype of the weights; :class:`Differentiate` makes noise of it.
+
+        Args:
+            tasks: whose shapes are read.
+            source: the random stream.
+            of: tasks of the whole batch, where ``tasks`` is a share of it.
+        """
+        count = len(tasks.support.weight) if of is None else of
+        return Draws(self.sites(tasks), count, source, tasks.support.weight.dtype)
 
     def noise(self, tasks: Task, source: torch.Generator) -> Noise:
         """The noise that :meth:`objective` reads: for each site a tensor with a leading task axis.

@@ -28,7 +28,8 @@ def model_card(told: Mapping[str, Any], opening: Sequence[str], title: str) -> s
     fit = [] if told.get("fitted") else [_FIT[regression]]
     use = ["```python", *opening, *fit, "print(model.predict(X_new))", "```"]
     parts = ["---", *head, "---", "", f"# {title}", "", _what(told), "", "## How to use it", "", *use]
-    parts += ["", "## How it was tested", "", *_tested(facts.get("test", {})), "", "## Limits", "", *_limits(told)]
+    parts += ["", "## How it was tested", "", *_tested(facts.get("test", {})), *_more(facts)]
+    parts += ["", "## Limits", "", *_limits(told)]
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     parts += ["", f"Written by fewstep {told['fewstep']}{f'; trained with {versions}' if versions else ''}."]
     if licence:
@@ -66,6 +67,11 @@ def _tested(test: Mapping[str, Any]) -> list[str]:
     unit = "accuracy, %" if percent == 100 else test["score"]
     table = [f"| on the same tasks | {unit} |", "|---|---|", *rows]
     return [*below, *table, "", f"{test['tasks']} tasks, 95% intervals, {kind}. {stated}."]
+
+
+def _more(facts: Mapping[str, Any]) -> list[str]:
+    """The other tests, of other numbers of shots."""
+    return [line for test in facts.get("more tests", []) for line in ("", *_tested(test))]
 
 
 def _plain(value: Any) -> str:

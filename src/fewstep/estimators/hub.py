@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fewstep.estimators.base import Estimator
 from fewstep.estimators.card import model_card
 from fewstep.estimators.load import load
-from fewstep.estimators.sharing import SUFFIX, told_by
+from fewstep.estimators.sharing import told_by
+from fewstep.experiments.model_file import SUFFIX
 
 if TYPE_CHECKING:
     ModelHubMixin: Any = object

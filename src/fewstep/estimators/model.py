@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewstep.core import Batch, Loop, Method, Point
-from fewstep.core.loss import cross_entropy
+from fewstep.core.loss import accuracy
 from fewstep.core.types import Statistics
 from fewstep.data.checks import check_unit_range
 from fewstep.data.dataset import as_tensor
@@ -212,7 +212,7 @@ class TrainedModel(Model):
     @property
     def regression(self) -> bool:
         """Whether it predicts numbers rather than classes."""
-        return self.method.learner.loss.rows is not cross_entropy
+        return self.method.learner.loss.score is not accuracy
 
     @cached_property
     def width(self) -> int | None:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from fewstep.core.modes import as_usual
-from fewstep.data.storage.files import read_json
 from fewstep.estimators.model import Model, Origin, TrainedModel
-from fewstep.estimators.sharing import SUFFIX, Note, assembled, read
-from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem
+from fewstep.estimators.sharing import Note, assembled, read
+from fewstep.experiments.begun import kept_extractor, mark_of, require_as_begun, stored_problem, tell_unfinished
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, best_checkpoint, stored_config
-from fewstep.experiments.results import TEST, own_result
+from fewstep.experiments.model_file import SUFFIX, facts_of, tests_files
 from fewstep.experiments.run import Run
 from fewstep.training import load_checkpoint
 
 logger = logging.getLogger("fewstep")
-
-_TEST = f"{TEST}.json"
 
 
 @as_usual
@@ -39,10 +34,16 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
     """
     path = located(source)
     files = [path]
-    if path.is_dir() and stored_config(path):
-        told = [path / name for name in (_TEST, CHOICES, ENVIRONMENT)]
-        files = [path / CONFIG, path / PROBLEM, best_checkpoint(path), *filter(Path.exists, told)]
-    return _kept(path.resolve(), tuple((file.name, file.stat().st_mtime_ns) for file in files), device, note)
+    if path.is_dir():
+        told = CONFIG, PROBLEM, ENVIRONMENT, CHOICES, *tests_files(path)
+        files = [best_checkpoint(path), *(path / name for name in told)]
+    return _kept(path.resolve(), tuple((file.name, *_stamp(file)) for file in files if file.exists()), device, note)
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """By which it is seen that a file is another one, also where its time was copied with it."""
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def located(source: str | Path | Run) -> Path:
@@ -67,7 +68,7 @@ def shipped() -> dict[str, Path]:
 
 
 @lru_cache(maxsize=8)
-def _kept(path: Path, stamps: tuple[tuple[str, int], ...], device: str, note: Note) -> Model:
+def _kept(path: Path, stamps: tuple[tuple[str | int, ...], ...], device: str, note: Note) -> Model:
     return _of_folder(path, device, note) if path.is_dir() else read(path, device, note)[0]
 
 
@@ -76,16 +77,6 @@ def _of_folder(folder: Path, device: str, note: Note) -> TrainedModel:
     require_as_begun(folder)
     origin = Origin(config, problem, facts_of(folder, note))
     load = partial(load_checkpoint, best_checkpoint(folder), run=mark_of(folder))
-    return assembled(origin, load, extractor, device=device, note=note)
-
-
-def facts_of(folder: Path, note: Note) -> Mapping[str, Any]:
-    """What there is to know of a run: its test with its protocol, and the versions that it was made by.
-
-    Args:
-        folder: of the run.
-        note: is told what was left out, as it is of other meta-parameters.
-    """
-    environment = read_json(folder / ENVIRONMENT)
-    facts = {Path(name).stem: own_result(folder, name, note) for name in (_TEST, CHOICES)}
-    return {name: value for name, value in facts.items() if value} | {"versions": environment.get("versions", {})}
+    model = assembled(origin, load, extractor, device=device, note=note)
+    tell_unfinished(folder, note)
+    return model

@@ -1,8 +1,6 @@
 """Models and fitted estimators in one file each: arrays, and words about them. Reading one runs nothing of it.
 
-A ``NAME.fewstep.safetensors`` file holds tensors, ``learner/…`` and ``extractor/…`` of a trained model or ``centre`` of
-a simple one, ``support/…`` where an estimator was fitted, and a digest of them. Its metadata say in JSON what they
-belong to: a configuration, which can name nothing but this package's own methods and their settings.
+What is in it: see :mod:`fewstep.experiments.model_file`.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ import copyreg
 import json
 import logging
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +21,11 @@ from fewstep.core.types import Statistics
 from fewstep.data import TaskSource
 from fewstep.data.images.files import Reading
 from fewstep.data.storage.reading import reading
-from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tensors
+from fewstep.data.storage.tensors import read_metadata, read_tensors
 from fewstep.estimators.model import Model, Origin, SimpleModel, TrainedModel
 from fewstep.evaluation.inner_loop import set_inner_loop
 from fewstep.evaluation.simple import Simple
-from fewstep.recipes import to_json
+from fewstep.experiments.model_file import FORMAT, Described, network_of, not_written, trained_model, write_model
 from fewstep.recipes.config import from_text
 from fewstep.recipes.problems.problem import Problem
 from fewstep.training.checkpoint import restore
@@ -38,11 +35,6 @@ from fewstep.training.pretraining import FeatureExtractor
 logger = logging.getLogger("fewstep")
 
 Note = Callable[[str], None]
-
-SUFFIX = ".fewstep.safetensors"
-"""Of a model's file."""
-
-FORMAT = 1
 
 
 def assembled(
@@ -117,54 +109,24 @@ def write(
         OSError: if the file cannot be written.
     """
     tensors, about = _described(model)
-    told = {"format": FORMAT, "fewstep": version("fewstep"), **about, **(words or {})}
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        path = path.with_name(path.name + SUFFIX)
-    write_tensors(path, tensors | dict(more or {}), {"fewstep": json.dumps(told, ensure_ascii=False)})
-    return path
+    return write_model(path, (tensors | dict(more or {}), about), words or {})
 
 
-def _described(model: Model) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _described(model: Model) -> Described:
     if isinstance(model, SimpleModel):
         simple, centre = model.simple, model.simple.centre
         told: dict[str, Any] = {"kind": "simple", "rule": simple.rule, "penalty": simple.penalty}
         told["normalise"] = simple.normalise
-        tensors, told["extractor"] = _network(model.extractor)
+        tensors, told["extractor"] = network_of(model.extractor)
         told["facts"] = dict(model.facts)
         if isinstance(centre, Tensor):
             return tensors | {"centre": centre}, told
         return tensors, told | {"centre": centre}
     assert isinstance(model, TrainedModel), "models are simple or trained"
-    tensors, extractor = _network(model.extractor)
-    if model.origin is None:
-        raise _not_written("it has no configuration")
-    tensors |= {f"learner/{name}": tensor.clone() for name, tensor in model.method.learner.state_dict().items()}
-    about = {
-        "kind": "trained",
-        "extractor": extractor,
-        "config": json.loads(to_json(model.origin.config)),
-        "problem": dict(model.origin.problem),
-        "temperature": model.temperature,
-        "facts": dict(model.origin.facts),
-    }
-    return tensors, about
-
-
-def _network(extractor: Callable[[Tensor], Tensor] | None) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
-    """The tensors of a model's extractor, and what else it takes to make it again."""
-    if extractor is None:
-        return {}, None
-    if not isinstance(extractor, FeatureExtractor):
-        raise _not_written("its extractor is a function of your own")
-    return {f"extractor/{name}": tensor for name, tensor in extractor.needed().items()}, extractor.metadata()
-
-
-def _not_written(why: str) -> ValueError:
-    return ValueError(
-        f"this model cannot be written to a file: {why}, and a file holds no code. Train it by a recipe (fewstep "
-        "train), whose run can; or keep your method's state_dict."
-    )
+    if (origin := model.origin) is None:
+        raise not_written("it has no configuration")
+    learner = model.method.learner.state_dict()
+    return trained_model(origin.config, origin.problem, origin.facts, learner, model.extractor, model.temperature)
 
 
 def read(

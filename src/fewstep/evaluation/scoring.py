@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
 from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
 from fewstep.data.storage.files import csv_text, write_atomically
@@ -157,6 +158,7 @@ def evaluate(
     batch: int | None = None,
     protocol: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Score a method on the first ``tasks`` tasks of a source, in evaluation mode: no sampling and no dropout.
 
@@ -181,6 +183,7 @@ def evaluate(
             rounding.
         protocol: kept with the result, for its reader: dataset, split, seed.
         progress: called with the number of tasks done and ``tasks``.
+        ranks: the processes that share the tasks out, all of which call this and get the same.
 
     Raises:
         ValueError: for numbers that are not positive, ``steps`` with a method that has not exactly one ``Descend``, a
@@ -213,9 +216,10 @@ def evaluate(
             method, source = once_embedded(method, source, tasks)
     scores: dict[str, list[Tensor]] = {name: [] for name in (*numbers, *baselines)}
     rows: dict[str, list[Tensor]] = {"support": [], "query": []}
-    done = 0
+    own = ranks.share(tasks)
+    done = own.start
     with evaluating(method.learner), torch.no_grad():
-        for part in _parts(source, tasks, batch):
+        for part in _parts(source, own, batch):
             # Supports are small and adapt all at once; queries may be huge, and come a few tasks at a time.
             points = [_adapted(method, number, statistics, each, part.support) for number in numbers.values()]
             if part.pools is not None and not baselines and _linear(method):
@@ -240,12 +244,14 @@ def evaluate(
             done += len(part.support.weight)
             if progress is not None:
                 progress(done, tasks)
+    whole = {name: ranks.gather(_joined(columns), tasks) for name, columns in scores.items()}
+    counts = {side: ranks.gather(_joined(columns), tasks) for side, columns in rows.items()}
     return Evaluation(
-        {name: torch.cat(columns).cpu().numpy() for name, columns in scores.items()},
+        {name: values.numpy() for name, values in whole.items()},
         method.learner.loss.score_name,
         classifies,
         statistics == "query" and normalised,
-        _counts(source.ways, rows) | ({"batch statistics": statistics} if normalised else {}) | dict(protocol or {}),
+        _counts(source.ways, counts) | ({"batch statistics": statistics} if normalised else {}) | dict(protocol or {}),
         tuple(baselines),
     )
 
@@ -301,21 +307,23 @@ def _predicted_by_class(method: Method, points: Sequence[Point], pools: Pools) -
     return list(predictions.flatten(3).transpose(2, 3).unbind(1))
 
 
-def _parts(source: TaskSource, tasks: int, batch: int | None) -> Iterator[Deferred]:
-    """Exactly ``tasks`` tasks, at most ``batch`` at a time."""
-    step, left = 0, tasks
-    while left:
+def _parts(source: TaskSource, tasks: slice, batch: int | None) -> Iterator[Deferred]:
+    """Exactly these tasks of a source, at most ``batch`` at a time."""
+    place = tasks.start
+    while place < tasks.stop:
+        step, first = divmod(place, source.tasks)
         try:
             given = deferred_tasks(source, step)
         except IndexError as end:
             raise ValueError(
-                f"evaluate: {tasks} tasks were asked for, but the source ended after {tasks - left}: ask for fewer"
+                f"evaluate: {tasks.stop} tasks were asked for, but the source ended after {place}: ask for fewer"
             ) from end
-        count = min(len(given.support.weight), left)
-        for some in slices(count, count if batch is None else batch):
+        count = min(len(given.support.weight) - first, tasks.stop - place)
+        for of_count in slices(count, count if batch is None else batch):
+            some = slice(first + of_count.start, first + of_count.stop)
             pools = None if given.pools is None else given.pools.part(some)
             yield Deferred(take(given.support, some), given.rows, partial(_query, given, some.start), pools)
-        left, step = left - count, step + 1
+        place += count
 
 
 def _query(given: Deferred, first: int, some: slice) -> Batch:
@@ -342,11 +350,16 @@ def _score(method: Method, prediction: Tensor, y: Tensor, weight: Tensor, classi
     return torch.where(weight > 0, rows * weight, 0.0).sum(1) / weight.sum(1)
 
 
-def _counts(ways: int | None, rows: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """On the CPU, in float64; of a process that has no task, nothing."""
+    return torch.cat([part.double() for part in parts]).cpu() if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def _counts(ways: int | None, rows: Mapping[str, Tensor]) -> dict[str, Any]:
     """Ways, and how many real rows a task has: a number, or a range where tasks differ."""
     counts: dict[str, Any] = {} if ways is None else {"ways": ways}
-    for side, parts in rows.items():
-        low, high = (int(bound) for bound in torch.cat(list(parts)).aminmax())
+    for side, numbers in rows.items():
+        low, high = (int(bound) for bound in numbers.aminmax())
         counts[f"{side} rows"] = low if low == high else f"{low} to {high}"
     return counts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fewstep.data.storage.files import read_json
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation.tables import flat
 from fewstep.experiments.folder import CONFIG, EXTRACTOR, PROBLEM
-from fewstep.training.checkpoint import require_own
+from fewstep.training.checkpoint import last_state, require_own
 from fewstep.training.pretraining import FeatureExtractor
 
 DATA = "data"
@@ -74,6 +74,12 @@ def kept_extractor(folder: Path) -> FeatureExtractor | None:
     if kept.get("extractor", digest_of(path)) != digest_of(path):
         raise ValueError(f"{path} is another network than this run's features are of: restore it, or train anew.")
     return extractor
+
+
+def tell_unfinished(folder: Path, note: Callable[[str], None]) -> None:
+    """Say of a training that goes on, or was stopped, that it is used as far as it has come."""
+    if (state := last_state(folder)) is not None and not state.finished:
+        note(f"{folder} has not finished training: it is used as it was best so far, at step {state.best_step}")
 
 
 def require_same_data(folder: Path, kept: Mapping[str, Any], now: Mapping[str, str], where: str) -> None:

@@ -4,12 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 
 
 def environment(device: str, dtype: str) -> dict[str, Any]:
@@ -22,6 +24,7 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
         "commit": _commit(),
         "machine": machine(),
         "threads": torch.get_num_threads(),
+        **_processes(),
         "device": device,
         "dtype": dtype,
     }
@@ -43,7 +46,7 @@ def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tup
     before = [one for one in kept if isinstance(one, dict)] if isinstance(kept, list) else []
     now = {("at" if name == "started" else name): value for name, value in environment(device, dtype).items()}
     then, told = (before or [facts])[-1], []
-    for name in ("threads", "machine"):
+    for name in ("threads", "processes", "machine"):
         if name in then and then[name] != now[name]:
             told.append(f"{name}: {then[name]} before, {now[name]} now")
     versions = then.get("versions")
@@ -51,6 +54,26 @@ def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tup
         if isinstance(versions, dict) and versions.get(name) != now["versions"][name]:
             told.append(f"{name}: {versions.get(name)} before, {now['versions'][name]} now")
     return facts | {"continued": [*before, {"step": step} | now]}, told
+
+
+def processes_before(facts: Mapping[str, Any]) -> int:
+    """How many processes a run was last computed by, on each machine if there were several.
+
+    Args:
+        facts: of ``environment.json``; of runs before there could be several, they say nothing of it.
+    """
+    continued = facts.get("continued")
+    last = continued[-1] if isinstance(continued, list) and continued else facts
+    number, machines = (last.get(name, 1) if isinstance(last, dict) else 1 for name in ("processes", "machines"))
+    return max(1, number // machines) if isinstance(number, int) and isinstance(machines, int) and machines > 0 else 1
+
+
+def _processes() -> dict[str, int]:
+    """How many processes share the tasks out, and how many machines they are on."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return {"processes": 1}
+    size = torch.distributed.get_world_size()
+    return {"processes": size, "machines": max(1, size // int(os.environ.get("LOCAL_WORLD_SIZE", size)))}
 
 
 def machine() -> str:

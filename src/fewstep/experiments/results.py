@@ -9,14 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.data.storage.files import read_json
+from fewstep.data.storage.files import read_json, sealed
 from fewstep.data.storage.tensors import contents_digest
 from fewstep.experiments.begun import mark_of
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM
+from fewstep.recipes import Config
 from fewstep.training.checkpoint import BEST, read_weights
 
 TEST = "test"
 """The name of a run's own test."""
+
+
+def tests_of(config: Config) -> dict[str, int | None]:
+    """The tests of a run, by the name of their files, and their shots."""
+    return {TEST if shots is None else f"{TEST}-{shots}-shot": shots for shots in config.testing.shots or (None,)}
+
 
 _OF = "of"
 _OWN_NAMES = ("trial", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))
@@ -46,8 +53,8 @@ def check_name(name: str, new_in: Path | None = None) -> None:
 
 
 def marked(folder: Path, result: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A result with what it is of: the run's settings and data, and the meta-parameters as they stand."""
-    return {**result, _OF: {"run": mark_of(folder), "weights": _digest(weights)}}
+    """A result with what it is of: the run's settings and data, and the meta-parameters as they stand; sealed."""
+    return sealed({**result, _OF: {"run": mark_of(folder), "weights": _digest(weights)}})
 
 
 def own_result(folder: Path, file: str, note: Callable[[str], None]) -> dict[str, Any]:

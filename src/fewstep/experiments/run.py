@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fewstep.core import Method, generator
 from fewstep.core.modes import as_usual
-from fewstep.core.network.heads import GeneratedHead
+from fewstep.core.network.heads import TaskHead
 from fewstep.core.ranges import as_given, require_again
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
 from fewstep.data.storage.files import json_text, read_json
@@ -28,7 +29,15 @@ from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.asked import TEST_BATCH, check_tasks, tasks_of
-from fewstep.experiments.begun import DATA, kept_extractor, mark_of, require_as_begun, require_same_data, stored_problem
+from fewstep.experiments.begun import (
+    DATA,
+    kept_extractor,
+    mark_of,
+    require_as_begun,
+    require_same_data,
+    stored_problem,
+    tell_unfinished,
+)
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import (
     BEGINNING,
@@ -46,6 +55,7 @@ from fewstep.experiments.folder import (
     require_same,
     stored_config,
 )
+from fewstep.experiments.model_file import facts_of, trained_model, write_model
 from fewstep.experiments.report import report
 from fewstep.experiments.results import TEST, check_name, marked, own_result
 from fewstep.recipes import Config, dotted, to_json
@@ -53,7 +63,7 @@ from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import State, Trainer, load_checkpoint, save_checkpoint
-from fewstep.training.checkpoint import newest, read_state
+from fewstep.training.checkpoint import newest, read_state, read_weights
 from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.stopping import poll
 from fewstep.training.trackers import Tracker
@@ -97,6 +107,7 @@ class Run:
         self.config, self.folder = config, folder
         self.place = config.prepare_device()
         self.note, self.resumed = note, is_run(folder)
+        self.tested: State | None = None  # of the checkpoint whose meta-parameters are in place; a training goes on
         extractor = kept_extractor(folder) if self.resumed else None
         self.problem: Problem = problem or config.data.open(self.place, note, extractor)
         if self.resumed and (kept := stored_problem(folder).get(DATA)):
@@ -107,6 +118,9 @@ class Run:
         self.method: Method = replace(config.method.build(self.problem), task_reduction=config.training.task_reduction)
         self.method.learner.to(self.place.device, self.place.dtype)
         self.method.learner.recompute = config.training.recompute
+
+    ranks: Ranks = ALONE
+    """The processes that share its tasks out; the first one writes."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In a pickle a run is its folder, opened where it is read."""
@@ -180,8 +194,9 @@ class Run:
         Raises:
             ValueError: when the folder is not a run, its settings are no longer taken, or another process works there.
         """
+        config = stored_config(folder)
         try:
-            require_again(stored_config(folder))
+            require_again(config)
         except ValueError as error:
             raise ValueError(
                 f"{folder} cannot be trained with settings that are no longer taken ({error}): it can be evaluated and "
@@ -206,7 +221,33 @@ class Run:
             ValueError: when there is no trained run in the folder, or no such device.
         """
         run = cls._stored(folder, note, device)
-        load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
+        run.tested = load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
+        tell_unfinished(folder, note)
+        return run
+
+    @classmethod
+    def joined(cls, begin: Callable[[], Run], folder: Path, ranks: Ranks, device: str = "auto") -> Run:
+        """A run that several processes work on: the first one begins it, or goes on, and the others open it then.
+
+        Args:
+            begin: what the first one does.
+            folder: of the run.
+            ranks: the processes.
+            device: to compute on, see :meth:`resume`.
+
+        Raises:
+            ValueError: when the folder of the first one is not there for another.
+            RankLost: when the first one could not.
+        """
+        run = begin() if ranks.first else None
+        ranks.wait()
+        if not is_run(folder):
+            raise ValueError(
+                f"process {ranks.rank} does not find {folder}, which process 0 has begun: give a folder to --out that "
+                "is there on all machines."
+            )
+        run = cls._stored(folder, logger.debug, device) if run is None else run
+        run.ranks = ranks
         return run
 
     @classmethod
@@ -221,6 +262,25 @@ class Run:
             config = replace(config, device=device_of_trained(config.device, device, note))
             return cls(config, folder, note, problem)
 
+    def save(self, path: str | Path, *, licence: str = "") -> Path:
+        """Write the best meta-parameters, and what they belong to, to one file: ``fewstep.load`` reads it.
+
+        Args:
+            path: ``NAME.fewstep.safetensors``; the suffix is appended where there is none.
+            licence: under which others may use it, in words.
+
+        Returns:
+            The file, which holds arrays and settings and no code.
+
+        Raises:
+            ValueError: when the run has not been trained.
+            OSError: if the file cannot be written.
+        """
+        learner = read_weights(best_checkpoint(self.folder))
+        facts, extractor = facts_of(self.folder, self.note), kept_extractor(self.folder)
+        described = trained_model(stored_config(self.folder), stored_problem(self.folder), facts, learner, extractor)
+        return write_model(path, described, {"licence": licence})
+
     @as_usual
     def train(self, progress: Progress | None = None, trackers: Sequence[Tracker] = ()) -> Trainer:
         """Meta-train from where the folder stands; the best meta-parameters are in place afterwards.
@@ -233,7 +293,7 @@ class Run:
             ValueError: when another process works in the folder.
             Stopped: after a checkpoint, when a signal asked for it inside :func:`~fewstep.training.stoppable`.
         """
-        with alone_in(self.folder):
+        with alone_in(self.folder) if self.ranks.first else nullcontext():
             return self._train(progress, trackers)
 
     def _train(self, progress: Progress | None, trackers: Sequence[Tracker]) -> Trainer:
@@ -254,9 +314,10 @@ class Run:
             higher_is_better=not self.problem.regression,
             seed=self.config.seed,
             trackers=trackers,
+            ranks=self.ranks,
             run=mark_of(self.folder),
         )
-        if not trainer.state.finished:
+        if self.ranks.first and not trainer.state.finished:
             (self.folder / CHOICES).unlink(missing_ok=True)  # of a training that went back to an older checkpoint
             if self.resumed:
                 self._record_resumption(trainer.state.step)
@@ -276,7 +337,7 @@ class Run:
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
         best = best_checkpoint(self.folder)
-        if not own_result(self.folder, CHOICES, self.note):
+        if self.ranks.most(self.ranks.first and not own_result(self.folder, CHOICES, self.note)):
             options, testing = self.config.training, self.config.testing
             # There are dozens of options, to be told apart by some of many queries.
             queries = testing.queries
@@ -289,10 +350,13 @@ class Run:
                 decisions = choose(self.method, source, options.validation_tasks, executor=options.make_executor())
             last = decisions[-1]
             score = float(last.scores[last.labels.index(last.chosen)].mean())
-            save_checkpoint(best, self.method.learner, replace(state, best=score), run=mark_of(self.folder))
-            told: dict[str, Any] = {"split": "val", "task seed": self.config.testing.seed}
-            told |= {"decisions": [d.to_dict() for d in decisions]}
-            write_files(self.folder, {CHOICES: json_text(marked(self.folder, told, self.method.learner.state_dict()))})
+            if self.ranks.first:
+                save_checkpoint(best, self.method.learner, replace(state, best=score), run=mark_of(self.folder))
+                told: dict[str, Any] = {"split": "val", "task seed": self.config.testing.seed}
+                told |= {"decisions": [d.to_dict() for d in decisions]}
+                weights = self.method.learner.state_dict()
+                write_files(self.folder, {CHOICES: json_text(marked(self.folder, told, weights))})
+            self.ranks.wait()
         return read_state(best).best
 
     def _validated(self, source: TaskSource) -> float:
@@ -311,6 +375,7 @@ class Run:
         """
         executor, statistics = self.config.training.make_executor(), self.config.testing.statistics
         own: dict[str, Any] = {"unadapted": False, "baselines": False, "executor": executor, "statistics": statistics}
+        own["ranks"] = self.ranks if tasks > 1 else ALONE
         return evaluate(self.method, source, tasks, **own | options)
 
     @as_usual
@@ -389,8 +454,9 @@ class Run:
             raise ValueError(f"{self.config.recipe} is a regression, which has no ways: leave ways out.")
         if ways < 2:
             raise ValueError(f"ways must be at least 2, got {ways}.")
-        generated = any(isinstance(module, GeneratedHead) for module in self.method.learner.modules())
-        if ways != self.problem.outputs and not generated:
+        heads = [module for module in self.method.learner.modules() if isinstance(module, TaskHead)]
+        made = bool(heads) and all(head.ways is None for head in heads)
+        if ways != self.problem.outputs and not made:
             raise ValueError(
                 f"{self.config.recipe} has a network with {self.problem.outputs} outputs and cannot solve {ways}-way "
                 f"tasks: test it at {self.problem.outputs} ways, or train with --data.ways {ways}."

@@ -11,14 +11,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
-from fewstep.training.stopping import Stopped, stoppable
+from fewstep.training.stopping import Stopped, signals_later, stoppable
 
 logger = logging.getLogger("fewstep")
 
@@ -114,7 +114,7 @@ def process_of(function: Callable[..., None], *arguments: Any, name: str | None 
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fewstep.experiments.run", "fewstep.experiments.search.worker", "torch._dynamo"])
+    context.set_forkserver_preload(["fewstep.experiments.run", "torch._dynamo"])
     return context.Process(target=_begin, args=arguments, name=name)
 
 
@@ -160,7 +160,7 @@ def run_all(
         ours, theirs = multiprocessing.Pipe(duplex=False)
         process = process_of(_work, job, threads, theirs, name=job.name)
         running[ours] = i, process  # before it starts, so that an interrupt finds it
-        with interrupts_later():
+        with signals_later(signal.SIGINT):  # it never sees Ctrl-C: its parent decides about it
             process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
@@ -227,19 +227,6 @@ def end_in_order(processes: Sequence[BaseProcess]) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-
-
-@contextmanager
-def interrupts_later() -> Iterator[None]:
-    """Ctrl-C waits, and a process that starts meanwhile never sees it: its parent decides about it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Forward(logging.Handler):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fewstep.networks.four_blocks import Conv4 as Conv4
     from fewstep.networks.four_blocks import conv4 as conv4
     from fewstep.networks.heads import Generated as Generated
+    from fewstep.networks.matching import Matching as Matching
     from fewstep.networks.norms import BatchNorm as BatchNorm
     from fewstep.networks.norms import without_norms as without_norms
     from fewstep.networks.perceptron import mlp as mlp

@@ -13,6 +13,7 @@ from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, M
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
+from fewstep.recipes.methods.remembering import Matching
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
 from fewstep.training import Training
@@ -239,6 +240,11 @@ def r2d2_features(shots: int) -> Config:
     return _brief(shots, R2d2(network=Network("mlp", hidden=(640,)), scale=10.0))
 
 
+def matching_features(shots: int) -> Config:
+    """Matching network on features of your own: cosines after a linear map and ReLU to 640 dimensions; untuned."""
+    return _brief(shots, Matching(network=Network("mlp", hidden=(640,)), scale=10.0))
+
+
 def residual_prototypes_features(shots: int) -> Config:
     """Class means on centred features of your own, moved by a residual: validation chooses how far, none included.
 
@@ -265,5 +271,6 @@ def protomaml_features(shots: int) -> Config:
 OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
+    matching_features,
 )
 """Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""

@@ -13,6 +13,7 @@ from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, M
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
+from fewstep.recipes.methods.remembering import Matching
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
@@ -155,6 +156,24 @@ def protonet(ways: int, shots: int) -> Config:
         replace(TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
         Testing(tasks=1000, queries=5),
     )
+
+
+def _brief(ways: int, shots: int, method: Algorithm, **training: Any) -> Config:
+    """Tasks like those of the test, four a step; an outer loop of ours."""
+    return unnamed(
+        OmniglotImages(ways=ways, shots=shots, queries=5, test_rotations=True),
+        method,
+        replace(TRAINING, **{"steps": 20_000, "tasks": 4, "decay": "cosine", "compile": "off", **training}),
+        Testing(tasks=1000, queries=5),
+    )
+
+
+def matching(ways: int, shots: int) -> Config:
+    """Matching network with its paper's attention, without full context; trained with the ways and shots of the test.
+
+    The paper prints no outer loop; that and the learned scale are ours.
+    """
+    return _brief(ways, shots, Matching(network=Network("protonet"), vote="attention", scale=10.0))
 
 
 def protomaml(ways: int, shots: int) -> Config:

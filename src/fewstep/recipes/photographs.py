@@ -13,6 +13,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
+from fewstep.recipes.methods.remembering import Matching
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 
@@ -114,5 +115,18 @@ def protonet(data: Data, shots: int) -> Config:
         data(shots=shots, train_ways=30 if shots == 1 else 20),
         Protonet(network=Network("protonet")),
         replace(TRAINING, steps=20_000, tasks=1, decay="halving", compile="off"),
+        Testing(tasks=600, queries=15),
+    )
+
+
+def matching(data: Data, shots: int) -> Config:
+    """Matching network as Ravi and Larochelle ran it, without full context (``--method.reads 3`` has one).
+
+    Their program drops 0.1 of the channels after each block, which is left out, and tests by running statistics.
+    """
+    return unnamed(
+        data(shots=shots),
+        Matching(network=Network("protonet")),
+        replace(TRAINING, steps=75_000, tasks=1, rate=1e-4, compile="off"),
         Testing(tasks=600, queries=15),
     )

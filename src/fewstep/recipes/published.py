@@ -64,8 +64,11 @@ OMNIGLOT: Mapping[str, Row] = {
     "reptile": _row("95.39 ± 0.09, 98.90 ± 0.10, 88.14 ± 0.15, 96.65 ± 0.33", _NICHOL, _QUOTED, _TRANSDUCTION),
     "imaml": _row("99.16 ± 0.35, 99.67 ± 0.12, 94.46 ± 0.42, 98.69 ± 0.1", _RAJESWARAN, _QUOTED, _SEEN_BEFORE),
     "protonet": _row("98.8, 99.7, 96.0, 98.9", _SNELL, differs=_MORE_DATA),
+    "matching": _row("98.1, 98.9, 93.8, 98.5", "Vinyals et al. 2016", _QUOTED, "with settings that we do not know"),
 }
 """Accuracies in % on Omniglot by recipe function."""
+
+_EVALUATED = "with dropout, and queries normalised by running statistics of training; full context 43.56, 55.31"
 
 MINI_IMAGENET: Mapping[str, Row] = {
     "maml": _row("48.70 ± 1.84, 63.11 ± 0.92", _FINN),
@@ -80,6 +83,7 @@ MINI_IMAGENET: Mapping[str, Row] = {
     },
     "imaml": _row("48.96 ± 1.84", _RAJESWARAN, _MEMORY),
     "protonet": _row("49.42 ± 0.78, 68.20 ± 0.66", _SNELL),
+    "matching": _row("43.40 ± 0.78, 51.09 ± 0.71", "Ravi and Larochelle 2017", _QUOTED, _EVALUATED),
 }
 """Accuracies in % on miniImageNet by recipe function."""
 

@@ -265,6 +265,14 @@ def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
     return state, tensors
 
 
+def last_state(folder: Path) -> State | None:
+    """The counters of the newest checkpoint of a folder, without reading its tensors; None where they are not known."""
+    with suppress(OSError, KeyError, TypeError, ValueError, RecursionError):
+        if (path := newest(folder)) is not None:
+            return _state_of(json.loads(read_metadata(path)[_STATE]))
+    return None
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The meta-parameters of a checkpoint by their names, whatever its learner.
 

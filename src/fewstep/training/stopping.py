@@ -129,9 +129,9 @@ def patiently() -> Iterator[None]:
     poll()
 
 
-def asked() -> bool:
-    """Whether a signal has asked for the end."""
-    return _asked.number is not None
+def asked() -> int:
+    """The signal that has asked for the end; 0 where none has."""
+    return _asked.number or 0
 
 
 def poll() -> None:
@@ -142,3 +142,22 @@ def poll() -> None:
     """
     if _asked.number is not None:
         raise Stopped(_asked.number)
+
+
+@contextmanager
+def signals_later(*numbers: int) -> Iterator[None]:
+    """Signals wait, and a process that starts meanwhile does not see them until it lets them in."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_signals_in() -> None:
+    """Mind the signals of :data:`SIGNALS` from here on, those that have waited first; see :func:`signals_later`."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

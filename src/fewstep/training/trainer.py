@@ -11,6 +11,7 @@ import torch
 
 from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
 from fewstep.core.modes import as_usual
+from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.data import TaskSource
 from fewstep.data.storage.log import METRICS
 from fewstep.training.averaging import Average
@@ -19,7 +20,7 @@ from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
 from fewstep.training.options import Training
-from fewstep.training.stopping import Stopped, patiently, poll
+from fewstep.training.stopping import Stopped, asked, patiently, poll
 from fewstep.training.trackers import Tracker
 
 logger = logging.getLogger("fewstep")
@@ -47,9 +48,11 @@ class Trainer:
         seed: of the noise.
         trackers: told of what is logged, see :func:`~fewstep.training.trackers.tracked`.
         run: a word for what the checkpoints belong to: those of something else are refused.
+        ranks: the processes that share out the tasks of every meta-step; the first one writes.
 
     Raises:
-        ValueError: when what is in the folder cannot be gone on from; the message says why, and what to do.
+        ValueError: when what is in the folder cannot be gone on from; the message says why, and what to do. For a
+            network made in inference mode, more processes than tasks, and tasks that depend on each other.
     """
 
     @as_usual
@@ -65,10 +68,20 @@ class Trainer:
         seed: int = 0,
         trackers: Sequence[Tracker] = (),
         run: str = "",
+        ranks: Ranks = ALONE,
     ) -> None:
         if any(parameter.is_inference() for parameter in method.learner.parameters()):
             raise ValueError("the network was made within torch.inference_mode, which bars training: make it outside.")
+        if ranks.size > source.tasks:
+            raise ValueError(
+                f"{ranks.size} processes cannot share {source.tasks} tasks of a meta-step: give fewer "
+                "(--processes), or more tasks (--training.tasks)."
+            )
         self.run_mark = run
+        self.ranks, self._shared = ranks, None if ranks.size == 1 else source.tasks
+        self._begin = ranks.share(source.tasks).start
+        buffers = method.learner.named_buffers() if ranks.size > 1 else ()
+        self._unchanged = {name: buffer.clone() for name, buffer in buffers}
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -77,12 +90,12 @@ class Trainer:
         self.decay_targets = [decay.targets(method.learner) for decay in method.decays]
         self.average = None if options.average is None else Average(method.learner, options.average)
         executor = options.make_executor()
-        self.differentiate: Callable[[Task, Draws], MetaStep] = Differentiate(method, executor)
+        self.differentiate: Callable[[Task, Draws, int, int | None], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
-        log = folder / METRICS
-        self.metrics = Metrics(log, self.state.step, folder / "tensorboard", trackers, self.state.log)
+        log, board = folder / METRICS, folder / "tensorboard" if ranks.first else None
+        self.metrics = Metrics(log, self.state.step, board, trackers, self.state.log)
 
     @as_usual
     def run(self, progress: Progress | None = None) -> State:
@@ -105,10 +118,13 @@ class Trainer:
                         metrics = self.advance()
                     if progress is not None:
                         progress(state, metrics)
-                    poll()
-        except Stopped:
+                    if number := self.ranks.most(asked()):  # all stop after the same meta-step
+                        raise Stopped(number)
+        except (Stopped, RankLost):
             self._save()
+            poll()
             raise
+        self.ranks.wait()  # for the first to have written it
         load_checkpoint(self.folder / BEST, self.method.learner, run=self.run_mark)
         return state
 
@@ -143,6 +159,8 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the log, and all that the next meta-step depends on; what was written before is kept beside it."""
+        if not self.ranks.first:
+            return
         self.metrics.save()
         self.state.log = self.metrics.digest()
         keep_previous(self.folder)
@@ -151,12 +169,15 @@ class Trainer:
 
     def inputs(self, step: int) -> tuple[Task, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
-        tasks = self.source.batch(step)
-        return tasks, self.method.draws(tasks, generator(self.seed, step, "noise", tasks.support.x.device))
+        tasks = self.source.batch(step, None if self._shared is None else self.ranks.share(self._shared))
+        noise = generator(self.seed, step, "noise", tasks.support.x.device)
+        return tasks, self.method.draws(tasks, noise, self._shared)
 
     def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
         """One meta-step: differentiate the objective, clip, and let the optimiser step."""
-        objective, gradients, metrics = self.differentiate(tasks, draws)
+        found = self.differentiate(tasks, draws, self._begin, self._shared)
+        self._require_independent()
+        objective, gradients, metrics = self._summed(found)
         if not all_finite(objective, gradients):
             gradients = self._fallback(objective.item())
         if gradients:
@@ -172,6 +193,22 @@ class Trainer:
                 self.average.update(self.state.step)
         values = torch.stack(list(metrics.values())).tolist()
         return {name: value for name, value in zip(metrics, values, strict=True) if math.isfinite(value)}
+
+    def _require_independent(self) -> None:
+        """Refuse to share out tasks of which one begins with what another has left: seen at the first meta-step."""
+        now = dict(self.method.learner.named_buffers())
+        if changed := [name for name, before in self._unchanged.items() if not torch.equal(before, now[name])]:
+            raise ValueError(
+                f"tasks cannot be shared out among processes, as each goes on from what the one before it has left in "
+                f"{changed[0]}: give --processes 1 (Reptile: or --method.no-carried)."
+            )
+        self._unchanged = {}
+
+    def _summed(self, found: MetaStep) -> MetaStep:
+        """The meta-step of all shares."""
+        objective, *sums = self.ranks.sum([found.objective, *found.metrics.values(), *found.gradients])
+        means = dict(zip(found.metrics, sums, strict=False))
+        return MetaStep(objective, sums[len(means) :], means)
 
     def _fallback(self, objective: float) -> list[torch.Tensor]:
         """Count the event; the gradients to use instead, none for no step."""
@@ -211,6 +248,7 @@ class Trainer:
         # A score that is not a number is never the best one, except that something must be kept.
         if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:
             state.best, state.best_step, state.stale = score, state.step, 0
-            save_checkpoint(self.folder / BEST, self.method.learner, state, run=self.run_mark)
+            if self.ranks.first:
+                save_checkpoint(self.folder / BEST, self.method.learner, state, run=self.run_mark)
         else:
             state.stale += 1

@@ -76,6 +76,17 @@ def test_a_full_disk_ends_a_search_in_one_line_and_loses_no_configuration(
     assert run(tmp_path, 1).trials == {"complete": 1}
 
 
+def test_a_study_is_of_its_data(tmp_path: Path) -> None:
+    of_old = plan(tmp_path)
+    study.join(of_old, 1)
+    study.join(replace(of_old, data={"train": "a"}), 1)  # which the study does not know
+    of_new = replace(plan(tmp_path, name="other"), data={"train": "a"})
+    study.join(of_new, 1)
+    study.join(of_new, 1)
+    with pytest.raises(ValueError, match=r"is of another search \(train data: a there, b here\)"):
+        study.join(replace(of_new, data={"train": "b"}), 1)
+
+
 def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:
     told: list[Status] = []
     first = run(tmp_path, 2, progress=told.append)

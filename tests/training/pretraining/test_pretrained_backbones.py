@@ -11,6 +11,8 @@ from fewstep.data import Dataset, embeddings
 from fewstep.training.pretraining.backbones import Embedder, embedder
 from fewstep.training.pretraining.examples import export_images
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def test_an_unknown_library_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"no backbone 'keras:resnet'.*timm:NAME.*model2vec:NAME"):

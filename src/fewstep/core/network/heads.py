@@ -1,13 +1,61 @@
-"""Output layers whose weights are made for each task."""
+"""Output layers that are made for each task."""
 
-from torch import nn
+from abc import abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
-class GeneratedHead:
-    """Marks an output layer with slots that a start fills (see ``networks.heads``).
+class TaskHead:
+    """Marks an output layer with slots that a start fills for every task.
 
     Unfilled it passes its input through, so that the network is its own feature extractor.
     """
+
+    ways: int | None = None
+    """The number of classes that it is for, where meta-training fixes it; None: any."""
+
+
+class GeneratedHead(TaskHead):
+    """Marks a linear one, whose slots are its weights (see ``networks.heads``): it answers rows one by one."""
+
+
+class MemoryHead(TaskHead, nn.Module):
+    """An output layer without weights of its own for a task: it answers by looking at the task's support.
+
+    Slots, which :class:`~fewstep.core.Memory` fills: ``rows`` ``[support, *features]``, the embedded support;
+    ``labels`` ``[support, ways]``; and ``weights`` ``[support]``, by which its rows count, 0 for padding.
+
+    Example:
+        >>> class Nearest(MemoryHead):  # logits −Σ ‖x − x_i‖ over the rows of a class
+        ...     def attend(self, x):
+        ...         return -(x[:, None] - self.rows).norm(dim=2) @ (self.labels * self.weights[:, None])
+        >>> learner = Learner(nn.Sequential(nn.Linear(8, 16), Nearest()), Memory(), [])
+        >>> Method(learner, Backprop()).objective(clusters, None).objective.backward()
+    """
+
+    rows: Tensor | None
+    labels: Tensor
+    weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for slot in ("rows", "labels", "weights"):
+            self.register_buffer(slot, None, persistent=False)
+
+    def forward(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "rows *outputs"]:
+        """Logits, or ``x`` when the support is not given."""
+        return x if self.rows is None else self.attend(x)
+
+    @abstractmethod
+    def attend(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "rows ways"]:
+        """Logits of embedded query rows, by what is in the slots."""
+
+    @property
+    def remembered(self) -> Tensor:
+        """The embedded support."""
+        assert self.rows is not None, "forward has seen it"
+        return self.rows
 
 
 def generated_head(network: nn.Module) -> str:
@@ -16,12 +64,25 @@ def generated_head(network: nn.Module) -> str:
     Raises:
         ValueError: when the network has no generated head, or more than one.
     """
+    why = "its weights are to be made for each task, so it must end with one Generated head"
+    how = "Make it with None for its number of outputs, or append fewstep.networks.Generated()."
+    return _only(network, GeneratedHead, why, how)
+
+
+def memory_head(network: nn.Module) -> str:
+    """The prefix of the slots of a network's one :class:`MemoryHead`.
+
+    Raises:
+        ValueError: when the network has no such head, or more than one.
+    """
+    why = "it is to answer by looking at the task's support, so it must end with one MemoryHead"
+    return _only(network, MemoryHead, why, "Append one, such as fewstep.networks.Matching().")
+
+
+def _only(network: nn.Module, kind: type[TaskHead], why: str, how: str) -> str:
     named = dict(network.named_modules())
-    heads = [name for name, module in named.items() if isinstance(module, GeneratedHead)]
+    heads = [name for name, module in named.items() if isinstance(module, kind)]
     if len(heads) != 1:
         given = f"{', '.join(heads)} are such heads" if heads else f"found none among ({', '.join(named).strip(', ')})"
-        raise ValueError(
-            f"{type(network).__name__}: its weights are to be made for each task, so it must end with one Generated "
-            f"head, but {given}. Make it with None for its number of outputs, or append fewstep.networks.Generated()."
-        )
+        raise ValueError(f"{type(network).__name__}: {why}, but {given}. {how}")
     return f"{heads[0]}." if heads[0] else ""

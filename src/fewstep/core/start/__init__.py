@@ -4,6 +4,7 @@ from fewstep.core.start.blend import Blend
 from fewstep.core.start.class_prior import ClassPrior
 from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
+from fewstep.core.start.memory import Memory
 from fewstep.core.start.network_generator import NetworkGenerator
 from fewstep.core.start.prototypes import Prototypes
 from fewstep.core.start.ridge import Ridge
@@ -19,6 +20,7 @@ __all__ = [
     "FittedHead",
     "Formulation",
     "Generator",
+    "Memory",
     "NetworkGenerator",
     "Prototypes",
     "Relation",

@@ -1,13 +1,14 @@
 """Writing files so that a reader, or a run that is killed, never meets half of one; CSV and JSON."""
 
 import csv
+import hashlib
 import io
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,16 +111,31 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values with a digest of them, by which :func:`read_json` sees that they are what was written."""
+    return {**values, _DIGEST: _digest(values)}
+
+
+_DIGEST = "digest"
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(values))  # a tuple is a list in a file
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no file.
+    """The object in a JSON file, without its digest where it was :func:`sealed`; empty where there is no file.
 
     Raises:
-        ValueError: when the file is not JSON, or holds no object.
+        ValueError: when the file is not JSON, holds no object, or something else than was sealed.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}")
+        if _DIGEST in value and value.pop(_DIGEST) != _digest(value):
+            raise ValueError("its contents do not match its digest")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, RecursionError) as error:

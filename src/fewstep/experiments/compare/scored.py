@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 
 from fewstep.data import TaskSource
-from fewstep.data.storage.files import read_json, write_atomically
+from fewstep.data.storage.files import read_json, sealed, write_atomically
 from fewstep.evaluation import Evaluation, inner_steps
 from fewstep.evaluation.inner_loop import descents
 from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE
@@ -85,7 +85,7 @@ def score_run(
 
 def _training(run: Run) -> dict[str, Any]:
     """What the run's folder says of its training."""
-    config, best = run.config, read_state(run.folder / BEST)
+    config, best = run.config, run.tested or read_state(run.folder / BEST)
     last = newest(run.folder)
     state = best if last is None else read_state(last)
     notes = []
@@ -152,12 +152,14 @@ class ScoredMethod:
         Raises:
             OSError: if the file cannot be written.
         """
-        write_atomically(path, json.dumps(asdict(self), ensure_ascii=False, default=np.ndarray.tolist))
+        plain = json.loads(json.dumps(asdict(self), default=np.ndarray.tolist))
+        write_atomically(path, json.dumps(sealed({**plain, "key": path.stem}), ensure_ascii=False))
 
     @classmethod
     def read(cls, path: Path) -> ScoredMethod | None:
-        """None where there is nothing."""
-        if not (content := read_json(path)):
+        """None where there is nothing, or what was written as another file."""
+        content = read_json(path)
+        if not content or content.get("key", path.stem) != path.stem:
             return None
         for row in (content["method"], *content["baselines"]):
             for name in ("scores", "unadapted"):

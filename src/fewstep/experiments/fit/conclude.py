@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 
 from fewstep.core import Task
 from fewstep.data import TaskSource, mean_input
-from fewstep.data.storage.files import read_json
+from fewstep.data.storage.files import csv_text, read_json, sealed
+from fewstep.data.storage.reading import reading
 from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
@@ -60,18 +63,20 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
         write_files(
             place,
             {
-                "validation.csv": task_rows(validation),
-                "choice.json": {
-                    "recommended": chosen,
-                    "trained": best_of(validation, tuple(TRAINED)),
-                    "settings": scored.settings,
-                    "runs": {one: str(run.folder.relative_to(plan.folder)) for one, run in scored.runs.items()},
-                },
+                **_files("validation", validation),
+                "choice.json": sealed(
+                    {
+                        "recommended": chosen,
+                        "trained": best_of(validation, tuple(TRAINED)),
+                        "settings": scored.settings,
+                        "runs": {one: str(run.folder.relative_to(plan.folder)) for one, run in scored.runs.items()},
+                    }
+                ),
             },
         )
     tell((name, "testing", False))
     test_scores = scored.of("test", plan.limits.test_tasks, plan.seed, 0.9 * ours - (time.time() - began))
-    write_files(place, {"test.csv": task_rows(test_scores)})
+    write_files(place, _files("test", test_scores))
     tell((name, f"tested on {len(next(iter(test_scores.values()))):,} tasks", True))
 
 
@@ -138,8 +143,24 @@ class _From:
         return self.source.batch(self.first + step, slice_)
 
 
+def _files(name: str, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, str]:
+    """Scores of single tasks as ``NAME.csv``, and before it its digest."""
+    text = csv_text(task_rows(scores))
+    return {f"{name}.sha256": hashlib.sha256(text.encode()).hexdigest() + "\n", f"{name}.csv": text}
+
+
 def read_scores(path: Path) -> dict[str, NDArray[np.float64]]:
-    """What ``task_rows`` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        (_, *names), *rows = csv.reader(file)
+    """What was written so.
+
+    Raises:
+        ValueError: when the file is damaged.
+    """
+    text, digest = path.read_text(encoding="utf-8"), path.with_suffix(".sha256")
+    if digest.exists() and digest.read_text().strip() != hashlib.sha256(text.encode()).hexdigest():
+        raise ValueError(
+            f"{path} is damaged (it does not match {digest.name}): restore it, or delete "
+            f"{path.parent}, which the same command makes again."
+        )
+    with reading(path, "holds no scores"):
+        (_, *names), *rows = csv.reader(text.splitlines())
     return {name: np.array([float(row[i]) for row in rows]) for i, name in enumerate(names, 1)}

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.data import TaskSource, mean_input
-from fewstep.data.storage.files import json_text, write_atomically
+from fewstep.data.storage.files import json_text, sealed, write_atomically
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.baselines import Baseline
 from fewstep.experiments.fit.methods import SIMPLE, TRAINED, SimpleSettings, Trial, trials
@@ -108,10 +108,12 @@ def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell
         found = do()
     except NoTime as short:
         found = {"skipped": str(short)}
+    except OSError:  # a full disk is no fault of a method: the fit stops, and goes on when there is room
+        raise
     except Exception as error:  # of one method, which must not end the others
         found = {"error": told(error)}
     found["seconds"] = round(time.time() - began, 1)
-    write_atomically(place / TRIAL, json_text(found))
+    write_atomically(place / TRIAL, json_text(sealed(found)))
     if "error" in found:
         tell((name, f"failed: {found['error']}", True))
     elif "skipped" not in found:
@@ -191,6 +193,8 @@ def simple(plan: Plan, shots: int, tell: Tell) -> dict[str, Any]:
     for name, candidates in SIMPLE.items():
         try:
             found[name] = best_settings(candidates)
+        except OSError:
+            raise
         except Exception as error:  # of one kind, which must not end the others
             found[name] = {"error": told(error)}
     if not (values := [one["value"] for one in found.values() if "value" in one]):

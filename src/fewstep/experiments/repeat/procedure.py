@@ -23,10 +23,12 @@ from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.asked import check_tasks
+from fewstep.experiments.begun import DATA, require_same_data, stored_problem
 from fewstep.experiments.engines import Engine, Local
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
+from fewstep.experiments.results import tests_of
 from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, Throttle
 from fewstep.recipes import Config, dotted
@@ -114,7 +116,10 @@ def repeat(
         for folder in filter(is_run, sorted(out.glob("seed-*"))):  # those of other seeds included
             require_same(folder, "a run", dotted(stored_config(folder)) | {"seed": config.seed}, wanted)
         folders = tuple(out / f"seed-{seed}" for seed in seeds)
-        names, asked = _tests(config), LEVELS.index(baselines)
+        for seed, folder in zip(seeds, folders, strict=True):
+            if is_run(folder) and (own := stored_config(folder).seed) != seed:
+                raise ValueError(f"{folder} holds the run of seed {own}: rename it to seed-{own}.")
+        names, asked = tests_of(config), LEVELS.index(baselines)
         kept = [min(_kept(folder, name) for name in names) for folder in folders]
         left = [(seed, folder) for seed, folder, level in zip(seeds, folders, kept, strict=True) if level < 0]
         scorer = None
@@ -122,7 +127,7 @@ def repeat(
             left = left or [(seeds[0], folders[0])]
             scorer = left[0][0]
         if left:
-            _open_once(config, note)
+            _open_once(config, folders, note)
             if len(left) < len(seeds):
                 note(f"{len(seeds) - len(left)} of {len(seeds)} runs have been trained and tested already")
 
@@ -138,11 +143,13 @@ def repeat(
             jobs.append(Job(f"seed {seed}", _train_and_test, arguments))
 
         def look() -> None:
-            for at in [_seen(config, seed, folder) for seed, folder in left] if due() else []:
-                if at is not None:
+            for seed, folder in left if due() else []:
+                at = _seen(config, seed, folder)
+                if at is not None and at != seen.get(seed):
+                    seen[seed] = at
                     progress(at)
 
-        due = Throttle(1.0)
+        due, seen = Throttle(1.0), dict[int, RunProgress]()
         engine.run(jobs, workers=workers, threads=threads, on_message=on_message, look=look if engine.shared else None)
         result = collect(config, seeds, folders)
         result.write(out)
@@ -150,25 +157,29 @@ def repeat(
 
 
 def _seen(config: Config, seed: int, folder: Path) -> RunProgress | None:
-    """Where a run on another machine is, from its folder; None where it is not begun, or finished."""
-    names, steps = _tests(config), config.training.steps
-    if not (folder / "metrics.csv").exists() or all(_kept(folder, name) >= 0 for name in names):
+    """Where a run on another machine is, from its folder; None where it is not begun."""
+    file, steps = folder / "metrics.csv", config.training.steps
+    lines = file.read_text(encoding="utf-8").split() if file.exists() else []
+    if all(_kept(folder, name) >= 0 for name in tests_of(config)):
+        return RunProgress(seed, "finished", 1, 1)
+    if len(lines) < 2:
         return None
-    *_, last = (folder / "metrics.csv").read_text(encoding="utf-8").split()
-    step = int(last.partition(",")[0]) if last[0].isdigit() else 0
-    return RunProgress(seed, "training" if step < steps else "testing", step if step < steps else 0, steps)
+    step = int(lines[-1].partition(",")[0])
+    return RunProgress(seed, "training", step, steps) if step < steps else RunProgress(seed, "testing", 0, steps)
 
 
-def _tests(config: Config) -> dict[str, int | None]:
-    """The tests of a run, by the name of their files, and their shots."""
-    return {"test" if shots is None else f"test-{shots}-shot": shots for shots in config.testing.shots or (None,)}
+def _open_once(config: Config, folders: Sequence[Path], note: Callable[[str], None]) -> None:
+    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training.
 
-
-def _open_once(config: Config, note: Callable[[str], None]) -> None:
-    """Fetch and prepare the data, which the processes would otherwise do all at once; errors come before training."""
+    Raises:
+        ValueError: when they are not the data that the runs there are of, among others.
+    """
     with same_threads():
         run = Run(replace(config, threads=None), Path("there is nothing here"), note)
         check_tasks(run.problem, config)
+    now = run.problem.fingerprints()
+    for folder in filter(is_run, folders):
+        require_same_data(folder, stored_problem(folder).get(DATA, {}), now, config.recipe)
     del run
     gc.collect()  # the images and the network are of no use here
     if torch.cuda.is_initialized():
@@ -196,7 +207,7 @@ def _train_and_test_alone(config: Config, folder: Path, baselines: Baselines, te
             tell(RunProgress(config.seed, "testing", done, total, best))
 
     best = run.train(training).state.best
-    for name, shots in _tests(config).items():
+    for name, shots in tests_of(config).items():
         if _kept(folder, name) < LEVELS.index(baselines):
             tell(RunProgress(config.seed, "testing", 0, config.testing.tasks, best))
             run.record(run.test(shots=shots, baselines=baselines, progress=testing), name)
@@ -222,7 +233,7 @@ def _key(folder: Path, name: str) -> str:
 def collect(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> RepeatResult:
     """The result of finished runs, from their folders."""
     tested = []
-    for name in _tests(config):
+    for name in tests_of(config):
         found = [_read(folder, name) for folder in folders]
         first = found[0]
         own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]

@@ -119,6 +119,7 @@ def search(
         problem, score = _opened(plan, note)
     features = str(problem.protocol.get("features", ""))
     plan = replace(plan, higher_is_better=not problem.regression, features=features)
+    plan = replace(plan, data=problem.fingerprints())
     with quiet(), in_one_line(plan.storage):
         with all_or_nothing(plan.out, among="in turn"):
             _claim(plan)

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Plan:
         heartbeat: seconds between signs of life.
         grace: seconds without one until a trial counts as killed.
         features: what the data says of stored features, so that others at the same place are not taken for them.
+        data: fingerprints of the splits, likewise of all data.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class Plan:
     heartbeat: int
     grace: int
     features: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
 
     def draw(self, index: int) -> dict[str, float]:
         """The settings of configuration number ``index``: the same in every process."""
@@ -88,6 +90,7 @@ class Plan:
         fixed = {n: value for n, value in dotted(self.config).items() if n not in ranges}
         # Threads and device are of it, for a run goes on to the same bits with the same ones alone.
         fixed |= {"--prune": self.prune, "features": self.features}
+        fixed |= {f"{split} data": known for split, known in self.data.items()}
         return {"config": fixed, "space": ranges, "exact": exact, "seed": self.seed}
 
 
@@ -291,6 +294,9 @@ def _settled(study: optuna.Study, plan: Plan) -> Mapping[str, Any]:
 
 def _check(kept: Mapping[str, Any], plan: Plan) -> None:
     own = json.loads(json.dumps(plan.identity))
+    for split in plan.data:  # which studies of old do not know
+        if f"{split} data" not in kept["config"]:
+            del own["config"][f"{split} data"]
     there, here = ({**one["config"], **one["space"], "the search's seed": one["seed"]} for one in (kept, own))
     last_digits = "the ranges differ in their last digits" if kept["exact"] != own["exact"] else ""
     if others := differences(there, here) or last_digits:
