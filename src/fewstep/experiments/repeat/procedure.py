@@ -144,19 +144,19 @@ def repeat(
 
         def look() -> None:
             for seed, folder in left if due() else []:
-                at = _seen(config, seed, folder)
-                if at is not None and at != seen.get(seed):
-                    seen[seed] = at
+                at = seen(config, seed, folder)
+                if at is not None and at != told.get(seed):
+                    told[seed] = at
                     progress(at)
 
-        due, seen = Throttle(1.0), dict[int, RunProgress]()
+        due, told = Throttle(1.0), dict[int, RunProgress]()
         engine.run(jobs, workers=workers, threads=threads, on_message=on_message, look=look if engine.shared else None)
         result = collect(config, seeds, folders)
         result.write(out)
         return result
 
 
-def _seen(config: Config, seed: int, folder: Path) -> RunProgress | None:
+def seen(config: Config, seed: int, folder: Path) -> RunProgress | None:
     """Where a run on another machine is, from its folder; None where it is not begun."""
     file, steps = folder / "metrics.csv", config.training.steps
     lines = file.read_text(encoding="utf-8").split() if file.exists() else []
