@@ -18,11 +18,15 @@ from fewstep.algorithms import (
     meta_curvature,
     meta_lstm,
     meta_sgd,
+    ppa,
     protomaml,
     protonet,
     r2d2,
+    relation,
     reptile,
     residual_prototypes,
+    snail,
+    tpn,
 )
 from fewstep.core import (
     OFFICIAL,
@@ -44,6 +48,8 @@ from fewstep.core import (
     regression,
 )
 from fewstep.networks import Conv4, Generated, ResNet12, mlp
+from fewstep.networks.propagating import width_of_maps, width_of_vectors
+from fewstep.networks.relating import of_maps, of_vectors
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,24 @@ LEO = {
     "latent_steps": 2,
     "finetuning_steps": 2,
 }
+
+
+def relation_of_maps() -> Method:
+    network = Conv4(None, channels=(4,), scale=True, readout="maps")
+    return relation(network, of_maps(4, side=4, hidden=3), reduce="mean")
+
+
+def tpn_of_maps() -> Method:
+    network = Conv4(None, channels=(4, 4), scale=True, readout="flatten", size=8)
+    return tpn(network, width_of_maps(4, side=2), neighbours=4, alpha=0.9)
+
+
+def jittered_ppa(features: int) -> Method:
+    """Away from the identity, whose ReLU has its kink at features that are zero."""
+    method = ppa(features, scale=3.0)
+    for parameter in method.learner.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return method
 
 
 def implicit_leo() -> Method:
@@ -234,6 +258,19 @@ CASES = [
         images,
         equivariant=True,
     ),
+    Case("relation-mlp-norm", lambda: relation(mlp((6, 5, 4), norm=True), of_vectors(4, 5)), vectors, equivariant=True),
+    Case("relation-conv", relation_of_maps, images, equivariant=True),
+    Case(
+        "tpn-mlp-norm",
+        lambda: tpn(mlp((6, 5, 4), norm=True), width_of_vectors(4, 5), neighbours=5),
+        vectors,
+        equivariant=True,
+    ),
+    Case("tpn-conv", tpn_of_maps, images, equivariant=True),
+    Case("snail-mlp-norm", lambda: snail(mlp((6, 5, 4), norm=True), 4, 3, most_shots=2, filters=4), vectors),
+    Case("snail-conv", lambda: snail(conv(None), 4, 3, most_shots=1, filters=4, first=1), images),
+    Case("ppa", lambda: jittered_ppa(6), vectors, equivariant=True),
+    Case("ppa-conv", lambda: jittered_ppa(4).on(conv(None)), images, equivariant=True),
     Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
     Case("residual-prototypes-codes", lambda: residual(6, classes=4), vectors, equivariant=True),
     Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),

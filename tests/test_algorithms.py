@@ -13,7 +13,17 @@ from fewstep.core import Method
 from fewstep.core.ranges import Whole, Within
 from fewstep.networks import Generated, mlp
 
-ANY: dict[str, Any] = {"features": 8, "inputs": 3, "outputs": 2, "centre": 8, "rate": 0.1, "steps": 1, "prox": 1.0}
+ANY: dict[str, Any] = {
+    "features": 8,
+    "inputs": 3,
+    "outputs": 2,
+    "centre": 8,
+    "rate": 0.1,
+    "steps": 1,
+    "prox": 1.0,
+    "module": nn.Identity(),
+    "ways": 5,
+}
 
 
 def made(name: str, **others: Any) -> Method:

@@ -49,11 +49,15 @@ if TYPE_CHECKING:
     from fewstep.algorithms.meta_curvature import meta_curvature as meta_curvature
     from fewstep.algorithms.meta_lstm import meta_lstm as meta_lstm
     from fewstep.algorithms.meta_sgd import meta_sgd as meta_sgd
+    from fewstep.algorithms.ppa import ppa as ppa
     from fewstep.algorithms.protomaml import protomaml as protomaml
     from fewstep.algorithms.protonet import protonet as protonet
     from fewstep.algorithms.r2d2 import r2d2 as r2d2
+    from fewstep.algorithms.relation import relation as relation
     from fewstep.algorithms.reptile import reptile as reptile
     from fewstep.algorithms.residual_prototypes import residual_prototypes as residual_prototypes
+    from fewstep.algorithms.snail import snail as snail
+    from fewstep.algorithms.tpn import tpn as tpn
     from fewstep.estimators.classifier import FewShotClassifier as FewShotClassifier
     from fewstep.estimators.load import load as load
     from fewstep.estimators.meta_learner import ClassKFold as ClassKFold

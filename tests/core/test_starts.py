@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge as Reference
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from fewstep.algorithms import protonet, r2d2, residual_prototypes
+from fewstep.algorithms import ppa, protonet, r2d2, residual_prototypes
 from fewstep.core import (
     SGD,
     Alternatives,
@@ -93,6 +93,22 @@ def test_a_scale_multiplies_the_logits_of_prototypes() -> None:
     torch.testing.assert_close(scaled["bias"], 4 * plain["bias"])
     with pytest.raises(ValueError, match="must be positive and finite, got 0"):
         Prototypes((), 0.0)
+
+
+def test_weights_are_predicted_from_activations() -> None:
+    """At first φ is the direction of what is positive in a class mean; checked by hand."""
+    method = ppa(3)
+    method.learner.double()
+    labels, weight = torch.eye(2, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64)
+    x = torch.tensor([[[2.0, 0, 4], [0, -1, 2], [4, 0, 4]]], dtype=torch.float64)
+    point = method.adapt(Batch(x, labels[None, [0, 1, 0]], weight))
+    expected = torch.tensor([[0.6, 0, 0.8], [0, 0, 1]], dtype=torch.float64)
+    torch.testing.assert_close(point.value["weight"][0], expected, rtol=0, atol=1e-6)
+    query = Batch(torch.tensor([[[1.0, 2, 2], [0, 1, 3]]], dtype=torch.float64), labels[None], weight[:, :2])
+    logits = torch.tensor([[[2.2, 2.0], [2.4, 3.0]]], dtype=torch.float64)
+    torch.testing.assert_close(method.predict(point, query), logits, rtol=0, atol=1e-6)
+    loss = method.objective(Task(Batch(x, labels[None, [0, 1, 0]], weight), query), None).objective
+    assert loss.item() == pytest.approx(0.517813, abs=6e-7)
 
 
 def test_a_blend_is_the_weighted_sum_of_its_starts() -> None:

@@ -8,10 +8,14 @@ from cases import classification_tasks
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewstep import matching
-from fewstep.core import Batch, Learner, Memory, MemoryHead, generator
-from fewstep.networks import Generated, Matching
+from fewstep import FewShotClassifier, matching, relation, snail, tpn
+from fewstep.core import Backprop, Batch, Learner, Memory, MemoryHead, Method, Task, generator
+from fewstep.data import Dataset, EpisodeSampler
+from fewstep.evaluation import evaluate
+from fewstep.networks import Generated, Matching, Propagating, Relating, Snail
 from fewstep.networks.matching import Context
+from fewstep.networks.relating import encoder, of_maps
+from fewstep.networks.snail import Attention, Dense, Layer
 
 
 def tensor(*rows: list[float]) -> Tensor:
@@ -74,6 +78,174 @@ def test_rows_are_seen_in_context(form: str) -> None:
     if form == "input":
         found = asked(Matching("attention", context=context), support, [0, 1, 0], query)
         close(found.exp(), [0.749921, 0.250079])
+
+
+@pytest.mark.parametrize(
+    ("reduce", "scores", "error"),
+    [
+        ("sum", ([0.750260, 0.524979], [0.832018, 0.645656]), 0.288947),
+        ("mean", ([0.750260, 0.645656], [0.832018, 0.750260]), 0.308467),
+    ],
+)
+def test_pairs_are_scored(reduce: str, scores: tuple[list[float], ...], error: float) -> None:
+    pair = nn.Conv1d(4, 1, 1).double()
+    support, queries = tensor([1, 0], [3, 2], [0, 1], [2, 1]), tensor([1, 1], [0, 2])
+    head = Relating(pair, reduce).double()  # type: ignore[arg-type]
+    pair.bias.data.fill_(0.1)  # type: ignore[union-attr]
+    pair.weight.data.copy_(tensor([0.5], [-1], [0.25], [0.75]))
+    found = asked(head, support, [0, 0, 1, 1], queries)
+    close(found.sigmoid(), *scores)
+    loss = relation(nn.Identity(), pair).learner.loss
+    assert loss.rows(found, torch.eye(2, dtype=torch.float64)).mean().item() == pytest.approx(error, abs=6e-7)
+
+
+def test_relation_networks_have_the_published_sizes() -> None:
+    for side, inputs, maps, parameters in ((84, 3, 19, [113_088, 115_601]), (28, 1, 5, [111_936, 111_505])):
+        embedding, scored = encoder(inputs), of_maps(64, maps)
+        found = embedding(torch.zeros(2, inputs, side, side))
+        assert found.shape == (2, 64, maps, maps)
+        pairs = torch.cat([found, found], 1).unsqueeze(2).expand(-1, -1, 5, -1, -1)
+        assert scored(pairs).flatten(1).shape == (2, 5)
+        assert [sum(p.numel() for p in part.parameters()) for part in (embedding, scored)] == parameters
+    with pytest.raises(ValueError, match="leave nothing of so small maps"):
+        of_maps(4, side=3)
+
+
+POINTS = tensor([0, 0], [2, 0], [0.5, 0.5], [1.5, 0.5], [0, 1], [2, 1])
+REACHED = (
+    *([16.822519, 13.437881], [13.437881, 17.278648], [17.169367, 15.869307]),
+    *([16.229732, 18.483410], [16.170341, 13.858124], [13.460438, 16.176740]),
+)
+"""What labels of the first two of these points reach, at neighbourhoods of the widths in :class:`Widths`."""
+
+
+class Widths(nn.Module):
+    """Those of the points, by looking them up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, None] == POINTS).all(2).double() @ tensor([1, 1.1, 0.55, 0.8, 1.2, 0.9]).T
+
+
+def test_labels_spread() -> None:
+    head, weight = Propagating(Widths(), neighbours=3), torch.ones(4, dtype=torch.float64)
+    y = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1, 0, 1]]
+    slots = {"rows": POINTS[:2], "labels": y[:2], "weights": weight[:2], "row_weight": weight}
+    close(functional_call(head, slots, POINTS[2:]), *REACHED[2:], atol=1e-6)
+    close(functional_call(head, slots | {"whole": weight}, POINTS[2:]), *REACHED, atol=1e-6)
+    task = Task(
+        Batch(POINTS[None, :2], y[None, :2], weight[None, :2]), Batch(POINTS[None, 2:], y[None, 2:], weight[None])
+    )
+    for support_rows, loss in ((True, 0.092316), (False, 0.124829)):
+        method = tpn(nn.Identity(), Widths(), neighbours=3, support_rows=support_rows)
+        assert method.objective(task, None).objective.item() == pytest.approx(loss, abs=6e-7)
+
+
+def test_padded_queries_are_no_part_of_a_graph() -> None:
+    tasks, method = classification_tasks(6), tpn(nn.Linear(6, 4).double(), neighbours=4)
+    points, query = method.adapt(tasks.support), tasks.query
+    query.weight[:, [1, -1]] = 0
+    found = method.predict(points, query)
+    kept = [row for row in range(9) if row not in (1, 8)]
+    fewer = Batch(query.x[:, kept], query.y[:, kept], query.weight[:, kept])
+    torch.testing.assert_close(found[:, kept], method.predict(points, fewer), rtol=1e-10, atol=1e-11)
+    assert not found[:, [1, 8]].any()
+
+
+def test_a_graph_is_transductive_and_says_so() -> None:
+    tasks, method = classification_tasks(6), tpn(nn.Linear(6, 4).double(), neighbours=4)
+    points = method.adapt(tasks.support)
+    one = Batch(*(part[:, :1] for part in tasks.query))
+    together, alone = method.predict(points, tasks.query)[:, :1], method.predict(points, one)
+    assert (together - alone).abs().max() > 0.1
+    for statistics in ("support", "joined", "running"):
+        with pytest.raises(ValueError, match=r"answers queries together.*use statistics=\"query\", got"):
+            method.predict(points, tasks.query, tasks.support, statistics=statistics)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="answers queries together"):
+        method.adapt(tasks.support, statistics="running")
+    with pytest.raises(ValueError, match="must end with one JointHead, but found none"):
+        Method(matching(nn.Linear(6, 4)).learner, Backprop(support_rows=True))
+
+    rows = tasks.support.x[1].numpy(), tasks.support.y[1].argmax(1).numpy()
+    with pytest.warns(UserWarning, match=r"\(transductive\): the method answers rows together by design"):
+        FewShotClassifier(method).fit(*rows)
+    with pytest.raises(ValueError, match="answers queries together"):
+        FewShotClassifier(method, statistics="support").fit(*rows)
+
+    x = torch.randn(60, 6, dtype=torch.float64)
+    source = EpisodeSampler(
+        Dataset.from_sorted(x, range(0, 61, 10)), ways=3, shots=1, queries=None, tasks=2, seed=0, dtype=torch.float64
+    )
+    assert evaluate(method, source, 2).transductive
+    assert not evaluate(matching(nn.Linear(6, 4).double()), source, 2).transductive
+
+
+COLUMNS = tensor([1, 0], [0, 1], [1, 1], [2, -1])
+
+
+def new_channels(layer: Layer, columns: Tensor = COLUMNS) -> Tensor:
+    """What a layer adds to a support of all columns but the last, and to a query that is the last."""
+    s, q, there = columns[:-1], columns[-1:], torch.ones(len(columns) - 1, dtype=torch.bool)
+    return torch.cat([layer.support(s, there), layer.queries(q, s, there)])[:, columns.shape[1] :]
+
+
+@pytest.mark.parametrize(
+    ("lag", "expected"),
+    [
+        (2, ([0.173058, -0.168060], [-0.259192, 0.174864], [0.190171, 0.008222], [0.173905, -0.422497])),
+        (1, ([0.173058, -0.168060], [-0.035105, 0.163815], [-0.173261, -0.119300], [0.213767, -0.315036])),
+    ],
+)
+def test_convolutions_are_causal(lag: int, expected: tuple[list[float], ...]) -> None:
+    layer = Dense(2, 2, lag).double()
+    assert layer.past is not None
+    layer.past.weight.data.copy_(torch.cat([matrix(2, 2, 0), matrix(2, 2, 2)]))
+    layer.now.weight.data.copy_(torch.cat([matrix(2, 2, 1), matrix(2, 2, 3)]))
+    nn.init.zeros_(layer.now.bias)
+    close(new_channels(layer), *expected)
+
+
+def test_attention_is_causal() -> None:
+    layer = Attention(2, 3, 2).double()
+    for linear, weight in (
+        (layer.query, matrix(3, 2, 10)),
+        (layer.key, matrix(3, 2, 11)),
+        (layer.value, matrix(2, 2, 12)),
+    ):
+        linear.weight.data.copy_(weight)
+        nn.init.zeros_(linear.bias)
+    close(
+        new_channels(layer), *([0.210084, 0.325144], [0.015128, -0.060673], [0.046763, -0.028292], [0.315294, 0.518743])
+    )
+
+
+def test_a_sequence_is_as_wide_as_the_paper_says_and_for_its_ways_alone() -> None:
+    widths = [layer.query.in_features for layer in Snail(384, 5, shots=1).layers if isinstance(layer, Attention)]
+    assert (widths, Snail(384, 5, shots=1).last.in_features) == ([389, 805, 1317], 1573)
+    assert Snail(384, 5, shots=5).last.in_features == 2085
+    lags = [[d.lag for d in Snail(4, 5, k, first=f).layers if isinstance(d, Dense)] for k, f in ((1, 2), (5, 1))]
+    assert lags == [2 * [2, 4, 8], 2 * [1, 2, 4, 8, 16]]
+    method = snail(nn.Linear(6, 4), 4, ways=5, filters=4)
+    rows = torch.randn(6, 6).numpy()
+    with pytest.raises(ValueError, match="made for 5 ways, and cannot answer for 3"):
+        FewShotClassifier(method).fit(rows, [0, 1, 2, 0, 1, 2])
+
+
+def test_columns_of_the_support_are_computed_once_for_all_queries() -> None:
+    """As whole sequences, one for each query, give them; padding in between is as if it were not there."""
+    torch.manual_seed(0)
+    head, rows, queries = (
+        Snail(3, 2, shots=3, filters=4).double(),
+        torch.randn(7, 3).double(),
+        torch.randn(2, 3).double(),
+    )
+    y, weights = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1, 1, 0, 1]], tensor([1, 1, 0, 1, 0, 1, 1])[0]
+    found = functional_call(head, {"rows": rows, "labels": y, "weights": weights}, queries)
+    kept = weights > 0
+    for query, logits in zip(queries, found, strict=True):
+        columns = torch.cat([torch.cat([rows[kept], query[None]]), torch.cat([y[kept], torch.zeros(1, 2)])], 1)
+        for layer in head.layers:
+            columns = layer.support(columns, torch.ones(6, dtype=torch.bool))  # type: ignore[operator]
+        torch.testing.assert_close(head.last(columns)[-1], logits, rtol=1e-12, atol=1e-12)
 
 
 def test_the_order_of_the_support_is_drawn_for_training_and_fixed_for_evaluation() -> None:

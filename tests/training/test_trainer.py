@@ -2,17 +2,18 @@ import csv
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from resume_driver import OPTIONS, trainer
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fewstep.algorithms import reptile
+from fewstep.algorithms import maml, reptile
 from fewstep.core import L2, regression
-from fewstep.data import Sinusoids
+from fewstep.data import Dataset, EpisodeSampler, Sinusoids
 from fewstep.evaluation import evaluate
-from fewstep.networks import mlp
+from fewstep.networks import Conv4, mlp
 from fewstep.training import Training, load_checkpoint, save_checkpoint
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.trainer import Trainer
@@ -156,6 +157,30 @@ def test_cosine_decay_ends_at_zero() -> None:
     options = Training(steps=100, rate=2.0, decay="cosine")
     assert [options.rate_at(step) for step in (0, 50, 100)] == pytest.approx([2.0, 1.0, 0.0])
     assert Training(steps=100, rate=2.0).rate_at(99) == 2.0
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_how_a_gradient_lies_in_memory_changes_nothing(optimiser: str, tmp_path: Path) -> None:
+    """Compiled convolutions give gradients whose channels are last."""
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        method = maml(Conv4(3, channels=(4, 4), downsample="stride"), rate=0.1)
+        data = Dataset.from_labels(torch.randn(30, 1, 28, 28), np.repeat(np.arange(3), 10))
+        source = EpisodeSampler(data, ways=3, shots=1, queries=2, tasks=2, seed=0)
+        options = Training(steps=1, optimiser=optimiser, executor="loop", compile="off")
+        run = Trainer(method, source, options, lambda _: 0.0, folder=tmp_path)
+        found_by = run.differentiate
+
+        def lain(*arguments, order=order, found_by=found_by):
+            step = found_by(*arguments)
+            laid = [g.contiguous(memory_format=order) if g.dim() == 4 else g for g in step.gradients]
+            return step._replace(gradients=laid)
+
+        run.differentiate = lain
+        run.step(*run.inputs(0))
+        found.append([parameter.detach() for parameter in run.parameters])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 def reptile_trainer(folder: Path) -> Trainer:

@@ -12,11 +12,15 @@ from fewstep.algorithms.matching import matching
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
+from fewstep.algorithms.ppa import ppa
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
 from fewstep.algorithms.r2d2 import r2d2
+from fewstep.algorithms.relation import relation
 from fewstep.algorithms.reptile import reptile
 from fewstep.algorithms.residual_prototypes import residual_prototypes
+from fewstep.algorithms.snail import snail
+from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
@@ -29,9 +33,13 @@ __all__ = [
     "meta_curvature",
     "meta_lstm",
     "meta_sgd",
+    "ppa",
     "protomaml",
     "protonet",
     "r2d2",
+    "relation",
     "reptile",
     "residual_prototypes",
+    "snail",
+    "tpn",
 ]

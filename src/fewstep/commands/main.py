@@ -89,13 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from error
 
 
-SHARED = ("train", "evaluate")
+SHARED = ("pretrain", "train", "evaluate")
 """Commands whose work is shared out where torchrun begins several processes; any other would be run several times."""
 
 
 def _run(command: str, *rest: str) -> None:
     if launched() and command not in SHARED:
-        raise ValueError(f"torchrun is for {' and '.join(SHARED)}: give fewstep {command} without it.")
+        raise ValueError(f"torchrun is for {', '.join(SHARED)}: give fewstep {command} without it.")
     group = [name for name in COMMANDS if name.startswith(f"{command} ")]
     if command in ("-h", "--help"):
         _explain()

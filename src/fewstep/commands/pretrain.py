@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +15,16 @@ from rich.table import Column, Table
 from fewstep.commands.arguments import explained, overridden, split_name, value_of
 from fewstep.commands.console import console, note, point_to, say, warn
 from fewstep.commands.long_running import removed_if_empty, stoppable
+from fewstep.commands.sharing import begin, is_to_begin, sharing
+from fewstep.core.ranges import Threads
+from fewstep.core.ranks import Ranks
 from fewstep.data.images.by_name import ImageData
+from fewstep.data.storage.files import read_json
 from fewstep.evaluation.statistics import Interval
-from fewstep.experiments.folder import all_or_nothing, new_folder
-from fewstep.experiments.pretraining import PretrainingConfig, PretrainingRun
+from fewstep.experiments.environment import processes_before
+from fewstep.experiments.folder import ENVIRONMENT, all_or_nothing, new_folder
+from fewstep.experiments.pretraining import CONFIG, PretrainingConfig, PretrainingRun
+from fewstep.training.launched import may_restart, restarted
 from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, preset
 
 FEW = 1000
@@ -48,6 +56,9 @@ class Pretrain:
     """Folder of the pre-training. None: a new one under runs/."""
     resume: Path | None = None
     """Continue the stopped one in this folder, to the same bits."""
+    processes: Threads | None = None
+    """Processes of this machine that share every batch, and its cores, out among them. None: 1; of one that is
+    continued, as many as before. On several machines: torchrun ... -m fewstep pretrain DATASET."""
 
 
 def pretrain(arguments: Sequence[str]) -> None:
@@ -57,22 +68,63 @@ def pretrain(arguments: Sequence[str]) -> None:
     given = arguments
     name, arguments = split_name(arguments)
     if (resumed := value_of(arguments, "--resume")) is not None:
-        if name is not None or len(arguments) > 2:
-            raise ValueError(f"a resumed pre-training keeps its configuration; give only --resume {resumed}.")
-        PretrainingRun.open(Path(resumed), note)  # what is none is told before a lock comes into it
-        with stoppable("pretrain", "--resume", resumed), all_or_nothing(Path(resumed)):
-            _run(PretrainingRun.resume(Path(resumed), note))
+        _resume(Path(resumed), given)
     elif name is None:
         raise ValueError(f"no dataset was given.\n{USAGE}")
     else:
         parsed = overridden(
             Pretrain(default_config(name, arguments)), _without(arguments, "--network"), f"fewstep pretrain {name}"
         )
-        network = value_of(arguments, "--network") or "resnet-9"
-        folder = parsed.out or new_folder("runs", f"{network}-{Path(name).name or 'images'}")
-        again = ("pretrain", *given, *([] if parsed.out else ["--out", str(folder)]))
-        with removed_if_empty(parsed.out, folder), stoppable(*again), all_or_nothing(folder):
-            _run(PretrainingRun.create(parsed.config, folder, note))
+        _begin(parsed, given, f"{value_of(arguments, '--network') or 'resnet-9'}-{Path(name).name or 'images'}")
+
+
+def _begin(asked: Pretrain, given: Sequence[str], title: str) -> None:
+    if asked.out is None and may_restart():
+        raise ValueError("torchrun --max-restarts goes on in a folder that it must know: give --out RUN.")
+    if several := is_to_begin(asked.processes):
+        folder = asked.out or new_folder("runs", title)
+        words = ["pretrain", *given, *([] if asked.out else ["--out", str(folder)])]
+        with removed_if_empty(asked.out, folder):
+            begin(words, several, asked.config.threads, ["pretrain", "--resume", str(folder)])
+        return
+    with sharing(asked.config.device) as ranks:
+        folder = asked.out or Path(ranks.told(str(new_folder("runs", title)) if ranks.first else ""))
+        again = ("pretrain", *given, *([] if asked.out else ["--out", str(folder)]))
+        begun = restarted() and (folder / CONFIG).exists()
+        create = partial(PretrainingRun.resume, folder, note) if begun else partial(_create, asked.config, folder)
+        _together(create, folder, asked.out, again, ranks)
+
+
+def _resume(folder: Path, given: Sequence[str]) -> None:
+    rest = _without(_without(given, "--resume"), "--processes")
+    number = value_of(given, "--processes")
+    if rest or not (number or "1").isdecimal():
+        allowed = f"--resume {folder}, and --processes N"
+        raise ValueError(f"a resumed pre-training keeps its configuration; give only {allowed}.")
+    run = PretrainingRun.open(folder, note)  # what is none is told before a lock comes into it
+    before = processes_before(read_json(folder / ENVIRONMENT))
+    again = ["pretrain", "--resume", str(folder)]
+    if several := is_to_begin(int(number) if number else None, before):
+        return begin(["pretrain", *given], several, run.config.threads, again)
+    with sharing(run.config.device) as ranks:
+        _together(partial(PretrainingRun.resume, folder, note), folder, folder, again, ranks)
+
+
+def _create(config: PretrainingConfig, folder: Path) -> PretrainingRun:
+    return PretrainingRun.create(config, folder, note)
+
+
+def _together(
+    begun: Callable[[], PretrainingRun], folder: Path, kept: Path | None, again: Sequence[str], ranks: Ranks
+) -> None:
+    """Train in this process, alone or with others."""
+    with ExitStack() as stack:
+        if ranks.first:
+            stack.enter_context(removed_if_empty(kept, folder))
+        stack.enter_context(stoppable(*again))
+        if ranks.first:
+            stack.enter_context(all_or_nothing(folder))
+        _run(PretrainingRun.joined(begun, folder, ranks))
 
 
 def default_config(dataset: str, arguments: Sequence[str]) -> PretrainingConfig:
@@ -126,6 +178,8 @@ def _at_work(run: PretrainingRun) -> None:
     if steps:
         speed, waited = steps * trainer.batches.batch / seconds, trainer.waited / seconds
         say(f"{speed:.0f} images/s; the network waited for images {waited:.1%} of the time")
+    if not run.ranks.first:
+        return
     scores = run.score()
     if any(scores.values()):
         console.print(table(scores))

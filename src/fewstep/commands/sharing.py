@@ -52,6 +52,23 @@ def is_to_begin(processes: int | None, before: int = 1) -> int:
     return 0
 
 
+def as_many_as_fit(tasks: int, threads: int | None, device: str) -> int:
+    """How many processes this machine has room for: one for each of its cores or GPUs, and a task for each of them.
+
+    Args:
+        tasks: of a meta-step.
+        threads: of each process; None: 1.
+        device: that they compute on.
+    """
+    import torch
+
+    from fewstep.experiments.workers import cores
+    from fewstep.training.device import device_here
+
+    on_gpus = torch.device(device_here(device)).type == "cuda"
+    return max(1, min(tasks, torch.cuda.device_count() if on_gpus else cores() // (threads or 1)))
+
+
 def begin(arguments: Sequence[str], processes: int, threads: int | None, again: Sequence[str]) -> None:
     """Give a command to so many processes of this machine.
 

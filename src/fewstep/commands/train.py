@@ -15,10 +15,10 @@ from fewstep.commands.arguments import explained, named, overridden, split_name,
 from fewstep.commands.console import console, note, point_to, say, styled
 from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
-from fewstep.commands.sharing import begin, is_to_begin, sharing
+from fewstep.commands.sharing import as_many_as_fit, begin, is_to_begin, sharing
 from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
-from fewstep.training.launched import may_restart, restarted
+from fewstep.training.launched import launched, may_restart, restarted
 
 if TYPE_CHECKING:
     from fewstep.core.ranks import Ranks
@@ -39,9 +39,10 @@ class Train:
     """Continue the stopped run in this folder, to the same bits."""
     dry_run: bool = False
     """Show what would be done and how long it takes here, by a few meta-steps and a batch of tasks; write nothing."""
-    processes: Threads | None = None
-    """Processes of this machine that share the tasks of every meta-step, and its cores, out among them. None: 1; of a
-    run that is continued, as many as before. On several machines: torchrun ... -m fewstep train RECIPE."""
+    processes: Threads | Literal["auto"] | None = None
+    """Processes of this machine that share the tasks of every meta-step, and its cores, out among them; auto is one for
+    each core (or --threads of them) or GPU. None: 1; of a run that is continued, as many as before. On several
+    machines: torchrun ... -m fewstep train RECIPE."""
     track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Services that follow the run too; each is configured by its own environment variables."""
 
@@ -80,7 +81,10 @@ def train(arguments: Sequence[str]) -> None:
 
     kept = asked.resume or asked.out
     before = 1 if asked.resume is None else processes_before(read_json(asked.resume / ENVIRONMENT))
-    if several := is_to_begin(asked.processes, before):
+    number = asked.processes
+    if number == "auto":
+        number = None if launched() else as_many_as_fit(config.training.tasks, config.threads, config.device)
+    if several := is_to_begin(number, before):
         folder = kept or new_folder("runs", config.recipe)
         words = ["train", *given, *([] if kept else ["--out", str(folder)])]
         with removed_if_empty(kept, folder):

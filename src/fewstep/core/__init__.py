@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import Generator as Generator
     from fewstep.core.start import Memory as Memory
     from fewstep.core.start import NetworkGenerator as NetworkGenerator
+    from fewstep.core.start import Predicted as Predicted
     from fewstep.core.start import Prototypes as Prototypes
     from fewstep.core.start import Ridge as Ridge
     from fewstep.core.start import Shared as Shared

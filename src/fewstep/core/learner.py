@@ -14,7 +14,15 @@ from fewstep.core.executors import Executor, Vmap, direct
 from fewstep.core.loss import Loss, classification, reduce_rows
 from fewstep.core.network.admission import admit
 from fewstep.core.network.operations import Mixing, call, is_plain, mixing, random_sites
-from fewstep.core.network.row_weights import UNNAMED, batch_statistics, normalises, row_weights, running, unnamed
+from fewstep.core.network.row_weights import (
+    UNNAMED,
+    batch_statistics,
+    normalises,
+    row_weights,
+    running,
+    together,
+    unnamed,
+)
 from fewstep.core.network.shapes import output_shape
 from fewstep.core.noise import Draws, Mask, Noise, Site, copied, dropout, entry, fill, own_draws
 from fewstep.core.recompute import recomputed
@@ -26,6 +34,10 @@ from fewstep.core.types import Batch, Params, Penalties, Point, Statistics, Task
 _NONE_RUN = (
     "the embedding normalises by batch statistics and is not adapted, so none of it run along an adaptation; normalise "
     "queries by the query, the support, or the joined support."
+)
+_TOGETHER = (
+    "the network answers queries together, by design (transductive), so that no other rows can stand in for them; use "
+    'statistics="query"'
 )
 
 
@@ -309,7 +321,8 @@ class Learner(nn.Module):
             statistics: what batch-normalising layers normalise the query by.
 
         Raises:
-            ValueError: for statistics that there are not, or without what they are made of.
+            ValueError: for statistics that there are not, or without what they are made of; or for others than those
+                of the query, of a network that answers queries together.
         """
         require_statistics(statistics, "Learner.predict")
         statistics = self._checked(statistics, point, query, support)
@@ -343,6 +356,11 @@ class Learner(nn.Module):
         seen = any(found.normalises or found.otherwise for found in self._mixing.values())
         return seen or any(map(normalises, self.modules()))
 
+    @property
+    def transductive(self) -> bool:
+        """Whether queries are answered together by design, whatever they are normalised by."""
+        return together(self)
+
     def _running_slots(self, point: Point) -> set[str]:
         """The names of running statistics in the context of a point."""
         parts = (slot.rpartition(".")[0] for slot in row_weights(self.network, torch.ones(0)))
@@ -351,6 +369,8 @@ class Learner(nn.Module):
 
     def _checked(self, statistics: Statistics, point: Point, query: Batch, support: Batch | None) -> Statistics:
         """The statistics to use: those of the query where nothing is made of any."""
+        if statistics != "query" and self.transductive:
+            raise ValueError(f"Learner.predict: {_TOGETHER}, got {statistics!r}.")
         if statistics in ("support", "joined") and support is None:
             raise ValueError(f"Learner.predict: {statistics!r} statistics are made of the support; give its rows too.")
         if not self.batch_normalised:
@@ -375,8 +395,11 @@ class Learner(nn.Module):
         and m is each layer's momentum (Ravi and Larochelle 2017).
 
         Raises:
-            ValueError: for an embedding that normalises: there are no adapted weights of it for statistics to follow.
+            ValueError: for an embedding that normalises: there are no adapted weights of it for statistics to follow;
+                or for a network that answers queries together.
         """
+        if self.transductive:
+            raise ValueError(f"Learner.running: {_TOGETHER}.")
         if self.embedding is not None and any(map(normalises, self.embedding.modules())):
             raise ValueError(f"Learner.running: {_NONE_RUN}")
         support = self.embed(support)

@@ -80,11 +80,14 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         return self.statistics or model.statistics
 
     def _warn_of_transduction(self, model: Model) -> None:
-        trained = isinstance(model, TrainedModel) and model.method.learner.batch_normalised
-        if trained and self._statistics(model) == "query":
+        learner = model.method.learner if isinstance(model, TrainedModel) else None
+        if learner is not None and learner.batch_normalised and self._statistics(model) == "query":
+            why = 'normalises by them. statistics="support" or "joined" does not.'
+            if learner.transductive:
+                why = "answers rows together by design. Ask for one row at a time, or for all that belong together."
             warnings.warn(
                 f"{type(self).__name__}: what is predicted for a row will depend on the rows that are asked with it "
-                '(transductive): the method normalises by them. statistics="support" or "joined" does not.',
+                f"(transductive): the method {why}",
                 UserWarning,
                 stacklevel=4,
             )

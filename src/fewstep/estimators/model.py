@@ -141,7 +141,8 @@ class TrainedModel(Model):
         statistics: a batch-normalising network normalises queries by the rows of the ``"support"``; by those of the
             support ``"joined"`` by that one query (Reptile); by ``"running"`` statistics of the support along
             adaptation (Meta-LSTM); or by the rows of the ``"query"``, as MAML is usually meta-trained and tested, where
-            a prediction depends on what else is asked (transductive).
+            a prediction depends on what else is asked (transductive). A method that answers queries together by design
+            has these alone.
         reading: how image files become images for it, for those who read any: ``reading.folder(path).images / 255``.
             None where that is not known, or where it takes features alone.
         tokens: inputs are indices into a table (``nn.Embedding``), and reach the network as int64.
@@ -171,6 +172,8 @@ class TrainedModel(Model):
     def __post_init__(self) -> None:
         if self.tokens and (self.normalise or self.extractor is not None):
             raise ValueError("TrainedModel: tokens reach the network as they are: leave out normalise and extractor.")
+        if self.method.learner.transductive:  # which has no other statistics
+            object.__setattr__(self, "statistics", "query")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"TrainedModel: the temperature must be positive and finite, got {self.temperature}.")
         object.__setattr__(self, "method", evaluation_copy(self.method))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ import tyro
 
 from fewstep.core.modes import as_usual
 from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, as_given, require_again, require_ranges
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
 from fewstep.data.images.by_name import TITLES, ImageData
@@ -100,6 +102,9 @@ class PretrainingRun:
         self._images: dict[str, Dataset] = {}
         self.resumed = (folder / CONFIG).exists()
 
+    ranks: Ranks = ALONE
+    """The processes that share its batches out; the first one writes."""
+
     @classmethod
     def create(
         cls, config: PretrainingConfig, folder: Path, note: Callable[[str], None] = logger.info
@@ -167,6 +172,24 @@ class PretrainingRun:
             config = replace(config, device=device_of_trained(config.device, device or "auto", note))
         return cls(config, folder, note)
 
+    @classmethod
+    def joined(cls, begin: Callable[[], PretrainingRun], folder: Path, ranks: Ranks) -> PretrainingRun:
+        """One that several processes work on: the first one begins it, or goes on, and the others open it then.
+
+        Args:
+            begin: what the first one does.
+            folder: of the pre-training.
+            ranks: the processes.
+
+        Raises:
+            RankLost: when the first one could not.
+        """
+        run = begin() if ranks.first else None
+        ranks.wait()
+        run = cls.open(folder, logger.debug) if run is None else run
+        run.ranks = ranks
+        return run
+
     def images(self, split: str) -> Dataset:
         """The images of a split, read once."""
         if split not in self._images:
@@ -203,6 +226,7 @@ class PretrainingRun:
             validate=self._validate if validated else None,
             patience=self.config.patience,
             run=mark_of(self.folder, CONFIG, NETWORK),
+            ranks=self.ranks,
         )
 
     @property
@@ -219,9 +243,9 @@ class PretrainingRun:
 
     def train(self, progress: Progress | None = None) -> Pretrainer:
         """Train from where the folder stands to the end."""
-        with alone_in(self.folder):
+        with alone_in(self.folder) if self.ranks.first else nullcontext():
             trainer = self.trainer
-            if self.resumed and not trainer.state.finished:
+            if self.ranks.first and self.resumed and not trainer.state.finished:
                 before = read_json(self.folder / ENVIRONMENT)
                 facts, told = resumption(before, self.config.device, "float32", trainer.state.step)
                 write_files(self.folder, {ENVIRONMENT: facts})
@@ -235,7 +259,7 @@ class PretrainingRun:
         extractor = FeatureExtractor(network, self.config.training.network, "last", side=self.side)
         precision = self.config.training.resolved(self.device).precision
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            features = embed(extractor, self.images("val"), device=self.device)
+            features = embed(extractor, self.images("val"), device=self.device, ranks=self.ranks)
         scores = nearest_mean_scores(features, shots=SHOTS, tasks=self.config.validation_tasks)
         return {f"nearest class mean, {shots}-shot": score.mean for shots, score in scores.items()}
 

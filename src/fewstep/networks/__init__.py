@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from fewstep.networks.norms import BatchNorm as BatchNorm
     from fewstep.networks.norms import without_norms as without_norms
     from fewstep.networks.perceptron import mlp as mlp
+    from fewstep.networks.propagating import Propagating as Propagating
+    from fewstep.networks.relating import Relating as Relating
     from fewstep.networks.residual import Centred as Centred
     from fewstep.networks.residual import Residual as Residual
     from fewstep.networks.resnet9 import ResNet9 as ResNet9
     from fewstep.networks.resnet12 import ResNet12 as ResNet12
+    from fewstep.networks.snail import Snail as Snail
     from fewstep.networks.unit_length import UnitLength as UnitLength
     from fewstep.networks.wide_resnet import WideResNet as WideResNet
 else:

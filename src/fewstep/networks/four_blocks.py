@@ -26,7 +26,8 @@ class Conv4(nn.Module):
         channels: of each block.
         downsample: by a ``"stride"`` of 2 and no pooling; by a 2×2 ``"pool"`` after the ReLU, which drops an odd row
             and column; or ``"pool first"``, before the ReLU, which keeps them.
-        readout: features are the ``"mean"`` of the last block over space, or all of it (``"flatten"``).
+        readout: features are the ``"mean"`` of the last block over space, all of it (``"flatten"``), or its ``"maps"``,
+            for a head that looks at them: then ``outputs`` are None.
         size: side of the images; read for ``"flatten"`` only.
         scale: learn the normalisation's γ; MAML's authors do not.
         eps: of the normalisation.
@@ -36,7 +37,7 @@ class Conv4(nn.Module):
             gain 1.73 and biases from U(0, 0.05).
 
     Raises:
-        ValueError: for images too small for so many blocks.
+        ValueError: for images too small for so many blocks, or outputs of maps.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Conv4(nn.Module):
         downsample: Order = "stride",
         scale: bool = False,
         *,
-        readout: Literal["mean", "flatten"] = "mean",
+        readout: Literal["mean", "flatten", "maps"] = "mean",
         size: int = 28,
         eps: float = 1e-3,
         momentum: float = 0.9,
@@ -67,20 +68,25 @@ class Conv4(nn.Module):
                     blocks += [norm, nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()]
         self.blocks = nn.Sequential(*blocks)
         self.readout = readout
+        if readout == "maps" and outputs is not None:
+            raise ValueError("Conv4: maps are for a head that looks at them; give None for outputs.")
         side = size
         for _ in channels:
             side = side // 2 if downsample == "pool" else (side + 1) // 2
         if readout == "flatten" and side < 1:
             raise ValueError(f"Conv4: images of side {size} are too small for {len(channels)} blocks that halve them.")
+        self.maps = channels[-1], side
         features = channels[-1] * (side**2 if readout == "flatten" else 1)
         self.head = Generated() if outputs is None else nn.Linear(features, outputs)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 _initialise(layer, init)
 
-    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs"]:
-        """Logits."""
-        h = self.blocks(x)
+    def forward(self, x: Float[Tensor, "rows inputs height width"]) -> Float[Tensor, "rows outputs *space"]:
+        """Logits, or maps."""
+        h: Tensor = self.blocks(x)
+        if self.readout == "maps":
+            return h
         logits: Tensor = self.head(h.mean((2, 3)) if self.readout == "mean" else h.flatten(1))
         return logits
 

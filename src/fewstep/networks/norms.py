@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.core.network.row_weights import RowWeights
+from fewstep.core.network.row_weights import Normalising
 
 
-class BatchNorm(RowWeights):
+class BatchNorm(Normalising):
     """``y = γ (x − m)/√(v + ε) + β``, m and v the mean and the biased variance over rows and positions.
 
     Rows enter the statistics in proportion to ``row_weight``, a slot ``[rows]`` that a learner fills: padding counts

@@ -12,8 +12,8 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
-from fewstep.recipes.methods.others import Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
-from fewstep.recipes.methods.remembering import Matching
+from fewstep.recipes.methods.others import Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
 from fewstep.training import Training
@@ -245,6 +245,26 @@ def matching_features(shots: int) -> Config:
     return _brief(shots, Matching(network=Network("mlp", hidden=(640,)), scale=10.0))
 
 
+def relation_features(shots: int) -> Config:
+    """Relation network on features of your own, as vectors: a linear map and ReLU to 128 dimensions; untuned."""
+    return _brief(shots, Relation(network=Network("mlp", hidden=(128,))))
+
+
+def tpn_features(shots: int) -> Config:
+    """TPN on features of your own: a graph on a linear map and ReLU to 640 dimensions; transductive, untuned."""
+    return _brief(shots, Tpn(network=Network("mlp", hidden=(640,))))
+
+
+def snail_features(shots: int) -> Config:
+    """SNAIL on features of your own, after a linear map and ReLU to 128 dimensions; for these ways alone; untuned."""
+    return _brief(shots, Snail(network=Network("mlp", hidden=(128,)), most_shots=shots, filters=64))
+
+
+def ppa_features(shots: int) -> Config:
+    """PPA on features of your own: weights predicted from class means, trained on 20-way 1-shot tasks; untuned."""
+    return replace(_brief(shots, Ppa(scale=10.0)), data=Embeddings(shots=shots, train_ways=20, train_shots=1))
+
+
 def residual_prototypes_features(shots: int) -> Config:
     """Class means on centred features of your own, moved by a residual: validation chooses how far, none included.
 
@@ -271,6 +291,7 @@ def protomaml_features(shots: int) -> Config:
 OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
-    matching_features,
+    *(matching_features, relation_features, tpn_features, snail_features),
+    ppa_features,
 )
 """Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""

@@ -13,7 +13,7 @@ from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, M
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
@@ -174,6 +174,34 @@ def matching(ways: int, shots: int) -> Config:
     The paper prints no outer loop; that and the learned scale are ours.
     """
     return _brief(ways, shots, Matching(network=Network("protonet"), vote="attention", scale=10.0))
+
+
+def relation(ways: int, shots: int) -> Config:
+    """Relation network with its authors' settings, one task a step; they turn all characters of a task by one angle.
+
+    They test with as many queries as support examples, normalised by their own batch.
+    """
+    queries = {(5, 1): 19, (5, 5): 15, (20, 1): 10, (20, 5): 5}[ways, shots]
+    outer: dict[str, Any] = {"steps": 1_000_000, "tasks": 1, "decay": "halving", "halve_every": 100_000}
+    return unnamed(
+        OmniglotImages(ways=ways, shots=shots, queries=queries, test_rotations=True),
+        Relation(network=Network("relation")),
+        replace(TRAINING, **outer, clip_norm=0.5, clip_scope="global", compile="off"),
+        Testing(tasks=1000, queries=shots),
+    )
+
+
+def tpn(ways: int, shots: int) -> Config:
+    """TPN with its authors' graph (they report no Omniglot); the outer loop is ours. Transductive by design."""
+    return _brief(ways, shots, Tpn(network=Network("protonet")))
+
+
+def snail(ways: int, shots: int) -> Config:
+    """SNAIL with its paper's widths, trained with the shots of the test; the outer loop is ours.
+
+    The paper draws from one to five shots for every task of training, by which one network serves all.
+    """
+    return _brief(ways, shots, Snail(network=Network("protonet"), most_shots=shots))
 
 
 def protomaml(ways: int, shots: int) -> Config:

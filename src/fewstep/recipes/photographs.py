@@ -13,7 +13,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 
@@ -128,5 +128,47 @@ def matching(data: Data, shots: int) -> Config:
         data(shots=shots),
         Matching(network=Network("protonet")),
         replace(TRAINING, steps=75_000, tasks=1, rate=1e-4, compile="off"),
+        Testing(tasks=600, queries=15),
+    )
+
+
+def relation(data: Data, shots: int) -> Config:
+    """Relation network with its authors' settings; queries are normalised by their own batch, as in their tests.
+
+    They have two optimisers, whose gradients are shortened apart, and chose the five-shot network by test classes.
+    """
+    outer: dict[str, Any] = {"steps": 500_000, "tasks": 1, "decay": "halving", "halve_every": 100_000}
+    return unnamed(
+        data(shots=shots, queries=15 if shots == 1 else 10),
+        Relation(network=Network("relation")),
+        replace(TRAINING, **outer, clip_norm=0.5, clip_scope="global", compile="off"),
+        Testing(tasks=600, queries=3 if shots == 1 else 5),
+    )
+
+
+def tpn(data: Data, shots: int) -> Config:
+    """TPN with its authors' settings, trained with the shots of the test. Transductive by design.
+
+    They chose the checkpoint by hand, and feed pixels from 0 to 255.
+    """
+    outer: dict[str, Any] = {"steps": 210_000, "tasks": 1, "decay": "halving", "halve_every": 10_000}
+    return unnamed(
+        data(shots=shots),
+        Tpn(network=Network("protonet")),
+        replace(TRAINING, **outer, compile="off"),
+        Testing(tasks=600, queries=15),
+    )
+
+
+def snail(data: Data, shots: int) -> Config:
+    """SNAIL with its paper's widths on the residual blocks of its embedding; the outer loop is ours.
+
+    That embedding goes on with two layers, of 2048 and 384 channels, and dropout. The paper draws from one to five
+    shots for every task of training.
+    """
+    return unnamed(
+        data(shots=shots),
+        Snail(network=Network("resnet12", hidden=(64, 96, 128, 256)), most_shots=shots),
+        replace(TRAINING, tasks=4, rate=1e-4, decay="cosine", compile="off"),
         Testing(tasks=600, queries=15),
     )

@@ -40,6 +40,12 @@ _RAJESWARAN = "Rajeswaran et al. 2019, gradient descent"
 _SNELL = "Snell et al. 2017"
 _PARK = "Park and Oliva 2019, poster"
 _BERTINETTO = "Bertinetto et al. 2019"
+_SUNG = "Sung et al. 2018"
+_TURNED = f"transductive; {_RANDOM}, with all characters of a task turned by one angle"
+_MISHRA = "Mishra et al. 2018"
+_DRAWN = "inductive; shots drawn for each task of training, an outer loop that we do not know"
+_GRAPH = "transductive by design; batch normalisation by running statistics of training"
+_CHUNKS = "transductive, in batches of 15 (25 at five shots) queries"
 
 
 Row = Mapping[tuple[int, int], Published]
@@ -65,6 +71,8 @@ OMNIGLOT: Mapping[str, Row] = {
     "imaml": _row("99.16 ± 0.35, 99.67 ± 0.12, 94.46 ± 0.42, 98.69 ± 0.1", _RAJESWARAN, _QUOTED, _SEEN_BEFORE),
     "protonet": _row("98.8, 99.7, 96.0, 98.9", _SNELL, differs=_MORE_DATA),
     "matching": _row("98.1, 98.9, 93.8, 98.5", "Vinyals et al. 2016", _QUOTED, "with settings that we do not know"),
+    "relation": _row("99.6 ± 0.2, 99.8 ± 0.1, 97.6 ± 0.2, 99.1 ± 0.1", _SUNG, _MEMORY, _TURNED),
+    "snail": _row("99.07 ± 0.16, 99.78 ± 0.09, 97.64 ± 0.30, 99.36 ± 0.18", _MISHRA, differs=_DRAWN),
 }
 """Accuracies in % on Omniglot by recipe function."""
 
@@ -84,6 +92,9 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "imaml": _row("48.96 ± 1.84", _RAJESWARAN, _MEMORY),
     "protonet": _row("49.42 ± 0.78, 68.20 ± 0.66", _SNELL),
     "matching": _row("43.40 ± 0.78, 51.09 ± 0.71", "Ravi and Larochelle 2017", _QUOTED, _EVALUATED),
+    "relation": _row("50.44 ± 0.82, 65.32 ± 0.70", _SUNG, _QUOTED, _CHUNKS),
+    "tpn": _row("53.75 ± 0.86, 69.43 ± 0.67", "Liu et al. 2019", differs=_GRAPH),
+    "snail": _row("55.71 ± 0.99, 68.88 ± 0.92", _MISHRA, differs=_DRAWN),
 }
 """Accuracies in % on miniImageNet by recipe function."""
 
@@ -92,6 +103,7 @@ _OTHER = "four layers of 64 channels and settings of their own"
 CIFAR_FS: Mapping[str, Row] = {
     "maml": _row("58.9 ± 1.9, 71.5 ± 1.0", _BERTINETTO, _QUOTED, _OTHER),
     "protonet": _row("55.5 ± 0.7, 72.0 ± 0.6", _BERTINETTO, _QUOTED, _OTHER),
+    "relation": _row("55.0 ± 1.0, 69.3 ± 0.8", _BERTINETTO, _MEMORY, _OTHER),
 }
 """Accuracies in % on CIFAR-FS by recipe function."""
 

@@ -183,7 +183,9 @@ class Trainer:
         if gradients:
             clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter.grad = gradient
+                # Fused optimisers take numbers as they lie in memory; compiled convolutions lay them otherwise.
+                same = gradient.stride() == parameter.stride()
+                parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
             rate = self.options.rate_at(self.state.step)
             for decay, targets in zip(self.method.decays, self.decay_targets, strict=True):
                 decay.pull(self.named, targets, rate)

@@ -2,10 +2,13 @@
 
 from functools import partial
 
+import torch
+
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
+from fewstep.core.network.heads import asking_whole
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import Slope, exact
 from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task, require_statistics
@@ -18,6 +21,8 @@ class Backprop(MetaGradient):
 
     Args:
         statistics: what the query is batch-normalised by in meta-training, see ``Learner.predict``; not "running".
+        support_rows: the loss is the mean over the support's rows too, as a head answers them together with the query
+            (TPN).
 
     Example:
         >>> learner = Learner(line, Shared(), [Descend(SGD(0.25), 1)], loss=regression())  # w' = w/2 on the loss w²
@@ -28,11 +33,21 @@ class Backprop(MetaGradient):
 
     slope: Slope = staticmethod(exact)
 
-    def __init__(self, statistics: Statistics = "query") -> None:
+    def __init__(self, statistics: Statistics = "query", support_rows: bool = False) -> None:
         require_statistics(statistics, "Backprop")
         if statistics == "running":
             raise ValueError('Backprop: running statistics are of testing; train by "query", "support" or "joined".')
-        self.statistics = statistics
+        self.statistics, self.support_rows = statistics, support_rows
+
+    def untrained(self, learner: Learner) -> set[str]:
+        """None.
+
+        Raises:
+            ValueError: when support rows are to be judged, and the network does not answer them with the query.
+        """
+        if self.support_rows:
+            asking_whole(learner.network, torch.ones(0))
+        return set()
 
     def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Mean query loss at the adapted point, plus penalties."""
@@ -44,5 +59,5 @@ class Backprop(MetaGradient):
     def _outer(
         self, learner: Learner, point: Point, penalties: Penalties, support: Batch, query: Batch, noise: Noise
     ) -> Estimate:
-        loss, metrics = query_loss(learner, point, query, support, noise, self.statistics)
+        loss, metrics = query_loss(learner, point, query, support, noise, self.statistics, self.support_rows)
         return with_penalties(loss, metrics, penalties)

@@ -5,6 +5,8 @@ from abc import abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.core.network.row_weights import RowWeights
+
 
 class TaskHead:
     """Marks an output layer with slots that a start fills for every task.
@@ -43,7 +45,7 @@ class MemoryHead(TaskHead, nn.Module):
         for slot in ("rows", "labels", "weights"):
             self.register_buffer(slot, None, persistent=False)
 
-    def forward(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "rows *outputs"]:
+    def forward(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "asked *outputs"]:
         """Logits, or ``x`` when the support is not given."""
         return x if self.rows is None else self.attend(x)
 
@@ -56,6 +58,31 @@ class MemoryHead(TaskHead, nn.Module):
         """The embedded support."""
         assert self.rows is not None, "forward has seen it"
         return self.rows
+
+
+class JointHead(MemoryHead, RowWeights):
+    """A memory head that answers support and queries together: a row's answer depends on the others (transductive).
+
+    Further slots: ``row_weight`` ``[rows]``, by which queries count; and ``whole``, which when filled asks for the
+    answers of all rows, those of the support first.
+    """
+
+    row_weight: Tensor | None
+    whole: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        for slot in ("row_weight", "whole"):
+            self.register_buffer(slot, None, persistent=False)
+
+    def attend(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "asked ways"]:
+        """Logits of the queries, or of all rows."""
+        found = self.attend_all(x)
+        return found[len(self.remembered) :] if self.whole is None else found
+
+    @abstractmethod
+    def attend_all(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "all_rows ways"]:
+        """Logits of the support's rows, then of the queries."""
 
 
 def generated_head(network: nn.Module) -> str:
@@ -77,6 +104,17 @@ def memory_head(network: nn.Module) -> str:
     """
     why = "it is to answer by looking at the task's support, so it must end with one MemoryHead"
     return _only(network, MemoryHead, why, "Append one, such as fewstep.networks.Matching().")
+
+
+def asking_whole(network: nn.Module, like: Tensor) -> dict[str, Tensor]:
+    """The slot by which a network that ends with a :class:`JointHead` gives the answers of the support's rows too.
+
+    Raises:
+        ValueError: when it has no such head, or more than one.
+    """
+    why = "rows of the support are to be answered with the query's, so it must end with one JointHead"
+    head = _only(network, JointHead, why, "Append one, such as fewstep.networks.Propagating().")
+    return {f"{head}whole": like.new_ones(())}
 
 
 def _only(network: nn.Module, kind: type[TaskHead], why: str, how: str) -> str:

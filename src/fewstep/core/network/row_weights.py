@@ -10,6 +10,10 @@ from fewstep.core.types import Params
 
 
 class RowWeights(nn.Module):
+    """Marks a module in which rows see each other, and count by weight: its slot ``row_weight`` ``[rows]``."""
+
+
+class Normalising(RowWeights):
     """Marks a module that normalises by batch statistics (see ``networks.norms``).
 
     Its slots: ``row_weight`` ``[rows]``, by which rows enter the statistics; ``mean`` and ``variance``, which take
@@ -24,8 +28,13 @@ class RowWeights(nn.Module):
         """Mean and variance of a batch, by row weight."""
 
 
+def together(network: nn.Module) -> bool:
+    """Whether a network answers rows together, by design and not by statistics that other rows could stand in for."""
+    return any(isinstance(part, RowWeights) and not isinstance(part, Normalising) for part in network.modules())
+
+
 def normalises(module: nn.Module) -> bool:
-    """Whether a layer normalises by the rows it is given: one of ours, or torch's, unless its mode is evaluation."""
+    """Whether a layer goes by the rows it is given: one of ours, or torch's norms, unless their mode is evaluation."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return module.training or module.running_mean is None
     return isinstance(module, RowWeights)
@@ -33,7 +42,8 @@ def normalises(module: nn.Module) -> bool:
 
 def row_weights(network: nn.Module, weight: Tensor) -> Params:
     """The ``row_weight`` slots of a network, filled for ``torch.func.functional_call``: padding counts for nothing."""
-    return {f"{name}.row_weight": weight for name, _ in _normalising(network)}
+    parts = ((name, part) for name, part in network.named_modules() if isinstance(part, RowWeights))
+    return {f"{name}.row_weight" if name else "row_weight": weight for name, _ in parts}
 
 
 UNNAMED = "<batch_norm"
@@ -46,7 +56,7 @@ def batch_statistics(network: nn.Module, weights: Params, x: Tensor, weight: Ten
     hooks = []
     for name, part in _normalising(network):
 
-        def keep(_: nn.Module, inputs: tuple[Tensor], __: Tensor, name: str = name, part: RowWeights = part) -> None:
+        def keep(_: nn.Module, inputs: tuple[Tensor], __: Tensor, name: str = name, part: Normalising = part) -> None:
             mean, variance = part.statistics(*inputs)
             found[f"{name}.mean"], found[f"{name}.variance"] = (mean, part.momentum), (variance, part.momentum)
 
@@ -78,5 +88,5 @@ def unnamed(weights: Params) -> tuple[Params, list[tuple[Tensor, Tensor]] | None
     return named, pairs or None
 
 
-def _normalising(network: nn.Module) -> list[tuple[str, RowWeights]]:
-    return [(name, part) for name, part in network.named_modules() if isinstance(part, RowWeights)]
+def _normalising(network: nn.Module) -> list[tuple[str, Normalising]]:
+    return [(name, part) for name, part in network.named_modules() if isinstance(part, Normalising)]

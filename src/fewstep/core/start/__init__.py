@@ -6,6 +6,7 @@ from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
 from fewstep.core.start.memory import Memory
 from fewstep.core.start.network_generator import NetworkGenerator
+from fewstep.core.start.predicted import Predicted
 from fewstep.core.start.prototypes import Prototypes
 from fewstep.core.start.ridge import Ridge
 from fewstep.core.start.shared import Shared
@@ -22,6 +23,7 @@ __all__ = [
     "Generator",
     "Memory",
     "NetworkGenerator",
+    "Predicted",
     "Prototypes",
     "Relation",
     "Ridge",

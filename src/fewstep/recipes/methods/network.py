@@ -22,10 +22,10 @@ Blocks = Literal["maml", "maml-mini", "reptile", "reptile-mini", "imaml", "proto
 class Network:
     """A network that meta-learning trains; most methods adapt its weights to a task."""
 
-    kind: Literal["mlp", "maml-fc", Blocks, "resnet12", "forecaster"]
+    kind: Literal["mlp", "maml-fc", Blocks, "relation", "resnet12", "forecaster"]
     """A multi-layer perceptron; MAML's fully connected one for images (784-256-128-64-64); a paper's four convolutional
-    blocks (fewstep.networks.conv4 has the table); twelve layers with residuals; or a recurrent network that forecasts
-    a series."""
+    blocks (fewstep.networks.conv4 has the table); those of relation networks, which make feature maps; twelve layers
+    with residuals; or a recurrent network that forecasts a series."""
     hidden: tuple[Count, ...] | None = None
     """Units of the hidden layers, or channels of the blocks; with none, mlp is a linear classifier. None: the paper's
     (mlp: 40, 40; forecaster: 20)."""
@@ -67,6 +67,12 @@ class Network:
             raise ValueError(
                 f"{self.kind} is a network for square images; the data gives inputs of shape {list(shape)}."
             )
+        if self.kind == "relation":
+            from fewstep.networks.relating import encoder
+
+            if head or len(set(self.hidden or (64,))) > 1:
+                raise ValueError("relation is a network that makes maps for a head, of one width in all its blocks.")
+            return encoder(shape[0], *(self.hidden or ())[:1])
         if self.kind == "resnet12":
             own: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
             return networks.ResNet12(outputs, shape[0], **own)

@@ -54,6 +54,16 @@ class R2d2(Settings, algorithm="r2d2"):
         return self.compose(network=self.network.build(problem, head=False), loss=loss_of(problem))
 
 
+class Ppa(Settings, algorithm="ppa"):
+    """PPA (Qiao et al. 2018): weights of a classifier predicted from class means of fixed features."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """PPA on the problem's features."""
+        if len(problem.inputs) != 1:
+            raise ValueError(f"ppa works on feature vectors; the data gives inputs of shape {list(problem.inputs)}.")
+        return self.compose(features=problem.inputs[0], loss=loss_of(problem))
+
+
 class ResidualPrototypes(Settings, algorithm="residual_prototypes", omit=("seen",)):
     """Class means in an embedding that begins at the identity, with strength and head chosen on validation tasks."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fewstep import core
+from fewstep.core.ranges import Count
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _width(network: nn.Module, problem: Problem) -> int:
-    """The number of features that an embedding makes of the problem's inputs."""
+def _shape(network: nn.Module, problem: Problem) -> tuple[int, ...]:
+    """The shape of what an embedding makes of one of the problem's inputs."""
     import torch
 
     from fewstep.core.network.shapes import output_shape
 
-    return output_shape(network, torch.zeros(2, *problem.inputs))[0]
+    return tuple(output_shape(network, torch.zeros(2, *problem.inputs)))
 
 
 class Matching(Settings, algorithm="matching"):
@@ -31,4 +32,56 @@ class Matching(Settings, algorithm="matching"):
     def build(self, problem: Problem) -> core.Method:
         """Matching networks on the problem's inputs."""
         network = self.network.build(problem, head=False)
-        return self.compose(network=network, features=_width(network, problem), loss=loss_of(problem))
+        return self.compose(network=network, features=_shape(network, problem)[0], loss=loss_of(problem))
+
+
+class Relation(Settings, algorithm="relation"):
+    """Relation networks (Sung et al. 2018): a learned score beside each class, in a meta-learned embedding."""
+
+    network: Network = before("reduce")
+    """The embedding."""
+    units: Count = before("reduce", 64)
+    """Channels or units of the network that scores pairs."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """Relation networks on the problem's inputs."""
+        from fewstep.networks.relating import of_maps, of_vectors
+
+        network = self.network.build(problem, head=False)
+        channels, *sides = _shape(network, problem)
+        module = of_maps(channels, sides[0], self.units) if sides else of_vectors(channels, self.units)
+        return self.compose(network=network, module=module)
+
+
+class Tpn(Settings, algorithm="tpn"):
+    """TPN (Liu et al. 2019): labels that spread over a graph of support and queries together; transductive."""
+
+    network: Network = before("neighbours")
+    """The embedding."""
+    widths: bool = before("neighbours", True)
+    """Learn how wide the neighbourhood of a row is; false: all are alike (label propagation)."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """TPN on the problem's inputs."""
+        from fewstep.networks import Conv4
+        from fewstep.networks.propagating import width_of_maps, width_of_vectors
+
+        network, width = self.network.build(problem, head=False), None
+        if self.widths and isinstance(network, Conv4) and network.readout == "flatten":
+            width = width_of_maps(*network.maps)
+        elif self.widths:
+            width = width_of_vectors(_shape(network, problem)[0])
+        return self.compose(network=network, width=width, loss=loss_of(problem))
+
+
+class Snail(Settings, algorithm="snail"):
+    """SNAIL (Mishra et al. 2018): a network that reads the support as a sequence, and a query as its end."""
+
+    network: Network = before("most_shots")
+    """The embedding."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """SNAIL on the problem's inputs."""
+        network = self.network.build(problem, head=False)
+        features = _shape(network, problem)[0]
+        return self.compose(network=network, features=features, ways=problem.outputs, loss=loss_of(problem))

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewstep.core import generator
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import Dataset, draws
 from fewstep.data.images.augment import WORDS, Augmentation
 
@@ -22,13 +23,21 @@ class Batches:
         augmentation: what is done to each.
         seed: of the order in every epoch, and of the augmentation.
         device: where batches lie; the images stay where they are.
+        ranks: the processes that share out every batch.
     """
 
     def __init__(
-        self, dataset: Dataset, batch: int, augmentation: Augmentation, seed: int, device: torch.device
+        self,
+        dataset: Dataset,
+        batch: int,
+        augmentation: Augmentation,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.dataset, self.augmentation, self.seed, self.device = dataset, augmentation, seed, device
         self.batch = min(batch, len(dataset))
+        self.own = ranks.share(self.batch)
         self.labels = torch.from_numpy(dataset.labels)
         self._order: tuple[int, Tensor] | None = None
 
@@ -37,14 +46,15 @@ class Batches:
         return len(self.dataset) // self.batch
 
     def at(self, step: int) -> tuple[Float[Tensor, "rows channels height width"], Int[Tensor, " rows"]]:
-        """The images of a step, channels last in memory, and their classes."""
+        """The images of a step, or this process's share of them, channels last in memory, and their classes."""
         epoch, place = divmod(step, len(self))
         if self._order is None or self._order[0] != epoch:
             order = torch.randperm(len(self.dataset), generator=generator(self.seed, epoch, "pretraining order"))
             self._order = epoch, order
-        chosen = self._order[1][place * self.batch : (place + 1) * self.batch]
+        chosen = self._order[1][place * self.batch : (place + 1) * self.batch][self.own]
         x = self.dataset.gather(chosen.numpy(), device=self.device)
-        x = self.augmentation(x, draws.words(self.seed, step, "pretraining augmentation", (len(chosen), WORDS)))
+        words = draws.words(self.seed, step, "pretraining augmentation", (self.batch, WORDS))
+        x = self.augmentation(x, words[self.own])
         return x.contiguous(memory_format=torch.channels_last), self.labels[chosen].to(self.device)
 
     @contextmanager

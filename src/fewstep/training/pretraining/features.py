@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import Dataset
 from fewstep.data.storage.cache import Report, cache_folder
 from fewstep.data.storage.tensors import read_tensors, write_tensors
@@ -30,7 +31,12 @@ _Split = TypeVar("_Split", bound=str)
 
 
 def embed(
-    extractor: FeatureExtractor, dataset: Dataset, *, device: torch.device | str = "cpu", batch: int = 512
+    extractor: FeatureExtractor,
+    dataset: Dataset,
+    *,
+    device: torch.device | str = "cpu",
+    batch: int = 512,
+    ranks: Ranks = ALONE,
 ) -> Dataset:
     """The features of all images of a dataset.
 
@@ -39,6 +45,7 @@ def embed(
         dataset: images ``[n, channels, height, width]``.
         device: where to compute, and where the features will lie.
         batch: views at a time.
+        ranks: the processes that share the images out, all of which call this and get the same.
 
     Returns:
         float32 ``[n, D]`` in class order, with the same classes, names and sizes.
@@ -47,11 +54,13 @@ def embed(
         ValueError: if the images do not fit the network.
     """
     extractor = extractor.to(device)
-    rows = []
+    ranks = ranks if len(dataset) >= ranks.size else ALONE
+    rows, own = [], ranks.share(len(dataset))
     for some in dataset.blocks(batch):
         poll()  # between two batches a validation can be stopped
-        rows.append(extractor(dataset.gather(some), batch))
-    return _with_rows(dataset, torch.cat(rows))
+        if len(mine := some[(some >= own.start) & (some < own.stop)]):
+            rows.append(extractor(dataset.gather(mine), batch))
+    return _with_rows(dataset, ranks.gather(torch.cat(rows), len(dataset)))
 
 
 def cached_features(

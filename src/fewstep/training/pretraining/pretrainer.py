@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fewstep.core import generator
 from fewstep.core.modes import as_usual
+from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.data import Dataset
 from fewstep.data.storage.log import METRICS
 from fewstep.training.checkpoint import (
@@ -28,6 +29,7 @@ from fewstep.training.checkpoint import (
 from fewstep.training.metrics import Metrics
 from fewstep.training.pretraining.batches import Batches
 from fewstep.training.pretraining.options import Pretraining
+from fewstep.training.pretraining.shared_norms import share_statistics
 from fewstep.training.pretraining.standardised import Standardised
 from fewstep.training.stopping import Stopped, asked, patiently, poll
 
@@ -88,6 +90,8 @@ class Pretrainer:
         patience: end after so many epochs without a new best; 0 for never.
         checkpoint_seconds: time between two checkpoints, besides one after every epoch.
         run: a word for what the checkpoints belong to: those of something else are refused.
+        ranks: the processes that share out every batch; the first one writes. Batches are normalised by all of their
+            rows. Dropout alone is drawn otherwise than in one process.
 
     Attributes:
         waited: seconds that the network waited for batches in this process.
@@ -109,14 +113,19 @@ class Pretrainer:
         patience: int = 0,
         checkpoint_seconds: float = 60.0,
         run: str = "",
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.run_mark = run
+        self.run_mark, self.ranks = run, ranks
         self.device, self.options, self.seed = torch.device(device), options.resolved(device), seed
         self.dataset, self.folder, self.validate = dataset, folder, validate
         self.patience, self.checkpoint_seconds = patience, checkpoint_seconds
         self.network = _initial(dataset, self.options, seed).to(self.device)
         self.drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.network.modules())
-        self.batches = Batches(dataset, self.options.batch, self.options.augmentation, seed, self.device)
+        self.batches = Batches(dataset, self.options.batch, self.options.augmentation, seed, self.device, ranks)
+        if ranks.size > self.batches.batch:
+            raise ValueError(f"{ranks.size} processes cannot share batches of {self.batches.batch} images: give fewer.")
+        if ranks.size > 1:
+            share_statistics(self.network, ranks, self.batches.batch)
         self.total = self.options.epochs * len(self.batches)
         self.parameters = list(self.network.parameters())
         self.optimiser = self.options.make_optimiser(self.parameters)
@@ -129,8 +138,8 @@ class Pretrainer:
             self.network.measure(dataset)
         self.metrics: Metrics | None = None
         if folder is not None:
-            log = folder / METRICS
-            self.metrics = Metrics(log, self.state.step, folder / "tensorboard", digest=self.state.log)
+            board = folder / "tensorboard" if ranks.first else None
+            self.metrics = Metrics(folder / METRICS, self.state.step, board, digest=self.state.log)
 
     @as_usual
     def run(self, progress: Progress | None = None) -> Standardised:
@@ -146,9 +155,11 @@ class Pretrainer:
         try:
             with patiently():
                 self._run(progress)
-        except Stopped:
+        except (Stopped, RankLost):
             self._save()
+            poll()
             raise
+        self.ranks.wait()  # for the first to have written it
         if self.folder is not None:
             load_checkpoint(self.folder / BEST, self.network, run=self.run_mark)
         elif self._best is not None:
@@ -165,7 +176,7 @@ class Pretrainer:
             while not state.finished:
                 began, seen = time.perf_counter(), list[Tensor]()
                 until = min(state.step + LOG_EVERY, (state.step // len(self.batches) + 1) * len(self.batches))
-                while state.step < until and not (seen and asked()):
+                while state.step < until and not (seen and self.ranks.most(asked())):
                     wanted = time.perf_counter()
                     x, y = fetch()
                     self.waited += time.perf_counter() - wanted
@@ -181,7 +192,8 @@ class Pretrainer:
                     saved = time.perf_counter()
                 if progress is not None:
                     progress(state, values)
-                poll()
+                if number := self.ranks.most(asked()):  # all stop after the same step
+                    raise Stopped(number)
 
     def advance(self, x: Tensor, y: Tensor) -> Float[Tensor, "2"]:
         """Take one step on a batch of images, and return its loss and its accuracy."""
@@ -193,11 +205,22 @@ class Pretrainer:
             logits = self.network(x)
         logits = logits.float()
         loss = functional.cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)
+        if self.ranks.size > 1:
+            loss = loss * (len(y) / self.batches.batch)
         self.optimiser.zero_grad()
         loss.backward()
-        self.optimiser.step()
         with torch.no_grad():
-            return torch.stack([loss.detach(), (logits.argmax(1) == y).float().mean()])
+            accuracy = (logits.argmax(1) == y).float().mean() * (len(y) / self.batches.batch)
+            return self._stepped(torch.stack([loss.detach(), accuracy]))
+
+    def _stepped(self, seen: Float[Tensor, "2"]) -> Float[Tensor, "2"]:
+        """Step along the gradient of all shares; the sum over them of what each has seen."""
+        moved = [parameter for parameter in self.parameters if parameter.grad is not None]
+        seen, *gradients = self.ranks.sum([seen, *(p.grad for p in moved if p.grad is not None)])
+        for parameter, gradient in zip(moved, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimiser.step()
+        return seen
 
     @contextmanager
     def _dropout(self) -> Iterator[None]:
@@ -205,7 +228,8 @@ class Pretrainer:
         if not self.drops:
             yield
             return
-        seed = generator(self.seed, self.state.step, "pretraining dropout").initial_seed()
+        stream = f"pretraining dropout{'' if self.ranks.first else f' {self.ranks.rank}'}"
+        seed = generator(self.seed, self.state.step, stream).initial_seed()
         # torch.manual_seed seeds every GPU, so that all of their states are put back.
         on_gpu = self.device.type == "cuda"
         with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
@@ -245,16 +269,17 @@ class Pretrainer:
             raise FloatingPointError(f"pretraining: the validation score is not a number after step {state.step}.")
         if score is None or state.best is None or score > state.best:
             state.best, state.best_step, state.stale = score, state.step, 0
-            if self.folder is not None:
+            if self.folder is None:
+                keep = score is not None
+                self._best = {n: tensor.clone() for n, tensor in self.network.state_dict().items()} if keep else None
+            elif self.ranks.first:
                 save_checkpoint(self.folder / BEST, self.network, state, run=self.run_mark)
-            elif score is not None:
-                self._best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         else:
             state.stale += 1
         state.finished = state.step >= self.total or 0 < self.patience <= state.stale
 
     def _save(self) -> None:
-        if self.folder is not None and self.metrics is not None:
+        if self.folder is not None and self.metrics is not None and self.ranks.first:
             # The loss was finite before the last step, which may have thrown the weights out: then it is not kept.
             if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
                 raise FloatingPointError(
