@@ -277,10 +277,16 @@ def test_the_report_does_not_hold_a_password() -> None:
 
 
 def test_a_database_that_fails_at_the_end_of_a_trial_is_told_in_one_line() -> None:
-    with pytest.raises(OSError, match=r"cannot be read or written \(disk full\)"), in_one_line("sqlite:///study.db"):
+    def optunas() -> None:
         try:
             raise optuna.exceptions.StorageInternalError("disk full")
         except optuna.exceptions.StorageInternalError:
-            assert False, "Should not reach."  # noqa: B011  (as Optuna has it)
-    with pytest.raises(AssertionError, match="ours"), in_one_line("sqlite:///study.db"):
-        raise AssertionError("ours")
+            raise AssertionError("Should not reach.")  # noqa: B904  (as Optuna has it)
+
+    def ours() -> None:
+        raise AssertionError("of ours")
+
+    with pytest.raises(OSError, match=r"cannot be read or written \(disk full\)"), in_one_line("sqlite:///study.db"):
+        optunas()
+    with pytest.raises(AssertionError, match="of ours"), in_one_line("sqlite:///study.db"):
+        ours()
