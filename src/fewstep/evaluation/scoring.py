@@ -314,6 +314,8 @@ def _parts(source: TaskSource, tasks: slice, batch: int | None) -> Iterator[Defe
         step, first = divmod(place, source.tasks)
         try:
             given = deferred_tasks(source, step)
+            if len(given.support.weight) <= first:
+                raise IndexError("the last batch has fewer tasks than the others")
         except IndexError as end:
             raise ValueError(
                 f"evaluate: {tasks.stop} tasks were asked for, but the source ended after {place}: ask for fewer"
