@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from services import require
 
 from fewstep.data.storage.lock import alone_after
 from fewstep.experiments.engines import Dask, Engine, Ray, engine_of
+from fewstep.experiments.repeat.procedure import RunProgress, repeat, seen
 from fewstep.experiments.run import Run
+from fewstep.experiments.search import search
 from fewstep.experiments.workers import Job, Tell
-from fewstep.recipes import RECIPES, Config
+from fewstep.recipes import RECIPES, Config, Range
 from fewstep.training import State
 
 
@@ -78,6 +80,36 @@ def test_a_worker_dies_and_its_run_goes_on_elsewhere(engine: Engine, tmp_path: P
     assert 5 <= facts["continued"][0]["step"] < 20, "begun anew instead of continued"
     with pytest.raises(ValueError, match=r"^blind: three blind mice$"):
         engine.run([Job("blind", refuses)], workers=1)
+
+
+class Near:
+    """A cluster that is this process."""
+
+    shared = True
+
+    def count(self, workers: int | None, threads: int, device: str) -> int:
+        return 1
+
+    def run(self, jobs: Sequence[Job], *, look: Callable[[], None] | None = None, **_: object) -> list[object]:
+        found = [job.function(*job.arguments, lambda _: None) for job in jobs]
+        assert look
+        look()
+        return found
+
+
+def test_what_happens_elsewhere_is_seen_in_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewstep.experiments.search.report.draw", lambda *_: b"")
+    monkeypatch.setattr("fewstep.experiments.repeat.result.draw", lambda *_: b"", raising=False)
+    small, told = replace(config(0), testing=replace(config(0).testing, tasks=4)), list[RunProgress]()
+    repeat(small, seeds=(0, 1), out=tmp_path / "repeat", engine=Near(), baselines="none", progress=told.append)
+    assert told == [RunProgress(seed, "finished", 1, 1) for seed in (0, 1)]
+    (tmp_path / "repeat" / "seed-0" / "test-5-shot.key").unlink()
+    assert seen(small, 0, tmp_path / "repeat" / "seed-0") == RunProgress(0, "testing", 0, 20)
+    space = (Range("method.rate", 0.001, 0.1),)
+    found = search(small, space, trials=2, out=tmp_path / "search", engine=Near(), prune=False)
+    assert found.trials == {"complete": 2}
+    assert {file.name for file in (tmp_path / "search").glob("study.*")} == {"study.journal"}
+    assert search(small, space, trials=3, out=tmp_path / "search", workers=1, prune=False).trials == {"complete": 3}
 
 
 def test_engines_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

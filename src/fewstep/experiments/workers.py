@@ -106,15 +106,18 @@ class _Surroundings(NamedTuple):
 def process_of(function: Callable[..., None], *arguments: Any, name: str | None = None) -> BaseProcess:
     """A process that will run ``function(*arguments)``, not started yet.
 
-    On Linux it is forked from a server, a process of its own without threads that has imported torch, which takes
-    seconds of a core, once. Elsewhere, where such a fork is not safe, it is spawned. Forking this process itself would
-    lose the threads that torch has here.
+    On Linux it is forked from a server, a process of its own without threads that has imported torch and what the first
+    job needs, which takes seconds of a core, once. Elsewhere, where such a fork is not safe, it is spawned. Forking
+    this process itself would lose the threads that torch has here.
     """
     arguments = _Surroundings.here(), function, *arguments
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fewstep.experiments.run", "torch._dynamo"])
+    # A search's worker needs Optuna too.
+    own = {one.function.__module__ for one in arguments if isinstance(one, Job)}
+    wanted = sorted(name for name in own if name.startswith("fewstep."))
+    context.set_forkserver_preload(["fewstep.experiments.run", "torch._dynamo", *wanted])
     return context.Process(target=_begin, args=arguments, name=name)
 
 

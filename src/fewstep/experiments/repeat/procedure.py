@@ -143,25 +143,29 @@ def repeat(
             jobs.append(Job(f"seed {seed}", _train_and_test, arguments))
 
         def look() -> None:
-            for at in [_seen(config, seed, folder) for seed, folder in left] if due() else []:
-                if at is not None:
+            for seed, folder in left if due() else []:
+                at = seen(config, seed, folder)
+                if at is not None and at != told.get(seed):
+                    told[seed] = at
                     progress(at)
 
-        due = Throttle(1.0)
+        due, told = Throttle(1.0), dict[int, RunProgress]()
         engine.run(jobs, workers=workers, threads=threads, on_message=on_message, look=look if engine.shared else None)
         result = collect(config, seeds, folders)
         result.write(out)
         return result
 
 
-def _seen(config: Config, seed: int, folder: Path) -> RunProgress | None:
-    """Where a run on another machine is, from its folder; None where it is not begun, or finished."""
-    names, steps = tests_of(config), config.training.steps
-    if not (folder / "metrics.csv").exists() or all(_kept(folder, name) >= 0 for name in names):
+def seen(config: Config, seed: int, folder: Path) -> RunProgress | None:
+    """Where a run on another machine is, from its folder; None where it is not begun."""
+    file, steps = folder / "metrics.csv", config.training.steps
+    lines = file.read_text(encoding="utf-8").split() if file.exists() else []
+    if all(_kept(folder, name) >= 0 for name in tests_of(config)):
+        return RunProgress(seed, "finished", 1, 1)
+    if len(lines) < 2:
         return None
-    *_, last = (folder / "metrics.csv").read_text(encoding="utf-8").split()
-    step = int(last.partition(",")[0]) if last[0].isdigit() else 0
-    return RunProgress(seed, "training" if step < steps else "testing", step if step < steps else 0, steps)
+    step = int(lines[-1].partition(",")[0])
+    return RunProgress(seed, "training", step, steps) if step < steps else RunProgress(seed, "testing", 0, steps)
 
 
 def _open_once(config: Config, folders: Sequence[Path], note: Callable[[str], None]) -> None:
