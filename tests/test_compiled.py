@@ -31,6 +31,8 @@ def test_one_case_of_each_other_algorithm_traces_into_one_graph() -> None:
         "anil",
         "meta-sgd",
         "protonet",
+        "ppa",
+        "gaussian-prior",
         "lstm-backprop",
     }  # of MAML, Meta-Curvature, Proto-MAML, Meta-LSTM
     cases = {algorithm(case.name): case.name for case in reversed(CASES)}
