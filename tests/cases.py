@@ -10,6 +10,7 @@ from fewstep import algorithms
 from fewstep.algorithms import (
     anil,
     fomaml,
+    gaussian_prior,
     imaml,
     leo,
     leo_network,
@@ -157,6 +158,11 @@ def jittered_ppa(features: int) -> Method:
     return method
 
 
+def prior(features: int, **options: Any) -> Method:
+    """Learned from what it was fitted to, some steps from its end."""
+    return gaussian_prior(torch.randn(5, features), **{"rate": 0.2, "steps": 3, "learned": True} | options)
+
+
 def implicit_leo() -> Method:
     """A composition without a paper: LEO's codes, pulled to their beginning, with the implicit meta-gradient."""
     start = Generator(6, 3, kl_weight=0.2)
@@ -271,6 +277,9 @@ CASES = [
     Case("snail-conv", lambda: snail(conv(None), 4, 3, most_shots=1, filters=4, first=1), images),
     Case("ppa", lambda: jittered_ppa(6), vectors, equivariant=True),
     Case("ppa-conv", lambda: jittered_ppa(4).on(conv(None)), images, equivariant=True),
+    Case("gaussian-prior", lambda: prior(6), vectors, equivariant=True),
+    Case("gaussian-prior-full", lambda: prior(6, covariance="full", ridge=0.1), vectors, equivariant=True),
+    Case("gaussian-prior-conv", lambda: prior(4, learned=False).on(conv(None)), images, equivariant=True),
     Case("residual-prototypes", lambda: residual(6), vectors, equivariant=True),
     Case("residual-prototypes-codes", lambda: residual(6, classes=4), vectors, equivariant=True),
     Case("residual-prototypes-conv", lambda: residual(4).on(conv(None)), images, equivariant=True),

@@ -38,6 +38,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "tpn": "TPN",
         "snail": "SNAIL",
         "ppa": "PPA",
+        "gaussian_prior": "a Gaussian prior",
         "residual_prototypes": "residual prototypes",
         "leo": "LEO",
         "leo_network": "LEO for whole networks",

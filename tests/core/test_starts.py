@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge as Reference
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from fewstep.algorithms import ppa, protonet, r2d2, residual_prototypes
+from fewstep.algorithms import gaussian_prior, ppa, protonet, r2d2, residual_prototypes
 from fewstep.core import (
     SGD,
     Alternatives,
@@ -109,6 +109,35 @@ def test_weights_are_predicted_from_activations() -> None:
     torch.testing.assert_close(method.predict(point, query), logits, rtol=0, atol=1e-6)
     loss = method.objective(Task(Batch(x, labels[None, [0, 1, 0]], weight), query), None).objective
     assert loss.item() == pytest.approx(0.517813, abs=6e-7)
+
+
+KNOWN = [[1.0, 0, 2], [3, 1, 0], [2, -1, 1], [2, 0, -1]]
+
+
+@pytest.mark.parametrize(
+    ("covariance", "ridge", "expected"),
+    [
+        ("isotropic", 0.0, [[2.556865, 0.022884, 0.297126], [1.443135, -0.022884, 0.702874]]),
+        ("full", 0.1, [[2.506414, 0.271060, -0.028046], [1.493586, -0.271060, 1.028046]]),
+    ],
+)
+def test_descent_from_a_gaussian_ends_at_the_most_probable_weights(
+    covariance: str, ridge: float, expected: list[list[float]]
+) -> None:
+    """As Newton's method finds them, in a program that shares no code."""
+    known = torch.tensor(KNOWN, dtype=torch.float64)
+    method = gaussian_prior(known, covariance=covariance, ridge=ridge, rate=0.4, steps=60)  # type: ignore[arg-type]
+    x = torch.tensor([[[1.0, 0.5, 0], [0, 1, 1], [1, 1, 1], [-1, 0, 1]]], dtype=torch.float64)
+    y = torch.eye(2, dtype=torch.float64)[None, [0, 1, 0, 1]]
+    support = Batch(x, y, torch.ones(1, 4, dtype=torch.float64))
+    weight = method.adapt(support).value["weight"][0]
+    torch.testing.assert_close(weight, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=6e-7)
+    torch.testing.assert_close(weight.mean(0), known.mean(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        method.adapt(support._replace(weight=0 * support.weight)).value["weight"][0, 1], known.mean(0)
+    )
+    with pytest.raises(ValueError, match="covariance of 2 classes' weights is singular; give a ridge"):
+        gaussian_prior(known[:2], covariance="full")
 
 
 def test_a_blend_is_the_weighted_sum_of_its_starts() -> None:

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import ClassPrior as ClassPrior
     from fewstep.core.start import FittedHead as FittedHead
     from fewstep.core.start import Formulation as Formulation
+    from fewstep.core.start import Gaussian as Gaussian
     from fewstep.core.start import Generator as Generator
     from fewstep.core.start import Memory as Memory
     from fewstep.core.start import NetworkGenerator as NetworkGenerator

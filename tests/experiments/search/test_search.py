@@ -22,7 +22,7 @@ from fewstep.experiments.folder import stored_config
 from fewstep.experiments.search import Status, report, search, study
 from fewstep.experiments.search.plot import draw
 from fewstep.experiments.search.result import SearchResult, Trial, importances
-from fewstep.experiments.search.study import Plan
+from fewstep.experiments.search.study import Plan, in_one_line
 from fewstep.recipes import Config, Range, from_json, with_settings
 
 
@@ -274,3 +274,19 @@ def test_the_picture(number: int) -> None:
 def test_the_report_does_not_hold_a_password() -> None:
     assert study.without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert json.dumps(plan(Path()).identity)
+
+
+def test_a_database_that_fails_at_the_end_of_a_trial_is_told_in_one_line() -> None:
+    def optunas() -> None:
+        try:
+            raise optuna.exceptions.StorageInternalError("disk full")
+        except optuna.exceptions.StorageInternalError:
+            raise AssertionError("Should not reach.")  # noqa: B904  (as Optuna has it)
+
+    def ours() -> None:
+        raise AssertionError("of ours")
+
+    with pytest.raises(OSError, match=r"cannot be read or written \(disk full\)"), in_one_line("sqlite:///study.db"):
+        optunas()
+    with pytest.raises(AssertionError, match="of ours"), in_one_line("sqlite:///study.db"):
+        ours()

@@ -29,9 +29,9 @@ class MemoryHead(TaskHead, nn.Module):
     ``labels`` ``[support, ways]``; and ``weights`` ``[support]``, by which its rows count, 0 for padding.
 
     Example:
-        >>> class Nearest(MemoryHead):  # logits −Σ ‖x − x_i‖ over the rows of a class
+        >>> class Nearest(MemoryHead):  # logits −Σ ‖x − x_i‖² over the rows of a class
         ...     def attend(self, x):
-        ...         return -(x[:, None] - self.rows).norm(dim=2) @ (self.labels * self.weights[:, None])
+        ...         return -(x[:, None] - self.rows).square().sum(2) @ (self.labels * self.weights[:, None])
         >>> learner = Learner(nn.Sequential(nn.Linear(8, 16), Nearest()), Memory(), [])
         >>> Method(learner, Backprop()).objective(clusters, None).objective.backward()
     """

@@ -3,6 +3,7 @@
 from fewstep.core.start.blend import Blend
 from fewstep.core.start.class_prior import ClassPrior
 from fewstep.core.start.fitted_head import FittedHead
+from fewstep.core.start.gaussian import Gaussian
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
 from fewstep.core.start.memory import Memory
 from fewstep.core.start.network_generator import NetworkGenerator
@@ -20,6 +21,7 @@ __all__ = [
     "ClassPrior",
     "FittedHead",
     "Formulation",
+    "Gaussian",
     "Generator",
     "Memory",
     "NetworkGenerator",

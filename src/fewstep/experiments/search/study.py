@@ -116,8 +116,11 @@ def in_one_line(storage: str) -> Iterator[None]:
     """
     try:
         yield
-    except OF_STORAGE as error:
-        cause: BaseException = error
+    except (*OF_STORAGE, AssertionError) as error:
+        # An assertion of Optuna's fails where a trial's end cannot be written.
+        cause = error.__context__ if isinstance(error, AssertionError) else error
+        if not isinstance(cause, OF_STORAGE):
+            raise
         while cause.__cause__ is not None:
             cause = cause.__cause__
         why = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
