@@ -14,6 +14,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def in_this_process(jobs: Sequence[Job], **_: Any) -> list[Any]:
         return [job.function(*job.arguments, lambda _: None) for job in jobs]
 
-    monkeypatch.setattr("fewstep.experiments.repeat.procedure.run_all", in_this_process)
+    monkeypatch.setattr("fewstep.experiments.engines.Local.run", staticmethod(in_this_process))
     monkeypatch.setattr("fewstep.experiments.search.report.draw", lambda *_: b"")
     monkeypatch.setattr(RepeatResult, "picture", lambda *_: b"")

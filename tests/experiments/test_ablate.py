@@ -33,7 +33,7 @@ SLUGS = [row.slug for row in table_2(RECIPES["leo-cifarfs-1shot"]())]
 
 
 def in_this_process(
-    jobs: Sequence[Job], *, workers: int, threads: int, on_message: Callable[[int, Any], None]
+    jobs: Sequence[Job], *, on_message: Callable[[int, Any], None] = lambda *_: None, **_: Any
 ) -> list[Any]:
     """Processes take seconds to start, and are tested elsewhere."""
     return [job.function(*job.arguments, lambda message, i=i: on_message(i, message)) for i, job in enumerate(jobs)]
@@ -41,7 +41,7 @@ def in_this_process(
 
 def quick(patched: pytest.MonkeyPatch) -> None:
     """Without processes, and without the pictures of searches and repetitions."""
-    patched.setattr("fewstep.experiments.repeat.procedure.run_all", in_this_process)
+    patched.setattr("fewstep.experiments.engines.Local.run", staticmethod(in_this_process))
     patched.setattr("fewstep.experiments.search.report.write", lambda *_: None)
     patched.setattr(RepeatResult, "picture", lambda *_: b"")
 

@@ -66,7 +66,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.extend(job.name for job in jobs)
         return in_process(jobs, **options)
 
-    monkeypatch.setattr(fewstep.experiments.repeat.procedure, "run_all", record)
+    monkeypatch.setattr("fewstep.experiments.engines.Local.run", staticmethod(record))
     return done
 
 
@@ -175,7 +175,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path, monkeypatch: py
     assert not multiprocessing.active_children()
     assert 0 < read_state(tmp_path / "killed" / "seed-1" / "last.safetensors").step < 60
     assert not (tmp_path / "killed" / "repeat.json").exists()
-    monkeypatch.setattr(fewstep.experiments.repeat.procedure, "run_all", in_process)
+    monkeypatch.setattr("fewstep.experiments.engines.Local.run", staticmethod(in_process))
     result = repeat(longer, seeds=[1], out=tmp_path / "killed")
     alone = Run.create(replace(longer, seed=1, threads=1), tmp_path / "alone")
     alone.train()

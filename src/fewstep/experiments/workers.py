@@ -116,7 +116,7 @@ def process_of(function: Callable[..., None], *arguments: Any, name: str | None 
     context = multiprocessing.get_context("forkserver")
     # A search's worker needs Optuna too.
     own = {one.function.__module__ for one in arguments if isinstance(one, Job)}
-    wanted = sorted(name for name in own if name.partition(".")[0] == __name__.partition(".")[0])
+    wanted = sorted(name for name in own if name.startswith(f"{__package__}."))
     context.set_forkserver_preload(["fewstep.experiments.run", "torch._dynamo", *wanted])
     return context.Process(target=_begin, args=arguments, name=name)
 
