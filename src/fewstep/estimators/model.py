@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewstep.core import Batch, Loop, Method, Point
-from fewstep.core.loss import accuracy
+from fewstep.core.loss import cross_entropy
+from fewstep.core.network.heads import MemoryHead
 from fewstep.core.types import Statistics
 from fewstep.data.checks import check_unit_range
 from fewstep.data.dataset import as_tensor
@@ -215,7 +216,10 @@ class TrainedModel(Model):
     @property
     def regression(self) -> bool:
         """Whether it predicts numbers rather than classes."""
-        return self.method.learner.loss.score is not accuracy
+        learner = self.method.learner
+        # Heads that look at the labels of a support may have a loss of scores instead.
+        of_classes = any(isinstance(module, MemoryHead) for module in learner.modules())
+        return learner.loss.rows is not cross_entropy and not of_classes
 
     @cached_property
     def width(self) -> int | None:
