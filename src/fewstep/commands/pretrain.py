@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +14,14 @@ from rich.table import Column, Table
 from fewstep.commands.arguments import explained, overridden, split_name, value_of
 from fewstep.commands.console import console, note, point_to, say, warn
 from fewstep.commands.long_running import removed_if_empty, stoppable
-from fewstep.commands.sharing import begin, is_to_begin, sharing
+from fewstep.commands.sharing import begin, in_folder, is_to_begin, sharing
 from fewstep.core.ranges import Threads
 from fewstep.core.ranks import Ranks
 from fewstep.data.images.by_name import ImageData
 from fewstep.data.storage.files import read_json
 from fewstep.evaluation.statistics import Interval
 from fewstep.experiments.environment import processes_before
-from fewstep.experiments.folder import ENVIRONMENT, all_or_nothing, new_folder
+from fewstep.experiments.folder import ENVIRONMENT, new_folder
 from fewstep.experiments.pretraining import CONFIG, PretrainingConfig, PretrainingRun
 from fewstep.training.launched import may_restart, restarted
 from fewstep.training.pretraining.presets import NETWORKS, PHOTOGRAPH_SIZE, preset
@@ -118,12 +117,7 @@ def _together(
     begun: Callable[[], PretrainingRun], folder: Path, kept: Path | None, again: Sequence[str], ranks: Ranks
 ) -> None:
     """Train in this process, alone or with others."""
-    with ExitStack() as stack:
-        if ranks.first:
-            stack.enter_context(removed_if_empty(kept, folder))
-        stack.enter_context(stoppable(*again))
-        if ranks.first:
-            stack.enter_context(all_or_nothing(folder))
+    with in_folder(folder, kept, again, ranks):
         _run(PretrainingRun.joined(begun, folder, ranks))
 
 

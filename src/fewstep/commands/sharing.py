@@ -7,10 +7,12 @@ import os
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewstep.commands.console import console
+from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.training.launched import OURS, launched
 
 if TYPE_CHECKING:
@@ -32,6 +34,27 @@ def sharing(device: str) -> Iterator[Ranks]:
             logging.disable(logging.WARNING)
             warnings.simplefilter("ignore")
         yield ranks
+
+
+@contextmanager
+def in_folder(folder: Path, kept: Path | None, again: Sequence[str], ranks: Ranks) -> Iterator[None]:
+    """Work in a folder, alone or with others, so that a stop says how to go on; the first process sees to the folder.
+
+    Args:
+        folder: of the work.
+        kept: the folder where the user named it, which stays when it is empty.
+        again: the arguments of ``fewstep`` that go on.
+        ranks: the processes.
+    """
+    from fewstep.experiments.folder import all_or_nothing
+
+    with ExitStack() as stack:
+        if ranks.first:
+            stack.enter_context(removed_if_empty(kept, folder))
+        stack.enter_context(stoppable(*again))
+        if ranks.first:
+            stack.enter_context(all_or_nothing(folder))
+        yield
 
 
 def is_to_begin(processes: int | None, before: int = 1) -> int:

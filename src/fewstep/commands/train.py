@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from fewstep.commands.arguments import explained, named, overridden, split_name,
 from fewstep.commands.console import console, note, point_to, say, styled
 from fewstep.commands.long_running import removed_if_empty, stoppable
 from fewstep.commands.recipes import list_recipes
-from fewstep.commands.sharing import as_many_as_fit, begin, is_to_begin, sharing
+from fewstep.commands.sharing import as_many_as_fit, begin, in_folder, is_to_begin, sharing
 from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 from fewstep.training.launched import launched, may_restart, restarted
@@ -96,7 +95,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def _work(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None:
     """Train and test in this process, alone or with others."""
-    from fewstep.experiments.folder import all_or_nothing, new_folder
+    from fewstep.experiments.folder import new_folder
     from fewstep.experiments.run import Run
 
     kept = asked.resume or asked.out
@@ -109,12 +108,7 @@ def _work(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None
         begun = partial(Run.continued if restarted() else Run.create, asked.config, folder, note)
     else:
         again, begun = ["train", "--resume", str(folder)], partial(Run.resume, folder, note, device)
-    with ExitStack() as stack:
-        if ranks.first:
-            stack.enter_context(removed_if_empty(kept, folder))
-        stack.enter_context(stoppable(*again))
-        if ranks.first:
-            stack.enter_context(all_or_nothing(folder))
+    with in_folder(folder, kept, again, ranks):
         _train_and_test(Run.joined(begun, folder, ranks, device), asked.track)
 
 
