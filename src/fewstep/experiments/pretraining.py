@@ -22,7 +22,7 @@ from fewstep.data.storage.files import read_json
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
-from fewstep.experiments.begun import mark_of, require_same_data
+from fewstep.experiments.begun import mark_of, require_same_data, tell_unfinished
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import ENVIRONMENT, begin_again, clear, is_unfinished, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
@@ -270,7 +270,7 @@ class PretrainingRun:
 
     @as_usual
     def extractor(self, layer: str = "middle", views: Views = "center", *, normalise: bool = False) -> FeatureExtractor:
-        """Images to features, by the best network.
+        """Images to features, by the best network; of a training that has not ended, the best so far, which is said.
 
         The centre of an image is as large as in training. So are the corners and centre of ``"multiview"``; where
         training saw whole images they have ⅞ of the side, as 28 of 32 pixels.
@@ -292,6 +292,7 @@ class PretrainingRun:
         facts, architecture = self.facts, self.config.training.network
         network = Standardised(architecture.build(facts["classes"], facts["inputs"]))
         load_checkpoint(best, network, run=mark_of(self.folder, CONFIG, NETWORK))
+        tell_unfinished(self.folder, self.note)
         side = self.side
         if side is None and views == "multiview":
             side = round(facts["size"] * 7 / 8)

@@ -467,7 +467,7 @@ class Run:
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = TEST) -> None:
-        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date.
+        """Write ``NAME_tasks.csv``, then ``NAME.json``, and bring ``report.md`` up to date.
 
         With them goes a word for the meta-parameters as they stand, by which it is known later what they are of.
 
@@ -476,5 +476,6 @@ class Run:
         """
         check_name(name)
         result = marked(self.folder, evaluation.to_json(), self.method.learner.state_dict())
-        write_files(self.folder, {f"{name}.json": result, f"{name}_tasks.csv": task_rows(evaluation.scores)})
+        # With NAME.json an evaluation is complete, and its name is taken.
+        write_files(self.folder, {f"{name}_tasks.csv": task_rows(evaluation.scores), f"{name}.json": result})
         report(self.folder)
