@@ -141,8 +141,8 @@ class PretrainingRun:
         """
         run = cls.open(folder, note, device)
         require_again(run.config)
-        with alone_in(folder):
-            clear(folder)
+        with alone_in(run.folder):
+            clear(run.folder)
         return run
 
     @classmethod
