@@ -107,13 +107,14 @@ class PretrainingRun:
 
     @classmethod
     def create(
-        cls, config: PretrainingConfig, folder: Path, note: Callable[[str], None] = logger.info
+        cls, config: PretrainingConfig, folder: str | Path, note: Callable[[str], None] = logger.info
     ) -> PretrainingRun:
         """Start a new one.
 
         Raises:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
+        folder = Path(folder)
         begin_again(folder, "pre-training", CONFIG, BEGINNING)
         config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
@@ -131,7 +132,7 @@ class PretrainingRun:
 
     @classmethod
     def resume(
-        cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None
+        cls, folder: str | Path, note: Callable[[str], None] = logger.info, device: str | None = None
     ) -> PretrainingRun:
         """One that was begun, to go on with: as :meth:`open`, without what a killed process has left in the folder.
 
@@ -140,12 +141,14 @@ class PretrainingRun:
         """
         run = cls.open(folder, note, device)
         require_again(run.config)
-        with alone_in(folder):
-            clear(folder)
+        with alone_in(run.folder):
+            clear(run.folder)
         return run
 
     @classmethod
-    def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None) -> PretrainingRun:
+    def open(
+        cls, folder: str | Path, note: Callable[[str], None] = logger.info, device: str | None = None
+    ) -> PretrainingRun:
         """One that was begun: to go on with, to the same bits as if it had not been stopped, or to embed with.
 
         Args:
@@ -156,6 +159,7 @@ class PretrainingRun:
         Raises:
             ValueError: when the folder holds none, or there is no such device.
         """
+        folder = Path(folder)
         path = folder / CONFIG
         if not path.exists():
             raise ValueError(
