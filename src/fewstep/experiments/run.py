@@ -487,6 +487,8 @@ class Run:
             ValueError: for a name that is none of a file in the folder, or that of another file of the run.
         """
         check_name(name)
+        if not is_run(self.folder):
+            raise ValueError(f"{self.folder} was moved or removed meanwhile: test the run from where it is now.")
         result = marked(self.folder, evaluation.to_json(), self.method.learner.state_dict())
         # With NAME.json an evaluation is complete, and its name is taken.
         write_files(self.folder, {f"{name}_tasks.csv": task_rows(evaluation.scores), f"{name}.json": result})

@@ -52,7 +52,7 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
     import sklearn.linear_model  # noqa: F401  (which takes seconds: before the time is shared out)
 
     scored = _Scored(plan, shots)
-    began = time.time()
+    began = time.monotonic()
     name = f"{shots}-shot"
     tell((name, "choosing", False))
     waiting = sum(not (plan.folder / "result" / f"{k}shot" / "test.csv").exists() for k in plan.shots)
@@ -75,7 +75,7 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
             },
         )
     tell((name, "testing", False))
-    test_scores = scored.of("test", plan.limits.test_tasks, plan.seed, 0.9 * ours - (time.time() - began))
+    test_scores = scored.of("test", plan.limits.test_tasks, plan.seed, 0.9 * ours - (time.monotonic() - began))
     write_files(place, _files("test", test_scores))
     tell((name, f"tested on {len(next(iter(test_scores.values()))):,} tasks", True))
 
@@ -112,8 +112,8 @@ class _Scored:
         """Scores of all methods on the same tasks: ``most``, or as many as there is time for."""
         source: TaskSource = self.problem.source(split, tasks=BATCH, seed=seed, queries=self.plan.prepared.queries)
         parts: list[dict[str, NDArray[np.float64]]] = []
-        done, ends = 0, time.time() + seconds
-        while done < most and (done < FEWEST or time.time() < ends):
+        done, ends = 0, time.monotonic() + seconds
+        while done < most and (done < FEWEST or time.monotonic() < ends):
             tasks, first = min(CHUNK, most - done), done // BATCH
             part = accuracies(self.simple, source, tasks, first)
             for name, run in self.runs.items():

@@ -48,7 +48,8 @@ class Plan:
         shots: that are asked for.
         seed: of training, tasks and draws.
         minutes: that were given.
-        began: the time at which the fit would have begun if it had never been stopped, in seconds of the epoch.
+        began: the time at which the fit would have begun if it had never been stopped, by the clock of this machine
+            that all its processes share and nobody sets.
         searching: seconds from the beginning of the fit to that of the search.
         workers: processes at once.
         limits: of everything.
@@ -70,7 +71,7 @@ class Plan:
 
     def started(self) -> Plan:
         """The plan of a process that has just begun to work."""
-        return self if self.launched is None else replace(self, starting=time.time() - self.launched)
+        return self if self.launched is None else replace(self, starting=time.monotonic() - self.launched)
 
     @property
     def seconds(self) -> float:
@@ -80,7 +81,7 @@ class Plan:
     @property
     def left(self) -> float:
         """Seconds until the end."""
-        return self.began + self.seconds - time.time()
+        return self.began + self.seconds - time.monotonic()
 
     @property
     def reporting(self) -> float:

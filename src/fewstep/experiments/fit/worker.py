@@ -103,7 +103,7 @@ def work(plan: Plan, tell: Tell) -> None:
 
 def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell) -> bool:
     """Do a job and keep what becomes of it, an error included; false where there was no time for it."""
-    began = time.time()
+    began = time.monotonic()
     try:
         found = do()
     except NoTime as short:
@@ -112,7 +112,7 @@ def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell
         raise
     except Exception as error:  # of one method, which must not end the others
         found = {"error": told(error)}
-    found["seconds"] = round(time.time() - began, 1)
+    found["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(place / TRIAL, json_text(sealed(found)))
     if "error" in found:
         tell((name, f"failed: {found['error']}", True))
@@ -286,14 +286,14 @@ def measured(config: Config) -> Rates:
         source = run.problem.source("train", tasks=config.training.tasks, seed=config.seed)
         trainer = Trainer(run.method, source, config.training, lambda _: 0.0, folder=Path(folder), seed=config.seed)
         trainer.step(*trainer.inputs(0))
-        began = time.time()
+        began = time.monotonic()
         for step in (1, 2, 3):
             trainer.step(*trainer.inputs(step))
-        step_seconds = (time.time() - began) / 3
+        step_seconds = (time.monotonic() - began) / 3
         tasks = run.problem.source("val", tasks=BATCH, seed=config.testing.seed, queries=config.testing.queries)
         with run.at_test():
             run.score(tasks, 2)
-            began = time.time()
+            began = time.monotonic()
             run.score(tasks, BATCH)
-            score_seconds = (time.time() - began) / BATCH
+            score_seconds = (time.monotonic() - began) / BATCH
     return Rates(step_seconds, score_seconds, sum(len(setting.options) for setting in run.method.alternatives))
