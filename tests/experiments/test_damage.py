@@ -18,6 +18,7 @@ from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
 from fewstep.data.storage import files
 from fewstep.evaluation import Evaluation
+from fewstep.experiments.begun import unfinished
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.repeat.procedure import repeat
 from fewstep.experiments.report import report
@@ -258,6 +259,7 @@ def test_a_best_checkpoint_of_before_is_not_taken_for_the_best(run: Path, capsys
     assert told in refused(["evaluate", str(run)], capsys)
     assert told in refused(["export", str(run), str(run.parent / "mine")], capsys)
     (run / LAST).unlink()
+    assert f"as far as is known ({LAST} is gone)" in unfinished(run)
     assert told.replace(LAST, PREVIOUS) in refused(["evaluate", str(run)], capsys)
 
 

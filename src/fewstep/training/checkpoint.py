@@ -314,8 +314,8 @@ def require_own(folder: Path, run: str) -> None:
         _require_own(path, words, run)
         with suppress(KeyError, TypeError, ValueError, RecursionError):
             states[path.name] = _state_of(json.loads(words[_STATE]))
-    if (path := newest(folder)) is not None and {path.name, BEST} <= states.keys():
-        _require_best(path, states[path.name], states[BEST])
+    if (last := newest(folder)) is not None and {last.name, BEST} <= states.keys():
+        _require_best(last, states[last.name], states[BEST])
 
 
 def _require_own(path: Path, words: Mapping[str, str], run: str) -> None:
