@@ -190,6 +190,14 @@ def test_results_of_other_meta_parameters_are_named_and_left_out(
     assert "| adapted |" in (tmp_path / "mine.md").read_text()
 
 
+def test_a_record_of_the_machine_that_was_changed_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run / "environment.json"
+    file.write_text(file.read_text().replace('"threads": 1', '"threads": 7', 1))
+    assert f"{file} is damaged (its contents do not match its digest)" in refused(
+        ["train", "--resume", str(run)], capsys
+    )
+
+
 def test_settings_that_were_changed_afterwards_are_refused(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     config["training"]["rate"] *= 2

@@ -144,6 +144,7 @@ def test_a_stopped_fit_goes_on_and_comes_to_the_same(tmp_path: Path, done: FitRe
 
     with pytest.raises(KeyboardInterrupt):
         tiny(data, out, progress=stop)
+    out = out.rename(tmp_path / "moved")
     kept = {path: path.read_bytes() for path in out.rglob(worker.TRIAL)}
     assert len(kept) == 3
     again = tiny(data, out)

@@ -23,7 +23,7 @@ from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.fit.methods import SIMPLEST_FIRST, TRAINED, SimpleSettings, Trial, trials
 from fewstep.experiments.fit.plan import Plan
 from fewstep.experiments.fit.verdict import best_of, recommended
-from fewstep.experiments.fit.worker import BATCH, TRIAL, accuracies, open_problem, quieten
+from fewstep.experiments.fit.worker import BATCH, TRIAL, accuracies, quieten
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import Tell
 from fewstep.recipes.problems.problem import Split
@@ -93,7 +93,7 @@ class _Scored:
     """The best of every method, ready to be scored."""
 
     def __init__(self, plan: Plan, shots: int) -> None:
-        self.plan, self.problem = plan, open_problem(plan, shots)
+        self.plan, self.problem = plan, plan.problem(next(iter(TRAINED)), shots)
         assert self.problem.examples is not None
         centre = mean_input(self.problem.examples())
         self.settings: dict[str, Any] = {}
@@ -106,7 +106,8 @@ class _Scored:
             self.simple[name] = SimpleSettings(**best["settings"]).make(centre)
         for name in TRAINED:
             if (trial := best_trial(plan, name, shots)) is not None:
-                self.runs[name] = Run.open(plan.place(trial) / "run", lambda _: None)
+                opened = plan.problem(name, shots)
+                self.runs[name] = Run.open(plan.place(trial) / "run", lambda _: None, problem=opened)
 
     def of(self, split: Split, most: int, seed: int, seconds: float) -> dict[str, NDArray[np.float64]]:
         """Scores of all methods on the same tasks: ``most``, or as many as there is time for."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from fewstep.experiments.fit.methods import TRAINED, Trial
 from fewstep.experiments.fit.prepare import FEATURES, Prepared
 from fewstep.recipes import Config
+from fewstep.recipes.problems.problem import Problem
 from fewstep.recipes.problems.stored_features import Embeddings
 
 VALIDATIONS = 8
@@ -126,6 +127,11 @@ class Plan:
     def place(self, trial: Trial) -> Path:
         """The folder of a trial."""
         return self.folder / "trials" / trial.name
+
+    def problem(self, method: str, shots: int) -> Problem:
+        """The tasks of a method: of the features as they lie in this folder now, which may have been moved."""
+        config = self.config(method, shots, {}, self.validation_tasks)
+        return config.data.open(config.prepare_device(), lambda _: None, None)
 
     def config(self, method: str, shots: int, settings: Mapping[str, float], validation_tasks: int) -> Config:
         """What a trial trains, with all the steps of its recipe."""
