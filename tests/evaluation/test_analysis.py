@@ -78,10 +78,11 @@ def softmax_loss(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("size", "rows", "most", "complete"), [(120, 5, 4, True), (520, 5, 32, True), (520, 200, 6, False)]
+    ("size", "rows", "most", "complete"),
+    [(120, 5, 4, True), (520, 5, 32, True), (520, 10, 64, True), (520, 200, 6, False)],
 )
 def test_eigenvalues_are_those_of_the_dense_hessian(size: int, rows: int, most: int, complete: bool) -> None:
-    """Made whole; found by its range, of rank 20 at most; and the largest by Lanczos iteration."""
+    """Made whole; found by its range, of rank 20, and of 40; and the largest by Lanczos iteration."""
     x = torch.randn(rows, size // 5, dtype=torch.float64)
     loss, at = softmax_loss(x, torch.eye(5)[torch.arange(rows) % 5]), torch.randn(size, dtype=torch.float64) / size**0.5
     found = analysis.hessian_eigenvalues(loss, at, most=most)

@@ -27,8 +27,9 @@ Rows = Literal["support", "query"]
 """Of which rows the loss is."""
 
 SMALL = 512
-"""Up to so many numbers the Hessian is made whole."""
+"""Up to so many numbers a Hessian of full rank is made whole."""
 
+_FEW = 24  # eigenvalues that are first asked for, as 20 are all of a 5-way 1-shot task
 _EXTRA = 8  # directions more than eigenvalues are asked for, by which it is seen that there are no others
 _CHUNK = 64  # products at a time: memory for networks
 
@@ -74,12 +75,13 @@ class Spectrum:
 def hessian_eigenvalues(loss: ScalarLoss, at: Float[Tensor, " numbers"], *, most: int = 128, seed: int = 0) -> Spectrum:
     """The eigenvalues of ``∇² L(φ)`` that are not zero, by products ``∇² L(φ) v`` alone.
 
-    Up to :data:`SMALL` numbers the products with all unit vectors are the Hessian, whose eigenvalues are exact. Above,
-    its products Y = HΩ with ``most + 8`` random directions are looked at: where their rank r is lower than their
-    number, they span the range of H, and with Q an orthonormal basis of it the r eigenvalues of ``QᵀHQ`` are all that
-    are not zero, exact but for rounding (Halko, Martinsson and Tropp 2011). So it is for a classifier on few examples:
-    N ways and n rows have rank n (N − 1) at most, whatever the number of weights. Otherwise the ``most`` largest by
-    absolute value are found by Lanczos iteration (ARPACK).
+    Its products Y = HΩ with a few random directions, and then with ``most + 8``, are looked at: where their rank r is
+    lower than their number, they span the range of H, and with Q an orthonormal basis of it the r eigenvalues of
+    ``QᵀHQ`` are all that are not zero, exact but for rounding (Halko, Martinsson and Tropp 2011). So it is for a
+    classifier on few examples: N ways and n rows have rank n (N − 1) at most, whatever the number of weights.
+
+    Otherwise, up to :data:`SMALL` numbers the products with all unit vectors are the Hessian, whose eigenvalues are
+    found; and above, the ``most`` largest ones by absolute value, by Lanczos iteration (ARPACK).
 
     Args:
         loss: twice differentiable.
@@ -109,22 +111,27 @@ def hessian_eigenvalues(loss: ScalarLoss, at: Float[Tensor, " numbers"], *, most
             product: Tensor = vmap(lambda v: pull(v)[0], in_dims=1, out_dims=1, chunk_size=_CHUNK)(columns)
             return product.detach()
 
-        if size <= max(SMALL, most + _EXTRA):
-            return _spectrum(times(torch.eye(size, dtype=at.dtype, device=at.device)), size, True)
-        count = most + _EXTRA
         source = torch.Generator().manual_seed(seed)
-        directions = torch.randn(size, count, generator=source, dtype=at.dtype).to(at.device)
-        basis, lengths, _ = torch.linalg.svd(times(directions), full_matrices=False)
-        rank = int((lengths > size * torch.finfo(at.dtype).eps * lengths[0]).sum())
-        if rank < count:
-            basis = basis[:, :rank]
-            return _spectrum(basis.T @ times(basis), size, True)
+        directions = torch.randn(size, most + _EXTRA, generator=source, dtype=at.dtype).to(at.device)
+        for count in sorted({min(_FEW, most) + _EXTRA, most + _EXTRA}):
+            if count < size and (basis := _range(times(directions[:, :count]))).shape[1] < count:
+                return _spectrum(basis.T @ times(basis), size)
+        if size <= max(SMALL, most + _EXTRA):
+            return _spectrum(times(torch.eye(size, dtype=at.dtype, device=at.device)), size)
         return _largest(times, at, most, directions[:, 0])
 
 
-def _spectrum(matrix: Tensor, size: int, complete: bool) -> Spectrum:
+def _range(products: Tensor) -> Tensor:
+    """An orthonormal basis of what the columns span, but for rounding."""
+    basis, lengths, _ = torch.linalg.svd(products, full_matrices=False)
+    found: Tensor = basis[:, lengths > len(products) * torch.finfo(products.dtype).eps * lengths[0]]
+    return found
+
+
+def _spectrum(matrix: Tensor, size: int) -> Spectrum:
+    """All eigenvalues of what is left of a matrix of a size."""
     values = to_numpy(torch.linalg.eigvalsh((matrix + matrix.T) / 2))
-    return _sorted(values, size, torch.finfo(matrix.dtype).eps, complete)
+    return _sorted(values, size, torch.finfo(matrix.dtype).eps, True)
 
 
 def _largest(times: Callable[[Tensor], Tensor], at: Tensor, most: int, begin: Tensor) -> Spectrum:
