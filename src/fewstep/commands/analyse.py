@@ -40,6 +40,7 @@ def analyse(
         out: folder of the pictures, codes.csv, curvature.csv, curvature_tasks.csv, analysis.md and .json; a new one
             under analyses/ when omitted.
     """
+    from fewstep.experiments.analyse.files import write
     from fewstep.experiments.analyse.procedure import analyse as look_at
     from fewstep.experiments.folder import all_or_nothing, new_folder
 
@@ -56,6 +57,6 @@ def analyse(
             training_steps=training_steps,
             note=note,
         )
-        found.write(folder)
+        write(found, folder)
     console.print(found.table())
     point_to("report", folder / "analysis.md")

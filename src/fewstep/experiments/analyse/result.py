@@ -1,10 +1,9 @@
-"""An analysis of trained runs: its numbers with their intervals, and the files that say so."""
+"""An analysis of trained runs: its numbers with their intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -14,7 +13,7 @@ from rich.table import Table
 from fewstep.evaluation.analysis import Spectrum, StepLengths
 from fewstep.evaluation.analysis.hessian import Place, Space
 from fewstep.evaluation.statistics import Interval, interval, paired
-from fewstep.evaluation.tables import markdown_lines, protocol_lines, record_rows, terminal_table, write_files
+from fewstep.evaluation.tables import markdown_lines, protocol_lines, terminal_table
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of a box: its whiskers, its ends and the line in it."""
@@ -145,24 +144,6 @@ class Analysis:
         numbers = [(name, value.text(decimals=3)) for name, value in self.numbers().items()]
         return [("", "mean ± 95% interval"), *numbers]
 
-    def write(self, folder: Path) -> None:
-        """All files: pictures as PNG and SVG, their numbers as CSV, and ``analysis.md`` and ``analysis.json``."""
-        from fewstep.evaluation.figures import image, images
-        from fewstep.experiments.analyse.plot import draw_codes, draw_curvature
-
-        files: dict[str, Any] = {}
-        if self.codes is not None:
-            figure = draw_codes(self.codes)
-            files |= images("codes", lambda form: image(figure, form)) | {"codes.csv": _code_rows(self.codes)}
-        second = draw_curvature(self)
-        files |= images("curvature", lambda form: image(second, form))
-        files |= {"curvature.csv": record_rows(self.boxes()), "curvature_tasks.csv": self._task_rows()}
-        if self.training:
-            files["training.csv"] = record_rows(self.along_training())
-        numbers = {name: vars(value) for name, value in self.numbers().items()}
-        files |= {"analysis.md": self._markdown(), "analysis.json": {"protocol": self.protocol, "numbers": numbers}}
-        write_files(folder, files)
-
     def along_training(self) -> list[dict[str, Any]]:
         """For each meta-step and place, medians of the largest |λ| and the mean of the ratios with its interval."""
         rows = []
@@ -177,7 +158,8 @@ class Analysis:
                 rows.append(row)
         return rows
 
-    def _task_rows(self) -> list[list[Any]]:
+    def task_rows(self) -> list[list[Any]]:
+        """The numbers of each task, below their names."""
         columns: dict[str, Sequence[float]] = {}
         for run in self.runs:
             for (space, place), spectra in run.spectra.items():
@@ -191,7 +173,7 @@ class Analysis:
                 columns[f"silhouette {when} (validation task)"] = found.tolist()
         return [["task", *columns], *([task, *row] for task, row in enumerate(zip(*columns.values(), strict=True)))]
 
-    def _markdown(self) -> str:
+    def markdown(self) -> str:
         """The whole result as a page."""
         rank = [
             f"{run.label}, {space}, {place}: rank {_counts([one.rank for one in spectra])} of {spectra[0].size}"
@@ -236,12 +218,3 @@ def _percent(quantile: float) -> str:
 def _counts(ranks: Sequence[int]) -> str:
     low, high = min(ranks), max(ranks)
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _code_rows(codes: CodeMap) -> list[list[Any]]:
-    tasks, each = codes.before.shape[:2]
-    places = [*codes.tsne, *codes.components]
-    head = [f"{name}_{when}_{axis}" for name in ("tsne", "pca") for when in ("before", "after") for axis in "xy"]
-    classes = [[""]] * (tasks * each) if codes.classes is None else [[codes.names[c]] for c in codes.classes.ravel()]
-    rows = np.concatenate(places, axis=1).tolist()
-    return [["task", "class", *head], *([i // each, *classes[i], *row] for i, row in enumerate(rows))]
