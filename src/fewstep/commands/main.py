@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
+        if unreadable := [one for one in arguments if one.encode(errors="replace").decode() != one]:
+            raise ValueError(f"{unreadable[0]!a} is a name whose bytes are no UTF-8: rename what is called so.")
         with stoppable(told):
             _run(*(arguments or ["--help"]))
     except KeyboardInterrupt as stop:
