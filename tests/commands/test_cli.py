@@ -65,6 +65,7 @@ def test_a_run_folder_is_complete(run: Path) -> None:
         "test.json",
         "test_tasks.csv",
         "report.md",
+        "report.html",
         "learning_curves.png",
     ):
         assert (run / name).stat().st_size > 0, name

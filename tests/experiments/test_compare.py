@@ -360,11 +360,13 @@ def test_the_command_writes_and_shows(runs: Path, tmp_path: Path, capsys: pytest
     assert "shots: 4" in shown
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {
         "comparison.csv",
+        "comparison.json",
         "comparison.md",
         "comparison.png",
         "comparison.svg",
         "tasks.csv",
         "differences.csv",
+        "report.html",
         "scores",
     }
     with (tmp_path / "tasks.csv").open(newline="") as file:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
     versions = {name: version(name) for name in ("fewstep", "numpy", "safetensors", "pillow")}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
         "commit": _commit(),
         "machine": machine(),

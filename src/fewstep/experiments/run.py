@@ -83,7 +83,7 @@ class Run:
 
     ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · checkpoints ``last`` and ``best`` ·
     ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
-    ``report.md`` · ``learning_curves.png``
+    ``report.md`` · ``report.html`` · ``learning_curves.png``
 
     Args:
         config: what to run.
@@ -467,7 +467,7 @@ class Run:
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = TEST) -> None:
-        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date.
+        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` and ``report.html`` up to date.
 
         With them goes a word for the meta-parameters as they stand, by which it is known later what they are of.
 
