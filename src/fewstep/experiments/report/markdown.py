@@ -54,6 +54,7 @@ def _markdown(run: RecordedRun) -> str:
     for name, test in run.tests.items():
         lines += _result(name, test)
     lines += [line for told in run.left_out for line in (f"{told}.", "")]
+    lines += [f"The run {run.unfinished}.", ""] if run.unfinished else []
     lines += _decisions(run.choices)
     lines += ["## Learning curves", "", *_curves(run.folder), ""]
     lines += ["## Configuration", "", *settings_lines(run.config, "There is no config.json."), ""]

@@ -16,6 +16,7 @@ from fewstep.data.storage.files import read_json
 from fewstep.data.storage.log import METRICS, read_log
 from fewstep.data.storage.reading import reading
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
+from fewstep.experiments.begun import unfinished
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT
 from fewstep.experiments.results import TEST, own_result
 
@@ -49,6 +50,11 @@ class RecordedRun:
     def title(self) -> str:
         """The recipe, or else the folder's name."""
         return str(self.config.get("recipe") or self.folder.resolve().name)
+
+    @property
+    def unfinished(self) -> str:
+        """What there is to say of a training that goes on, or was stopped; empty of one that has ended."""
+        return unfinished(self.folder)
 
     @classmethod
     def read(cls, folder: Path) -> RecordedRun:

@@ -80,6 +80,8 @@ def page_of_run(run: RecordedRun) -> Page:
     protocol = {} if first is None else protocol_of(first)
     facts = Facts(facts_of(protocol))
     verdicts = told or ["The run has not been tested yet."]
+    verdicts += [f"The run {run.unfinished}."] if run.unfinished else []
+    verdicts += [f"{line}." for line in run.left_out]
     return Page("Run", run.title, str(run.folder), verdicts, facts, sections, score, result, protocol)
 
 
