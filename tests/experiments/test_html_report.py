@@ -76,7 +76,7 @@ def test_the_page_of_a_run(folders: dict[str, Path]) -> None:
     )
     for part in ("validation 92.5% at its best", "taken for it in 25.0% of 20", "calibration error", "1,024 MiB"):
         assert part in text
-    assert "config.json --out again" in text
+    assert " --out again" in text
 
 
 def test_several_folders_are_one_page_with_a_table_over_them(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -80,6 +81,23 @@ def _processes() -> dict[str, int]:
 def machine() -> str:
     """System, architecture and number of cores."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def peak_memory(device: str) -> dict[str, int]:
+    """Bytes that this process has held at most since it began, by where: in main memory, and of tensors on a GPU.
+
+    Args:
+        device: that it computes on.
+    """
+    found = {}
+    with suppress(ImportError):  # a module of Unix
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["cpu"] = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if device.startswith("cuda"):
+        found[device] = torch.cuda.max_memory_allocated(device)
+    return found
 
 
 def _commit() -> str | None:

@@ -38,7 +38,7 @@ from fewstep.experiments.begun import (
     stored_problem,
     tell_unfinished,
 )
-from fewstep.experiments.environment import environment, resumption
+from fewstep.experiments.environment import environment, peak_memory, resumption
 from fewstep.experiments.folder import (
     BEGINNING,
     CHOICES,
@@ -333,8 +333,10 @@ class Run:
             (self.folder / CHOICES).unlink(missing_ok=True)  # of a training that went back to an older checkpoint
             if self.resumed:
                 self._record_resumption(trainer.state.step)
-        self.resumed = True
+        self.resumed, steps = True, trainer.state.step
         trainer.run(progress)
+        if self.ranks.first and trainer.state.step > steps:
+            self._record_memory()
         if self.method.alternatives:
             trainer.state.best = self._chosen(trainer.state, undecided)
         return trainer
@@ -345,6 +347,14 @@ class Run:
         write_files(self.folder, {ENVIRONMENT: facts})
         if told:
             self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
+
+    def _record_memory(self) -> None:
+        """Say in ``environment.json`` what memory training took at most, of several resumptions the largest."""
+        facts = read_json(self.folder / ENVIRONMENT)
+        kept, now = facts.get("peak_memory"), peak_memory(str(self.place.device))
+        before = {name: size for name, size in kept.items() if isinstance(size, int)} if isinstance(kept, dict) else {}
+        facts["peak_memory"] = {name: max(size, before.get(name, 0)) for name, size in now.items()}
+        write_files(self.folder, {ENVIRONMENT: facts})
 
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""

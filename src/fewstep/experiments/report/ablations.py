@@ -65,7 +65,10 @@ def page_of_ablation(folder: Path) -> Page:
         *([Section("Task by task", spreads)] if spreads else []),
         Section("What the searches found", [texts("What the searches found", found["found"])]),
         Section("Order, here and in the paper", [texts("Ranks, 1 for the best", found["order"])]),
-        Section("Protocol", [Settings("Protocol", [(name, plain_text(value)) for name, value in protocol.items()])]),
+        Section(
+            "Protocol",
+            [Settings("What the tasks were", [(name, plain_text(value)) for name, value in protocol.items()])],
+        ),
     ]
     count = sum("slug" in row for row in rows)
     missing = sum(bool(row.get("state")) for row in rows)

@@ -27,6 +27,8 @@ from fewstep.experiments.report.runs import difference_charts, difference_in_wor
 
 RESULT = "comparison.json"
 
+UNADAPTED = "Unadapted is the same method with zero inner steps."
+
 
 def page_of_comparison(folder: Path) -> Page:
     """The page of methods beside each other, from the files that a comparison writes.
@@ -44,7 +46,7 @@ def page_of_comparison(folder: Path) -> Page:
         Section("Scores", _scores(found, score)),
         Section("Every pair", _pairs(methods, score)),
         *([Section("Task by task", spreads)] if spreads else []),
-        Section("What adapts", [texts("What adapts", found["adaptation"])]),
+        Section("What adapts", [texts("What adapts", found["adaptation"]), Text(UNADAPTED, quiet=True)]),
         Section("What they took", [texts("What they took", found["costs"])]),
         Section("To be read with it", [Items(found["caveats"])]),
     ]
@@ -52,7 +54,9 @@ def page_of_comparison(folder: Path) -> Page:
     if published:
         told = "On other tasks, and mostly after longer training: not to be compared without saying what differs."
         sections.append(Section("Published", [Text(told), Items(published)]))
-    sections.append(Section("Protocol", [Settings("Protocol", [(n, plain_text(v)) for n, v in protocol.items()])]))
+    sections.append(
+        Section("Protocol", [Settings("What the tasks were", [(n, plain_text(v)) for n, v in protocol.items()])])
+    )
     best = ranking(methods, score)
     verdicts = [_verdict(methods, best, score)] if best else ["No method has scores that are finite in every task."]
     result = interval_of(best[0]["score"], found["tasks"]) if best else None
@@ -82,7 +86,6 @@ def _scores(found: Mapping[str, Any], score: Score) -> list[Block]:
         Column("method"),
         Column(f"{score.unit} ({score.better})", "interval", "score"),
         Column(f"difference to {found['reference']}", "interval", "difference"),
-        Column("unadapted", "interval"),
         Column("queries"),
     ]
     rows = []
@@ -90,12 +93,8 @@ def _scores(found: Mapping[str, Any], score: Score) -> list[Block]:
         own, bad = one["label"] == found["reference"], one["nonfinite_tasks"]
         mean = Cell(f"not finite in {bad} tasks") if bad else ranged(score, one["score"], strong=own)
         gain = Cell("reference") if own else ranged(score, one["differences"][found["reference"]], sign=True)
-        start = Cell("–") if one["unadapted"] is None else ranged(score, one["unadapted"])
-        rows.append([word(one["label"], strong=own), mean, gain, start, word(one["statistics"])])
-    note = (
-        "Mean ± half of the 95% interval over tasks, 1.96·s/√n; differences are paired by task. Unadapted is the same "
-        "method with zero inner steps."
-    )
+        rows.append([word(one["label"], strong=own), mean, gain, word(one["statistics"])])
+    note = "Mean ± half of the 95% interval over tasks, 1.96·s/√n; differences are paired by task."
     return [Table("Methods and their scores", columns, rows), Text(note, quiet=True)]
 
 

@@ -46,7 +46,7 @@ def page_of_fit(folder: Path) -> Page:
         sections.append(Section("What was trained", [_trials(found["trials"])]))
     sections.append(Section("How to use it", _use([*cells])))
     sections.append(
-        Section("Protocol", [Settings("Protocol", [(name, plain_text(v)) for name, v in protocol.items()])])
+        Section("Protocol", [Settings("What the tasks were", [(name, plain_text(v)) for name, v in protocol.items()])])
     )
     first = next(iter(cells.values()))
     shown = [

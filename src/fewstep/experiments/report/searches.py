@@ -55,9 +55,7 @@ def page_of_search(folder: Path) -> Page:
     value = f"{score.number(best['value'])}{'%' if score.percent else ''} {score.name}"
     verdicts = [
         f"Configuration {best['index']} validates best, at {value}: the best of {len(complete)} that were trained to "
-        "their end.",
-        "That is optimistic: part of what sets it apart is the chance of its validation tasks. Test it on other tasks "
-        "before it is compared with anything.",
+        "their end, and so optimistic."
     ]
     states = ", ".join(f"{count} {state}" for state, count in found["trials"].items())
     failed = [f"Configuration {row['index']}: {row['reason']}" for row in rows if row["state"] == "failed"]
@@ -70,7 +68,9 @@ def page_of_search(folder: Path) -> Page:
         Section("What matters", _importances(found)),
         Section("Every configuration", [_table(found, score)]),
         *([Section("Failed", [Items(failed)])] if failed else []),
-        Section("Protocol", [Settings("Protocol", [(n, plain_text(v)) for n, v in found["protocol"].items()])]),
+        Section(
+            "Protocol", [Settings("What the tasks were", [(n, plain_text(v)) for n, v in found["protocol"].items()])]
+        ),
         *([Section("Configuration", [Settings.of("Every setting of the best", config)])] if config else []),
     ]
     shown = [
@@ -81,22 +81,30 @@ def page_of_search(folder: Path) -> Page:
 
 
 def _use(folder: Path) -> list[Block]:
-    return [Command(f"fewstep train {shlex.quote(str(folder / 'best.json'))}")]
+    told = (
+        "Part of what sets it apart is the chance of its validation tasks. Test it on other tasks before it is "
+        "compared with anything:"
+    )
+    return [Text(told), Command(f"fewstep train {shlex.quote(str(folder / 'best.json'))}")]
 
 
 def _charts(found: Mapping[str, Any], score: Score) -> list[Chart]:
     rows = [row for row in found["rows"] if row["value"] is not None]
     y, unit = _range([score.scale * row["value"] for row in rows], score), f"validation {score.unit}"
 
-    def dots(place: Any) -> list[Dots]:
+    def dots(place: Any, named: bool = False) -> list[Dots]:
         made = []
         for state in ("failed", "running", "pruned", "complete"):
             some = [row for row in rows if row["state"] == state and row["index"] != found["best"]]
             points = [(place(row), score.scale * row["value"]) for row in some]
-            made += [Dots(points, TONES[state], state, [_told(row, score) for row in some])] if some else []
+            made += (
+                [Dots(points, TONES[state], state if named else "", [_told(row, score) for row in some])]
+                if some
+                else []
+            )
         best = [row for row in rows if row["index"] == found["best"]]
         points = [(place(row), score.scale * row["value"]) for row in best]
-        return [*made, Dots(points, "second", "the best", [_told(row, score) for row in best])]
+        return [*made, Dots(points, "second", "the best" if named else "", [_told(row, score) for row in best])]
 
     complete = [(row["index"], score.scale * row["value"]) for row in rows if row["state"] == "complete"]
     better = max if score.higher_is_better else min
@@ -114,7 +122,7 @@ def _charts(found: Mapping[str, Any], score: Score) -> list[Chart]:
             y,
             f"{unit.capitalize()} of {len(rows)} configurations in order, and the best so far.",
             lines=[Line(steps, "second")] if steps else [],
-            dots=dots(lambda row: float(row["index"])),
+            dots=dots(lambda row: float(row["index"]), named=True),
         )
     ]
     for space in found["space"]:
