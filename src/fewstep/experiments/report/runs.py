@@ -47,11 +47,12 @@ ABOUT_INTERVALS = (
     "Intervals are of the choice of test tasks; another training seed is not covered by them."
 )
 
-PICTURES = ("analysis*.svg", "analysis*.png", "sine-line.svg", "oscillations.svg")
-"""Figures of other commands that are shown when they lie in a run's folder; of an SVG and a PNG the first."""
+PICTURES = ("codes", "curvature", "sine-line", "oscillations")
+"""Figures of ``fewstep analyse`` and ``fewstep plot`` that are shown when they lie in a run's folder, or in
+``analysis`` in there."""
 
 LARGEST = 600_000
-"""Bytes of a picture that is taken into a page; one that is larger is named."""
+"""Bytes of a picture that is taken into a page; a larger one is left out."""
 
 
 def page_of_run(run: RecordedRun) -> Page:
@@ -283,16 +284,14 @@ def _calibration(found: Mapping[str, Any], about: str) -> list[Block]:
 
 
 def _pictures(folder: Path) -> Iterator[Picture]:
-    """Figures of other commands."""
-    seen = set[str]()
-    for path in (path for pattern in PICTURES for path in sorted(folder.glob(pattern))):
-        if path.stem in seen or path.stat().st_size > LARGEST:
-            continue
-        seen.add(path.stem)
-        kind = "svg+xml" if path.suffix == ".svg" else "png"
-        source = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        name = path.stem.replace("-", " ").replace("_", " ")
-        yield Picture(source, f"Figure: {name}", name)
+    """Figures of other commands: as an SVG, or as a PNG where that is smaller than a page should become."""
+    for name in PICTURES:
+        files = [place / f"{name}.{form}" for place in (folder, folder / "analysis") for form in ("svg", "png")]
+        for path in (path for path in files if path.is_file() and path.stat().st_size <= LARGEST):
+            kind = "svg+xml" if path.suffix == ".svg" else "png"
+            source = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            yield Picture(source, f"Figure: {name}", f"{name}, from {path.relative_to(folder)}")
+            break
 
 
 def _choices(choices: Mapping[str, Any]) -> list[Block]:
