@@ -13,10 +13,11 @@ from reported import HOSTILE, KINDS, every_kind
 
 from fewstep.commands.main import main
 from fewstep.data import Dataset
+from fewstep.evaluation.calibration import calibration_error
 from fewstep.evaluation.statistics import Score, interval
 from fewstep.experiments.report import report
 from fewstep.experiments.report.charts import Axis, difference_chart
-from fewstep.experiments.report.details import hardest
+from fewstep.experiments.report.details import calibration, hardest
 from fewstep.experiments.report.folders import page_of
 from fewstep.experiments.report.render import html
 
@@ -110,6 +111,14 @@ def test_hard_classes_by_hand() -> None:
     assert (found[0]["mistaken"], found[0]["met"]) == (pytest.approx(4 / 6), 6)
     assert len(found[0]["pictures"]) == 1
     assert found[0]["pictures"][0].startswith("data:image/png;base64,")
+
+
+def test_calibration_is_that_of_flat_rows() -> None:
+    random = np.random.default_rng(0)
+    probabilities, labels = random.dirichlet([0.5] * 5, (6, 25)), random.integers(0, 5, (6, 25))
+    found = calibration(probabilities, labels)
+    assert found["error"] == pytest.approx(calibration_error(probabilities.reshape(-1, 5), labels.ravel()))
+    assert sum(one["rows"] for one in found["bins"]) == 150
 
 
 def test_a_histogram_holds_every_task() -> None:

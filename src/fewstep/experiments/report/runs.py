@@ -93,6 +93,7 @@ def verdict(test: Mapping[str, Any]) -> str:
     if own is None:
         return "The adapted method has no score that is finite in every task, or a single task."
     text = f"{score.text(own)}{'%' if score.percent else ''} {score.name} on {test['tasks']:,} tasks"
+    text += "" if score.higher_is_better else " (lower is better)"
     rivals = {name: one["mean"] for name, one in test["scores"].items() if one is not None and not is_own(name)}
     if not rivals:
         return f"{text}."
