@@ -363,7 +363,7 @@ class Run:
         kept, now = facts.get("peak_memory"), peak_memory(str(self.place.device))
         before = {name: size for name, size in kept.items() if isinstance(size, int)} if isinstance(kept, dict) else {}
         facts["peak_memory"] = {name: max(size, before.get(name, 0)) for name, size in now.items()}
-        write_files(self.folder, {ENVIRONMENT: facts})
+        write_files(self.folder, {ENVIRONMENT: sealed(facts)})
 
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
