@@ -73,7 +73,8 @@ class Linear:
         def predict(rows: Tensor, tasks: Tensor) -> Tensor:
             x = self.prepare(rows.flatten(1)) - centre
             weights, offset = (part[tasks] for part in heads)
-            return (weights.flatten(0, 1) @ x.mT).unflatten(0, offset.shape) + offset[..., None]
+            products: Tensor = (weights.flatten(0, 1) @ x.mT).unflatten(0, offset.shape)
+            return products + offset[..., None]
 
         return predict
 

@@ -306,6 +306,7 @@ def _right_by_class(
     """
     pools = part.pools
     assert pools is not None, "asked for where there are some"
+    linear: dict[tuple[str, ...], Callable[[Tensor, Tensor], Tensor]]
     linear = {(name,): of.by_class(part.support) for name, of in baselines.items() if isinstance(of, Linear)}
     if isinstance(method.learner.network, GeneratedHead) and method.learner.embedding is None:
         linear[tuple(points)] = _heads(method, list(points.values()))
