@@ -16,7 +16,7 @@ from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
-from fewstep.data.storage.files import read_json
+from fewstep.data.storage.files import read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
@@ -85,7 +85,7 @@ class PretrainingRun:
         with alone_in(folder):
             require_empty(folder, "pre-training", CONFIG)
             # The configuration is written last: with it, a beginning is complete.
-            write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+            write_files(folder, {ENVIRONMENT: sealed(machine), NETWORK: facts, CONFIG: unstructure(config)})
         return run
 
     @classmethod
@@ -210,7 +210,7 @@ class PretrainingRun:
             if self.ranks.first and self.resumed and not trainer.state.finished:
                 before = read_json(self.folder / ENVIRONMENT)
                 facts, told = resumption(before, self.config.device, "float32", trainer.state.step)
-                write_files(self.folder, {ENVIRONMENT: facts})
+                write_files(self.folder, {ENVIRONMENT: sealed(facts)})
                 if told:
                     self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
             self.resumed = True
