@@ -14,7 +14,8 @@ import torch
 from fewstep.commands.main import main
 from fewstep.core import Batch, Task
 from fewstep.data import EpisodeSampler, Sinusoids
-from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE
+from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.compare.procedure import Entry, compare, row_labels
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.run import Run

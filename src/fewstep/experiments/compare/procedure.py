@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fewstep.data import TaskSource
 from fewstep.data.storage.lock import alone_after
-from fewstep.evaluation.scoring import NEAREST_MEAN, RIDGE
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE
 from fewstep.experiments.asked import TEST_BATCH, tasks_of
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
