@@ -37,7 +37,7 @@ FOLDERS = {
 """Each folder, from the top down, and what it may import. CONTRIBUTING has the same table."""
 
 ROOMS = {
-    "experiments": ("repeat", "compare", "search", "ablate", "uncertainty", "fit", "report"),
+    "experiments": ("repeat", "compare", "search", "ablate", "uncertainty", "analyse", "fit", "report"),
     "recipes": ("methods", "problems"),
     "training": ("pretraining",),
     "evaluation": ("exact", "analysis"),
