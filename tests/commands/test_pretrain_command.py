@@ -111,8 +111,8 @@ def test_a_folder_that_has_lost_what_is_known_of_its_network_says_so(
     assert "has lost its network.json" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_stopped_pretraining_goes_on_to_the_same_bits(
-    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stopped_pretraining_is_used_as_it_is_and_goes_on_to_the_same_bits(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, step = tmp_path / "stopped", Pretrainer.advance
 
@@ -127,7 +127,11 @@ def test_a_stopped_pretraining_goes_on_to_the_same_bits(
     monkeypatch.undo()
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
     assert not (folder / "scores.json").exists()
+    main(["embed", str(folder), "--out", str(tmp_path / "early.npz")])
+    said = "has not finished training: it is used as it was best so far, at step 4"
+    assert said in " ".join(capsys.readouterr().out.split())
     main(["pretrain", "--resume", str(folder)])
+    assert "has not finished" not in capsys.readouterr().out
     whole, again = load_file(run / "best.safetensors"), load_file(folder / "best.safetensors")
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file as save_tensors
 
 from fewstep.data import Dataset, EpisodeSampler, embeddings, l2_normalise, unpickle
 from fewstep.data.features.datasets import convert
+from fewstep.data.features.readers import files_beside
 from fewstep.data.features.report import inspect_embeddings
 
 SPLITS = ("train", "val", "test")
@@ -483,10 +484,24 @@ def test_targets_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         convert(source, tmp_path / "rows.csv")
     with pytest.raises(FileExistsError, match=r"lone.npz exists"):
         convert(source, lone)
-    np.save(tmp_path / "rows_labels.npy", LABELS)
-    with pytest.raises(FileExistsError, match=r"rows_labels.npy exists"):
-        convert(source, tmp_path / "rows.npy")
-    assert not (tmp_path / "rows.npy").exists()
+    for name, values in (("labels", LABELS), ("y", LABELS)):  # what would be read with the rows
+        np.save(tmp_path / f"rows_{name}.npy", values)
+        with pytest.raises(FileExistsError, match=rf"rows_{name}.npy exists"):
+            convert(source, tmp_path / "rows.npy")
+        assert not (tmp_path / "rows.npy").exists()
+        (tmp_path / f"rows_{name}.npy").unlink()
+
+
+def test_rows_and_what_lies_beside_them_are_written_again_after_a_kill_between(tmp_path: Path) -> None:
+    source = written(tmp_path / "source.npz", content())
+    whole = convert(source, tmp_path / "rows.npy").read_bytes()
+    beside = files_beside(tmp_path / "rows.npy")[1:]
+    assert len(beside) > 1
+    for gone in ((), beside[1:]):
+        for path in (tmp_path / "rows.npy", *gone):
+            path.unlink()
+        assert convert(source, tmp_path / "rows.npy").read_bytes() == whole
+        assert files_beside(tmp_path / "rows.npy")[1:] == beside
 
 
 def test_a_store_that_contradicts_itself_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run whose files were damaged, or whose data were replaced: an error that says how to go on, and that way works."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,8 @@ import fewstep
 from fewstep.commands.main import main
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
+from fewstep.data.storage import files
+from fewstep.evaluation import Evaluation
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.repeat.procedure import repeat
 from fewstep.experiments.report import report
@@ -264,6 +267,51 @@ def test_a_training_that_has_not_ended_is_used_as_it_is_and_said_to_be(run: Path
     assert told[0] == told[1]
     Run.open(stopped[1], told.append)
     assert len(told) == 2
+    opened.record(opened.test(), "early")
+    main(["export", str(run), str(run.parent / "mine")])
+    for page in (run / "report.md", run.parent / "mine.md"):  # which outlive what is said on a terminal
+        assert "has not finished training: it is used as it was best so far, at step 2." in page.read_text()
+    whole = Run.open(Path(shutil.copytree(stopped[1], run.parent / "whole")))
+    whole.record(whole.test(), "late")
+    assert "has not finished" not in report(whole.folder).read_text()
+
+
+def test_an_evaluation_that_was_killed_before_its_end_leaves_its_name_free(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(run), "--tasks", "2", "--out", "mine"]
+    rename = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        rename(source, target)
+        if Path(target).name.startswith("mine"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", killed)
+        with pytest.raises(SystemExit, match="130"):
+            main(command)
+    left = sorted(path.name for path in run.iterdir() if path.name.startswith("mine"))
+    main(command)
+    assert left == ["mine_tasks.csv"]
+    assert "### mine" in (run / "report.md").read_text()
+    assert "mine.json is there already" in refused(command, capsys)
+    (run / "yours_tasks.csv").write_text("what else lies there\n")
+    assert "yours_tasks.csv is there already" in refused([*command[:-1], "yours"], capsys)
+
+
+def test_an_evaluation_does_not_replace_one_that_came_meanwhile(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = Run.test
+
+    def meanwhile(self: Run, **options: object) -> Evaluation:
+        self.record(test(self, tasks=3), "mine")
+        return test(self, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Run, "test", meanwhile)
+    refused(["evaluate", str(run), "--tasks", "2", "--out", "mine"], capsys)
+    assert json.loads((run / "mine.json").read_text())["tasks"] == 3
 
 
 def test_weights_that_are_no_numbers_predict_nothing(run: Path) -> None:

@@ -35,7 +35,7 @@ def scores(run: Run) -> dict[str, float]:
 
 def test_it_opens_and_scores_as_it_did(folder: Path) -> None:
     stored = json.loads((folder / "scores.json").read_text())
-    found = scores(Run.open(folder))
+    found = scores(Run.open(str(folder)))  # a path in words will do
     assert {name: found[name] for name in stored} == pytest.approx(stored, abs=1e-6)  # beside newer baselines
 
 

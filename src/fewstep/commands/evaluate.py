@@ -53,4 +53,5 @@ def evaluate(arguments: Sequence[str]) -> None:
         console.print(evaluation.table())
         say(" · ".join(f"{name}: {value}" for name, value in evaluation.protocol.items()))
         if asked.out is not None and ranks.first:
+            check_name(asked.out, asked.run)  # another process may have taken it meanwhile
             run.record(evaluation, asked.out)

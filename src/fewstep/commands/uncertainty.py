@@ -61,7 +61,7 @@ def sine_line(
     """
     from fewstep.experiments.uncertainty.functions_plot import plot
 
-    for file in plot(run, out or run / "sine-line", columns=columns, samples=samples, seed=seed):
+    for file in plot(run, out or run / "sine-line", columns=columns, samples=samples, seed=seed, note=note):
         point_to("picture", file)
 
 
@@ -79,5 +79,5 @@ def oscillations(
     """
     from fewstep.experiments.uncertainty.forecasts_plot import plot
 
-    for file in plot(runs, out or Path(*runs[:1]), tasks=tasks, seed=seed):
+    for file in plot(runs, out or Path(*runs[:1]), tasks=tasks, seed=seed, note=note):
         point_to("picture", file)

@@ -82,7 +82,8 @@ def _plain(value: Any) -> str:
 def _limits(told: Mapping[str, Any]) -> list[str]:
     if told["kind"] == "simple":
         return ["- It knows nothing but the few examples it is given."]
-    found = ["- What it was tested on says little of inputs of another kind: test it on classes of your own."]
+    found = [f"- It {said}."] if (said := told.get("facts", {}).get("unfinished")) else []
+    found += ["- What it was tested on says little of inputs of another kind: test it on classes of your own."]
     width = told["problem"]["inputs"]
     if not told["extractor"] and len(width) == 1 and not told["problem"]["regression"]:
         found.append(f"- It takes features of width {width[0]}, of the network that made those it was trained on.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewstep.data.storage.files import write_atomically
 from fewstep.estimators.base import Estimator
 from fewstep.estimators.card import model_card
 from fewstep.estimators.load import load
@@ -51,7 +52,7 @@ class HubModel(ModelHubMixin, library_name="fewstep"):  # type: ignore[call-arg,
             "from fewstep.estimators.hub import HubModel",
             f'model = HubModel.from_pretrained("{name}").estimator',
         ]
-        (save_directory / "README.md").write_text(model_card(told, opening, name), encoding="utf-8")
+        write_atomically(save_directory / "README.md", model_card(told, opening, name))
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> HubModel:

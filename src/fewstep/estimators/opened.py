@@ -15,6 +15,7 @@ from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM, be
 from fewstep.experiments.model_file import SUFFIX, facts_of, tests_files
 from fewstep.experiments.run import Run
 from fewstep.training import load_checkpoint
+from fewstep.training.checkpoint import LAST
 
 logger = logging.getLogger("fewstep")
 
@@ -35,7 +36,7 @@ def opened(source: str | Path | Run, device: str = "auto", note: Note = logger.w
     path = located(source)
     files = [path]
     if path.is_dir():
-        told = CONFIG, PROBLEM, ENVIRONMENT, CHOICES, *tests_files(path)
+        told = CONFIG, PROBLEM, ENVIRONMENT, CHOICES, LAST, *tests_files(path)
         files = [best_checkpoint(path), *(path / name for name in told)]
     return _kept(path.resolve(), tuple((file.name, *_stamp(file)) for file in files if file.exists()), device, note)
 

@@ -76,10 +76,17 @@ def kept_extractor(folder: Path) -> FeatureExtractor | None:
     return extractor
 
 
+def unfinished(folder: Path) -> str:
+    """What there is to say of a training that goes on, or was stopped, and is used as far as it has come."""
+    if (state := last_state(folder)) is None or state.finished:
+        return ""
+    return f"has not finished training: it is used as it was best so far, at step {state.best_step}"
+
+
 def tell_unfinished(folder: Path, note: Callable[[str], None]) -> None:
-    """Say of a training that goes on, or was stopped, that it is used as far as it has come."""
-    if (state := last_state(folder)) is not None and not state.finished:
-        note(f"{folder} has not finished training: it is used as it was best so far, at step {state.best_step}")
+    """Say so of a folder, where there is something to say."""
+    if said := unfinished(folder):
+        note(f"{folder} {said}")
 
 
 def require_same_data(folder: Path, kept: Mapping[str, Any], now: Mapping[str, str], where: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fewstep.data.storage.files import read_json
 from fewstep.data.storage.tensors import write_tensors
+from fewstep.experiments.begun import unfinished
 from fewstep.experiments.folder import CHOICES, ENVIRONMENT, stored_config
 from fewstep.experiments.results import own_result, tests_of
 from fewstep.recipes import Config, to_json
@@ -103,14 +104,15 @@ def write_model(path: str | Path, described: Described, words: Mapping[str, Any]
 
 
 def facts_of(folder: Path, note: Callable[[str], None]) -> Mapping[str, Any]:
-    """What there is to know of a run: its test with its protocol, and the versions that it was made by.
+    """What there is to know of a run: its test with its protocol, whether its training had ended, and its versions.
 
     Args:
         folder: of the run.
         note: is told what was left out, as it is of other meta-parameters.
     """
     tests = [test for file in tests_files(folder) if (test := own_result(folder, file, note))]
-    facts = {"test": tests[:1] and tests[0], "more tests": tests[1:], "choices": own_result(folder, CHOICES, note)}
+    facts: dict[str, Any] = {"test": tests[:1] and tests[0], "more tests": tests[1:]}
+    facts |= {"choices": own_result(folder, CHOICES, note), "unfinished": unfinished(folder)}
     versions = read_json(folder / ENVIRONMENT).get("versions", {})
     return {name: value for name, value in facts.items() if value} | {"versions": versions}
 

@@ -22,7 +22,7 @@ from fewstep.data.storage.files import read_json
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
-from fewstep.experiments.begun import mark_of, require_same_data
+from fewstep.experiments.begun import mark_of, require_same_data, tell_unfinished
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import ENVIRONMENT, begin_again, clear, is_unfinished, require_empty
 from fewstep.training.checkpoint import BEST, load_checkpoint
@@ -107,13 +107,14 @@ class PretrainingRun:
 
     @classmethod
     def create(
-        cls, config: PretrainingConfig, folder: Path, note: Callable[[str], None] = logger.info
+        cls, config: PretrainingConfig, folder: str | Path, note: Callable[[str], None] = logger.info
     ) -> PretrainingRun:
         """Start a new one.
 
         Raises:
             ValueError: when the folder already holds files, or the images have no base classes.
         """
+        folder = Path(folder)
         begin_again(folder, "pre-training", CONFIG, BEGINNING)
         config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
@@ -131,7 +132,7 @@ class PretrainingRun:
 
     @classmethod
     def resume(
-        cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None
+        cls, folder: str | Path, note: Callable[[str], None] = logger.info, device: str | None = None
     ) -> PretrainingRun:
         """One that was begun, to go on with: as :meth:`open`, without what a killed process has left in the folder.
 
@@ -140,12 +141,14 @@ class PretrainingRun:
         """
         run = cls.open(folder, note, device)
         require_again(run.config)
-        with alone_in(folder):
-            clear(folder)
+        with alone_in(run.folder):
+            clear(run.folder)
         return run
 
     @classmethod
-    def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str | None = None) -> PretrainingRun:
+    def open(
+        cls, folder: str | Path, note: Callable[[str], None] = logger.info, device: str | None = None
+    ) -> PretrainingRun:
         """One that was begun: to go on with, to the same bits as if it had not been stopped, or to embed with.
 
         Args:
@@ -156,6 +159,7 @@ class PretrainingRun:
         Raises:
             ValueError: when the folder holds none, or there is no such device.
         """
+        folder = Path(folder)
         path = folder / CONFIG
         if not path.exists():
             raise ValueError(
@@ -270,7 +274,7 @@ class PretrainingRun:
 
     @as_usual
     def extractor(self, layer: str = "middle", views: Views = "center", *, normalise: bool = False) -> FeatureExtractor:
-        """Images to features, by the best network.
+        """Images to features, by the best network; of a training that has not ended, the best so far, which is said.
 
         The centre of an image is as large as in training. So are the corners and centre of ``"multiview"``; where
         training saw whole images they have ⅞ of the side, as 28 of 32 pixels.
@@ -292,6 +296,7 @@ class PretrainingRun:
         facts, architecture = self.facts, self.config.training.network
         network = Standardised(architecture.build(facts["classes"], facts["inputs"]))
         load_checkpoint(best, network, run=mark_of(self.folder, CONFIG, NETWORK))
+        tell_unfinished(self.folder, self.note)
         side = self.side
         if side is None and views == "multiview":
             side = round(facts["size"] * 7 / 8)

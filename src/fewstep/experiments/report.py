@@ -12,6 +12,7 @@ from fewstep.evaluation.curves import curves_in_words, learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
+from fewstep.experiments.begun import unfinished
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT
 from fewstep.experiments.results import TEST, own_result
 
@@ -53,6 +54,7 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     for name, test in tests.items():
         lines += _result(name, test)
     lines += [line for told in left_out for line in (f"{told}.", "")]
+    lines += [f"The run {said}.", ""] if (said := unfinished(folder)) else []
     lines += _decisions(loaded.get(Path(CHOICES).stem, {}))
     lines += ["## Learning curves", "", *_curves(folder), ""]
     lines += ["## Configuration", "", *settings_lines(config, "There is no config.json."), ""]

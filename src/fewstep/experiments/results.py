@@ -33,8 +33,9 @@ def check_name(name: str, new_in: Path | None = None) -> None:
     """Refuse a name for an evaluation that is none, or that of another file of a run.
 
     Args:
-        name: written as ``NAME.json`` and ``NAME_tasks.csv``.
-        new_in: a folder where it must be new, and no name of the run's own tests.
+        name: written as ``NAME_tasks.csv`` and ``NAME.json``.
+        new_in: a folder where it must be new, and no name of the run's own tests. Scores of tasks alone are what an
+            evaluation has left that was killed, and are in nobody's way.
 
     Raises:
         ValueError: saying which file is in its way.
@@ -47,9 +48,18 @@ def check_name(name: str, new_in: Path | None = None) -> None:
     plain = name.casefold()
     if plain in _OWN_NAMES or (new_in is not None and re.fullmatch(f"{TEST}(-.*-shot)?", plain)):
         raise ValueError(f"{name}.json is of the run itself: choose another name for this evaluation.")
-    files = [] if new_in is None else [new_in / f"{name}.json", new_in / f"{name}_tasks.csv"]
-    if there := [file for file in files if file.exists()]:
-        raise ValueError(f"{there[0]} is there already: choose another name for this evaluation.")
+    if new_in is None:
+        return
+    result, tasks = new_in / f"{name}.json", new_in / f"{name}_tasks.csv"
+    if result.exists() or (tasks.exists() and not _are_scores(tasks)):
+        there = result if result.exists() else tasks
+        raise ValueError(f"{there} is there already: choose another name for this evaluation.")
+
+
+def _are_scores(path: Path) -> bool:
+    """Whether a file begins as the scores of an evaluation do."""
+    with path.open("rb") as file:
+        return file.readline().startswith(b"task,")
 
 
 def marked(folder: Path, result: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

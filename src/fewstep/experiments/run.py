@@ -131,7 +131,11 @@ class Run:
 
     @classmethod
     def create(
-        cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info, problem: Problem | None = None
+        cls,
+        config: Config,
+        folder: str | Path,
+        note: Callable[[str], None] = logger.info,
+        problem: Problem | None = None,
     ) -> Run:
         """Start a new run; on data in memory, one that is not tested.
 
@@ -139,6 +143,7 @@ class Run:
             ValueError: when the folder already holds files, or the data cannot serve the run's tasks; before
                 anything is written.
         """
+        folder = Path(folder)
         begin_again(folder, "run", CONFIG, BEGINNING)
         run = cls(replace(config, device=device_here(config.device)), folder, note, problem)
         check_tasks(run.problem, config, SPLITS if problem is None else ("train", "val"))
@@ -163,13 +168,18 @@ class Run:
 
     @classmethod
     def continued(
-        cls, config: Config, folder: Path, note: Callable[[str], None] = logger.info, problem: Problem | None = None
+        cls,
+        config: Config,
+        folder: str | Path,
+        note: Callable[[str], None] = logger.info,
+        problem: Problem | None = None,
     ) -> Run:
         """The run of a configuration in a folder: begun there, or continued to the same bits.
 
         Raises:
             ValueError: when the folder holds a run of other settings, which are named, or something else.
         """
+        folder = Path(folder)
         if is_run(folder):
             require_same(folder, "a run", dotted(stored_config(folder)), dotted(config))
             return cls.resume(folder, note, problem=problem)
@@ -178,7 +188,7 @@ class Run:
     @classmethod
     def resume(
         cls,
-        folder: Path,
+        folder: str | Path,
         note: Callable[[str], None] = logger.info,
         device: str = "auto",
         problem: Problem | None = None,
@@ -194,6 +204,7 @@ class Run:
         Raises:
             ValueError: when the folder is not a run, its settings are no longer taken, or another process works there.
         """
+        folder = Path(folder)
         config = stored_config(folder)
         try:
             require_again(config)
@@ -209,7 +220,7 @@ class Run:
 
     @classmethod
     @as_usual
-    def open(cls, folder: Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
+    def open(cls, folder: str | Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
         """A trained run, with its best meta-parameters in place.
 
         Args:
@@ -220,6 +231,7 @@ class Run:
         Raises:
             ValueError: when there is no trained run in the folder, or no such device.
         """
+        folder = Path(folder)
         run = cls._stored(folder, note, device)
         run.tested = load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
         tell_unfinished(folder, note)
@@ -467,7 +479,7 @@ class Run:
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = TEST) -> None:
-        """Write ``NAME.json`` and ``NAME_tasks.csv``, and bring ``report.md`` up to date.
+        """Write ``NAME_tasks.csv``, then ``NAME.json``, and bring ``report.md`` up to date.
 
         With them goes a word for the meta-parameters as they stand, by which it is known later what they are of.
 
@@ -476,5 +488,6 @@ class Run:
         """
         check_name(name)
         result = marked(self.folder, evaluation.to_json(), self.method.learner.state_dict())
-        write_files(self.folder, {f"{name}.json": result, f"{name}_tasks.csv": task_rows(evaluation.scores)})
+        # With NAME.json an evaluation is complete, and its name is taken.
+        write_files(self.folder, {f"{name}_tasks.csv": task_rows(evaluation.scores), f"{name}.json": result})
         report(self.folder)

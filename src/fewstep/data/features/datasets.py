@@ -15,6 +15,7 @@ from fewstep.data.dataset import Dataset
 from fewstep.data.features.formats import Source, parts_of, source_of
 from fewstep.data.features.keys import keys_of
 from fewstep.data.features.normalise import l2_normalise
+from fewstep.data.features.readers import files_beside
 from fewstep.data.features.report import remarks
 from fewstep.data.features.store import (
     NUMBERED_APART,
@@ -31,7 +32,7 @@ from fewstep.data.features.store import (
     write_store,
 )
 from fewstep.data.images.class_splits import PARTS
-from fewstep.data.storage.cache import Report, cache_folder, kept_in
+from fewstep.data.storage.cache import Report, cache_folder, kept_in, npy
 from fewstep.data.storage.files import folder_beside, replacing, write_atomically
 from fewstep.data.storage.lock import one_at_a_time
 from fewstep.data.storage.pickling import pickled_arrays
@@ -251,12 +252,12 @@ def _write_npz(target: Path, parts: Parts, where: str) -> None:
 
 
 def _write_npy(target: Path, parts: Parts, where: str) -> None:
-    columns = {target.with_name(f"{target.stem}_{name}.npy"): values for name, values in _columns(parts).items()}
-    if there := [path for path in columns if path.exists()]:
+    columns = {target.with_name(f"{target.stem}_{name}.npy"): npy(values) for name, values in _columns(parts).items()}
+    # What would be read with the target is in its way, but not what a process has left that was killed before the end.
+    if there := [path for path in files_beside(target)[1:] if path.read_bytes() != columns.get(path)]:
         raise FileExistsError(f"{there[0]} exists: remove it, or choose another target")
-    for path, values in columns.items():
-        with replacing(path) as file:
-            np.lib.format.write_array(file, values, allow_pickle=False)
+    for path, content in columns.items():
+        write_atomically(path, content)
     with replacing(target) as file:
         _write_features(file, parts, where)
 

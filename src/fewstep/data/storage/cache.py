@@ -47,6 +47,17 @@ def kept_in(folder: Path, what: str, room: str = "room for them") -> Iterator[No
         ) from error
 
 
+def npy(array: NDArray[np.generic]) -> bytes:
+    """An array as the contents of an ``.npy`` file, without pickles.
+
+    Raises:
+        ValueError: if it holds Python objects.
+    """
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def npz(arrays: Mapping[str, NDArray[np.generic]], *, compressed: bool) -> bytes:
     """Named arrays as the contents of an ``.npz`` file, without pickles.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -26,6 +27,8 @@ from fewstep.experiments.run import Run
 from fewstep.experiments.uncertainty.functions_plot import save
 from fewstep.experiments.uncertainty.procedure import run_labels
 from fewstep.recipes.problems.functions import OscillationTasks
+
+logger = logging.getLogger("fewstep")
 
 BAND = 1.6449
 """Deviations on both sides of a normal mean that hold 90%."""
@@ -78,7 +81,9 @@ class Forecasts:
     queries: int
 
 
-def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int = 0) -> Forecasts:
+def forecasts(
+    runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int = 0, note: Callable[[str], None] = logger.info
+) -> Forecasts:
     """Forecast the query rows of a few of the first 100 test tasks, by trained runs and exactly.
 
     The tasks are chosen by their oscillators alone. The range of damping is cut into a weak and a strong half, and that
@@ -91,12 +96,13 @@ def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int 
         tasks: how many, at most 100.
         rows: query rows of each that are shown.
         seed: of the tasks; that of a test is 0.
+        note: is given a line about a run, such as that its training has not ended.
 
     Raises:
         ValueError: for no runs, a run on other tasks or on tasks that differ from the first run's, tasks without
             noise, or more tasks or rows than there are.
     """
-    opened = _opened(runs)
+    opened = _opened(runs, note)
     first = opened[0]
     source = first.problem.source("test", tasks=TEST_BATCH, seed=seed, queries=first.config.testing.queries)
     assert isinstance(source, Oscillations)
@@ -134,7 +140,15 @@ def forecasts(runs: Sequence[Path], *, tasks: int = 4, rows: int = 2, seed: int 
     )
 
 
-def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed: int = 0) -> list[Path]:
+def plot(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    tasks: int = 4,
+    rows: int = 2,
+    seed: int = 0,
+    note: Callable[[str], None] = logger.info,
+) -> list[Path]:
     """Draw what :func:`forecasts` finds: a column for each task, its support on top and query rows below.
 
     The band of the exact forecast is its mean ± 1.64 standard deviations of an observation, which holds 90% where the
@@ -146,6 +160,7 @@ def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed
         tasks: columns.
         rows: query rows of each.
         seed: of the tasks.
+        note: as in :func:`forecasts`.
 
     Returns:
         The files.
@@ -153,10 +168,10 @@ def plot(runs: Sequence[Path], out: Path, *, tasks: int = 4, rows: int = 2, seed
     Raises:
         ValueError: as :func:`forecasts` says.
     """
-    return save(draw(forecasts(runs, tasks=tasks, rows=rows, seed=seed)), out / "oscillations")
+    return save(draw(forecasts(runs, tasks=tasks, rows=rows, seed=seed, note=note)), out / "oscillations")
 
 
-def _opened(runs: Sequence[Path]) -> list[Run]:
+def _opened(runs: Sequence[Path], note: Callable[[str], None]) -> list[Run]:
     if not runs:
         raise ValueError("nothing to draw: give folders of runs on oscillations, such as of leo-oscillations.")
     settings: list[dict[str, float]] = []
@@ -173,7 +188,7 @@ def _opened(runs: Sequence[Path]) -> list[Run]:
             )
     if not settings[0]["noise"] > 0:
         raise ValueError(f"{runs[0]} is on data without noise, where no exact forecast exists: give runs with noise.")
-    return [Run.open(run) for run in runs]
+    return [Run.open(run, note) for run in runs]
 
 
 def spread_out(places: Float[np.ndarray, "2 tasks"], count: int) -> NDArray[np.intp]:

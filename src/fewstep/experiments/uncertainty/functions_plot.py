@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,21 @@ from fewstep.experiments.uncertainty.procedure import posterior_of
 from fewstep.experiments.uncertainty.result import AMBIGUOUS
 from fewstep.recipes.problems.functions import SineOrLineTasks
 
+logger = logging.getLogger("fewstep")
+
 _TASKS = 2000  # among which ambiguous ones are looked for
 _X = np.linspace(-5, 5, 201)
 
 
-def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int = 0) -> list[Path]:
+def plot(
+    run: Path,
+    out: Path,
+    *,
+    columns: int = 4,
+    samples: int = 30,
+    seed: int = 0,
+    note: Callable[[str], None] = logger.info,
+) -> list[Path]:
     """Draw a trained run's functions for test tasks, half of them ambiguous, above the exact posterior's.
 
     Ambiguous are tasks to whose kinds the exact posterior gives more than 20% each; of those, and of the clear ones,
@@ -37,6 +49,7 @@ def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int
         columns: tasks.
         samples: functions a task.
         seed: of the tasks and of what is drawn.
+        note: is given a line about the run, such as that its training has not ended.
 
     Returns:
         The files.
@@ -44,7 +57,7 @@ def plot(run: Path, out: Path, *, columns: int = 4, samples: int = 30, seed: int
     Raises:
         ValueError: for a run on other tasks, or fewer than two columns.
     """
-    opened = Run.open(run)
+    opened = Run.open(run, note)
     data = opened.config.data
     if not isinstance(data, SineOrLineTasks):
         raise ValueError(f"{run} is a run of {opened.config.recipe}: give one on sines and lines, as of leo-sine-line.")
