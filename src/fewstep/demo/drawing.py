@@ -83,4 +83,5 @@ def as_omniglot(strokes: Sequence[Stroke]) -> UInt8[np.ndarray, "1 28 28"]:
         for x, y in path:  # round, where it starts, turns and ends
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
     bits = np.asarray(image.reduce(_FINER)) > 127
-    return reduced(bits[None, None])[0]
+    small: UInt8[np.ndarray, "1 28 28"] = reduced(bits[None, None])[0]
+    return small

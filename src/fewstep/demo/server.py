@@ -89,8 +89,8 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where a browser finds it."""
-        host, port = self.server_address[:2]
-        return f"http://{f'[{host}]' if ':' in str(host) else host}:{port}/"
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def answer(self, path: str, asked: Any) -> dict[str, Any]:
         """The answer to a question, in turn."""
