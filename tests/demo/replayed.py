@@ -56,13 +56,23 @@ def followed(lines: np.ndarray) -> list[list[Pixel]]:
     return strokes
 
 
+def straightened(path: list[Pixel]) -> list[Pixel]:
+    """The fewest of a path's points between which lines are never further from it than a pixel (Douglas, Peucker)."""
+    begin, *_, end = points = np.array(path + path[-1:], float)
+    along = end - begin
+    share = np.clip((points - begin) @ along / max(along @ along, 1), 0, 1)
+    far = np.hypot(*(points - begin - share[:, None] * along).T)
+    if far.max() <= 1:
+        return [path[0], path[-1]]
+    corner = int(far.argmax())
+    return straightened(path[: corner + 1])[:-1] + straightened(path[corner:])
+
+
 def strokes(ink: np.ndarray) -> list[list[list[float]]]:
-    """A drawing as a page sends it, every third pixel of its lines."""
+    """A drawing as a page sends it."""
     down, right = (slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(ink))
-    return [
-        [[(right.start + x + 0.5) / SIDE, (down.start + y + 0.5) / SIDE] for x, y in path[:-1:3] + path[-1:]]
-        for path in followed(thinned(ink[down, right]))
-    ]
+    paths = map(straightened, followed(thinned(ink[down, right])))
+    return [[[(right.start + x + 0.5) / SIDE, (down.start + y + 0.5) / SIDE] for x, y in path] for path in paths]
 
 
 def tasks(count: int, names: list[str], ways: int = 5) -> list[np.ndarray]:

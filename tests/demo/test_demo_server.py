@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep import FewShotClassifier, FewShotRegressor
+from fewstep import FewShotClassifier, FewShotRegressor, maml, protonet
 from fewstep.commands.main import main
 from fewstep.core import Descend
+from fewstep.data.images.files import Reading
 from fewstep.demo.characters import named
 from fewstep.demo.drawing import as_omniglot, drawing
 from fewstep.demo.models import Models, models
@@ -22,6 +23,7 @@ from fewstep.estimators.model import TrainedModel
 from fewstep.evaluation.exact.sine_or_line import exact_posterior
 from fewstep.evaluation.inner_loop import evaluation_copy
 from fewstep.evaluation.simple import Simple
+from fewstep.networks import Conv4
 
 HOOK, BAR, ZED = [[[0.2, 0.2], [0.7, 0.2], [0.7, 0.8]]], [[[0.1, 0.5], [0.8, 0.4]]], [[[0, 0], [1, 0], [0, 1], [1, 1]]]
 JSON = {"Content-Type": "application/json"}
@@ -51,8 +53,8 @@ def test_pages_are_served_and_name_no_other_place(server: Server) -> None:
         assert "default-src 'none'" in headers["Content-Security-Policy"], path
         foreign = set(re.findall(r"(?:https?:)?//[\w.]+\.\w+[\w/]*", content.decode()))
         assert foreign <= {"http://www.w3.org/2000/svg", "//www.w3.org/2000/svg"}, path
-        assert b"{model}" not in content
     assert b"omniglot-leo" in pages["/"][2]
+    assert b"sine-line-leo, trained on 5 points" in pages["/functions"][2]
     assert send(server, "GET", "/../server.py")[0] == 404
 
 
@@ -77,13 +79,25 @@ def test_stages_are_those_of_the_method(shipped: Models) -> None:
     np.testing.assert_allclose(found.codes.mean((0, 1)), 0, atol=1e-6)  # of all codes of the task
 
 
+@pytest.mark.parametrize(("method", "stages"), [("maml", ["before", "after"]), ("protonet", ["after"])])
+def test_a_method_without_codes_has_fewer_stages(method: str, stages: list[str]) -> None:
+    made = maml(Conv4(outputs=3), rate=0.4, steps=2) if method == "maml" else protonet(Conv4(outputs=None))
+    examples = np.stack([as_omniglot(drawing(one)) for one in (HOOK, BAR, ZED)])
+    found = named(TrainedModel(made, reading=Reading()), examples, examples[1])
+    expected = FewShotClassifier(made).fit((examples / 255).astype("f"), range(3))
+    np.testing.assert_allclose(
+        found.stages["after"], expected.predict_proba((examples[1:2] / 255).astype("f"))[0], atol=1e-6
+    )
+    assert (list(found.stages), found.codes.size) == (stages, 0)
+
+
 def test_functions_are_those_of_the_regressor_beside_the_exact_posterior(server: Server, shipped: Models) -> None:
     x, y = np.array([-3.0, 0.5, 2.0]), np.array([1.0, -1.0, 2.5])
     status, answer = ask(server, "/functions", {"points": np.stack([x, y], 1).tolist()})
     grid = np.array(answer["x"])
     regressor = FewShotRegressor("sine-line-leo", noise=0.3).fit(x[:, None], y)
     exact = exact_posterior(x[None], y[None])
-    assert (status, shipped.noise) == (200, 0.3)
+    assert (status, shipped.tasks.noise) == (200, 0.3)
     np.testing.assert_allclose(answer["learned"]["mean"], regressor.predict(grid[:, None]), atol=1e-3)
     np.testing.assert_allclose(answer["exact"]["mean"], exact.mean(grid[None])[0], atol=1e-3)
     assert answer["exact"]["line"] == pytest.approx(exact.line[0], abs=1e-4)

@@ -20,13 +20,13 @@ class Models(NamedTuple):
     Attributes:
         characters: names drawings.
         functions: regresses points.
-        noise: of the regression's tasks.
+        tasks: that the regression was trained on.
         names: what the pages call them.
     """
 
     characters: TrainedModel
     functions: TrainedModel
-    noise: float
+    tasks: SineOrLineTasks
     names: dict[str, str]
 
 
@@ -45,22 +45,25 @@ def models(run: str | Path | None = None, device: str = "cpu") -> Models:
         model = opened(run, device)
         if _of_characters(model):
             of_characters = str(run)
-        elif _noise(model):
+        elif _tasks(model):
             of_functions = str(run)
         else:
             wanted = "28 × 28 drawings, such as Omniglot's, or of sine-or-line tasks with noise"
             raise ValueError(f"{run} cannot be shown: the demo has pages for models of {wanted}")
     characters, functions = opened(of_characters, device), opened(of_functions, device)
+    tasks = _tasks(functions)
     assert isinstance(characters, TrainedModel), "it was looked at, or ships"
     assert isinstance(functions, TrainedModel), "likewise"
-    return Models(characters, functions, _noise(functions), {"characters": of_characters, "functions": of_functions})
+    assert tasks is not None, "likewise"
+    return Models(characters, functions, tasks, {"characters": of_characters, "functions": of_functions})
 
 
 def _of_characters(model: object) -> bool:
     return isinstance(model, TrainedModel) and not model.regression and model.reading == Reading()
 
 
-def _noise(model: object) -> float:
-    """Of sine-or-line tasks; zero for any other."""
+def _tasks(model: object) -> SineOrLineTasks | None:
+    """The sine-or-line tasks of a model, if it is of such with noise."""
     origin = model.origin if isinstance(model, TrainedModel) else None
-    return origin.config.data.noise if origin is not None and isinstance(origin.config.data, SineOrLineTasks) else 0.0
+    tasks = None if origin is None else origin.config.data
+    return tasks if isinstance(tasks, SineOrLineTasks) and tasks.noise > 0 else None

@@ -78,13 +78,16 @@ class Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
         self.answers: Mapping[str, Answer] = {
             "/characters": partial(characters.answer, models.characters),
-            "/functions": partial(functions.answer, models.functions, models.noise),
+            "/functions": partial(functions.answer, models.functions, models.tasks.noise),
         }
         folder = files("fewstep.demo") / "pages"
         self.files = {f"/{file.name}": file.read_bytes() for file in folder.iterdir() if "." in file.name}
         for path, name in _PAGES.items():
-            text = self.files.pop(f"/{name}").decode().replace("{noise}", f"{models.noise:g}")
-            self.files[path] = text.replace("{model}", html.escape(models.names[name.removesuffix(".html")])).encode()
+            words = {"model": models.names[name.removesuffix(".html")], **vars(models.tasks)}
+            text = self.files.pop(f"/{name}").decode()
+            for word in ("model", "noise", "shots"):
+                text = text.replace(f"{{{word}}}", html.escape(str(words[word])))
+            self.files[path] = text.encode()
 
     @property
     def url(self) -> str:
