@@ -40,7 +40,7 @@ FOLDERS = {
 
 ROOMS = {
     "demo": ("pages",),
-    "experiments": ("repeat", "compare", "search", "ablate", "uncertainty", "fit", "report"),
+    "experiments": ("repeat", "compare", "search", "ablate", "uncertainty", "analyse", "fit", "report"),
     "recipes": ("methods", "problems"),
     "training": ("pretraining",),
     "evaluation": ("exact", "analysis"),

@@ -75,6 +75,9 @@ fit DATA --shots 0
 fit DATA --ways 1
 fit DATA --seed -1
 fit DATA --workers 0
+analyse RUN --tasks 1
+analyse RUN --perplexity 0
+analyse RUN --training-steps -1
 uncertainty RUN --tasks 0
 uncertainty RUN --samples 0
 uncertainty RUN --queries -1

@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, Command] = {
         ("search", "fewstep.commands.search:search", "RECIPE --trials N", "random search over a recipe's settings"),
         ("repeat", "fewstep.commands.repeat:repeat", "RECIPE --seeds N", "several seeds at once: mean and deviation"),
         ("ablate", "fewstep.commands.ablate:ablate", "RECIPE --trials N", "LEO taken apart, each part searched"),
+        ("analyse", "fewstep.commands.analyse:analyse", "RUN [--against …]", "what its adaptation does, in pictures"),
         ("uncertainty", "fewstep.commands.uncertainty:uncertainty", "RUN …", "regressions beside the exact posterior"),
         ("plot sine-line", "fewstep.commands.uncertainty:sine_line", "RUN", "functions that such a run samples"),
         ("plot oscillations", "fewstep.commands.uncertainty:oscillations", "RUN …", "forecasts, and the best possible"),

@@ -20,7 +20,7 @@ from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
-from fewstep.data.storage.files import json_text, read_json
+from fewstep.data.storage.files import json_text, read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
@@ -163,7 +163,9 @@ class Run:
             if extractor is not None:
                 extractor.save(folder / EXTRACTOR)
                 shape |= {"extractor": digest_of(folder / EXTRACTOR)}
-            write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)})
+            write_files(
+                folder, {ENVIRONMENT: sealed(facts), PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)}
+            )
         return run
 
     @classmethod
@@ -199,7 +201,7 @@ class Run:
             folder: of the run.
             note: is given a line about what takes time, or goes on elsewhere than it was begun.
             device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
-            problem: opened data, where it was begun on such.
+            problem: opened data, where it was begun on such, or the same ones lie elsewhere now.
 
         Raises:
             ValueError: when the folder is not a run, its settings are no longer taken, or another process works there.
@@ -220,19 +222,26 @@ class Run:
 
     @classmethod
     @as_usual
-    def open(cls, folder: str | Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
+    def open(
+        cls,
+        folder: str | Path,
+        note: Callable[[str], None] = logger.info,
+        device: str = "auto",
+        problem: Problem | None = None,
+    ) -> Run:
         """A trained run, with its best meta-parameters in place.
 
         Args:
             folder: of the run.
             note: is given a line about what takes time, or is computed elsewhere than it was trained.
             device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
+            problem: opened data, where the same ones lie elsewhere now than when it was begun.
 
         Raises:
             ValueError: when there is no trained run in the folder, or no such device.
         """
         folder = Path(folder)
-        run = cls._stored(folder, note, device)
+        run = cls._stored(folder, note, device, problem)
         run.tested = load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
         tell_unfinished(folder, note)
         return run
@@ -267,7 +276,7 @@ class Run:
         config = stored_config(folder)
         require_as_begun(folder)
         data = config.data
-        if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
+        if problem is None and isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
             with as_given():
                 config = replace(config, data=replace(data, path=data_of(data.path, note)))
         with as_given():
@@ -342,7 +351,7 @@ class Run:
     def _record_resumption(self, step: int) -> None:
         """Say in ``environment.json`` where training goes on, and tell what is otherwise than it was."""
         facts, told = resumption(read_json(self.folder / ENVIRONMENT), self.config.device, self.config.dtype, step)
-        write_files(self.folder, {ENVIRONMENT: facts})
+        write_files(self.folder, {ENVIRONMENT: sealed(facts)})
         if told:
             self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
 
@@ -487,6 +496,8 @@ class Run:
             ValueError: for a name that is none of a file in the folder, or that of another file of the run.
         """
         check_name(name)
+        if not is_run(self.folder):
+            raise ValueError(f"{self.folder} was moved or removed meanwhile: test the run from where it is now.")
         result = marked(self.folder, evaluation.to_json(), self.method.learner.state_dict())
         # With NAME.json an evaluation is complete, and its name is taken.
         write_files(self.folder, {f"{name}_tasks.csv": task_rows(evaluation.scores), f"{name}.json": result})

@@ -99,6 +99,12 @@ def _remove(part: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def begins(path: Path, text: str) -> bool:
+    """Whether a file begins as one of ours does, so that it may be replaced."""
+    with path.open("rb") as file:
+        return file.read(len(text.encode())) == text.encode()
+
+
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     """Rows as a CSV file: floats read back to the same bits, and None is an empty cell."""
     text = io.StringIO()

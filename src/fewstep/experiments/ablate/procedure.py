@@ -18,6 +18,7 @@ import numpy as np
 from fewstep.core import Backprop, Learner, Method, Prototypes
 from fewstep.data.storage.cache import npz
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.reading import reading
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
@@ -226,7 +227,8 @@ def _baselines(
                 result = run.test(shots=shots, baselines="all", progress=progress)
             plain = {name: values for name, values in result.scores.items() if name != ADAPTED}
             write_atomically(file, npz(plain, compressed=False))
-        with np.load(file, allow_pickle=False) as kept:
+        anew = "delete it, and the same command makes it again"
+        with reading(file, "holds no scores", anew), np.load(file, allow_pickle=False) as kept:
             scores = dict(kept)
         first = run.test(tasks=min(testing.tasks, TEST_BATCH), shots=shots)
     for name in first.scores.keys() & scores.keys():
