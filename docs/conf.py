@@ -34,14 +34,7 @@ language = "en"
 # The reference is by autodoc, which imports the package, and not by sphinx-autodoc2, which reads its source: names are
 # exported lazily, and some are partials or stand behind a decorator that checks arguments, so that only an import shows
 # the signature that a user meets. autosummary writes a page for each package, from its __all__.
-extensions = [
-    "myst_nb",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
-    "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
-    "sphinx_copybutton",
-]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
@@ -54,17 +47,13 @@ highlight_language = "none"  # most blocks without a language are commands, with
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # of a cell, on a machine that is busy with other things too
 nb_merge_streams = True
 
 # Reference
 autosummary_ignore_module_all = False
 autosummary_context = {"with_pages": method_pages.documented()}
-autodoc_default_options = {
-    "member-order": "bysource",
-    "show-inheritance": True,
-    "exclude-members": "set_fit_request, set_predict_request, set_score_request",  # scikit-learn's, of every estimator
-}
+autodoc_default_options = {"member-order": "bysource", "show-inheritance": True}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -123,8 +112,11 @@ def links(text: str, at: Path, page: Path) -> str:
 
 
 def read(app: Sphinx, name: str, text: list[str]) -> None:
-    """The links of a page."""
+    """The links of a page; and in the lists of the index, for ``*``, the pages that none of them names."""
     file = Path(app.env.doc2path(name))
+    if name == "index":
+        others = [page.stem for page in sorted(DOCS.glob("*.md")) if page.stem not in ("index", *text[0].split())]
+        text[0] = re.sub(r"^\*\n", "".join(f"{page}\n" for page in others), text[0], flags=re.M)
     if file.suffix == ".md":
         text[0] = links(text[0], file.parent, file.parent)
 

@@ -26,7 +26,7 @@ def tests_of(config: Config) -> dict[str, int | None]:
 
 
 _OF = "of"
-_OWN_NAMES = ("trial", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))
+_OWN_NAMES = ("trial", "details", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))
 
 
 def check_name(name: str, new_in: Path | None = None) -> None:

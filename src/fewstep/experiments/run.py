@@ -38,7 +38,7 @@ from fewstep.experiments.begun import (
     stored_problem,
     tell_unfinished,
 )
-from fewstep.experiments.environment import environment, resumption
+from fewstep.experiments.environment import environment, peak_memory, resumption
 from fewstep.experiments.folder import (
     BEGINNING,
     CHOICES,
@@ -83,7 +83,7 @@ class Run:
 
     ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · checkpoints ``last`` and ``best`` ·
     ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
-    ``report.md`` · ``learning_curves.png``
+    ``report.md`` · ``report.html`` · ``learning_curves.png``
 
     Args:
         config: what to run.
@@ -342,8 +342,10 @@ class Run:
             (self.folder / CHOICES).unlink(missing_ok=True)  # of a training that went back to an older checkpoint
             if self.resumed:
                 self._record_resumption(trainer.state.step)
-        self.resumed = True
+        self.resumed, steps = True, trainer.state.step
         trainer.run(progress)
+        if self.ranks.first and trainer.state.step > steps:
+            self._record_memory()
         if self.method.alternatives:
             trainer.state.best = self._chosen(trainer.state, undecided)
         return trainer
@@ -354,6 +356,14 @@ class Run:
         write_files(self.folder, {ENVIRONMENT: sealed(facts)})
         if told:
             self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
+
+    def _record_memory(self) -> None:
+        """Say in ``environment.json`` what memory training took at most, of several resumptions the largest."""
+        facts = read_json(self.folder / ENVIRONMENT)
+        kept, now = facts.get("peak_memory"), peak_memory(str(self.place.device))
+        before = {name: size for name, size in kept.items() if isinstance(size, int)} if isinstance(kept, dict) else {}
+        facts["peak_memory"] = {name: max(size, before.get(name, 0)) for name, size in now.items()}
+        write_files(self.folder, {ENVIRONMENT: sealed(facts)})
 
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
@@ -488,7 +498,7 @@ class Run:
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = TEST) -> None:
-        """Write ``NAME_tasks.csv``, then ``NAME.json``, and bring ``report.md`` up to date.
+        """Write ``NAME_tasks.csv``, then ``NAME.json``, and bring the reports up to date.
 
         With them goes a word for the meta-parameters as they stand, by which it is known later what they are of.
 

@@ -29,6 +29,7 @@ from fewstep.experiments.engines import Engine
 from fewstep.experiments.folder import all_or_nothing, claim, is_run, require_same, stored_config
 from fewstep.experiments.repeat.procedure import Progress, RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
+from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.run import Run
 from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
@@ -138,6 +139,7 @@ def ablate(
                 done = replace(done, failure=f"{error}")
             table = replace(table, rows=[done if one.slug == row.slug else one for one in table.rows])
             table.write(out)
+        write_own_page(out)
         return table
 
 

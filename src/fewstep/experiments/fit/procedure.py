@@ -25,6 +25,7 @@ from fewstep.experiments.fit.prepare import prepare
 from fewstep.experiments.fit.result import FitResult, found_in
 from fewstep.experiments.fit.worker import TRIAL, work
 from fewstep.experiments.folder import all_or_nothing, claim, clear
+from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import differences
 from fewstep.training.device import device_here, same_threads
@@ -158,6 +159,7 @@ def fit(
         watch.tell()
         found = found_in(plan, _protocol(plan, data), _tried(plan))
         report.write(found)
+        write_own_page(folder)
         watch.keep()
     return found
 
