@@ -20,6 +20,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "leo-iteration-5shot": lambda: leo.iteration(5),
     "leo-evaluation-1shot": lambda: leo.evaluation(1, 1000),
     "leo-evaluation-5shot": lambda: leo.evaluation(5, 1000),
+    "leo-baselines-1shot": lambda: leo.baselines(1, 1000),
+    "leo-20way-20shot": lambda: leo.step(2, 20, 20, rounds=3, loop=False),
     "maml-sinusoid-1": lambda: maml.sinusoid(1),
     "maml-sinusoid-5": lambda: maml.sinusoid(5),
     "maml-omniglot-second": lambda: maml.omniglot(False),
@@ -52,6 +54,7 @@ CASES: dict[str, Callable[[], Case]] = {
 QUICK: dict[str, Callable[[], Case]] = {
     "leo-1shot": lambda: leo.step(12, 5, 1, rounds=1),
     "leo-evaluation-1shot": lambda: leo.evaluation(1, 10),
+    "leo-baselines-1shot": lambda: leo.baselines(1, 10),
     "maml-sinusoid-1": lambda: maml.sinusoid(1, rounds=1),
     "maml-omniglot-second": lambda: maml.omniglot(False, tasks=2, rounds=1, channels=SMALL),
     "maml-84-first": lambda: maml.mini(True, tasks=1, rounds=1, channels=SMALL),

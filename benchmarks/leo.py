@@ -2,12 +2,14 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import register_flop_formula
 
 from benchmarks import loops
 from benchmarks.measure import Case, Contender, Work
@@ -16,11 +18,19 @@ from fewstep import leo
 from fewstep.core import Differentiate, Method, Vmap, generator
 from fewstep.core.noise import fill
 from fewstep.data import Dataset, EpisodeSampler
-from fewstep.evaluation import evaluate
+from fewstep.evaluation import all_baselines, evaluate
+from fewstep.evaluation.baselines import Baseline
 from fewstep.training import Trainer, Training
 from fewstep.training.compiling import compiled
 
 FEATURES = 640
+
+
+@register_flop_formula([torch.ops.fewstep.mean_over_pairs, torch.ops.fewstep.mean_over_pairs_backward])
+def _of_pairs(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
+    """The product in the middle of LEO's relation network, and its two derivatives."""
+    (tasks, rows, hidden), (outputs, _hidden), _share = shapes[-4], shapes[-2], shapes[-1]
+    return (len(shapes) - 3) * 2 * tasks * rows**2 * hidden * outputs
 
 
 def method() -> Method:
@@ -128,6 +138,29 @@ def iteration(shots: int) -> Case:
         ],
         rounds=60,
         memory=False,
+    )
+
+
+def baselines(shots: int, tasks: int) -> Case:
+    """``evaluate`` with all remaining queries: LEO's own score alone, and with all baselines beside it."""
+
+    def work(known: bool | dict[str, Baseline]) -> Work:
+        source = EpisodeSampler(dataset(), ways=5, shots=shots, queries=None, tasks=100, seed=0, device=DEVICE)
+        of = method()
+
+        def scored() -> list[Tensor]:
+            found = evaluate(of, source, tasks, unadapted=False, baselines=known)
+            return [torch.from_numpy(found.scores["adapted"])]
+
+        return scored
+
+    centre = torch.full((FEATURES,), 1e-2, device=DEVICE)
+    return Case(
+        f"leo-baselines-{shots}shot",
+        f"LEO evaluation of {tasks} tasks, 5-way {shots}-shot, {600 - shots} queries a class, and four baselines",
+        [Contender("LEO alone", lambda: work(False)), Contender("all", lambda: work(all_baselines(centre)))],
+        rounds=3,
+        notes={"tasks": tasks},
     )
 
 

@@ -22,6 +22,7 @@ def startup(rounds: int = 5) -> Case:
             Contender("import torch", lambda: process("-c", "import torch")),
             Contender("import fewstep", lambda: process("-c", "import fewstep")),
             Contender("fewstep --help", lambda: process("-m", "fewstep", "--help")),
+            Contender("train RECIPE --help", lambda: process("-m", "fewstep", "train", "leo-omniglot", "--help")),
         ],
         rounds=rounds,
         memory=False,

@@ -1,4 +1,4 @@
-"""Servers that tests start: skipped where they are not installed, unless ``FEWSTEP_REQUIRE_SERVICES`` is 1."""
+"""Servers and a browser for tests, which are skipped without them, unless ``FEWSTEP_REQUIRE_SERVICES`` is 1."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,26 @@ def require(module: str) -> None:
     """A module that a service needs."""
     if find_spec(module) is None:
         absent(module)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Debian's browser without a window, driven by Playwright; for a module, as others may want an event loop.
+
+    Its ``new_page()`` gives a page with a profile of its own.
+    """
+    require("playwright")
+    program = shutil.which("chromium")
+    if program is None:
+        absent("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])  # which root must not have
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 class PostgreSQL:

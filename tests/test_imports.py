@@ -14,6 +14,7 @@ HEAVY = ("matplotlib", "sklearn", "scipy", "pandas", "optuna", "torch._dynamo")
 LOWER = ("training", "evaluation", "data", "networks", "core")
 FOLDERS = {
     "commands": (
+        "demo",
         "estimators",
         "experiments",
         "recipes",
@@ -24,6 +25,7 @@ FOLDERS = {
         "networks",
         "core",
     ),
+    "demo": ("estimators", "recipes", "evaluation", "data", "core"),
     "estimators": ("experiments", "recipes", *LOWER),
     "experiments": ("recipes", *LOWER),
     "recipes": ("training", "evaluation", "algorithms", "data", "networks", "core"),
@@ -37,6 +39,7 @@ FOLDERS = {
 """Each folder, from the top down, and what it may import. CONTRIBUTING has the same table."""
 
 ROOMS = {
+    "demo": ("pages",),
     "experiments": ("repeat", "compare", "search", "ablate", "uncertainty", "analyse", "fit", "report"),
     "recipes": ("methods", "problems"),
     "training": ("pretraining",),

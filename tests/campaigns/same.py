@@ -1,7 +1,8 @@
 """Whether two folders hold the same results, to the bit.
 
 Left out is what tells of the doing and not of the result: wall times (``seconds`` in counters and tables), the facts of
-the machine and of resumptions (``environment.json``), the word by which a run knows its checkpoints, logs and locks,
+the machine and of resumptions (``environment.json``), the page that shows both (``report.html``; all else in it is of
+files that are compared), the word by which a run knows its checkpoints, logs and locks,
 the checkpoint before the last one, Optuna's database (its table ``trials.csv`` is compared), and the digests of files
 that have wall times in them (``*.key``, of checkpoints, the names of ``scores/*.json``).
 """
@@ -20,6 +21,7 @@ from safetensors import safe_open
 
 LEFT_OUT = (
     "environment.json",
+    "report.html",
     "previous.safetensors",
     ".lock",
     "log.txt",
@@ -55,6 +57,7 @@ def differences(folder: Path, expected: Path, *, without: str = "") -> list[str]
 
 def _files(folder: Path) -> dict[str, Path]:
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(LEFT_OUT)]
+    paths = [path for path in paths if "-damaged-" not in str(path.relative_to(folder))]  # set aside, and made again
     return {_name(path, folder): path for path in paths}
 
 

@@ -65,6 +65,7 @@ def test_a_run_folder_is_complete(run: Path) -> None:
         "test.json",
         "test_tasks.csv",
         "report.md",
+        "report.html",
         "learning_curves.png",
     ):
         assert (run / name).stat().st_size > 0, name
@@ -84,6 +85,21 @@ def test_a_run_folder_is_complete(run: Path) -> None:
     report = (run / "report.md").read_text()
     assert "learning_curves.png" in report
     assert "leo-omniglot" in report
+
+
+def test_report_measures_what_a_test_does_not_keep(run: Path, tmp_path: Path) -> None:
+    main(["report", str(run), "--tasks", "20", "--out", str(tmp_path / "page.html")])
+    details = json.loads((run / "details.json").read_text())
+    test = json.loads((run / "test.json").read_text())
+    assert details["about"].startswith("Of the first 20 test tasks, with 15 of each class")
+    assert details["calibration"]["accuracy"] == pytest.approx(test["scores"]["adapted"]["mean"], abs=0.03), (
+        "same tasks"
+    )
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png") == 6 * len(details["classes"]) > 0
+    kept = (run / "details.json").stat().st_mtime_ns
+    main(["report", str(run), "--tasks", "20"])
+    assert (run / "details.json").stat().st_mtime_ns == kept, "nothing is measured twice"
 
 
 def test_evaluate_takes_any_ways_and_shots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fewstep.commands.embed import default_images, next_command, reading_of
+from fewstep.commands.embedding import default_images, next_command, reading_of
 from fewstep.commands.main import main
 from fewstep.data import Augmentation, Dataset, embeddings
 from fewstep.data.features.export import features_digest

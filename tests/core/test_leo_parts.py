@@ -1,5 +1,6 @@
 """LEO's parts against plain evaluations of the same equations: the pairs, the dropout, the copies, the penalties."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -8,12 +9,26 @@ import torch.nn.functional as F
 from cases import classification_tasks
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fewstep.algorithms import leo
-from fewstep.core import OFFICIAL, PAPER, Batch, Formulation, Generator, Method, Task, generator
+from fewstep.core import (
+    BOUNDED,
+    OFFICIAL,
+    PAPER,
+    Batch,
+    Executor,
+    Formulation,
+    Generator,
+    Loop,
+    Method,
+    Task,
+    Vmap,
+    generator,
+)
 from fewstep.core.noise import dropout
-from fewstep.core.start import Relation
+from fewstep.core.start import Relation, pairs
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 FEATURES, LATENTS, STEPS = 6, 4, 3
@@ -63,7 +78,15 @@ def every_pair(relation: Relation, h: Tensor) -> Tensor:
     return (F.relu(F.relu(pairs @ first.T) @ second.T) @ last.T).mean((2, 3)).mean(1)
 
 
-def test_factorised_relation_is_the_network_on_every_pair() -> None:
+@pytest.fixture(params=["whole", "in blocks"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of a task as a whole, as of few; or as of many, in blocks of five rows of twelve and seven units."""
+    if request.param == "in blocks":
+        monkeypatch.setattr(sys.modules[Generator.__module__], "WHOLE", 0)
+        monkeypatch.setattr(pairs, "BLOCK", 5 * 12 * 7)
+
+
+def test_factorised_relation_is_the_network_on_every_pair(kept: None) -> None:
     relation, ways, shots = Relation(5, 8, 7).double(), 3, 4
     h = torch.randn(ways, shots, 5, dtype=torch.float64, requires_grad=True)
     by_class = torch.eye(ways, dtype=torch.float64).repeat_interleave(shots, 1) / shots
@@ -74,6 +97,41 @@ def test_factorised_relation_is_the_network_on_every_pair() -> None:
     torch.testing.assert_close(
         torch.autograd.grad(ours, inputs, towards), torch.autograd.grad(naive, inputs, towards), **CLOSE
     )
+
+
+@pytest.mark.parametrize("executor", [Vmap(), Vmap(chunk=2), Loop()], ids=str)
+@pytest.mark.parametrize("recompute", [False, True], ids=["stored", "recomputed"])
+def test_blocks_of_pairs_give_the_same_meta_gradient(
+    executor: Executor, recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, of = build(formulation=BOUNDED), tasks(count=3)
+    noise = draws(method, of)
+    expected = gradients(method, of, noise)
+    monkeypatch.setattr(sys.modules[Generator.__module__], "WHOLE", 0)
+    monkeypatch.setattr(pairs, "BLOCK", 4 * 6 * 8)  # rows of six, and eight units
+    method.learner.recompute = recompute
+    named = dict(method.learner.named_parameters())
+    objective = method.objective(of, noise, executor).objective
+    found = dict(zip(named, torch.autograd.grad(objective, list(named.values())), strict=True))
+    torch.testing.assert_close({"objective": objective.detach(), **found}, expected, **CLOSE)
+
+
+def test_many_pairs_are_made_in_blocks() -> None:
+    """A support of 400 rows: no tensor has all of its pairs, in a step that is differentiated."""
+    largest = [0]
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = function(*args, **(kwargs or {}))
+            largest.extend(tensor.numel() for tensor in tree_leaves(found) if isinstance(tensor, Tensor))
+            return found
+
+    h = torch.randn(400, 8, requires_grad=True)
+    by_class, weight = torch.eye(20).repeat_interleave(20, 1) / 20, torch.ones(400)
+    relation = Relation(8, 4, 16)
+    with Watch():
+        relation(h, by_class, weight).sum().backward()
+    assert 400 * 16 < max(largest) <= max(pairs.BLOCK, 400 * 20)
 
 
 # -- the whole of it, by hand ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import tyro
 from PIL import Image
 
 from fewstep.data import Dataset
-from fewstep.data.images import by_name as image_data
+from fewstep.data.images import characters, cifar, folders, imagenet
 from fewstep.data.images.by_name import TITLES, ImageData
 from fewstep.data.images.class_splits import class_split
 
@@ -57,7 +57,7 @@ def test_a_folders_options_reach_it(photos: Path, tmp_path: Path, monkeypatch: p
         asked.update(options, given=given)
         return ANY
 
-    monkeypatch.setattr(image_data, "photographs", load)
+    monkeypatch.setattr(folders, "photographs", load)
     ImageData("photos").examples("test")
     assert asked == {
         "given": ("test", "photos"),
@@ -98,8 +98,10 @@ def test_names_and_their_options(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
         return load
 
-    for called in ("cifar_fs", "fc100", "omniglot", "mini_imagenet", "tiered_imagenet"):
-        monkeypatch.setattr(image_data, called, loader(called))
+    loaders = {cifar: ("cifar_fs", "fc100"), characters: ("omniglot",), imagenet: ("mini_imagenet", "tiered_imagenet")}
+    for module, names in loaders.items():
+        for called in names:
+            monkeypatch.setattr(module, called, loader(called))
     options = {key: value for key, value in OF_ALL.items() if key in TAKEN[name]}
     data = ImageData(name, cache="c", **options)  # type: ignore[arg-type]
     assert data.splits() == ("train", "val", "test")
@@ -125,7 +127,7 @@ def test_omniglot_is_upright_unless_asked(monkeypatch: pytest.MonkeyPatch) -> No
         turned.append(rotations)
         return ANY
 
-    monkeypatch.setattr(image_data, "omniglot", load)
+    monkeypatch.setattr(characters, "omniglot", load)
     ImageData("omniglot").examples("train")
     ImageData("omniglot", rotations=True).examples("trainval")
     assert turned == [False, True]

@@ -17,7 +17,7 @@ from rich.console import Console
 from fewstep.algorithms import leo, maml
 from fewstep.core import Batch, Descend, Loop, Method, Task, regression
 from fewstep.data import Dataset, EpisodeSampler
-from fewstep.evaluation import evaluate, evaluating, inner_steps, nearest_mean, paired, ridge
+from fewstep.evaluation import all_baselines, evaluate, evaluating, inner_steps, nearest_mean, paired, ridge
 from fewstep.networks import mlp
 
 
@@ -104,29 +104,66 @@ def test_few_queries_at_a_time_change_nothing(
     assert few.protocol == undeferred.protocol == whole.protocol
 
 
-@pytest.mark.parametrize("shots", [1, 3])
-def test_a_head_on_all_remaining_rows_is_judged_class_by_class(shots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def remaining(shots: int) -> EpisodeSampler:
+    """Tasks whose queries are all that is left of classes of unequal sizes, in no order: padding too."""
     source = torch.Generator().manual_seed(0)
-    labels = torch.arange(80) % 7 % 5  # in no order, and of unequal sizes: padding too
+    labels = torch.arange(80) % 7 % 5
     rows = torch.nn.functional.one_hot(labels, 6) + torch.randn(80, 6, dtype=torch.float64, generator=source)
     dataset = Dataset.from_labels(rows, labels.numpy())
-    episodes = EpisodeSampler(dataset, ways=3, shots=shots, queries=None, tasks=4, seed=0, dtype=torch.float64)
+    return EpisodeSampler(dataset, ways=3, shots=shots, queries=None, tasks=4, seed=0, dtype=torch.float64)
+
+
+def head() -> Method:
     torch.manual_seed(0)
     method = leo(6, normalise=False, latents=4)
     method.learner.double()
-    plain = SimpleNamespace(ways=3, tasks=4, batch=episodes.batch)
-    expected = evaluate(method, plain, 10, baselines=False)
+    return method
+
+
+CENTRE = torch.full((6,), 0.2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_what_is_linear_on_all_remaining_rows_is_judged_class_by_class(
+    shots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episodes, method, baselines = remaining(shots), head(), all_baselines(CENTRE)
+    expected = evaluate(method, SimpleNamespace(ways=3, tasks=4, batch=episodes.batch), 10, baselines=baselines)
     fetched: list[int] = []
     gather = Dataset.gather
     monkeypatch.setattr(Dataset, "gather", lambda self, p, **how: (fetched.append(p.size), gather(self, p, **how))[1])
     for batch, rows_at_most in ((None, 3 * (12 * shots + 80)), (1, None)):
         fetched.clear()
-        found = evaluate(method, episodes, 10, baselines=False, batch=batch)
+        found = evaluate(method, episodes, 10, baselines=baselines, batch=batch)
+        assert list(found.scores) == list(expected.scores)
         for name, values in expected.scores.items():
             np.testing.assert_allclose(found.scores[name], values, rtol=0, atol=1e-15)
+            assert len(set(values)) > 3, "scores of tasks differ"
         assert found.protocol == expected.protocol
         assert rows_at_most is None or sum(fetched) <= rows_at_most
-    assert len(set(found.scores["adapted"])) > 3, "scores of tasks differ"
+
+
+@pytest.mark.parametrize(("weight", "score"), [(0.0, "that of the first class"), (math.nan, "none")])
+def test_equal_logits_and_none_are_judged_alike_by_class_and_by_task(weight: float, score: str) -> None:
+    episodes, method = remaining(1), head()
+    method.learner.start.get_parameter("decoder.weight").data.fill_(weight)
+    plain = SimpleNamespace(ways=3, tasks=4, batch=episodes.batch)
+    expected, found = (evaluate(method, source, 4, baselines=False).scores["adapted"] for source in (plain, episodes))
+    np.testing.assert_array_equal(found, expected)
+    assert (found > 0).all() == (score != "none")
+
+
+def test_what_is_not_linear_is_given_its_queries() -> None:
+    """A network, and a baseline of one's own, beside baselines that are linear."""
+    episodes, method = remaining(2), maml(mlp((6, 5, 3)), rate=0.1)
+    method.learner.double()
+    baselines = {"own": lambda support, query: nearest_mean(support, query).square(), **all_baselines(CENTRE)}
+    plain = SimpleNamespace(ways=3, tasks=4, batch=episodes.batch)
+    expected, found = (evaluate(method, source, 6, baselines=baselines) for source in (plain, episodes))
+    assert list(found.scores) == list(expected.scores) == ["adapted", "unadapted", *baselines]
+    for name, values in expected.scores.items():
+        np.testing.assert_allclose(found.scores[name], values, rtol=0, atol=1e-15)
+    assert found.protocol == expected.protocol
 
 
 def test_predictions_that_are_views_of_the_queries_survive(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def in_this_process(
 def quick(patched: pytest.MonkeyPatch) -> None:
     """Without processes, and without the pictures of searches and repetitions."""
     patched.setattr("fewstep.experiments.engines.Local.run", staticmethod(in_this_process))
-    patched.setattr("fewstep.experiments.search.report.write", lambda *_: None)
+    patched.setattr("fewstep.experiments.search.report.draw", lambda *_: b"")
     patched.setattr(RepeatResult, "picture", lambda *_: b"")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +167,26 @@ def test_a_library_that_trains_twice_in_one_folder(tmp_path: Path) -> None:
             with pytest.raises(AtWork, match="another process is at work"):
                 attempt()
     run.train()
+
+
+def test_the_lock_of_another_user_keeps_away_and_lets_in_like_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with alone_in(tmp_path):
+        pass
+    opened = Path.open
+
+    def open_(self: Path, mode: str = "r", *others: Any, **options: Any) -> Any:
+        if self.name == LOCK and mode == "ab":
+            raise PermissionError
+        return opened(self, mode, *others, **options)
+
+    with at_work(tmp_path):
+        monkeypatch.setattr(Path, "open", open_)
+        with pytest.raises(AtWork), alone_in(tmp_path):
+            pass
+    with alone_in(tmp_path), ThreadPoolExecutor(1) as pool, pytest.raises(AtWork):
+        pool.submit(lambda: alone_in(tmp_path).__enter__()).result()
 
 
 def test_folders_that_are_begun_at_once_are_distinct(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import torch
 from fewstep.commands.main import main
 from fewstep.core import Batch, Task
 from fewstep.data import EpisodeSampler, Sinusoids
-from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE
+from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.compare.procedure import Entry, compare, row_labels
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.run import Run
@@ -360,11 +361,13 @@ def test_the_command_writes_and_shows(runs: Path, tmp_path: Path, capsys: pytest
     assert "shots: 4" in shown
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {
         "comparison.csv",
+        "comparison.json",
         "comparison.md",
         "comparison.png",
         "comparison.svg",
         "tasks.csv",
         "differences.csv",
+        "report.html",
         "scores",
     }
     with (tmp_path / "tasks.csv").open(newline="") as file:

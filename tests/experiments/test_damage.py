@@ -18,6 +18,7 @@ from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
 from fewstep.data.storage import files
 from fewstep.evaluation import Evaluation
+from fewstep.experiments.begun import unfinished
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.repeat.procedure import repeat
 from fewstep.experiments.report import report
@@ -189,6 +190,14 @@ def test_results_of_other_meta_parameters_are_named_and_left_out(
     assert "| adapted |" in (tmp_path / "mine.md").read_text()
 
 
+def test_a_record_of_the_machine_that_was_changed_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run / "environment.json"
+    file.write_text(file.read_text().replace('"threads": 1', '"threads": 7', 1))
+    assert f"{file} is damaged (its contents do not match its digest)" in refused(
+        ["train", "--resume", str(run)], capsys
+    )
+
+
 def test_settings_that_were_changed_afterwards_are_refused(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     config["training"]["rate"] *= 2
@@ -248,6 +257,63 @@ def test_a_checkpoint_without_a_digest_is_looked_at_too(
     line = refused(["train", "--resume", str(run)], capsys)
     assert told in line
     assert str(run / LAST) in line
+
+
+def test_a_best_checkpoint_of_before_is_not_taken_for_the_best(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a copy that was made while the run trained."""
+    without_digest(run / BEST, lambda tensors, state: state.update(step=1))
+    told = f"{run / BEST} is of step 1, and {LAST} says that step 2 was the best"
+    assert told in refused(["train", "--resume", str(run)], capsys)
+    assert told in refused(["evaluate", str(run)], capsys)
+    assert told in refused(["export", str(run), str(run.parent / "mine")], capsys)
+    (run / LAST).unlink()
+    assert f"as far as is known ({LAST} is gone)" in unfinished(run)
+    assert told.replace(LAST, PREVIOUS) in refused(["evaluate", str(run)], capsys)
+
+
+def test_a_folder_that_is_moved_while_it_trains_goes_on_where_it_is(tmp_path: Path, stopped: tuple[Path, Path]) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+
+    def move(state: State, metrics: dict[str, float]) -> None:
+        if state.step == 3:
+            run.rename(moved)
+
+    begun = Run.create(tiny(), run)
+    with pytest.raises(ValueError, match=r"run was moved or removed while this process worked in it"):
+        begun.train(move)
+    with pytest.raises(ValueError, match=r"run was moved or removed meanwhile"):
+        begun.record(begun.test())
+    assert not run.exists()
+    Run.resume(moved).train()
+    assert_same_end(moved, stopped[1])
+
+
+def test_what_is_written_replaces_only_what_is_of_its_kind(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = (run / BEST).read_bytes()
+    assert "best.safetensors is there, and holds no model" in refused(["export", str(run), str(run / BEST)], capsys)
+    assert (run / BEST).read_bytes() == kept
+    (tmp_path / "README.md").write_text("# Mine")
+    assert "README.md is there, and is no card" in refused(["export", str(run), str(tmp_path / "README")], capsys)
+    assert [path.name for path in tmp_path.glob("README*")] == ["README.md"]
+    for again in (False, True):
+        main(["export", str(run), str(tmp_path / "mine")])
+        assert ("is replaced" in " ".join(capsys.readouterr().out.split())) == again
+    rows = tmp_path / "rows.csv"
+    rows.write_text("x,y\n0,0\n1,1\n")
+    predict = ["predict", str(run), "--support", str(rows), "--query", str(rows), "--out"]
+    assert "rows.csv is there, and holds no predictions" in refused([*predict, str(rows)], capsys)
+    for _ in range(2):
+        main([*predict, str(tmp_path / "found.csv")])
+
+
+def test_names_of_bytes_that_are_no_text_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert r"'caf\udce9' is a name whose bytes are no UTF-8" in refused(["evaluate", name], capsys)
+    with pytest.raises(ValueError, match=r"no UTF-8 \(in '.*caf.udce9"):
+        files.write_atomically(run / "network.json", files.json_text({"class_names": ["tea", name]}))
+    assert not (run / "network.json").exists()
 
 
 def test_it_opens_where_nothing_is_wrong_with_it(run: Path, stopped: tuple[Path, Path]) -> None:

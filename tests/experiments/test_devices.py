@@ -11,6 +11,7 @@ import torch
 
 import fewstep
 from fewstep.commands.main import main
+from fewstep.data.storage.files import read_json
 from fewstep.experiments.compare.procedure import compare
 from fewstep.experiments.pretraining import PretrainingConfig
 from fewstep.experiments.repeat.procedure import RepeatResult, repeat
@@ -71,7 +72,7 @@ def test_its_environment_says_of_every_resumption_where_it_went_on(folder: Path)
         run = Run.resume(folder, told.append)
         with pytest.raises(KeyboardInterrupt):
             run.train(interrupted)
-        facts = json.loads((folder / "environment.json").read_text())
+        facts = read_json(folder / "environment.json")
         moves = facts.pop("continued")
         assert [(move["step"], move["device"], move["threads"]) for move in moves] == [
             (10, "cpu", torch.get_num_threads())

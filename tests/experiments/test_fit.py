@@ -120,6 +120,18 @@ def test_scores_that_were_changed_are_told(name: str, tmp_path: Path, done: FitR
         tiny(Path(mark["data"]), out)
 
 
+def test_features_that_were_changed_are_told_and_made_again(tmp_path: Path, done: FitResult) -> None:
+    out = shutil.copytree(done.folder, tmp_path / "out")
+    data, file = Path(json.loads((out / "fit.json").read_text())["data"]), out / "features.safetensors"
+    whole = bytearray(file.read_bytes())
+    file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(ValueError, match=f"{file} is not what was written: restore it, or delete {out}/prepared.json"):
+        tiny(data, out)
+    (out / "prepared.json").unlink()
+    assert tiny(data, out).cells[3].rows == done.cells[3].rows
+    assert file.read_bytes() == whole
+
+
 def test_a_stopped_fit_goes_on_and_comes_to_the_same(tmp_path: Path, done: FitResult) -> None:
     data, out = features(tmp_path / "data.npz", [9] * 20), tmp_path / "out"
     ended = 0
@@ -132,6 +144,7 @@ def test_a_stopped_fit_goes_on_and_comes_to_the_same(tmp_path: Path, done: FitRe
 
     with pytest.raises(KeyboardInterrupt):
         tiny(data, out, progress=stop)
+    out = out.rename(tmp_path / "moved")
     kept = {path: path.read_bytes() for path in out.rglob(worker.TRIAL)}
     assert len(kept) == 3
     again = tiny(data, out)

@@ -21,7 +21,8 @@ import fewstep.experiments.repeat.procedure
 from fewstep.commands.repeat import repeat as command
 from fewstep.data.storage.files import sealed
 from fewstep.data.storage.lock import alone_in
-from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE, UNADAPTED
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE
+from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.repeat.procedure import RepeatResult, RunProgress, repeat
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import Job

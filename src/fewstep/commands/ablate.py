@@ -64,5 +64,6 @@ def ablate(arguments: Sequence[str]) -> None:
         console.print(*table.tables())
         say("\n".join(f"- {line}" for line in table.notes()))
         point_to("report", job.folder / "ablation.md")
+        point_to("page", job.folder / "report.html")
     if not table.complete:
         raise SystemExit(1)

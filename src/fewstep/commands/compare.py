@@ -46,3 +46,4 @@ def compare(arguments: Sequence[str]) -> None:
         console.print(*comparison.tables())
         say("\n".join(f"- {caveat}" for caveat in comparison.caveats()))
         point_to("comparison", job.folder / "comparison.md")
+        point_to("page", job.folder / "report.html")

@@ -69,6 +69,7 @@ def fit(arguments: Sequence[str]) -> None:
         for model in _save(found):
             point_to("model", job.folder / model.name)
         point_to("report", job.folder / "report.md")
+        point_to("page", job.folder / "report.html")
 
 
 def _untold(_: str) -> None:

@@ -39,11 +39,13 @@ def predict(
         interval: regression: probability of the interval that is written beside the mean; 0.9 when omitted.
         device: "cpu", "cuda" or "cuda:1"; auto is where the run was trained, or if this machine does not have that, a
             GPU or the CPU.
-        out: CSV file to write; printed when omitted.
+        out: CSV file to write, in place of earlier predictions; printed when omitted.
     """
-    from fewstep.data.storage.files import csv_text, write_atomically
+    from fewstep.data.storage.files import begins, csv_text, write_atomically
     from fewstep.estimators.files import predict as predictions
 
+    if out is not None and out.exists() and not (out.is_file() and begins(out, "query,")):
+        raise ValueError(f"{out} is there, and holds no predictions: give another file to --out.")
     remarks = aside()
     header, rows = predictions(
         run,

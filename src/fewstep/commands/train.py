@@ -128,6 +128,7 @@ def _train_and_test(run: Run, track: tuple[Service, ...]) -> None:
             for tracker in trackers:
                 tracker(step, name, means)
     point_to("report", run.folder / "report.md")
+    point_to("page", run.folder / "report.html")
 
 
 def _train(run: Run, trackers: Sequence[Tracker]) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+CARD = "---\nlibrary_name: fewstep\n"
+"""How every card begins."""
+
 _FIT = {
     False: "model.fit(X_few, y_few)  # a few rows of each class, by any names",
     True: "model.fit(X_few, y_few)  # a few points",
@@ -20,14 +23,14 @@ def model_card(told: Mapping[str, Any], opening: Sequence[str], title: str) -> s
         title: its name.
     """
     licence = told.get("licence") or ""
-    head = ["library_name: fewstep", "tags:", "- few-shot-learning", "- meta-learning"]
+    head = ["tags:", "- few-shot-learning", "- meta-learning"]
     if licence:
         head += ["license: other", f"license_name: {licence.splitlines()[0]}"]
     facts = told.get("facts", {})
     regression = told["kind"] == "trained" and told["problem"]["regression"]
     fit = [] if told.get("fitted") else [_FIT[regression]]
     use = ["```python", *opening, *fit, "print(model.predict(X_new))", "```"]
-    parts = ["---", *head, "---", "", f"# {title}", "", _what(told), "", "## How to use it", "", *use]
+    parts = [*CARD.splitlines(), *head, "---", "", f"# {title}", "", _what(told), "", "## How to use it", "", *use]
     parts += ["", "## How it was tested", "", *_tested(facts.get("test", {})), *_more(facts)]
     parts += ["", "## Limits", "", *_limits(told)]
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())

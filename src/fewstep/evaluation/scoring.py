@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from fewstep.core import Batch, Executor, Method, Point, Task, Vmap
+from fewstep.core.loss import accuracy
 from fewstep.core.modes import as_usual
 from fewstep.core.network.heads import GeneratedHead
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
-from fewstep.data.source import Deferred, Pools, TaskSource, deferred_tasks
+from fewstep.data.source import Deferred, TaskSource, deferred_tasks
 from fewstep.data.storage.files import csv_text, write_atomically
 from fewstep.evaluation.arrays import slices, take
-from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE, Baseline, nearest_mean, ridge
+from fewstep.evaluation.baselines import Baseline, Linear, quick_baselines
 from fewstep.evaluation.embedded import once_embedded
 from fewstep.evaluation.inner_loop import descents, evaluating, inner_steps
 from fewstep.evaluation.statistics import Interval, Score, finite_interval, interval, paired, plain_interval
@@ -208,7 +209,7 @@ def evaluate(
     numbers |= {f"after {counted(number, 'step')}": number for number in steps}
     if isinstance(baselines, bool):
         of_numbers = not getattr(getattr(source, "dataset", None), "tokens", False)
-        baselines = {NEAREST_MEAN: nearest_mean, RIDGE: ridge} if baselines and classifies and of_numbers else {}
+        baselines = quick_baselines() if baselines and classifies and of_numbers else {}
     if taken := sorted(baselines.keys() & numbers.keys()):
         raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
     if not baselines:
@@ -221,24 +222,19 @@ def evaluate(
     with evaluating(method.learner), torch.no_grad():
         for part in _parts(source, own, batch):
             # Supports are small and adapt all at once; queries may be huge, and come a few tasks at a time.
-            points = [_adapted(method, number, statistics, each, part.support) for number in numbers.values()]
-            if part.pools is not None and not baselines and _linear(method):
-                found, y, weight = _predicted_by_class(method, points, part.pools), part.pools.y, part.pools.weight
-            else:
-                predictions: list[list[Tensor]] = [[] for _ in scores]
-                truth: list[tuple[Tensor, Tensor]] = []
-                for some in _pieces(part):
-                    task = Task(take(part.support, some), part.query(some))
-                    of_some = _predicted(method, [take(point, some) for point in points], task, statistics, each)
-                    of_some += [predict(*task) for predict in baselines.values()]
-                    for pieces, prediction in zip(predictions, of_some, strict=True):
-                        # Copied, for a prediction may be a view of the queries, whose memory is used again.
-                        pieces.append(prediction.clone())
-                    truth.append((task.query.y, task.query.weight))
-                found = [torch.cat(pieces) for pieces in predictions]
-                y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
-            for name, prediction in zip(scores, found, strict=True):
-                scores[name].append(_score(method, prediction, y, weight, classifies))
+            points = {
+                name: _adapted(method, number, statistics, each, part.support) for name, number in numbers.items()
+            }
+            found: dict[str, Tensor] = {}
+            if part.pools is not None and method.learner.loss.score is accuracy:
+                found, weight = _right_by_class(method, points, baselines, part), part.pools.weight
+            if len(found) < len(scores):
+                left = {name: predict for name, predict in baselines.items() if name not in found}
+                points = {name: point for name, point in points.items() if name not in found}
+                more, weight = _scored_by_task(method, points, left, part, statistics, each, classifies)
+                found |= more
+            for name, of_rows in found.items():
+                scores[name].append(_mean(of_rows, weight))
             for side, weights in (("support", part.support.weight), ("query", weight)):
                 rows[side].append(weights.count_nonzero(1))
             done += len(part.support.weight)
@@ -276,35 +272,82 @@ def _predicted(
     return list(executor(of_all)(together, task.query, task.support).unbind(1))
 
 
-def _linear(method: Method) -> bool:
-    """Whether predictions are those of a generated head on the rows as they are."""
-    return isinstance(method.learner.network, GeneratedHead) and method.learner.embedding is None
+def _scored_by_task(
+    method: Method,
+    points: Mapping[str, Point],
+    baselines: Mapping[str, Baseline],
+    part: Deferred,
+    statistics: Statistics,
+    executor: Executor,
+    classifies: bool,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """By name the scores of the query rows ``[tasks, rows]`` of tasks whose queries are fetched; and their weights."""
+    predictions: list[list[Tensor]] = [[] for _ in (*points, *baselines)]
+    truth: list[tuple[Tensor, Tensor]] = []
+    for some in _pieces(part):
+        task = Task(take(part.support, some), part.query(some))
+        of_some = _predicted(method, [take(point, some) for point in points.values()], task, statistics, executor)
+        of_some += [predict(*task) for predict in baselines.values()]
+        for pieces, prediction in zip(predictions, of_some, strict=True):
+            # Copied, for a prediction may be a view of the queries, whose memory is used again.
+            pieces.append(prediction.clone())
+        truth.append((task.query.y, task.query.weight))
+    y, weight = (torch.cat(pieces) for pieces in zip(*truth, strict=True))
+    named = zip((*points, *baselines), predictions, strict=True)
+    return {name: _scored(method, torch.cat(pieces), y, classifies) for name, pieces in named}, weight
 
 
-def _predicted_by_class(method: Method, points: Sequence[Point], pools: Pools) -> list[Tensor]:
-    """What each of the points of a generated head predicts for the queries of its tasks, a class at a time.
+def _right_by_class(
+    method: Method, points: Mapping[str, Point], baselines: Mapping[str, Baseline], part: Deferred
+) -> dict[str, Tensor]:
+    """By name which query rows are classified rightly ``[tasks, rows]``, of all that is linear, a class at a time.
 
-    One product of all rows of a class with the heads of all tasks that have it, at all points.
+    One product of all rows of a class with the heads of all tasks that have it.
     """
-    (tasks, ways), queries = pools.classes.shape, pools.places.shape[2]
-    together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
-    predictions: Tensor | None = None
-    for of in np.unique(pools.classes):
-        task, way = np.nonzero(pools.classes == of)
+    pools = part.pools
+    assert pools is not None, "asked for where there are some"
+    linear: dict[tuple[str, ...], Callable[[Tensor, Tensor], Tensor]]
+    linear = {(name,): of.by_class(part.support) for name, of in baselines.items() if isinstance(of, Linear)}
+    if isinstance(method.learner.network, GeneratedHead) and method.learner.embedding is None:
+        linear[tuple(points)] = _heads(method, list(points.values()))
+    names = [name for some in linear for name in some]
+    right = {name: pools.weight.new_empty(pools.places.shape, dtype=torch.bool) for name in names}
+    for of in np.unique(pools.classes) if names else ():
         x = pools.rows(int(of))
-        query = Batch(x, x.new_empty(len(x), 0), x.new_ones(len(x)))
-        where = torch.from_numpy(task).to(x.device)
-        heads = tree_map(lambda tensor, at=where: tensor[at].flatten(0, 1), together)
-        found = torch.vmap(method.learner.predict, in_dims=(0, None))(heads, query)
-        found = found.transpose(1, 2).unflatten(0, (len(task), -1))  # [tasks, points, outputs, rows]
-        places = torch.from_numpy(pools.places[task, way]).to(x.device)
-        if predictions is None:
-            predictions = found.new_empty(tasks, *found.shape[1:3], ways, queries)
-        predictions[where, :, :, torch.from_numpy(way).to(x.device)] = found.gather(
-            3, places[:, None, None].expand(-1, *found.shape[1:3], -1)
-        )
-    assert predictions is not None, "a part has at least one task"
-    return list(predictions.flatten(3).transpose(2, 3).unbind(1))
+        pairs = np.nonzero(pools.classes == of)
+        places = torch.from_numpy(pools.places[pairs]).to(x.device)
+        task, way = (torch.from_numpy(numbers).to(x.device) for numbers in pairs)
+        for some, predict in linear.items():
+            found = _largest(predict(x, task).unflatten(0, (len(task), -1))) == way[:, None, None]
+            for name, rows in zip(some, found.unbind(1), strict=True):
+                right[name][task, way] = rows.gather(1, places)
+    return {name: rows.flatten(1) for name, rows in right.items()}
+
+
+def _heads(method: Method, points: Sequence[Point]) -> Callable[[Tensor, Tensor], Tensor]:
+    """From rows and the numbers of some tasks to what each point of a generated head predicts.
+
+    That is ``[tasks · points, ways, rows]``.
+    """
+    together = tree_map(lambda *tensors: torch.stack(tensors, 1), *points)
+
+    def predict(rows: Tensor, tasks: Tensor) -> Tensor:
+        query = Batch(rows, rows.new_empty(len(rows), 0), rows.new_ones(len(rows)))
+        heads = tree_map(lambda tensor: tensor[tasks].flatten(0, 1), together)
+        found: Tensor = torch.vmap(method.learner.predict, in_dims=(0, None))(heads, query)
+        return found.mT
+
+    return predict
+
+
+def _largest(prediction: Tensor) -> Tensor:
+    """Which of the outputs ``[..., outputs, rows]`` is largest, the first of equals; none where one is not a number.
+
+    As ``argmax``, which takes ten times as long to find the largest of numbers that are not adjacent.
+    """
+    outputs = prediction.shape[-2]
+    number = torch.arange(outputs, dtype=torch.int16, device=prediction.device).unsqueeze(1)
+    return torch.where(prediction == prediction.amax(-2, keepdim=True), number, outputs).amin(-2)
 
 
 def _parts(source: TaskSource, tasks: slice, batch: int | None) -> Iterator[Deferred]:
@@ -339,17 +382,22 @@ def _pieces(part: Deferred) -> Iterator[slice]:
     return slices(len(part.support.weight), max(1, QUERY_BYTES // max(1, size)))
 
 
-def _score(method: Method, prediction: Tensor, y: Tensor, weight: Tensor, classifies: bool) -> Tensor:
-    """``[tasks]`` in float64: means over the real query rows."""
+def _scored(method: Method, prediction: Tensor, y: Tensor, classifies: bool) -> Tensor:
+    """``[tasks, rows]``."""
     # Adjacent outputs: the largest of strided ones is found ten times more slowly.
     prediction = prediction.contiguous()
-    rows = method.learner.loss.score(prediction.flatten(0, 1), y.flatten(0, 1)).double().view_as(weight)
+    rows = method.learner.loss.score(prediction.flatten(0, 1), y.flatten(0, 1)).view(y.shape[:2])
     if classifies:
         # The largest of some NaNs is the first, which would be right once in every number of ways.
         rows = rows.masked_fill(prediction.isnan().any(-1), 0.0)
+    return rows
+
+
+def _mean(rows: Tensor, weight: Tensor) -> Tensor:
+    """``[tasks]`` in float64: over the real query rows."""
     weight = weight.double()
     # Not a product with the weights alone: what padding predicts may be infinite.
-    return torch.where(weight > 0, rows * weight, 0.0).sum(1) / weight.sum(1)
+    return torch.where(weight > 0, rows.double() * weight, 0.0).sum(1) / weight.sum(1)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from fewstep.data.storage.files import read_json
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation.tables import flat
 from fewstep.experiments.folder import CONFIG, EXTRACTOR, PROBLEM
-from fewstep.training.checkpoint import last_state, require_own
+from fewstep.training.checkpoint import LAST, last_state, require_own
 from fewstep.training.pretraining import FeatureExtractor
 
 DATA = "data"
@@ -80,7 +80,8 @@ def unfinished(folder: Path) -> str:
     """What there is to say of a training that goes on, or was stopped, and is used as far as it has come."""
     if (state := last_state(folder)) is None or state.finished:
         return ""
-    return f"has not finished training: it is used as it was best so far, at step {state.best_step}"
+    known = "" if (folder / LAST).exists() else f", as far as is known ({LAST} is gone)"
+    return f"has not finished training{known}: it is used as it was best so far, at step {state.best_step}"
 
 
 def tell_unfinished(folder: Path, note: Callable[[str], None]) -> None:

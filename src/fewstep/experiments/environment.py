@@ -2,9 +2,11 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +21,7 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
     versions = {name: version(name) for name in ("fewstep", "numpy", "safetensors", "pillow")}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, **versions},
         "commit": _commit(),
         "machine": machine(),
@@ -79,6 +81,23 @@ def _processes() -> dict[str, int]:
 def machine() -> str:
     """System, architecture and number of cores."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def peak_memory(device: str) -> dict[str, int]:
+    """Bytes that this process has held at most since it began, by where: in main memory, and of tensors on a GPU.
+
+    Args:
+        device: that it computes on.
+    """
+    found = {}
+    with suppress(ImportError):  # a module of Unix
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["cpu"] = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if device.startswith("cuda"):
+        found[device] = torch.cuda.max_memory_allocated(device)
+    return found
 
 
 def _commit() -> str | None:

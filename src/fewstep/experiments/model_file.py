@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from fewstep.data.storage.files import read_json
-from fewstep.data.storage.tensors import write_tensors
+from fewstep.data.storage.tensors import read_metadata, write_tensors
 from fewstep.experiments.begun import unfinished
 from fewstep.experiments.folder import CHOICES, ENVIRONMENT, stored_config
 from fewstep.experiments.results import own_result, tests_of
@@ -84,7 +85,7 @@ def write_model(path: str | Path, described: Described, words: Mapping[str, Any]
     """Write a model's file, whole or not at all.
 
     Args:
-        path: of the file; ``.fewstep.safetensors`` is appended where it has no such suffix.
+        path: of the file; ``.fewstep.safetensors`` is appended where it has no such suffix. A model there is replaced.
         described: the model.
         words: what else is to be said, in JSON's types.
 
@@ -92,15 +93,28 @@ def write_model(path: str | Path, described: Described, words: Mapping[str, Any]
         The file.
 
     Raises:
+        ValueError: for a file that holds something else, such as a checkpoint or features.
         OSError: if the file cannot be written.
     """
     tensors, about = described
     told = {"format": FORMAT, "fewstep": version("fewstep"), **about, **words}
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        path = path.with_name(path.name + SUFFIX)
+    path = model_place(path)
+    if path.exists() and not _is_model(path):
+        raise ValueError(f"{path} is there, and holds no model of fewstep: choose another name, or remove it.")
     write_tensors(path, tensors, {"fewstep": json.dumps(told, ensure_ascii=False)})
     return path
+
+
+def model_place(path: str | Path) -> Path:
+    """Where a model is written to that is asked for by this name."""
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path.with_name(path.name + SUFFIX)
+
+
+def _is_model(path: Path) -> bool:
+    with suppress(OSError, KeyError, TypeError, ValueError, RecursionError):
+        return "format" in json.loads(read_metadata(path)["fewstep"])
+    return False
 
 
 def facts_of(folder: Path, note: Callable[[str], None]) -> Mapping[str, Any]:

@@ -5,83 +5,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from fewstep.core.modes import as_usual
-from fewstep.core.ranges import CountOrZero, Seed, Several, Threads, as_given, require_again, require_ranges
+from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.data import Dataset
 from fewstep.data.fingerprint import fingerprint
-from fewstep.data.images.by_name import TITLES, ImageData
-from fewstep.data.storage.files import read_json
+from fewstep.data.storage.files import read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.statistics import Interval
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.begun import mark_of, require_same_data, tell_unfinished
 from fewstep.experiments.environment import environment, resumption
 from fewstep.experiments.folder import ENVIRONMENT, begin_again, clear, is_unfinished, require_empty
+from fewstep.experiments.pretraining_config import CONFIG, PretrainingConfig, Views, from_anywhere
 from fewstep.training.checkpoint import BEST, load_checkpoint
 from fewstep.training.device import device_here, device_of_trained, prepare_device
-from fewstep.training.pretraining import (
-    FeatureExtractor,
-    Pretrainer,
-    Pretraining,
-    Standardised,
-    embed,
-    nearest_mean_scores,
-)
+from fewstep.training.pretraining import FeatureExtractor, Pretrainer, Standardised, embed, nearest_mean_scores
 from fewstep.training.pretraining.options import structure, unstructure
 from fewstep.training.pretraining.pretrainer import Progress
 from fewstep.training.pretraining.report import write_report
 
 logger = logging.getLogger("fewstep")
 
-Views = Literal["center", "multiview"]
-
-CONFIG, NETWORK, SCORES = "pretraining.json", "network.json", "scores.json"
+NETWORK, SCORES = "network.json", "scores.json"
 
 BEGINNING = (ENVIRONMENT, NETWORK)
 """What a beginning writes before the configuration."""
 
 SHOTS = (1, 5)
 """Support sizes at which features are scored."""
-
-
-@dataclass(frozen=True)
-class PretrainingConfig:
-    """Everything that a pre-training depends on."""
-
-    images: Annotated[ImageData, tyro.conf.arg(name="")]
-    """The dataset; its base classes (train) alone are trained on."""
-    training: Annotated[Pretraining, tyro.conf.arg(name="")]
-    """Network and training."""
-    patience: CountOrZero = 0
-    """End after so many epochs without a better validation; 0 for never. Under one cycle the last epochs are the best,
-    so that it is of use for schedules of steps."""
-    validation_tasks: Several = 1000
-    """5-way tasks of the validation classes on which nearest class mean is scored after every epoch."""
-    seed: Seed = 0
-    """Of the first weights, the order of images and their augmentation."""
-    device: str = "auto"
-    """"auto", a GPU where there is one; "cpu", "cuda" or "cuda:1". A pre-training keeps the one it was begun on."""
-    threads: Threads | None = None
-    """CPU threads. None: as many as torch takes by itself. The same bits need the same number."""
-
-    def __post_init__(self) -> None:
-        require_ranges(self)
-
-
-def _from_anywhere(images: ImageData) -> ImageData:
-    """The same images, whatever the working directory is when the configuration is read."""
-    folder = images.name not in TITLES and Path(images.name).is_dir()  # other names are mistakes, and told as given
-    path, split, cache = (place and str(Path(place).absolute()) for place in (images.path, images.split, images.cache))
-    name = str(Path(images.name).absolute()) if folder else images.name
-    return replace(images, name=name, path=path, split=split, cache=cache)
 
 
 class PretrainingRun:
@@ -116,7 +74,7 @@ class PretrainingRun:
         """
         folder = Path(folder)
         begin_again(folder, "pre-training", CONFIG, BEGINNING)
-        config = replace(config, images=_from_anywhere(config.images), device=device_here(config.device))
+        config = replace(config, images=from_anywhere(config.images), device=device_here(config.device))
         run = cls(config, folder, note)
         base = run.images("train")
         inputs, size, *_ = base.feature_shape
@@ -127,7 +85,7 @@ class PretrainingRun:
         with alone_in(folder):
             require_empty(folder, "pre-training", CONFIG)
             # The configuration is written last: with it, a beginning is complete.
-            write_files(folder, {ENVIRONMENT: machine, NETWORK: facts, CONFIG: unstructure(config)})
+            write_files(folder, {ENVIRONMENT: sealed(machine), NETWORK: facts, CONFIG: unstructure(config)})
         return run
 
     @classmethod
@@ -252,7 +210,7 @@ class PretrainingRun:
             if self.ranks.first and self.resumed and not trainer.state.finished:
                 before = read_json(self.folder / ENVIRONMENT)
                 facts, told = resumption(before, self.config.device, "float32", trainer.state.step)
-                write_files(self.folder, {ENVIRONMENT: facts})
+                write_files(self.folder, {ENVIRONMENT: sealed(facts)})
                 if told:
                     self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
             self.resumed = True

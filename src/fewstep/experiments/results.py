@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.data.storage.files import read_json, sealed
+from fewstep.data.storage.files import begins, read_json, sealed
 from fewstep.data.storage.tensors import contents_digest
 from fewstep.experiments.begun import mark_of
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT, PROBLEM
@@ -26,7 +26,7 @@ def tests_of(config: Config) -> dict[str, int | None]:
 
 
 _OF = "of"
-_OWN_NAMES = ("trial", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))
+_OWN_NAMES = ("trial", "details", *(Path(file).stem for file in (CONFIG, PROBLEM, ENVIRONMENT, CHOICES)))
 
 
 def check_name(name: str, new_in: Path | None = None) -> None:
@@ -51,15 +51,9 @@ def check_name(name: str, new_in: Path | None = None) -> None:
     if new_in is None:
         return
     result, tasks = new_in / f"{name}.json", new_in / f"{name}_tasks.csv"
-    if result.exists() or (tasks.exists() and not _are_scores(tasks)):
+    if result.exists() or (tasks.exists() and not begins(tasks, "task,")):
         there = result if result.exists() else tasks
         raise ValueError(f"{there} is there already: choose another name for this evaluation.")
-
-
-def _are_scores(path: Path) -> bool:
-    """Whether a file begins as the scores of an evaluation do."""
-    with path.open("rb") as file:
-        return file.readline().startswith(b"task,")
 
 
 def marked(folder: Path, result: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data import TaskSource, mean_input
-from fewstep.data.storage.files import json_text, read_json
+from fewstep.data.storage.files import json_text, read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
@@ -38,7 +38,7 @@ from fewstep.experiments.begun import (
     stored_problem,
     tell_unfinished,
 )
-from fewstep.experiments.environment import environment, resumption
+from fewstep.experiments.environment import environment, peak_memory, resumption
 from fewstep.experiments.folder import (
     BEGINNING,
     CHOICES,
@@ -83,7 +83,7 @@ class Run:
 
     ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · checkpoints ``last`` and ``best`` ·
     ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
-    ``report.md`` · ``learning_curves.png``
+    ``report.md`` · ``report.html`` · ``learning_curves.png``
 
     Args:
         config: what to run.
@@ -163,7 +163,9 @@ class Run:
             if extractor is not None:
                 extractor.save(folder / EXTRACTOR)
                 shape |= {"extractor": digest_of(folder / EXTRACTOR)}
-            write_files(folder, {ENVIRONMENT: facts, PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)})
+            write_files(
+                folder, {ENVIRONMENT: sealed(facts), PROBLEM: json.dumps(shape) + "\n", CONFIG: to_json(run.config)}
+            )
         return run
 
     @classmethod
@@ -199,7 +201,7 @@ class Run:
             folder: of the run.
             note: is given a line about what takes time, or goes on elsewhere than it was begun.
             device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
-            problem: opened data, where it was begun on such.
+            problem: opened data, where it was begun on such, or the same ones lie elsewhere now.
 
         Raises:
             ValueError: when the folder is not a run, its settings are no longer taken, or another process works there.
@@ -220,19 +222,26 @@ class Run:
 
     @classmethod
     @as_usual
-    def open(cls, folder: str | Path, note: Callable[[str], None] = logger.info, device: str = "auto") -> Run:
+    def open(
+        cls,
+        folder: str | Path,
+        note: Callable[[str], None] = logger.info,
+        device: str = "auto",
+        problem: Problem | None = None,
+    ) -> Run:
         """A trained run, with its best meta-parameters in place.
 
         Args:
             folder: of the run.
             note: is given a line about what takes time, or is computed elsewhere than it was trained.
             device: to compute on, see :func:`~fewstep.training.device.device_of_trained`.
+            problem: opened data, where the same ones lie elsewhere now than when it was begun.
 
         Raises:
             ValueError: when there is no trained run in the folder, or no such device.
         """
         folder = Path(folder)
-        run = cls._stored(folder, note, device)
+        run = cls._stored(folder, note, device, problem)
         run.tested = load_checkpoint(best_checkpoint(folder), run.method.learner, run=mark_of(folder))
         tell_unfinished(folder, note)
         return run
@@ -267,7 +276,7 @@ class Run:
         config = stored_config(folder)
         require_as_begun(folder)
         data = config.data
-        if isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
+        if problem is None and isinstance(data, Embeddings | CifarImages | ImageNetImages) and data.path is not None:
             with as_given():
                 config = replace(config, data=replace(data, path=data_of(data.path, note)))
         with as_given():
@@ -333,8 +342,10 @@ class Run:
             (self.folder / CHOICES).unlink(missing_ok=True)  # of a training that went back to an older checkpoint
             if self.resumed:
                 self._record_resumption(trainer.state.step)
-        self.resumed = True
+        self.resumed, steps = True, trainer.state.step
         trainer.run(progress)
+        if self.ranks.first and trainer.state.step > steps:
+            self._record_memory()
         if self.method.alternatives:
             trainer.state.best = self._chosen(trainer.state, undecided)
         return trainer
@@ -342,9 +353,17 @@ class Run:
     def _record_resumption(self, step: int) -> None:
         """Say in ``environment.json`` where training goes on, and tell what is otherwise than it was."""
         facts, told = resumption(read_json(self.folder / ENVIRONMENT), self.config.device, self.config.dtype, step)
-        write_files(self.folder, {ENVIRONMENT: facts})
+        write_files(self.folder, {ENVIRONMENT: sealed(facts)})
         if told:
             self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
+
+    def _record_memory(self) -> None:
+        """Say in ``environment.json`` what memory training took at most, of several resumptions the largest."""
+        facts = read_json(self.folder / ENVIRONMENT)
+        kept, now = facts.get("peak_memory"), peak_memory(str(self.place.device))
+        before = {name: size for name, size in kept.items() if isinstance(size, int)} if isinstance(kept, dict) else {}
+        facts["peak_memory"] = {name: max(size, before.get(name, 0)) for name, size in now.items()}
+        write_files(self.folder, {ENVIRONMENT: sealed(facts)})
 
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
@@ -479,7 +498,7 @@ class Run:
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
     def record(self, evaluation: Evaluation, name: str = TEST) -> None:
-        """Write ``NAME_tasks.csv``, then ``NAME.json``, and bring ``report.md`` up to date.
+        """Write ``NAME_tasks.csv``, then ``NAME.json``, and bring the reports up to date.
 
         With them goes a word for the meta-parameters as they stand, by which it is known later what they are of.
 
@@ -487,6 +506,8 @@ class Run:
             ValueError: for a name that is none of a file in the folder, or that of another file of the run.
         """
         check_name(name)
+        if not is_run(self.folder):
+            raise ValueError(f"{self.folder} was moved or removed meanwhile: test the run from where it is now.")
         result = marked(self.folder, evaluation.to_json(), self.method.learner.state_dict())
         # With NAME.json an evaluation is complete, and its name is taken.
         write_files(self.folder, {f"{name}_tasks.csv": task_rows(evaluation.scores), f"{name}.json": result})

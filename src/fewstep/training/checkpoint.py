@@ -172,8 +172,8 @@ def resumed(
         run: see there.
 
     Raises:
-        ValueError: as there; or when more steps have been taken than there are to be, or the best checkpoint is gone
-            or damaged.
+        ValueError: as there; or when more steps have been taken than there are to be, or the best checkpoint is gone,
+            damaged or an older one.
     """
     if (path := newest(folder)) is None:
         return State()
@@ -184,8 +184,21 @@ def resumed(
             f"the file is of another run: {_way_on(path)}"
         )
     if state.best_step:
-        read_state(folder / BEST, run)
+        _require_best(path, state, read_state(folder / BEST, run))
     return state
+
+
+def _require_best(newest: Path, state: State, best: State) -> None:
+    """Refuse a best checkpoint that is older than what the newest says of it.
+
+    It may be the newer one, for it is written first; training then makes it again.
+    """
+    if best.step < state.best_step:
+        path = newest.with_name(BEST)
+        raise ValueError(
+            f"{path} is of step {best.step}, and {newest.name} says that step {state.best_step} was the best: the "
+            f"folder was copied while it was written to, or one of them is an older one: {_way_on(path)}"
+        )
 
 
 def restore(learner: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -284,7 +297,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def require_own(folder: Path, run: str) -> None:
-    """Refuse a folder whose checkpoints belong to something else, before anything is made of what it says.
+    """Refuse a folder whose checkpoints belong to something else, or not together, before it is used.
 
     Args:
         folder: of the checkpoints; of what is damaged, or older than this, nothing is known here.
@@ -293,11 +306,16 @@ def require_own(folder: Path, run: str) -> None:
     Raises:
         ValueError: naming the first that does not.
     """
-    for path in (folder / BEST, folder / LAST, folder / PREVIOUS):
+    states: dict[str, State] = {}
+    for path in (folder / LAST, folder / PREVIOUS, folder / BEST):  # the best last: it may be replaced meanwhile
         words: dict[str, str] = {}
         with suppress(OSError, ValueError):
             words = read_metadata(path)
         _require_own(path, words, run)
+        with suppress(KeyError, TypeError, ValueError, RecursionError):
+            states[path.name] = _state_of(json.loads(words[_STATE]))
+    if (last := newest(folder)) is not None and {last.name, BEST} <= states.keys():
+        _require_best(last, states[last.name], states[BEST])
 
 
 def _require_own(path: Path, words: Mapping[str, str], run: str) -> None:

@@ -13,6 +13,7 @@ from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, gener
 from fewstep.core.modes import as_usual
 from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.data import TaskSource
+from fewstep.data.storage.lock import require_there
 from fewstep.data.storage.log import METRICS
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
@@ -161,6 +162,7 @@ class Trainer:
         """Write the log, and all that the next meta-step depends on; what was written before is kept beside it."""
         if not self.ranks.first:
             return
+        require_there(self.folder)
         self.metrics.save()
         self.state.log = self.metrics.digest()
         keep_previous(self.folder)

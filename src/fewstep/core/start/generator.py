@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from fewstep.core.loss import Reduction
 from fewstep.core.network.slots import require_slots
 from fewstep.core.noise import Noise, Normal, Sites
 from fewstep.core.start.base import Start
+from fewstep.core.start.pairs import WHOLE, mean_over_pairs
 from fewstep.core.tree import stopped_square
 from fewstep.core.types import Batch, Params, Penalties, Point
 
@@ -83,8 +85,9 @@ class Relation(nn.Module):
     ``r_n = 1/(N K²) Σ_{k,m,k'} g([h_{nk}, h_{mk'}])``, linear at the end and without biases (Eq. 3, B.3).
 
     All (NK)² pairs are needed only in the middle. The first layer acts on a concatenation, so it is the sum of two
-    products of single examples; the last is linear and is followed by means, so the means come first. Equal to the
-    plain evaluation up to rounding.
+    products of single examples; the last is linear and is followed by means, so the means come first. Many pairs are
+    made a block at a time, and again for the derivatives: memory grows with NK and not with its square, but in compiled
+    code. Equal to the plain evaluation up to rounding.
 
     Args:
         inputs: width of an encoded example, H.
@@ -102,10 +105,13 @@ class Relation(nn.Module):
     ) -> Float[Tensor, "ways outputs"]:
         """Relate encoded rows; ``by_class`` averages rows within classes, ``weight`` is 0 for padded rows."""
         first, second, last = (layer.get_parameter("weight") for layer in self.layers)
-        left, right = first.chunk(2, dim=1)
-        pairs = _relu((h @ left.T).unsqueeze(1) + (h @ right.T).unsqueeze(0))
-        pairs = _relu(pairs @ second.T)
-        related = (pairs * (weight / weight.sum()).unsqueeze(1)).sum(1)
+        left, right = (h @ half.T for half in first.chunk(2, dim=1))
+        share = weight / weight.sum()
+        if len(h) ** 2 * len(first) > WHOLE and not torch.compiler.is_compiling():
+            related: Tensor = mean_over_pairs(left[None], right[None], second, share[None])[0]
+        else:
+            pairs = _relu(_relu(left.unsqueeze(1) + right.unsqueeze(0)) @ second.T)
+            related = (pairs * share.unsqueeze(1)).sum(1)
         return (by_class @ related) @ last.T
 
 

@@ -1,19 +1,18 @@
-"""Image data by name: what a command line or a kept configuration says of it."""
+"""Image data by name: what a command line or a kept configuration says of it, readable without torch."""
+
+from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, final
+from typing import TYPE_CHECKING, Any, Literal, cast, final
 
 from fewstep.core.ranges import Count, require_ranges
-from fewstep.data.dataset import Dataset
-from fewstep.data.images.characters import omniglot
-from fewstep.data.images.cifar import cifar_fs, fc100
-from fewstep.data.images.class_splits import Split
-from fewstep.data.images.copies import Copies
-from fewstep.data.images.folders import photograph_splits, photographs
-from fewstep.data.images.imagenet import mini_imagenet, tiered_imagenet
-from fewstep.data.storage.cache import Report
+
+if TYPE_CHECKING:
+    from fewstep.data.dataset import Dataset
+    from fewstep.data.images.class_splits import Split
+    from fewstep.data.storage.cache import Report
 
 TITLES = {
     "cifar-fs": "CIFAR-FS",
@@ -72,7 +71,7 @@ class ImageData:
     """For omniglot: training characters turned by 90°, 180° and 270° are classes of their own."""
     cache: str | None = None
     """Folder for what is downloaded and decoded. None: $FEWSTEP_CACHE, or the user's cache folder."""
-    copies: Copies = "keep"
+    copies: Literal["keep", "drop"] = "keep"
     """drop leaves images out that are the same as others, bit for bit: those of test classes are kept before those of
     validation before those of training."""
 
@@ -118,6 +117,8 @@ class ImageData:
             ValueError: as :meth:`check`, or if the folder's layout is not as :func:`photographs` wants it.
             FileNotFoundError: if there is no split file as named.
         """
+        from fewstep.data.images.folders import photograph_splits
+
         self.check()
         if self.name in TITLES:
             return ("train", "val", "test")
@@ -136,8 +137,13 @@ class ImageData:
             ConnectionError: if data cannot be fetched.
             OSError: if the cache folder cannot be written.
         """
+        from fewstep.data.images.characters import omniglot
+        from fewstep.data.images.cifar import cifar_fs, fc100
+        from fewstep.data.images.folders import photographs
+        from fewstep.data.images.imagenet import mini_imagenet, tiered_imagenet
+
         self.check()
-        part = cast(Split, split)  # loaders refuse others
+        part = cast("Split", split)  # loaders refuse others
         size = 84 if self.size is None else self.size
         kept: dict[str, Any] = {"copies": self.copies, "cache": self.cache, "report": report}
         match self.name:

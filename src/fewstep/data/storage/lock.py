@@ -4,6 +4,7 @@ A lock goes with its process, however that ends. Its file stays, with a line on 
 systems and platforms without locks are trusted.
 """
 
+import errno
 import os
 import platform
 import sys
@@ -25,8 +26,9 @@ LOCK = ".lock"
 LOG = "log.txt"
 """The output of a command that runs in the background; like the lock it may be there before anything else."""
 
-_mine: dict[Path, int] = {}
-"""The lock files that this process holds, and which of its threads: a lock within a lock of the same is none."""
+_mine: dict[Path, tuple[int, os.stat_result]] = {}
+"""The lock files that this process holds: which of its threads, for a lock within a lock of the same is none, and the
+folder that each lay in."""
 
 
 class AtWork(ValueError):
@@ -50,6 +52,23 @@ def alone_in(folder: Path) -> AbstractContextManager[bool]:
 
     folder.mkdir(parents=True, exist_ok=True)
     return _held(lock, refuse)
+
+
+def require_there(folder: Path) -> None:
+    """Refuse to write on in a folder that this process works alone in, when it has been moved away or removed.
+
+    Raises:
+        ValueError: rather than that another folder is made in its place, which has not all that belongs to it.
+    """
+    if (held := _mine.get((folder / LOCK).absolute())) is None:
+        return
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if os.path.samestat(held[1], folder.stat()):
+            return
+    raise ValueError(
+        f"{folder} was moved or removed while this process worked in it: nothing more is written. If it was moved, go "
+        "on from where it is now."
+    )
 
 
 @contextmanager
@@ -81,13 +100,13 @@ def one_at_a_time(lock: Path, note: Callable[[str], None]) -> AbstractContextMan
 def _held(lock: Path, taken: Callable[[], None]) -> Iterator[bool]:
     """Hold a lock, after a call of ``taken`` where another process has it; false where there are no locks."""
     place, thread = lock.absolute(), threading.get_ident()
-    if _mine.get(place) == thread:
+    if place in _mine and _mine[place][0] == thread:
         yield True
         return
     file, held = _locked(lock, taken)
     with file:
         if held:
-            _mine[place] = thread
+            _mine[place] = thread, lock.parent.stat()
             with suppress(OSError):  # a full disk
                 file.write(f"process {os.getpid()} on {platform.node()}: {_command()}".encode())
         try:
@@ -102,7 +121,7 @@ def _held(lock: Path, taken: Callable[[], None]) -> Iterator[bool]:
 def _locked(lock: Path, taken: Callable[[], None]) -> tuple[Any, bool]:
     """The open file of a lock, and whether it is held."""
     while True:
-        file = lock.open("ab", buffering=0)
+        file, owned = _opened(lock)
         try:
             if fcntl is None:
                 return file, False
@@ -112,17 +131,34 @@ def _locked(lock: Path, taken: Callable[[], None]) -> tuple[Any, bool]:
                 taken()
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX)
             except OSError:
+                if not owned:  # a file system of the net locks only what may be written
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock)) from None
                 return file, False
             # It may have been removed meanwhile: then it keeps nobody away who comes later.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                    file.truncate(0)  # what a killed process has left
+                    with suppress(OSError):
+                        file.truncate(0)  # what a killed process has left
                     return file, True
         except BaseException:
             file.close()
             raise
         file.close()
         lock.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _opened(lock: Path) -> tuple[Any, bool]:
+    """The file of a lock, made where it is not there, and whether it can be written: not, if another user made it.
+
+    Raises:
+        OSError: when it can be neither written nor, in a folder that can be, read.
+    """
+    try:
+        return lock.open("ab", buffering=0), True
+    except PermissionError:
+        if fcntl is None or not os.access(lock.parent, os.W_OK):
+            raise
+        return lock.open("rb", buffering=0), False
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 from fewstep.core import Backprop, Learner, Method, Prototypes
 from fewstep.data.storage.cache import npz
 from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.reading import reading
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import write_files
 from fewstep.experiments.ablate import AblatedRow, AblationResult, Budget
@@ -28,6 +29,7 @@ from fewstep.experiments.engines import Engine
 from fewstep.experiments.folder import all_or_nothing, claim, is_run, require_same, stored_config
 from fewstep.experiments.repeat.procedure import Progress, RepeatResult, repeat
 from fewstep.experiments.repeat.tested import Scores
+from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.run import Run
 from fewstep.experiments.search import SearchResult, Status, search
 from fewstep.networks import Generated
@@ -137,6 +139,7 @@ def ablate(
                 done = replace(done, failure=f"{error}")
             table = replace(table, rows=[done if one.slug == row.slug else one for one in table.rows])
             table.write(out)
+        write_own_page(out)
         return table
 
 
@@ -226,7 +229,8 @@ def _baselines(
                 result = run.test(shots=shots, baselines="all", progress=progress)
             plain = {name: values for name, values in result.scores.items() if name != ADAPTED}
             write_atomically(file, npz(plain, compressed=False))
-        with np.load(file, allow_pickle=False) as kept:
+        anew = "delete it, and the same command makes it again"
+        with reading(file, "holds no scores", anew), np.load(file, allow_pickle=False) as kept:
             scores = dict(kept)
         first = run.test(tasks=min(testing.tasks, TEST_BATCH), shots=shots)
     for name in first.scores.keys() & scores.keys():

@@ -16,7 +16,7 @@ from rich.table import Table
 from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
 from fewstep.evaluation.scoring import ADAPTED
-from fewstep.evaluation.statistics import Interval, Score, interval
+from fewstep.evaluation.statistics import Interval, Score, interval, plain_interval
 from fewstep.experiments.ablate.budget import Budget
 from fewstep.experiments.ablate.paper import COLUMNS, order
 from fewstep.experiments.ablate.plot import Mark, draw
@@ -169,7 +169,7 @@ class AblationResult:
         return "\n".join(lines) + "\n"
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``ablation.{csv,png,svg,txt,md}`` and ``tasks.csv``, each whole or not at all.
+        """Write ``ablation.{csv,png,svg,txt,md}``, ``result.json`` and ``tasks.csv``, each whole or not at all.
 
         Numbers in the CSV files read back to the same bits; accuracies are fractions there, never percent.
 
@@ -180,11 +180,42 @@ class AblationResult:
         files = {
             "tasks.csv": tables.task_rows(tasks | dict(self.baselines)),
             "ablation.csv": tables.record_rows(self._records()),
+            "result.json": self.to_json(),
             **images("ablation", self.picture),
             "ablation.txt": self.text(),
             "ablation.md": self.markdown(),  # last: it points to the picture
         }
         tables.write_files(folder, files)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as plain values for ``json.dump``; numbers that do not exist are null."""
+        rows: list[dict[str, Any]] = [
+            {
+                "name": row.name,
+                "slug": row.slug,
+                "state": "" if row.tested is not None else "missing" if row.failure else "not yet",
+                "mean": None if row.tested is None else finite(row.tested.mean()),
+                "sd_over_seeds": None if row.tested is None else finite(row.tested.sd()),
+                "over_tasks": plain_interval(self.interval(row.slug)),
+                "reference_minus_row": None if row.slug == REFERENCE else plain_interval(self.difference(row.slug)),
+                "validation": row.validation,
+            }
+            for row in self.rows
+        ]
+        rows += [
+            {"name": name, "over_tasks": plain_interval(interval(scores))}
+            | {"reference_minus_row": plain_interval(self.difference(name))}
+            for name, scores in self.baselines.items()
+        ]
+        return {
+            "protocol": dict(self.protocol),
+            "score": self.score_name,
+            "reference": REFERENCE,
+            "rows": rows,
+            "found": self._found(),
+            "order": self._order(),
+            "notes": self.notes(),
+        }
 
     def picture(self, form: str = "png") -> bytes:
         """Scores with their seeds, and LEO's lead over each row and each baseline, in the order of the table."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fewstep.data import TaskSource
 from fewstep.data.storage.lock import alone_after
-from fewstep.evaluation.scoring import NEAREST_MEAN, RIDGE
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE
 from fewstep.experiments.asked import TEST_BATCH, tasks_of
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
@@ -26,6 +26,7 @@ from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, Tes
 from fewstep.experiments.engines import Engine
 from fewstep.experiments.environment import machine
 from fewstep.experiments.folder import CONFIG, all_or_nothing, fingerprint, is_run, stored_config
+from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import Job, Tell
 from fewstep.recipes import RECIPES, Config, dotted
@@ -153,6 +154,7 @@ def compare(
         first, threads = tested[0], torch.get_num_threads()
         comparison = Comparison(rows, first.score_name, first.higher_is_better, chosen, shown, machine(), threads)
         comparison.write(folder)
+        write_own_page(folder)
         return comparison
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fewstep.evaluation import tables
 from fewstep.evaluation.figures import images
-from fewstep.evaluation.statistics import Interval, Score, finite_interval
+from fewstep.evaluation.statistics import Interval, Score, finite_interval, plain_interval
 from fewstep.experiments.compare.method import MethodScores, Scores
 from fewstep.experiments.compare.plot import draw
 
@@ -147,7 +147,7 @@ class Comparison:
         return "\n\n".join(blocks) + "\n"
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``comparison.{csv,md,png,svg}``, ``tasks.csv`` and ``differences.csv``, each whole or not at all.
+        """Write ``comparison.{csv,json,md,png,svg}``, ``tasks.csv`` and ``differences.csv``, each whole or not at all.
 
         Numbers in the CSV files read back to the same bits; scores are fractions there, never percent.
 
@@ -162,10 +162,37 @@ class Comparison:
             "tasks.csv": tables.task_rows({row.label: row.scores for row in self.rows}),
             "differences.csv": [["method", "other", "mean", "half_width", "tasks"], *pairs],
             "comparison.csv": tables.record_rows(map(self._record, self.rows)),
+            "comparison.json": self.to_json(),
             **images("comparison", self.picture),
             "comparison.md": self.markdown(),  # last: it points to the picture
         }
         tables.write_files(folder, files)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values for ``json.dump``; numbers that do not exist are null."""
+        return {
+            "protocol": dict(self.protocol),
+            "score": self.score_name,
+            "higher_is_better": self.higher_is_better,
+            "reference": self.reference,
+            "tasks": self.tasks,
+            "methods": [
+                {
+                    "label": row.label,
+                    "baseline": row.baseline,
+                    "nonfinite_tasks": int((~np.isfinite(row.scores)).sum()),
+                    "score": plain_interval(row.interval),
+                    "unadapted": plain_interval(row.start),
+                    "statistics": _statistics(row),
+                    "differences": {other: plain_interval(self.difference(row.label, other)) for other in self.labels},
+                    "published": list(row.published),
+                }
+                for row in self.rows
+            ],
+            "adaptation": self._adaptation(),
+            "costs": self._costs(),
+            "caveats": self.caveats(),
+        }
 
     def picture(self, form: str = "png") -> bytes:
         """Scores with their intervals, and paired differences to the reference, best method first."""

@@ -15,8 +15,9 @@ import numpy as np
 from fewstep.data import TaskSource
 from fewstep.data.storage.files import read_json, sealed, write_atomically
 from fewstep.evaluation import Evaluation, inner_steps
+from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE
 from fewstep.evaluation.inner_loop import descents
-from fewstep.evaluation.scoring import ADAPTED, NEAREST_MEAN, RIDGE
+from fewstep.evaluation.scoring import ADAPTED
 from fewstep.experiments.compare.method import MethodScores, Scores
 from fewstep.experiments.folder import ENVIRONMENT
 from fewstep.experiments.run import Run

@@ -23,7 +23,7 @@ from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.fit.methods import SIMPLEST_FIRST, TRAINED, SimpleSettings, Trial, trials
 from fewstep.experiments.fit.plan import Plan
 from fewstep.experiments.fit.verdict import best_of, recommended
-from fewstep.experiments.fit.worker import BATCH, TRIAL, accuracies, open_problem, quieten
+from fewstep.experiments.fit.worker import BATCH, TRIAL, accuracies, quieten
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import Tell
 from fewstep.recipes.problems.problem import Split
@@ -52,7 +52,7 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
     import sklearn.linear_model  # noqa: F401  (which takes seconds: before the time is shared out)
 
     scored = _Scored(plan, shots)
-    began = time.time()
+    began = time.monotonic()
     name = f"{shots}-shot"
     tell((name, "choosing", False))
     waiting = sum(not (plan.folder / "result" / f"{k}shot" / "test.csv").exists() for k in plan.shots)
@@ -75,7 +75,7 @@ def conclude(plan: Plan, shots: int, tell: Tell) -> None:
             },
         )
     tell((name, "testing", False))
-    test_scores = scored.of("test", plan.limits.test_tasks, plan.seed, 0.9 * ours - (time.time() - began))
+    test_scores = scored.of("test", plan.limits.test_tasks, plan.seed, 0.9 * ours - (time.monotonic() - began))
     write_files(place, _files("test", test_scores))
     tell((name, f"tested on {len(next(iter(test_scores.values()))):,} tasks", True))
 
@@ -93,7 +93,7 @@ class _Scored:
     """The best of every method, ready to be scored."""
 
     def __init__(self, plan: Plan, shots: int) -> None:
-        self.plan, self.problem = plan, open_problem(plan, shots)
+        self.plan, self.problem = plan, plan.problem(next(iter(TRAINED)), shots)
         assert self.problem.examples is not None
         centre = mean_input(self.problem.examples())
         self.settings: dict[str, Any] = {}
@@ -106,14 +106,15 @@ class _Scored:
             self.simple[name] = SimpleSettings(**best["settings"]).make(centre)
         for name in TRAINED:
             if (trial := best_trial(plan, name, shots)) is not None:
-                self.runs[name] = Run.open(plan.place(trial) / "run", lambda _: None)
+                opened = plan.problem(name, shots)
+                self.runs[name] = Run.open(plan.place(trial) / "run", lambda _: None, problem=opened)
 
     def of(self, split: Split, most: int, seed: int, seconds: float) -> dict[str, NDArray[np.float64]]:
         """Scores of all methods on the same tasks: ``most``, or as many as there is time for."""
         source: TaskSource = self.problem.source(split, tasks=BATCH, seed=seed, queries=self.plan.prepared.queries)
         parts: list[dict[str, NDArray[np.float64]]] = []
-        done, ends = 0, time.time() + seconds
-        while done < most and (done < FEWEST or time.time() < ends):
+        done, ends = 0, time.monotonic() + seconds
+        while done < most and (done < FEWEST or time.monotonic() < ends):
             tasks, first = min(CHUNK, most - done), done // BATCH
             part = accuracies(self.simple, source, tasks, first)
             for name, run in self.runs.items():

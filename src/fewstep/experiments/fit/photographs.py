@@ -72,7 +72,7 @@ def embedded(
     Raises:
         ValueError: as :func:`~fewstep.data.photographs` says, and when there are no validation or no test classes.
     """
-    target, began = folder / EMBEDDED, time.time()
+    target, began = folder / EMBEDDED, time.monotonic()
     if target.exists():
         return target
     device = device_here("auto")
@@ -90,7 +90,9 @@ def embedded(
         else:
             doing("pre-training", "reading images")
             base = images.examples("train", note)
-            options = _affordable(preset("resnet-9", side), base, PRETRAINING * seconds - (time.time() - began), seed)
+            options = _affordable(
+                preset("resnet-9", side), base, PRETRAINING * seconds - (time.monotonic() - began), seed
+            )
             config = PretrainingConfig(images, options, validation_tasks=200, seed=seed)
             run = PretrainingRun.create(config, place, note)
             note(f"a network of nine layers learns the {base.classes} training classes: {options.epochs} epochs")
@@ -104,7 +106,7 @@ def embedded(
         trainer.run(progress)
     extractor = run.extractor("last")
     extractor.reading = Reading(side, grey=False, invert=False, fit="crop")
-    of: dict[str, Dataset] = {split: images.examples(split, note) for split in images.splits()}
+    of: dict[str, Dataset] = {split: run.images(split) for split in images.splits()}  # which must not have changed
     export_features(
         extractor,
         of,
@@ -147,8 +149,8 @@ def _affordable(options: Pretraining, base: Dataset, seconds: float, seed: int) 
     trainer.network.train()
     with trainer.batches.ahead(0, 4) as fetch:
         trainer.advance(*fetch())
-        began = time.time()
+        began = time.monotonic()
         for _ in range(3):
             trainer.advance(*fetch())
-        epoch = (time.time() - began) / 3 * len(trainer.batches)
+        epoch = (time.monotonic() - began) / 3 * len(trainer.batches)
     return replace(options, epochs=max(1, min(MOST_EPOCHS, int(0.85 * seconds / epoch))))

@@ -10,6 +10,7 @@ from pathlib import Path
 from fewstep.experiments.fit.methods import TRAINED, Trial
 from fewstep.experiments.fit.prepare import FEATURES, Prepared
 from fewstep.recipes import Config
+from fewstep.recipes.problems.problem import Problem
 from fewstep.recipes.problems.stored_features import Embeddings
 
 VALIDATIONS = 8
@@ -48,7 +49,8 @@ class Plan:
         shots: that are asked for.
         seed: of training, tasks and draws.
         minutes: that were given.
-        began: the time at which the fit would have begun if it had never been stopped, in seconds of the epoch.
+        began: the time at which the fit would have begun if it had never been stopped, by the clock of this machine
+            that all its processes share and nobody sets.
         searching: seconds from the beginning of the fit to that of the search.
         workers: processes at once.
         limits: of everything.
@@ -70,7 +72,7 @@ class Plan:
 
     def started(self) -> Plan:
         """The plan of a process that has just begun to work."""
-        return self if self.launched is None else replace(self, starting=time.time() - self.launched)
+        return self if self.launched is None else replace(self, starting=time.monotonic() - self.launched)
 
     @property
     def seconds(self) -> float:
@@ -80,7 +82,7 @@ class Plan:
     @property
     def left(self) -> float:
         """Seconds until the end."""
-        return self.began + self.seconds - time.time()
+        return self.began + self.seconds - time.monotonic()
 
     @property
     def reporting(self) -> float:
@@ -125,6 +127,11 @@ class Plan:
     def place(self, trial: Trial) -> Path:
         """The folder of a trial."""
         return self.folder / "trials" / trial.name
+
+    def problem(self, method: str, shots: int) -> Problem:
+        """The tasks of a method: of the features as they lie in this folder now, which may have been moved."""
+        config = self.config(method, shots, {}, self.validation_tasks)
+        return config.data.open(config.prepare_device(), lambda _: None, None)
 
     def config(self, method: str, shots: int, settings: Mapping[str, float], validation_tasks: int) -> Config:
         """What a trial trains, with all the steps of its recipe."""

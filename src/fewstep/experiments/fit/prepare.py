@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from fewstep.data.features.export import extractor_beside, features_digest
 from fewstep.data.features.formats import parts_of, source_of
 from fewstep.data.features.report import EmbeddingReport, report_on
 from fewstep.data.features.store import SPLITS, Parts, divided, only, write_store
-from fewstep.data.storage.files import json_text, read_json, write_atomically
+from fewstep.data.storage.files import json_text, read_json, sealed, write_atomically
 from fewstep.training.pretraining import FeatureExtractor
 from fewstep.training.pretraining.extractor import features_of as network_features
 
@@ -66,9 +67,15 @@ def prepare(
         inspected: is given what ``fewstep data inspect`` says, before anything is refused.
 
     Raises:
-        ValueError: for features that are not finite, splits that share classes, and too few classes or examples.
+        ValueError: for features that are not finite, splits that share classes, and too few classes or examples; and
+            for files of the folder that are not what was written.
     """
     if kept := read_json(folder / PREPARED):
+        if kept.pop(_OF, None) not in (None, _digest(folder / FEATURES)):
+            raise ValueError(
+                f"{folder / FEATURES} is not what was written: restore it, or delete {folder / PREPARED}, and the same "
+                "command makes both again."
+            )
         return Prepared(**kept | {"remarks": tuple(kept["remarks"])})
     source = source_of(data)
     parts = parts_of(source)
@@ -86,8 +93,19 @@ def prepare(
     found = Prepared(min(ways, most), queries, classes, tuple(remarks))
     write_store(folder / FEATURES, parts, str(data))
     _keep_network(data, folder / FEATURES)
-    write_atomically(folder / PREPARED, json_text(asdict(found)))
+    write_atomically(folder / PREPARED, json_text(sealed({**asdict(found), _OF: _digest(folder / FEATURES)})))
     return found
+
+
+_OF = "features"
+
+
+def _digest(path: Path) -> str:
+    """Of all bytes of a file; empty where there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _queries(sizes: Sequence[int], shots: int) -> int:

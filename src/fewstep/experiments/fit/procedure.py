@@ -14,7 +14,7 @@ from typing import Any
 
 from fewstep.data.features.formats import source_of
 from fewstep.data.features.report import EmbeddingReport
-from fewstep.data.storage.files import json_text, read_json, write_atomically
+from fewstep.data.storage.files import json_text, read_json, sealed, write_atomically
 from fewstep.experiments.environment import machine
 from fewstep.experiments.fit import report
 from fewstep.experiments.fit.conclude import conclude
@@ -25,6 +25,7 @@ from fewstep.experiments.fit.prepare import prepare
 from fewstep.experiments.fit.result import FitResult, found_in
 from fewstep.experiments.fit.worker import TRIAL, work
 from fewstep.experiments.folder import all_or_nothing, claim, clear
+from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.workers import Job, Tell, Throttle, count_workers, run_all
 from fewstep.recipes import differences
 from fewstep.training.device import device_here, same_threads
@@ -106,7 +107,7 @@ def fit(
         ValueError: for data that cannot be read or are too few, for counts that are not positive, for a folder that
             holds something else, and when a test came to nothing because its process died.
     """
-    began, limits = time.time(), limits or Limits()
+    began, limits = time.monotonic(), limits or Limits()
     folder, data = Path(folder).resolve(), Path(data).absolute()
     shots = tuple(dict.fromkeys(shots))
     if not shots or min(shots) < 1:
@@ -132,14 +133,14 @@ def fit(
 
             def doing(job: str, text: str) -> None:
                 if kept():
-                    _keep(folder, seconds=time.time() - began)
-                progress(Status("features", time.time() - began, 60 * minutes, {job: text}))
+                    _keep(folder, seconds=time.monotonic() - began)
+                progress(Status("features", time.monotonic() - began, 60 * minutes, {job: text}))
 
             features = embedded(data, folder, seconds=60 * minutes, ways=ways, seed=seed, note=note, doing=doing)
         prepared = prepare(features, folder, ways=ways, shots=shots, seed=seed, inspected=inspected)
         for remark in prepared.remarks:
             note(remark)
-        searching = float(clock.get("searching", time.time() - began))
+        searching = float(clock.get("searching", time.monotonic() - began))
         if minutes < BRIEF:
             workers = 1
         plan = Plan(folder, prepared, shots, seed, minutes, began, searching, workers, limits)
@@ -158,6 +159,7 @@ def fit(
         watch.tell()
         found = found_in(plan, _protocol(plan, data), _tried(plan))
         report.write(found)
+        write_own_page(folder)
         watch.keep()
     return found
 
@@ -165,12 +167,12 @@ def fit(
 def _keep(folder: Path, **times: float) -> None:
     """Keep the time that has passed."""
     with suppress(OSError):
-        write_atomically(folder / CLOCK, json_text(times))
+        write_atomically(folder / CLOCK, json_text(sealed(times)))
 
 
 def _launched(plan: Plan) -> Plan:
     """The plan of a process that is about to be started."""
-    return replace(plan, launched=time.time()) if plan.workers > 1 else plan
+    return replace(plan, launched=time.monotonic()) if plan.workers > 1 else plan
 
 
 def _require_something(plan: Plan) -> None:

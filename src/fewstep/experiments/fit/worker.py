@@ -31,7 +31,6 @@ from fewstep.experiments.folder import best_checkpoint, is_run, stored_config
 from fewstep.experiments.run import Run
 from fewstep.experiments.workers import USERS_MISTAKES, Tell, Throttle
 from fewstep.recipes import Config
-from fewstep.recipes.problems.problem import Problem
 from fewstep.training import State, Trainer
 from fewstep.training.checkpoint import read_state
 
@@ -103,7 +102,7 @@ def work(plan: Plan, tell: Tell) -> None:
 
 def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell) -> bool:
     """Do a job and keep what becomes of it, an error included; false where there was no time for it."""
-    began = time.time()
+    began = time.monotonic()
     try:
         found = do()
     except NoTime as short:
@@ -112,7 +111,7 @@ def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell
         raise
     except Exception as error:  # of one method, which must not end the others
         found = {"error": told(error)}
-    found["seconds"] = round(time.time() - began, 1)
+    found["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(place / TRIAL, json_text(sealed(found)))
     if "error" in found:
         tell((name, f"failed: {found['error']}", True))
@@ -149,12 +148,6 @@ def _claim(place: Path) -> Iterator[Path | None]:
 # -- simple classifiers ------------------------------------------------------------------------------------------------
 
 
-def open_problem(plan: Plan, shots: int) -> Problem:
-    """Tasks of so many shots."""
-    config = plan.config(next(iter(TRAINED)), shots, {}, plan.validation_tasks)
-    return config.data.open(config.prepare_device(), lambda _: None, None)
-
-
 def accuracies(
     predictors: Mapping[str, Baseline], source: TaskSource, tasks: int, first: int = 0
 ) -> dict[str, NDArray[np.float64]]:
@@ -173,7 +166,7 @@ def accuracies(
 
 def simple(plan: Plan, shots: int, tell: Tell) -> dict[str, Any]:
     """The best of each kind of simple classifier, by validation tasks: as many of its settings as there is time for."""
-    problem = open_problem(plan, shots)
+    problem = plan.problem(next(iter(TRAINED)), shots)
     assert problem.examples is not None
     centre, tasks = mean_input(problem.examples()), plan.validation_tasks
     source = problem.source("val", tasks=BATCH, seed=plan.seed, queries=plan.prepared.queries)
@@ -220,8 +213,9 @@ def train(trial: Trial, plan: Plan, rates: dict[tuple[str, int], Rates], tell: T
     folder = plan.place(trial) / "run"
     settings = TRAINED[trial.method].draw(plan.seed, trial.index)
     tell((str(trial), "", False))
-    config = stored_config(folder) if is_run(folder) else _fitting(trial, settings, plan, rates)
-    run = Run.continued(config, folder, lambda _: None)
+    begun = is_run(folder)
+    config = stored_config(folder) if begun else _fitting(trial, settings, plan, rates)
+    run = Run.continued(config, folder, lambda _: None, plan.problem(trial.method, trial.shots) if begun else None)
     due = Throttle(1.0)
     latest = State()
 
@@ -286,14 +280,14 @@ def measured(config: Config) -> Rates:
         source = run.problem.source("train", tasks=config.training.tasks, seed=config.seed)
         trainer = Trainer(run.method, source, config.training, lambda _: 0.0, folder=Path(folder), seed=config.seed)
         trainer.step(*trainer.inputs(0))
-        began = time.time()
+        began = time.monotonic()
         for step in (1, 2, 3):
             trainer.step(*trainer.inputs(step))
-        step_seconds = (time.time() - began) / 3
+        step_seconds = (time.monotonic() - began) / 3
         tasks = run.problem.source("val", tasks=BATCH, seed=config.testing.seed, queries=config.testing.queries)
         with run.at_test():
             run.score(tasks, 2)
-            began = time.time()
+            began = time.monotonic()
             run.score(tasks, BATCH)
-            score_seconds = (time.time() - began) / BATCH
+            score_seconds = (time.monotonic() - began) / BATCH
     return Rates(step_seconds, score_seconds, sum(len(setting.options) for setting in run.method.alternatives))

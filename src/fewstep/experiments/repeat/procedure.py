@@ -28,6 +28,7 @@ from fewstep.experiments.engines import Engine, Local
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
 from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
+from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.results import tests_of
 from fewstep.experiments.run import Baselines, Run
 from fewstep.experiments.workers import Job, Tell, Throttle
@@ -153,6 +154,7 @@ def repeat(
         engine.run(jobs, workers=workers, threads=threads, on_message=on_message, look=look if engine.shared else None)
         result = collect(config, seeds, folders)
         result.write(out)
+        write_own_page(out)
         return result
 
 

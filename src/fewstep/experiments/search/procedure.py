@@ -16,6 +16,7 @@ import torch
 from fewstep.experiments.asked import check_tasks
 from fewstep.experiments.engines import Engine, Local
 from fewstep.experiments.folder import all_or_nothing, claim
+from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.search import report
 from fewstep.experiments.search import study as shared
 from fewstep.experiments.search.result import SearchResult, Trial, found_in, ranked, rows_of
@@ -144,6 +145,7 @@ def search(
         found = found_in(study, plan, _protocol(plan, problem), score)
     found = replace(found, config=replace(found.config, threads=config.threads))
     report.write(found, out)
+    write_own_page(out)
     return found
 
 

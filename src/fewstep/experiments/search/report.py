@@ -23,10 +23,11 @@ def write_table(rows: Sequence[Trial], folder: Path) -> None:
 
 
 def write(found: SearchResult, folder: Path) -> None:
-    """Write ``best.json``, which ``fewstep train`` takes, ``trials.csv``, ``search.md``, and the pictures."""
+    """Write ``best.json``, which ``fewstep train`` takes, trials, ``result.json``, ``search.md`` and the pictures."""
     files = {
         "best.json": to_json(found.config),
         "trials.csv": _cells(found.rows),
+        "result.json": found.to_json(),
         **images("search", partial(draw, found)),
         "search.md": markdown(found),  # last: it points to the picture
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -78,6 +78,21 @@ class SearchResult:
         """Complete trials, best first."""
         return ranked(self.rows, self.higher_is_better)
 
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values for ``json.dump``; the best configuration is in a file of its own."""
+        return {
+            "recipe": self.config.recipe,
+            "protocol": dict(self.protocol),
+            "score": self.score,
+            "higher_is_better": self.higher_is_better,
+            "best": self.index,
+            "trials": dict(self.trials),
+            "space": [asdict(range) for range in self.space],
+            "rows": [{**asdict(row), "value": finite(row.value)} for row in self.rows],
+            "importances": dict(self.importances),
+            "importances in words": self.importance_text(),
+        }
+
     def importance_text(self) -> str:
         """The importances in a line, or why there are none."""
         if self.importances:
@@ -86,6 +101,11 @@ class SearchResult:
         if len(self.ranked) < FEWEST:
             return f"{len(self.ranked)} complete trials are too few to estimate importances; {FEWEST} are needed."
         return "All complete trials have the same score: no setting has made a difference."
+
+
+def finite(value: float | None) -> float | None:
+    """The number, for JSON, which has none that are not finite."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 _STATES = {

@@ -15,6 +15,7 @@ from fewstep.core import generator
 from fewstep.core.modes import as_usual
 from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.data import Dataset
+from fewstep.data.storage.lock import require_there
 from fewstep.data.storage.log import METRICS
 from fewstep.training.checkpoint import (
     BEST,
@@ -286,6 +287,7 @@ class Pretrainer:
                     f"pretraining: weights are not finite after step {self.state.step} of {self.total}. The last "
                     f"checkpoint is intact; lower the rate (now {self.options.rate})."
                 )
+            require_there(self.folder)
             self.metrics.save()
             self.state.log = self.metrics.digest()
             keep_previous(self.folder)

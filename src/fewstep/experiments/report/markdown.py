@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fewstep.data.storage.files import read_json, write_atomically
+from fewstep.data.storage.files import write_atomically
 from fewstep.data.storage.log import METRICS
 from fewstep.evaluation.curves import curves_in_words, learning_curves
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import markdown_lines, protocol_lines, settings_lines
-from fewstep.experiments.begun import unfinished
-from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT
-from fewstep.experiments.results import TEST, own_result
+from fewstep.experiments.report.recorded import RecordedRun
+from fewstep.experiments.report.render import PAGE, write_page
+from fewstep.experiments.report.runs import page_of_run
 
 logger = logging.getLogger("fewstep")
 
@@ -22,14 +22,14 @@ CURVES, REPORT = "learning_curves.png", "report.md"
 
 
 def report(run_dir: str | os.PathLike[str]) -> Path:
-    """Write ``report.md``, and ``learning_curves.png`` beside it, from what a run left in its folder.
+    """Write ``report.md``, ``learning_curves.png`` and ``report.html`` from what a run left in its folder.
 
     Read, where they are there: ``config.json``, ``environment.json``, ``metrics.csv``, and every JSON file that holds
     an :class:`~fewstep.evaluation.Evaluation`: ``test.json`` first, then the others by name. What is absent is said to
     be absent, and a result of other meta-parameters than the run's best is named and left out.
 
     Returns:
-        The path of the report.
+        The path of ``report.md``.
 
     Raises:
         ValueError: when a file is damaged.
@@ -38,29 +38,28 @@ def report(run_dir: str | os.PathLike[str]) -> Path:
     folder = Path(run_dir)
     if not folder.is_dir():
         raise ValueError(f"report: {folder} is not a folder; give the folder of a run")
-    config, environment = read_json(folder / CONFIG), read_json(folder / ENVIRONMENT)
-    first = f"{TEST}.json"
-    others = sorted(path.name for path in folder.glob("*.json") if path.name != first)
-    left_out: list[str] = []
-    loaded = {Path(name).stem: own_result(folder, name, left_out.append) for name in [first, *others]}
-    for line in left_out:
+    run = RecordedRun.read(folder)
+    for line in run.left_out:
         logger.warning(line)
-    tests = {name: value for name, value in loaded.items() if isinstance(value.get("scores"), dict)}
-
-    lines = [f"# {config.get('recipe') or folder.resolve().name}", ""]
-    for name, test in tests.items():  # in its first lines, for who reads no further
-        lines += [f"**{name}: {test['below']}.**", ""] if test.get("below") else []
-    lines += ["## Results", ""] if tests else ["## Results", "", "The run has not been tested yet.", ""]
-    for name, test in tests.items():
-        lines += _result(name, test)
-    lines += [line for told in left_out for line in (f"{told}.", "")]
-    lines += [f"The run {said}.", ""] if (said := unfinished(folder)) else []
-    lines += _decisions(loaded.get(Path(CHOICES).stem, {}))
-    lines += ["## Learning curves", "", *_curves(folder), ""]
-    lines += ["## Configuration", "", *settings_lines(config, "There is no config.json."), ""]
-    lines += ["## Environment", "", *settings_lines(environment, "There is no environment.json.")]
-    write_atomically(folder / REPORT, "\n".join(lines).rstrip() + "\n")
+    write_atomically(folder / REPORT, _markdown(run))
+    write_page(folder / PAGE, [page_of_run(run)])
     return folder / REPORT
+
+
+def _markdown(run: RecordedRun) -> str:
+    lines = [f"# {run.title}", ""]
+    for name, test in run.tests.items():  # in its first lines, for who reads no further
+        lines += [f"**{name}: {test['below']}.**", ""] if test.get("below") else []
+    lines += ["## Results", ""] if run.tests else ["## Results", "", "The run has not been tested yet.", ""]
+    for name, test in run.tests.items():
+        lines += _result(name, test)
+    lines += [line for told in run.left_out for line in (f"{told}.", "")]
+    lines += [f"The run {run.unfinished}.", ""] if run.unfinished else []
+    lines += _decisions(run.choices)
+    lines += ["## Learning curves", "", *_curves(run.folder), ""]
+    lines += ["## Configuration", "", *settings_lines(run.config, "There is no config.json."), ""]
+    lines += ["## Environment", "", *settings_lines(run.environment, "There is no environment.json.")]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _result(name: str, test: Mapping[str, Any]) -> list[str]:

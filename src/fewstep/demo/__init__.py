@@ -1,0 +1,1 @@
+"""The demo in a browser: draw characters and click points, and watch a trained learner adapt to them."""
