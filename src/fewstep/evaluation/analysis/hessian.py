@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, final
 
 import numpy as np
@@ -10,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
-from fewstep.core import Batch, Learner, Method, Point, Reduction, Task
-from fewstep.evaluation.analysis.passage import Coordinates, passed
+from fewstep.core import Batch, Learner, Method, Point, Reduction, Task, Vmap
+from fewstep.evaluation.analysis.passage import Coordinates, Passage, passed
 from fewstep.evaluation.arrays import slices, take, to_numpy
 
 ScalarLoss: TypeAlias = Callable[[Float[Tensor, " numbers"]], Float[Tensor, ""]]
@@ -32,6 +33,8 @@ SMALL = 512
 _FEW = 24  # eigenvalues that are first asked for, as 20 are all of a 5-way 1-shot task
 _EXTRA = 8  # directions more than eigenvalues are asked for, by which it is seen that there are no others
 _CHUNK = 64  # products at a time: memory for networks
+_TASKS = 50  # adapted at a time
+_NUMBERS = 2**24  # of products at a time, of all tasks together
 
 
 @final
@@ -75,10 +78,10 @@ class Spectrum:
 def hessian_eigenvalues(loss: ScalarLoss, at: Float[Tensor, " numbers"], *, most: int = 128, seed: int = 0) -> Spectrum:
     """The eigenvalues of ``∇² L(φ)`` that are not zero, by products ``∇² L(φ) v`` alone.
 
-    Its products Y = HΩ with a few random directions, and then with ``most + 8``, are looked at: where their rank r is
-    lower than their number, they span the range of H, and with Q an orthonormal basis of it the r eigenvalues of
-    ``QᵀHQ`` are all that are not zero, exact but for rounding (Halko, Martinsson and Tropp 2011). So it is for a
-    classifier on few examples: N ways and n rows have rank n (N − 1) at most, whatever the number of weights.
+    Its products Y = HΩ with a few random directions, and then with ``most + 8``, are looked at: where their rank is
+    lower than their number, they span the range of H, and with Q an orthonormal basis of them the eigenvalues of
+    ``QᵀHQ`` that are not zero are all that H has, exact but for rounding (Halko, Martinsson and Tropp 2011). So it is
+    for a classifier on few examples: N ways and n rows have rank n (N − 1) at most, whatever the number of weights.
 
     Otherwise, up to :data:`SMALL` numbers the products with all unit vectors are the Hessian, whose eigenvalues are
     found; and above, the ``most`` largest ones by absolute value, by Lanczos iteration (ARPACK).
@@ -104,34 +107,50 @@ def hessian_eigenvalues(loss: ScalarLoss, at: Float[Tensor, " numbers"], *, most
     size = len(at)
     with torch.inference_mode(False):
         at = at.detach().clone()
-        pull = vjp(grad(loss), at)[1]  # H is symmetric: vᵀH is Hv
-
-        def times(columns: Tensor) -> Tensor:
-            """H V of ``V [numbers, columns]``."""
-            product: Tensor = vmap(lambda v: pull(v)[0], in_dims=1, out_dims=1, chunk_size=_CHUNK)(columns)
-            return product.detach()
-
-        source = torch.Generator().manual_seed(seed)
-        directions = torch.randn(size, most + _EXTRA, generator=source, dtype=at.dtype).to(at.device)
-        for count in sorted({min(_FEW, most) + _EXTRA, most + _EXTRA}):
-            if count < size and (basis := _range(times(directions[:, :count]))).shape[1] < count:
-                return _spectrum(basis.T @ times(basis), size)
+        for count in _counts(most):
+            if count < size:
+                found = _sorted(_by_range(loss, _directions(at, count, seed), at), size, True)
+                if found.rank < count:
+                    return found
+        times = _products(loss, at)
         if size <= max(SMALL, most + _EXTRA):
-            return _spectrum(times(torch.eye(size, dtype=at.dtype, device=at.device)), size)
-        return _largest(times, at, most, directions[:, 0])
+            whole = times(torch.eye(size, dtype=at.dtype, device=at.device))
+            return _sorted(_eigenvalues(whole), size, True)
+        return _largest(times, at, most, _directions(at, 1, seed)[:, 0])
 
 
-def _range(products: Tensor) -> Tensor:
-    """An orthonormal basis of what the columns span, but for rounding."""
-    basis, lengths, _ = torch.linalg.svd(products, full_matrices=False)
-    found: Tensor = basis[:, lengths > len(products) * torch.finfo(products.dtype).eps * lengths[0]]
+def _counts(most: int) -> list[int]:
+    """How many directions are tried, one after another."""
+    return sorted({min(_FEW, most) + _EXTRA, most + _EXTRA})
+
+
+def _directions(like: Tensor, count: int, seed: int) -> Tensor:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(len(like), count, generator=source, dtype=like.dtype).to(like.device)
+
+
+def _products(loss: ScalarLoss, at: Tensor) -> Callable[[Tensor], Tensor]:
+    """H V of ``V [numbers, columns]``."""
+    pull = vjp(grad(loss), at)[1]  # H is symmetric: vᵀH is Hv
+    product = vmap(lambda v: pull(v)[0], in_dims=1, out_dims=1, chunk_size=_CHUNK)
+
+    def times(columns: Tensor) -> Tensor:
+        found: Tensor = product(columns)
+        return found.detach()
+
+    return times
+
+
+def _by_range(loss: ScalarLoss, directions: Tensor, at: Tensor) -> Tensor:
+    """The eigenvalues of H on what its products with the directions span."""
+    times = _products(loss, at)
+    basis, _ = torch.linalg.qr(times(directions))
+    return _eigenvalues(basis.T @ times(basis))
+
+
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    found: Tensor = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
     return found
-
-
-def _spectrum(matrix: Tensor, size: int) -> Spectrum:
-    """All eigenvalues of what is left of a matrix of a size."""
-    values = to_numpy(torch.linalg.eigvalsh((matrix + matrix.T) / 2))
-    return _sorted(values, size, torch.finfo(matrix.dtype).eps, True)
 
 
 def _largest(times: Callable[[Tensor], Tensor], at: Tensor, most: int, begin: Tensor) -> Spectrum:
@@ -144,12 +163,14 @@ def _largest(times: Callable[[Tensor], Tensor], at: Tensor, most: int, begin: Te
 
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     values = eigsh(operator, k=most, which="LM", v0=to_numpy(begin), return_eigenvectors=False)
-    return _sorted(np.asarray(values), size, torch.finfo(at.dtype).eps, False)
+    return _sorted(torch.from_numpy(values.copy()).to(at), size, False)
 
 
-def _sorted(values: Float[np.ndarray, " found"], size: int, eps: float, complete: bool) -> Spectrum:
-    large = np.abs(values)
-    kept = values[large > size * eps * large.max(initial=0.0)]
+def _sorted(values: Float[Tensor, " found"], size: int, complete: bool) -> Spectrum:
+    """Those that are not zero."""
+    found, eps = to_numpy(values), torch.finfo(values.dtype).eps
+    large = np.abs(found)
+    kept = found[large > size * eps * large.max(initial=0.0)]
     return Spectrum(kept[np.argsort(-np.abs(kept), kind="stable")], size, complete)
 
 
@@ -191,30 +212,28 @@ def curvature(
     learner = method.learner
     learner.examine(tasks.support)
     found: dict[tuple[Space, Place], list[Spectrum]] = {}
-    for some in slices(len(tasks.support.weight), 50):
-        part = take(tasks, some)
-        way = passed(method, part.support)
-        for i in range(len(part.support.weight)):
-            batch = learner.embed(take(part.support if rows == "support" else part.query, i))
-            for where, point in _places(learner, take(way.codes, i), take(way.weights, i)):
-                here = Coordinates(point, copies)
-                loss = _loss(learner, here, where[0] == "weights", batch, reduction)
-                found.setdefault(where, []).append(hessian_eigenvalues(loss, here.vector, most=most))
+    with torch.inference_mode(False):
+        for some in slices(len(tasks.support.weight), _TASKS):
+            part = take(tasks, some)
+            batch: Batch = Vmap()(learner.embed)(part.support if rows == "support" else part.query)
+            for where, points in _places(learner, passed(method, part.support)):
+                loss = partial(_loss, learner, where[0] == "weights", reduction)
+                found.setdefault(where, []).extend(_spectra(loss, points, batch, copies, most))
     return found
 
 
-def _places(learner: Learner, codes: list[Point], weights: list[Point]) -> Iterator[tuple[tuple[Space, Place], Point]]:
-    points = codes or weights
+def _places(learner: Learner, way: Passage) -> Iterator[tuple[tuple[Space, Place], Point]]:
+    points = way.first
     places: tuple[Place, ...] = ("start", "adapted")
     for place, point in zip(places, (points[0], *points[1:][-1:]), strict=False):
-        if codes:
+        if way.codes:
             yield ("codes", place), point
             with torch.no_grad():
-                point = learner.start.decode(point, None)
+                point = Vmap()(partial(learner.start.decode, noise=None))(point)
         yield ("weights", place), point
 
 
-def _loss(learner: Learner, here: Coordinates, decoded: bool, batch: Batch, reduction: Reduction) -> ScalarLoss:
+def _loss(learner: Learner, decoded: bool, reduction: Reduction, batch: Batch, here: Coordinates) -> ScalarLoss:
     own, count = learner.loss.support, batch.weight.sum()
     factor = torch.ones_like(count) if own == reduction else count if reduction == "sum" else 1 / count
 
@@ -223,3 +242,29 @@ def _loss(learner: Learner, here: Coordinates, decoded: bool, batch: Batch, redu
         return factor * learner.support_loss(point if decoded else learner.start.decode(point, None), batch)
 
     return loss
+
+
+def _spectra(
+    loss: Callable[[Batch, Coordinates], ScalarLoss], points: Point, batch: Batch, copies: bool, most: int
+) -> Iterator[Spectrum]:
+    """As :func:`hessian_eigenvalues` of each task, with those of the lowest rank together, in half the time."""
+    first = Coordinates(take(points, 0), copies).vector
+    size, count, tasks, together = len(first), _counts(most)[0], len(batch.weight), dict[int, Spectrum]()
+    directions = _directions(first, count, 0)
+
+    def of_task(point: Point, rows: Batch) -> Tensor:
+        here = Coordinates(point, copies)
+        return _by_range(loss(rows, here), directions, here.vector)
+
+    for some in slices(tasks, _NUMBERS // (size * count)) if count < size else ():
+        found = [_sorted(of, size, True) for of in Vmap()(of_task)(take(points, some), take(batch, some))]
+        low = {some.start + i: one for i, one in enumerate(found) if one.rank < count}
+        together |= low
+        if not low:  # nor will others be
+            break
+    for i in range(tasks):
+        if i in together:
+            yield together[i]
+        else:
+            here = Coordinates(take(points, i), copies)
+            yield hessian_eigenvalues(loss(take(batch, i), here), here.vector, most=most)

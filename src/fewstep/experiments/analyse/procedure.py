@@ -32,6 +32,7 @@ from fewstep.evaluation.analysis.hessian import Place, Rows, Space
 from fewstep.evaluation.arrays import take
 from fewstep.experiments.analyse.result import Analysed, Analysis, CodeMap
 from fewstep.experiments.asked import TEST_BATCH
+from fewstep.experiments.folder import fingerprint
 from fewstep.experiments.run import Run
 from fewstep.experiments.uncertainty.procedure import run_labels
 from fewstep.recipes.problems.problem import Split
@@ -118,6 +119,7 @@ def analyse(
         "runs": labels,
         "training seeds": [one.config.seed for one in opened],
         "best meta-steps": [one.tested.step if one.tested else None for one in opened],
+        "of": [fingerprint(one.folder) for one in opened],
         "tasks along training": min(TRAINING_TASKS, tasks) if training else None,
     }
     return Analysis(codes, runs, training, protocol)
