@@ -57,6 +57,7 @@ def differences(folder: Path, expected: Path, *, without: str = "") -> list[str]
 
 def _files(folder: Path) -> dict[str, Path]:
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(LEFT_OUT)]
+    paths = [path for path in paths if "-damaged-" not in str(path.relative_to(folder))]  # set aside, and made again
     return {_name(path, folder): path for path in paths}
 
 

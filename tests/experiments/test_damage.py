@@ -308,6 +308,14 @@ def test_what_is_written_replaces_only_what_is_of_its_kind(
         main([*predict, str(tmp_path / "found.csv")])
 
 
+def test_names_of_bytes_that_are_no_text_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert r"'caf\udce9' is a name whose bytes are no UTF-8" in refused(["evaluate", name], capsys)
+    with pytest.raises(ValueError, match=r"no UTF-8 \(in '.*caf.udce9"):
+        files.write_atomically(run / "network.json", files.json_text({"class_names": ["tea", name]}))
+    assert not (run / "network.json").exists()
+
+
 def test_it_opens_where_nothing_is_wrong_with_it(run: Path, stopped: tuple[Path, Path]) -> None:
     for name in (LAST, BEST):
         without_digest(run / name, lambda tensors, state: state.pop("log"))

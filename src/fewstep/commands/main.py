@@ -64,7 +64,7 @@ COMMANDS: Mapping[str, Command] = {
         ("plot sine-line", "fewstep.commands.uncertainty:sine_line", "RUN", "functions that such a run samples"),
         ("plot oscillations", "fewstep.commands.uncertainty:oscillations", "RUN …", "forecasts, and the best possible"),
         ("predict", "fewstep.commands.predict:predict", "MODEL [options]", "for your own images, features, numbers"),
-        ("demo", "fewstep.commands.demo:demo", "[RUN]", "draw and click in a browser, and watch LEO adapt"),
+        ("demo", "fewstep.commands.demo:demo", "[RUN]", "draw in a browser, and watch LEO adapt"),
         ("export", "fewstep.commands.export:export", "RUN FILE", "a trained run as one file, with its card"),
         ("data leo-embeddings", "fewstep.commands.data:leo_embeddings", "", "fetch the published embeddings"),
         ("data convert", "fewstep.commands.data:convert", "FILE FILE", "features of one format into another"),
@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
+        if unreadable := [one for one in arguments if one.encode(errors="replace").decode() != one]:
+            raise ValueError(f"{unreadable[0]!a} is a name whose bytes are no UTF-8: rename what is called so.")
         with stoppable(told):
             _run(*(arguments or ["--help"]))
     except KeyboardInterrupt as stop:

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -75,9 +76,14 @@ def test_a_killed_search_resumes(tmp_path: Path, reference: Path) -> None:
     assert [trial.state for trial in trials(out)].count(TrialState.COMPLETE) == 2
     trial = out / "trials" / "002" / "environment.json"
     began = json.loads(trial.read_text())["started"]
+    damaged = Path(shutil.copytree(out, tmp_path / "damaged"))
     run(out, TRIALS)
     assert json.loads(trial.read_text())["started"] == began, "started over instead of continued"
     assert_same_end(out, reference)
+    (damaged / "trials" / "002" / "config.json").write_text("{")
+    run(damaged, TRIALS)
+    assert (damaged / "trials" / "002-damaged-1" / "config.json").read_text() == "{"
+    assert_same_end(damaged, reference)
 
 
 def test_two_processes_share_a_study_and_one_is_killed(tmp_path: Path, reference: Path) -> None:

@@ -27,9 +27,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
     Raises:
         OSError: if the file cannot be written; an existing one is then left as it was.
+        ValueError: for text with the name of a file whose bytes are no UTF-8.
     """
+    try:
+        encoded = content.encode() if isinstance(content, str) else content
+    except UnicodeEncodeError as error:
+        around = error.object[max(0, error.start - 20) : error.end + 20]
+        raise ValueError(
+            f"{path} cannot hold a name whose bytes are no UTF-8 (in {around!a}): rename what is called so."
+        ) from error
     with replacing(Path(path)) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(encoded)
 
 
 @contextmanager

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
+from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
-from fewstep.data.storage.lock import alone_after
+from fewstep.data.storage.lock import LOCK, alone_after
 from fewstep.experiments.run import Run
 from fewstep.experiments.search.study import OF_STORAGE, Plan, by_index, in_one_line, load, quiet, requeue, served
 from fewstep.experiments.workers import Tell, Throttle
@@ -217,17 +218,36 @@ def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]
         if not state.finished and trial.should_prune():
             raise optuna.TrialPruned(f"{best:g} after {state.step} meta-steps")
 
-    settings = plan.draw(index)
+    config, folder = with_settings(plan.config, plan.draw(index)), plan.folder(index)
+
+    def go_on() -> State:
+        return Run.continued(config, folder, lambda _: None).train(progress).state
+
     try:
-        with alone_after(plan.folder(index), tick):  # one that was suspended and is taken for dead
-            run = Run.continued(with_settings(plan.config, settings), plan.folder(index), lambda _: None)
-            latest = run.train(progress).state
+        with alone_after(folder, tick):  # one that was suspended and is taken for dead
+            begun = [path for path in folder.iterdir() if path.name != LOCK]
+            try:
+                latest = go_on()
+            except ValueError:
+                if latest is not None or not begun:
+                    raise
+                _set_aside(folder)  # what was damaged meanwhile; anew it comes to the same bits
+                latest = go_on()
     finally:
         if latest is not None:
             _describe(trial, latest)
     if latest.best is None or not math.isfinite(latest.best):
         raise FloatingPointError(f"the validation score is {latest.best} after {latest.step} meta-steps")
     return latest.best
+
+
+def _set_aside(folder: Path) -> None:
+    """Move what is in the folder of a trial, but for its lock, to another one beside it."""
+    aside = next(place for n in count(1) if not (place := folder.with_name(f"{folder.name}-damaged-{n}")).exists())
+    aside.mkdir()
+    for path in list(folder.iterdir()):
+        if path.name != LOCK:
+            path.rename(aside / path.name)
 
 
 def serve(plan: Plan, _: Tell) -> None:
