@@ -75,5 +75,6 @@ def _overview(pages: Sequence[Page]) -> Table:
             for key in ("dataset", "ways", "shots", "tasks", "task seed")
             if page.protocol.get(key) is not None
         )
-        rows.append([word(f"{page.title} ({page.folder})", link=f"#page-{i + 1}"), word(page.kind), told, word(tasks)])
+        label = f"{page.title} ({Path(page.folder).name})"
+        rows.append([word(label, link=f"#page-{i + 1}"), word(page.kind), told, word(tasks)])
     return Table("All reports on this page", columns, rows)
