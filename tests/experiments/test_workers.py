@@ -70,7 +70,8 @@ def test_failures_are_named_when_the_others_are_done() -> None:
             workers=1,
             on_message=lambda *_: alive.append(len(multiprocessing.active_children())),
         )
-    assert alive == [1, 1], "there is one worker"
+    assert len(alive) == 2
+    assert max(alive) == 1, "there is one worker, which may have ended already when its last message is read"
     with pytest.raises(RuntimeError, match=r"(?s)^first: Traceback.*in fails.*ZeroDivisionError: three blind mice"):
         run_all([Job("first", fails, (ZeroDivisionError,))], workers=1)
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
