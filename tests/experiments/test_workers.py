@@ -71,7 +71,7 @@ def test_failures_are_named_when_the_others_are_done() -> None:
             on_message=lambda *_: alive.append(len(multiprocessing.active_children())),
         )
     assert len(alive) == 2
-    assert max(alive) == 1, "there is one worker, which may have ended already when its last message is read"
+    assert max(alive) <= 1, "there is one worker, which may have ended when its message is read"
     with pytest.raises(RuntimeError, match=r"(?s)^first: Traceback.*in fails.*ZeroDivisionError: three blind mice"):
         run_all([Job("first", fails, (ZeroDivisionError,))], workers=1)
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
