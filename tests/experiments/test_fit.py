@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fewstep.evaluation.statistics import Interval
 from fewstep.experiments.fit import FitResult, Limits, fit, procedure, report, worker
 from fewstep.experiments.fit.prepare import prepare
 from fewstep.experiments.fit.verdict import gain_of_training, pays, recommended
+from fewstep.experiments.folder import stored_config
 from fewstep.experiments.run import Run
 from fewstep.recipes.problems.problem import SPLITS
 
@@ -83,6 +85,17 @@ def test_everything_is_tested_on_the_same_tasks_and_written(done: FitResult) -> 
     page = (done.folder / "report.md").read_text()
     assert all(text in page for text in done.verdicts())
     assert "classes divided at random (seed 0): 10 train, 5 val, 5 test" in page
+
+
+def test_many_tasks_a_meta_step_are_tried_before_any_draw(tmp_path: Path) -> None:
+    found = tiny(features(tmp_path / "data.npz", [9] * 20), tmp_path / "out", limits=replace(TINY, rounds=2))
+    trials = [one for one in found.trials if one["method"] == "residual prototypes"]
+    tasks = [
+        stored_config(tmp_path / f"out/trials/3shot/residual-prototypes-{i:02d}/run").training.tasks for i in (0, 1)
+    ]
+    assert trials[1]["settings"] == {"training.tasks": tasks[1]}
+    assert tasks[1] > tasks[0]
+    assert all("value" in one for one in trials)
 
 
 def test_what_is_recommended_can_be_had(done: FitResult) -> None:

@@ -287,6 +287,12 @@ def test_ranges_draw_and_settings_change() -> None:
     config = RECIPES["meta-sgd-cifarfs-features-1shot"]()
     assert Range("a", 1e-4, 1.0, log=True).at(0.5) == pytest.approx(1e-2)
     assert Range("a", 2.0, 4.0).at(0.25) == 2.5
+    for range, expected in (
+        (Range("a", 2.0, 4.0, whole=True), {2: 1 / 3, 3: 1 / 3, 4: 1 / 3}),
+        (Range("a", 1.0, 3.0, log=True, whole=True), {k: np.log((k + 1) / k) / np.log(4) for k in (1, 2, 3)}),
+    ):
+        drawn = [range.at(float(share)) for share in np.linspace(0.0, 1.0, 601)]
+        assert {k: drawn.count(k) / 601 for k in drawn} == pytest.approx(expected, abs=3e-3)
     new = with_settings(config, {"method.rate": 3.0, "training.rate": 0.5})
     assert asdict(new.method)["rate"] == (3.0, 3.0)
     assert new.training.rate == 0.5
@@ -300,3 +306,5 @@ def test_ranges_draw_and_settings_change() -> None:
     for low, high, log in ((1.0, 1.0, False), (0.0, 1.0, True), (0.0, float("inf"), False)):
         with pytest.raises(ValueError, match="range needs"):
             Range("a", low, high, log)
+    with pytest.raises(ValueError, match=r"whole numbers lie between such, got 1\.5 and 4\.0"):
+        Range("a", 1.5, 4.0, whole=True)

@@ -35,8 +35,10 @@ RESIDUAL_SPACE = (
     Range("training.rate", 3e-5, 3e-3, log=True),
     Range("method.decay", 10.0, 1000.0, log=True),
     Range("method.scale", 0.3, 5.0, log=True),
+    Range("training.tasks", 2.0, 8.0, log=True, whole=True),
 )
-"""How far a residual goes: on good features a short way is best. Its strength is chosen after each training."""
+"""How far a residual goes: on good features a short way is best, and the noise of few tasks. Its strength is chosen
+after each training."""
 
 PROTONET_SPACE = (Range("training.rate", 3e-5, 3e-3, log=True), Range("method.scale", 0.3, 30.0, log=True))
 """Distances between features of length 1 are small at first, which a scale makes up for."""

@@ -20,30 +20,39 @@ class Range:
         low: the smallest value.
         high: the largest value.
         log: draw the logarithm uniformly; for what has an unknown order of magnitude.
+        whole: draw whole numbers, both ends among them.
 
     Raises:
-        ValueError: when the interval is empty, not finite, or not positive where its logarithm is drawn.
+        ValueError: when the interval is empty, not finite, or not positive where its logarithm is drawn,
+            and when an end is not a whole number where such are drawn.
     """
 
     setting: str
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"{self.setting}: a range needs low < high, both finite, got {self.low} and {self.high}.")
         if self.log and self.low <= 0:
             raise ValueError(f"{self.setting}: a logarithmic range needs low > 0, got {self.low}.")
+        if self.whole and not (float(self.low).is_integer() and float(self.high).is_integer()):
+            raise ValueError(f"{self.setting}: whole numbers lie between such, got {self.low} and {self.high}.")
 
     def at(self, share: float) -> float:
         """The value at a share of the way, 0 for ``low`` and 1 for ``high``; a uniform share makes the draw."""
+        high = self.high + self.whole  # whole numbers are rounded down
         if self.log:
-            return math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
-        return self.low + share * (self.high - self.low)
+            value = math.exp(math.log(self.low) + share * (math.log(high) - math.log(self.low)))
+        else:
+            value = self.low + share * (high - self.low)
+        return max(self.low, min(float(math.floor(value)), self.high)) if self.whole else value
 
     def __str__(self) -> str:
-        return f"{self.setting} from {self.low:g} to {self.high:g}{', logarithmic' if self.log else ''}"
+        how = [", whole numbers"] * self.whole + [", logarithmic"] * self.log
+        return f"{self.setting} from {self.low:g} to {self.high:g}{''.join(how)}"
 
 
 def with_settings(config: Config, settings: Mapping[str, float]) -> Config:

@@ -134,6 +134,17 @@ def test_what_is_worse_than_the_median_is_pruned_after_the_second_validation(
             assert trial.value > np.median(others)
 
 
+def test_whole_numbers_are_drawn_kept_and_weighed_as_such(tmp_path: Path) -> None:
+    space = (SPACE[0], Range("training.tasks", 2.0, 3.0, whole=True))
+    found = search(config(1), space, trials=4, out=tmp_path, workers=1, prune=False)
+    tasks = [row.settings["training.tasks"] for row in found.rows]
+    assert set(tasks) == {2, 3}
+    assert found.config.training.tasks == tasks[found.index]
+    assert [stored_config(tmp_path / "trials" / f"{i:03d}").training.tasks for i in range(4)] == tasks
+    again = search(config(1), space, trials=4, out=tmp_path, workers=1, prune=False)
+    assert [row.settings for row in again.rows] == [row.settings for row in found.rows]
+
+
 def test_a_configuration_that_diverges_fails_once_with_its_reason(tmp_path: Path) -> None:
     space = (Range("method.rate", 1e-3, 1e24, log=True),)
     found = search(config(), space, trials=4, out=tmp_path, workers=1)

@@ -46,14 +46,16 @@ class Trained:
     Attributes:
         name: in tables.
         recipe: its recipe, but for the shots.
-        space: what is drawn after the recipe's own settings.
+        space: what is drawn afterwards.
         share: of the time, beside those of the others.
+        first: settings that are tried before any draw: the recipe's own, then what is known to help on other features.
     """
 
     name: str
     recipe: str
     space: tuple[Range, ...]
     share: float
+    first: tuple[Mapping[str, float], ...] = ({},)
 
     def config(self, shots: int, settings: Mapping[str, float]) -> Config:
         """The recipe of so many shots, or the nearest one, with other settings."""
@@ -61,29 +63,39 @@ class Trained:
         return with_settings(base, settings)
 
     def draw(self, seed: int, index: int) -> dict[str, float]:
-        """Settings number ``index``: none for 0, which is the recipe as it is; else drawn, by (seed, index) alone."""
-        if not index:
-            return {}
+        """Settings number ``index``: one of ``first``, or drawn, by (seed, index) alone."""
+        if index < len(self.first):
+            return dict(self.first[index])
         shares = np.random.default_rng(np.random.SeedSequence([seed, index])).random(len(self.space))
         return {range.setting: range.at(float(share)) for range, share in zip(self.space, shares, strict=True)}
 
 
-def _of(name: str, recipe: str, share: float, space: tuple[Range, ...] = ()) -> Trained:
-    return Trained(name, recipe, space or RECIPES[f"{recipe}-1shot"].space, share)
+def _space(recipe: str) -> tuple[Range, ...]:
+    return RECIPES[f"{recipe}-1shot"].space
 
 
 TRAINED: Mapping[str, Trained] = {
     one.name: one
     for one in (
-        _of("residual prototypes", "residual-prototypes-features", 2.0),
-        _of("ProtoNet", "protonet-features", 1.0, (Range("training.rate", 1e-4, 5e-3, log=True),)),
-        _of("LEO", "leo-features", 1.5),
+        Trained(
+            "residual prototypes",
+            "residual-prototypes-features",
+            _space("residual-prototypes-features"),
+            share=2.0,
+            first=({}, {"training.tasks": 8.0}),  # where features are poor, the gradient of two tasks is mostly noise
+        ),
+        Trained("ProtoNet", "protonet-features", (Range("training.rate", 1e-4, 5e-3, log=True),), share=1.0),
+        Trained("LEO", "leo-features", _space("leo-features"), share=1.5),
     )
 }
 """By name, in the order in which they are tried: what pays most for its time first."""
 
 SIMPLEST_FIRST = (*SIMPLE, *TRAINED)
 """The order in which the earlier is taken in doubt."""
+
+
+Cost = tuple[str, int, float]
+"""Trials of the same method, shots and tasks a meta-step take equally long."""
 
 
 @dataclass(frozen=True)

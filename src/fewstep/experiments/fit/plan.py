@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fewstep.experiments.fit.methods import TRAINED, Trial
+from fewstep.experiments.fit.methods import TRAINED, Cost, Trial
 from fewstep.experiments.fit.prepare import FEATURES, Prepared
 from fewstep.recipes import Config
 from fewstep.recipes.problems.problem import Problem
@@ -127,6 +127,14 @@ class Plan:
     def place(self, trial: Trial) -> Path:
         """The folder of a trial."""
         return self.folder / "trials" / trial.name
+
+    def settings(self, trial: Trial) -> dict[str, float]:
+        """What a trial has in place of the recipe's."""
+        return TRAINED[trial.method].draw(self.seed, trial.index)
+
+    def cost(self, trial: Trial) -> Cost:
+        """What a trial's time depends on."""
+        return trial.method, trial.shots, self.settings(trial).get("training.tasks", 0.0)
 
     def problem(self, method: str, shots: int) -> Problem:
         """The tasks of a method: of the features as they lie in this folder now, which may have been moved."""

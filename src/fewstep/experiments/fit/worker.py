@@ -25,7 +25,7 @@ from fewstep.data import TaskSource, mean_input
 from fewstep.data.storage.files import json_text, sealed, write_atomically
 from fewstep.data.storage.lock import alone_in
 from fewstep.evaluation.baselines import Baseline
-from fewstep.experiments.fit.methods import SIMPLE, TRAINED, SimpleSettings, Trial, trials
+from fewstep.experiments.fit.methods import SIMPLE, TRAINED, Cost, SimpleSettings, Trial, trials
 from fewstep.experiments.fit.plan import VALIDATIONS, Plan
 from fewstep.experiments.folder import best_checkpoint, is_run, stored_config
 from fewstep.experiments.run import Run
@@ -88,16 +88,17 @@ def work(plan: Plan, tell: Tell) -> None:
         with _claim(plan.folder / "simple" / f"{shots}shot") as place:
             if place is not None and not (place / TRIAL).exists():
                 _finish(place, f"simple classifiers, {shots}-shot", partial(simple, plan, shots, tell), tell)
-    rates: dict[tuple[str, int], Rates] = {}
-    over: set[tuple[str, int]] = set()  # what there is no time for any more
+    rates: dict[Cost, Rates] = {}
+    over: set[Cost] = set()  # what there is no time for any more
     for trial in trials(plan.shots, plan.limits.rounds):
-        if (trial.method, trial.shots) in over or (plan.place(trial) / TRIAL).exists():
+        cost = plan.cost(trial)
+        if cost in over or (plan.place(trial) / TRIAL).exists():
             continue
         with _claim(plan.place(trial)) as place:
             if place is None or (place / TRIAL).exists():
                 continue
             if not _finish(place, str(trial), partial(train, trial, plan, rates, tell), tell):
-                over.add((trial.method, trial.shots))
+                over.add(cost)
 
 
 def _finish(place: Path, name: str, do: Callable[[], dict[str, Any]], tell: Tell) -> bool:
@@ -198,7 +199,7 @@ def simple(plan: Plan, shots: int, tell: Tell) -> dict[str, Any]:
 # -- trained methods ---------------------------------------------------------------------------------------------------
 
 
-def train(trial: Trial, plan: Plan, rates: dict[tuple[str, int], Rates], tell: Tell) -> dict[str, Any]:
+def train(trial: Trial, plan: Plan, rates: dict[Cost, Rates], tell: Tell) -> dict[str, Any]:
     """Train a method, in as many meta-steps as there is time for.
 
     Args:
@@ -211,7 +212,7 @@ def train(trial: Trial, plan: Plan, rates: dict[tuple[str, int], Rates], tell: T
         NoTime: when it would take too long.
     """
     folder = plan.place(trial) / "run"
-    settings = TRAINED[trial.method].draw(plan.seed, trial.index)
+    settings = plan.settings(trial)
     tell((str(trial), "", False))
     begun = is_run(folder)
     config = stored_config(folder) if begun else _fitting(trial, settings, plan, rates)
@@ -245,16 +246,16 @@ def train(trial: Trial, plan: Plan, rates: dict[tuple[str, int], Rates], tell: T
     }
 
 
-def _fitting(trial: Trial, settings: Mapping[str, float], plan: Plan, rates: dict[tuple[str, int], Rates]) -> Config:
+def _fitting(trial: Trial, settings: Mapping[str, float], plan: Plan, rates: dict[Cost, Rates]) -> Config:
     """The configuration of a trial, with as many meta-steps and validation tasks as fit into its time."""
     tasks = plan.validation_tasks
     config = plan.config(trial.method, trial.shots, settings, tasks)
-    kind = trial.method, trial.shots
-    if kind not in rates:
+    cost = plan.cost(trial)
+    if cost not in rates:
         if plan.search_left < 2.0:
             raise NoTime("there was no time left for it")
-        rates[kind] = measured(config)
-    rate, wanted = rates[kind], config.training.steps
+        rates[cost] = measured(config)
+    rate, wanted = rates[cost], config.training.steps
     if plan.limits.steps is not None:
         wanted = min(wanted, plan.limits.steps)
     fewest = max(1, round((LATER_STEPS if trial.index else FEWEST_STEPS) * wanted))

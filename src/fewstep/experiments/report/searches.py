@@ -126,11 +126,12 @@ def _charts(found: Mapping[str, Any], score: Score) -> list[Chart]:
         )
     ]
     for space in found["space"]:
-        name = space["setting"]
+        name, beyond = space["setting"], 0.5 * space.get("whole", False)
+        label = f"{name}{', log scale' if space['log'] else ''}"
         charts.append(
             Chart(
                 name,
-                Axis(space["low"], space["high"], f"{name}{', log scale' if space['log'] else ''}", space["log"]),
+                Axis(space["low"] - beyond, space["high"] + beyond, label, space["log"]),
                 y,
                 f"{unit.capitalize()} of {len(rows)} configurations against {name}.",
                 dots=dots(lambda row, name=name: row["settings"][name]),

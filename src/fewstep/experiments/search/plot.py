@@ -76,7 +76,7 @@ def draw(found: SearchResult, form: str) -> bytes:
         first = first or axis
         scatter(axis, [row.settings[range.setting] for row in rows])
         axis.set_xscale("log" if range.log else "linear")
-        axis.set_xlim(range.low, range.high)
+        axis.set_xlim(range.low - 0.5 * range.whole, range.high + 0.5 * range.whole)
         if range.log:
             _log_ticks(axis, range.low, range.high)
         else:

@@ -176,7 +176,10 @@ def importances(rows: Sequence[Trial], plan: Plan) -> dict[str, float]:
     with quiet():
         study = optuna.create_study(direction="maximize" if plan.higher_is_better else "minimize")
     ranges: dict[str, optuna.distributions.BaseDistribution] = {
-        r.setting: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log) for r in plan.space
+        r.setting: optuna.distributions.IntDistribution(int(r.low), int(r.high), log=r.log)
+        if r.whole
+        else optuna.distributions.FloatDistribution(r.low, r.high, log=r.log)
+        for r in plan.space
     }
     for row in complete:
         study.add_trial(optuna.create_trial(value=row.value, params=dict(row.settings), distributions=ranges))

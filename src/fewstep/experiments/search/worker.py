@@ -174,7 +174,10 @@ def train(trial: optuna.Trial, plan: Plan, tick: Callable[[], None]) -> float:
             trial.set_user_attr("stopped", True)
             raise NotMyTrial  # two processes put the configuration into the queue at the same time
     for range in plan.space:
-        trial.suggest_float(range.setting, range.low, range.high, log=range.log)
+        if range.whole:
+            trial.suggest_int(range.setting, int(range.low), int(range.high), log=range.log)
+        else:
+            trial.suggest_float(range.setting, range.low, range.high, log=range.log)
     try:
         return _train(trial, plan, index, tick)
     except (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
