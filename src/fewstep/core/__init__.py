@@ -10,6 +10,7 @@ from fewstep.core.lazy import lazily
 if TYPE_CHECKING:
     from fewstep.core.alternatives import Alternatives as Alternatives
     from fewstep.core.alternatives import Values as Values
+    from fewstep.core.auxiliary import Auxiliary as Auxiliary
     from fewstep.core.decay import Decay as Decay
     from fewstep.core.executors import Executor as Executor
     from fewstep.core.executors import Loop as Loop

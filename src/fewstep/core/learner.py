@@ -279,6 +279,11 @@ class Learner(nn.Module):
         """The rows of one task as start, stages and network take them; normalised by their own statistics."""
         return batch if self.embedding is None else batch._replace(x=self._embedded(batch.x, batch.weight, noise))
 
+    def features(self, batch: Batch) -> Float[Tensor, "rows features"]:
+        """What embedding and network make of rows that belong to no task; where a head is made for tasks, its input."""
+        batch = self.embed(batch)
+        return call(self.network, row_weights(self.network, batch.weight), batch.x, batch.weight).output
+
     def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         return self.start.begin(self.network, self._dropped(support, noise), entry(noise, "start"))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from fewstep.core.alternatives import Alternatives
+from fewstep.core.auxiliary import Auxiliary
 from fewstep.core.decay import Decay
 from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
@@ -39,10 +40,11 @@ class Method:
         task_reduction: ``"mean"`` or ``"sum"`` of the tasks' objectives (the papers write sums, their codes average).
         decays: pulls on meta-parameters beside the meta-gradient; the outer loop applies them.
         alternatives: settings that validation tasks are to choose after training, one after another.
+        auxiliaries: losses with data of their own; the outer loop learns from them too.
 
     Raises:
         ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
-            message names them. Or when regularisers share a name, or what is to
+            message names them. Or when regularisers or auxiliaries share a name, or what is to
             decay is not trained, or by two decays.
 
     Example:
@@ -59,6 +61,7 @@ class Method:
     task_reduction: Reduction = "mean"
     decays: Sequence[Decay] = field(default=())
     alternatives: Sequence[Alternatives] = field(default=())
+    auxiliaries: Sequence[Auxiliary] = field(default=())
 
     def __post_init__(self) -> None:
         estimator = type(self.meta_gradient).__name__
@@ -74,9 +77,10 @@ class Method:
             )
         frozen = {name for name, p in self.learner.named_parameters() if not p.requires_grad}
         untrained = self.meta_gradient.untrained(self.learner) - frozen
-        names = [regulariser.name for regulariser in self.regularisers]
+        logged = "loss", self.learner.loss.score_name
+        names = [*logged, *(part.name for part in (*self.regularisers, *self.auxiliaries))]
         if len(set(names)) < len(names):
-            raise ValueError(f"Method: penalties are told apart by name, but there are {', '.join(names)}.")
+            raise ValueError(f"Method: penalties and losses are told apart by name, but there are {', '.join(names)}.")
         trained = {name for name, p in self.learner.named_parameters() if p.requires_grad}
         for name, decays in Counter(name for decay in self.decays for name in decay.parameters).items():
             if name not in trained or decays > 1:
