@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from fewstep import algorithms
 from fewstep.algorithms import (
@@ -27,6 +28,7 @@ from fewstep.algorithms import (
     reptile,
     residual_prototypes,
     snail,
+    tadam,
     tpn,
 )
 from fewstep.core import (
@@ -158,6 +160,15 @@ def jittered_ppa(features: int) -> Method:
     return method
 
 
+def jittered_tadam(network: nn.Module, **options: Any) -> Method:
+    """With open gates, without which nothing is conditioned."""
+    method = tadam(network, 4, **{"scale": 2.0} | options)
+    for name, parameter in method.learner.named_parameters():
+        if name.endswith("gate"):
+            parameter.data.add_(torch.rand(()))
+    return method
+
+
 def prior(features: int, **options: Any) -> Method:
     """Learned from what it was fitted to, some steps from its end."""
     return gaussian_prior(torch.randn(5, features), **{"rate": 0.2, "steps": 3, "learned": True} | options)
@@ -275,6 +286,9 @@ CASES = [
     Case("tpn-conv", tpn_of_maps, images, equivariant=True),
     Case("snail-mlp-norm", lambda: snail(mlp((6, 5, 4), norm=True), 4, 3, most_shots=2, filters=4), vectors),
     Case("snail-conv", lambda: snail(conv(None), 4, 3, most_shots=1, filters=4, first=1), images),
+    Case("tadam-mlp-norm", lambda: jittered_tadam(mlp((6, 5, 4), norm=True)), vectors, equivariant=True),
+    Case("tadam-mlp", lambda: jittered_tadam(mlp((6, 4, None)), learned=True, squared=True), vectors, equivariant=True),
+    Case("tadam-conv", lambda: jittered_tadam(conv(None)), images, equivariant=True),
     Case("ppa", lambda: jittered_ppa(6), vectors, equivariant=True),
     Case("ppa-conv", lambda: jittered_ppa(4).on(conv(None)), images, equivariant=True),
     Case("gaussian-prior", lambda: prior(6), vectors, equivariant=True),

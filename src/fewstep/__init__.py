@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.reptile import reptile as reptile
     from fewstep.algorithms.residual_prototypes import residual_prototypes as residual_prototypes
     from fewstep.algorithms.snail import snail as snail
+    from fewstep.algorithms.tadam import tadam as tadam
     from fewstep.algorithms.tpn import tpn as tpn
     from fewstep.estimators.classifier import FewShotClassifier as FewShotClassifier
     from fewstep.estimators.load import load as load

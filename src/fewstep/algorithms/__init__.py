@@ -21,6 +21,7 @@ from fewstep.algorithms.relation import relation
 from fewstep.algorithms.reptile import reptile
 from fewstep.algorithms.residual_prototypes import residual_prototypes
 from fewstep.algorithms.snail import snail
+from fewstep.algorithms.tadam import tadam
 from fewstep.algorithms.tpn import tpn
 
 __all__ = [
@@ -43,5 +44,6 @@ __all__ = [
     "reptile",
     "residual_prototypes",
     "snail",
+    "tadam",
     "tpn",
 ]

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import PAPER as PAPER
     from fewstep.core.start import Blend as Blend
     from fewstep.core.start import ClassPrior as ClassPrior
+    from fewstep.core.start import Conditioning as Conditioning
     from fewstep.core.start import FittedHead as FittedHead
     from fewstep.core.start import Formulation as Formulation
     from fewstep.core.start import Gaussian as Gaussian
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import Ridge as Ridge
     from fewstep.core.start import Shared as Shared
     from fewstep.core.start import Shifted as Shifted
+    from fewstep.core.start import conditioned_layers as conditioned_layers
     from fewstep.core.start.base import Start as Start
     from fewstep.core.types import Batch as Batch
     from fewstep.core.types import Estimate as Estimate

@@ -7,6 +7,7 @@ from fewstep.core.lazy import lazily
 if TYPE_CHECKING:
     from fewstep.networks.backbone import Backbone as Backbone
     from fewstep.networks.conv_net import ConvNet as ConvNet
+    from fewstep.networks.distances import Distances as Distances
     from fewstep.networks.ensemble import Ensemble as Ensemble
     from fewstep.networks.forecaster import Forecaster as Forecaster
     from fewstep.networks.four_blocks import Conv4 as Conv4

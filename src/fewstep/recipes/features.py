@@ -13,7 +13,7 @@ from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, M
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
 from fewstep.training import Training
@@ -262,6 +262,11 @@ def snail_features(shots: int) -> Config:
     return _brief(shots, Snail(network=Network("mlp", hidden=(128,)), most_shots=shots, filters=64))
 
 
+def tadam_features(shots: int) -> Config:
+    """TADAM on features of your own: a linear map and ReLU to 640 dimensions that the task conditions; untuned."""
+    return _brief(shots, Tadam(network=Network("mlp", hidden=(640,))))
+
+
 def ppa_features(shots: int) -> Config:
     """PPA on features of your own: weights predicted from class means, trained on 20-way 1-shot tasks; untuned."""
     return replace(_brief(shots, Ppa(scale=10.0)), data=Embeddings(shots=shots, train_ways=20, train_shots=1))
@@ -294,6 +299,6 @@ OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
     *(matching_features, relation_features, tpn_features, snail_features),
-    ppa_features,
+    *(ppa_features, tadam_features),
 )
 """Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""

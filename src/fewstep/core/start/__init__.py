@@ -2,6 +2,7 @@
 
 from fewstep.core.start.blend import Blend
 from fewstep.core.start.class_prior import ClassPrior
+from fewstep.core.start.conditioning import Conditioning, conditioned_layers
 from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.start.gaussian import Gaussian
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
@@ -19,6 +20,7 @@ __all__ = [
     "PAPER",
     "Blend",
     "ClassPrior",
+    "Conditioning",
     "FittedHead",
     "Formulation",
     "Gaussian",
@@ -31,4 +33,5 @@ __all__ = [
     "Ridge",
     "Shared",
     "Shifted",
+    "conditioned_layers",
 ]
