@@ -10,6 +10,7 @@ from torch import nn
 from fewstep import algorithms
 from fewstep.algorithms import (
     anil,
+    dfsl,
     fomaml,
     gaussian_prior,
     imaml,
@@ -35,12 +36,14 @@ from fewstep.core import (
     OFFICIAL,
     SGD,
     Adam,
+    AnyTask,
     Backprop,
     Batch,
     Decode,
     Descend,
     Generator,
     Implicit,
+    KnownTask,
     Learner,
     Method,
     Mixture,
@@ -66,11 +69,11 @@ class Case:
 
     name: str
     method: Callable[[], Method]
-    tasks: Callable[[], Task]
+    tasks: Callable[[], AnyTask]
     differentiable: bool = True
     equivariant: bool = False
 
-    def build(self) -> tuple[Method, Task]:
+    def build(self) -> tuple[Method, AnyTask]:
         torch.manual_seed(0)
         method = self.method()
         method.learner.double()
@@ -108,6 +111,12 @@ def regression_tasks(tasks: int = 4) -> Task:
 
 def vectors() -> Task:
     return classification_tasks(6)
+
+
+def known_vectors() -> KnownTask:
+    """Each of three classes of five that are known."""
+    classes = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(i))[:3] for i in range(4)])
+    return KnownTask(*vectors(), classes)
 
 
 def images() -> Task:
@@ -291,6 +300,10 @@ CASES = [
     Case("tadam-conv", lambda: jittered_tadam(conv(None)), images, equivariant=True),
     Case("ppa", lambda: jittered_ppa(6), vectors, equivariant=True),
     Case("ppa-conv", lambda: jittered_ppa(4).on(conv(None)), images, equivariant=True),
+    Case("dfsl", lambda: dfsl(6, 5), vectors, equivariant=True),
+    Case("dfsl-known", lambda: dfsl(6, 5), known_vectors, equivariant=True),
+    Case("dfsl-averaging", lambda: dfsl(6), vectors, equivariant=True),
+    Case("dfsl-conv", lambda: dfsl(4, 5).on(conv(None)), images, equivariant=True),
     Case("gaussian-prior", lambda: prior(6), vectors, equivariant=True),
     Case("gaussian-prior-full", lambda: prior(6, covariance="full", ridge=0.1), vectors, equivariant=True),
     Case("gaussian-prior-conv", lambda: prior(4, learned=False).on(conv(None)), images, equivariant=True),

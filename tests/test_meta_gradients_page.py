@@ -39,6 +39,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "snail": "SNAIL",
         "tadam": "TADAM",
         "ppa": "PPA",
+        "dfsl": "DFSL",
         "gaussian_prior": "a Gaussian prior",
         "residual_prototypes": "residual prototypes",
         "leo": "LEO",

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import BOUNDED as BOUNDED
     from fewstep.core.start import OFFICIAL as OFFICIAL
     from fewstep.core.start import PAPER as PAPER
+    from fewstep.core.start import Attending as Attending
     from fewstep.core.start import Blend as Blend
     from fewstep.core.start import ClassPrior as ClassPrior
     from fewstep.core.start import Conditioning as Conditioning
@@ -74,8 +75,10 @@ if TYPE_CHECKING:
     from fewstep.core.start import Shifted as Shifted
     from fewstep.core.start import conditioned_layers as conditioned_layers
     from fewstep.core.start.base import Start as Start
+    from fewstep.core.types import AnyTask as AnyTask
     from fewstep.core.types import Batch as Batch
     from fewstep.core.types import Estimate as Estimate
+    from fewstep.core.types import KnownTask as KnownTask
     from fewstep.core.types import Params as Params
     from fewstep.core.types import Point as Point
     from fewstep.core.types import Task as Task

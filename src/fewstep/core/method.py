@@ -23,7 +23,7 @@ from fewstep.core.network.foreign import require_second_derivatives
 from fewstep.core.noise import Draws, Noise, copied, fill
 from fewstep.core.regularisers import Regulariser
 from fewstep.core.slope import transformed
-from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task, require_statistics
+from fewstep.core.types import AnyTask, Batch, Estimate, Penalties, Point, Statistics, require_statistics
 
 Granularity: TypeAlias = Literal["task", "step"]
 """What is mapped over tasks at a time: the whole of a task, or an inner step."""
@@ -118,12 +118,12 @@ class Method:
         alternatives = [setting.renamed(_behind) for setting in self.alternatives]
         return replace(self, learner=learner, decays=decays, alternatives=alternatives)
 
-    def sites(self, tasks: Task) -> Any:
+    def sites(self, tasks: AnyTask) -> Any:
         """Every random draw of one task of training: the learner's, as often as the estimator adapts to a task."""
         sites, copies = self.learner.sites(tasks, self.meta_gradient.statistics), self.meta_gradient.copies
         return sites if copies is None else {"copies": copied(sites, copies)}
 
-    def draws(self, tasks: Task, source: torch.Generator, of: int | None = None) -> Draws:
+    def draws(self, tasks: AnyTask, source: torch.Generator, of: int | None = None) -> Draws:
         """All the randomness of a meta-step, in the dtype of the weights; :class:`Differentiate` makes noise of it.
 
         Args:
@@ -134,7 +134,7 @@ class Method:
         count = len(tasks.support.weight) if of is None else of
         return Draws(self.sites(tasks), count, source, tasks.support.weight.dtype)
 
-    def noise(self, tasks: Task, source: torch.Generator) -> Noise:
+    def noise(self, tasks: AnyTask, source: torch.Generator) -> Noise:
         """The noise that :meth:`objective` reads: for each site a tensor with a leading task axis.
 
         The learner's own noise (``learner.noise``) is that of a single adaptation, as :meth:`adapt` reads it.
@@ -142,7 +142,7 @@ class Method:
         return fill(self.sites(tasks), self.draws(tasks, source)[:])
 
     def objective(
-        self, tasks: Task, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
+        self, tasks: AnyTask, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
     ) -> Estimate:
         """The meta-objective of a batch of tasks: differentiate it, and step.
 
@@ -166,7 +166,7 @@ class Method:
         return with_penalties(objective, estimates.metrics, self.penalties())
 
     def estimate(
-        self, tasks: Task, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
+        self, tasks: AnyTask, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
     ) -> Estimate:
         """As :meth:`objective`, without the regularisers, and with a task axis on the objective too."""
         executor = executor or Vmap()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fewstep.data.images.imagenet import tiered_imagenet as tiered_imagenet
     from fewstep.data.images.store import ImageSource as ImageSource
     from fewstep.data.images.store import image_store as image_store
+    from fewstep.data.known import KnownTasks as KnownTasks
     from fewstep.data.rows import RandomRows as RandomRows
     from fewstep.data.source import Deferred as Deferred
     from fewstep.data.source import Deferring as Deferring

@@ -12,7 +12,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
-from fewstep.recipes.methods.others import Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
+from fewstep.recipes.methods.others import Dfsl, Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
@@ -272,6 +272,11 @@ def ppa_features(shots: int) -> Config:
     return replace(_brief(shots, Ppa(scale=10.0)), data=Embeddings(shots=shots, train_ways=20, train_shots=1))
 
 
+def dfsl_features(shots: int) -> Config:
+    """DFSL on features of your own: class means, and weights of base classes that they attend to; untuned."""
+    return _brief(shots, Dfsl())
+
+
 def residual_prototypes_features(shots: int) -> Config:
     """Class means on centred features of your own, moved by a residual: validation chooses how far, none included.
 
@@ -299,6 +304,6 @@ OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
     *(matching_features, relation_features, tpn_features, snail_features),
-    *(ppa_features, tadam_features),
+    *(ppa_features, dfsl_features, tadam_features),
 )
 """Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""

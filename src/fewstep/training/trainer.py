@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
+from fewstep.core import L2, AnyTask, Differentiate, Draws, MetaStep, Method, generator
 from fewstep.core.modes import as_usual
 from fewstep.core.ranks import ALONE, RankLost, Ranks
-from fewstep.data import TaskSource
+from fewstep.data import KnownTasks, TaskSource
 from fewstep.data.storage.lock import require_there
 from fewstep.data.storage.log import METRICS
 from fewstep.training.auxiliaries import Aside
@@ -61,7 +61,7 @@ class Trainer:
     def __init__(
         self,
         method: Method,
-        source: TaskSource,
+        source: TaskSource | KnownTasks,
         options: Training,
         validate: Callable[[Method], float],
         *,
@@ -93,7 +93,7 @@ class Trainer:
         self.asides = [Aside(auxiliary, method.learner, options) for auxiliary in method.auxiliaries]
         self.average = None if options.average is None else Average(method.learner, options.average)
         executor = options.make_executor()
-        self.differentiate: Callable[[Task, Draws, int, int | None], MetaStep] = Differentiate(method, executor)
+        self.differentiate: Callable[[AnyTask, Draws, int, int | None], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
@@ -175,13 +175,13 @@ class Trainer:
         learner, run = self.method.learner, self.run_mark
         save_checkpoint(self.folder / LAST, learner, self.state, self.optimiser, self._others(), run)
 
-    def inputs(self, step: int) -> tuple[Task, Draws]:
+    def inputs(self, step: int) -> tuple[AnyTask, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
         tasks = self.source.batch(step, None if self._shared is None else self.ranks.share(self._shared))
         noise = generator(self.seed, step, "noise", tasks.support.x.device)
         return tasks, self.method.draws(tasks, noise, self._shared)
 
-    def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
+    def step(self, tasks: AnyTask, draws: Draws) -> dict[str, float]:
         """One meta-step: differentiate the objective, clip, and let the optimiser step; auxiliary losses before it."""
         rate, logged = self.options.rate_at(self.state.step), self._auxiliary_steps()
         found = self.differentiate(tasks, draws, self._begin, self._shared)

@@ -1,5 +1,6 @@
 """Where a task's adaptation begins."""
 
+from fewstep.core.start.attending import Attending
 from fewstep.core.start.blend import Blend
 from fewstep.core.start.class_prior import ClassPrior
 from fewstep.core.start.conditioning import Conditioning, conditioned_layers
@@ -18,6 +19,7 @@ __all__ = [
     "BOUNDED",
     "OFFICIAL",
     "PAPER",
+    "Attending",
     "Blend",
     "ClassPrior",
     "Conditioning",

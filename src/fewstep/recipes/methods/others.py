@@ -64,6 +64,33 @@ class Ppa(Settings, algorithm="ppa"):
         return self.compose(features=problem.inputs[0], loss=loss_of(problem))
 
 
+class Dfsl(Settings, algorithm="dfsl"):
+    """DFSL (Gidaris and Komodakis 2018): a cosine classifier from class means and weights of known classes."""
+
+    base_classes: CountOrZero = before("scale", 256)
+    """Most classes of meta-training that have weights, to which new ones attend. 0: none (generation by averaging)."""
+    base_rows: Count = before("scale", 600)
+    """Rows of these classes that are to be named in a meta-step (the authors: 8 times 75)."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """DFSL on the problem's features."""
+        if len(problem.inputs) != 1 or problem.regression:
+            shape = list(problem.inputs)
+            raise ValueError(f"dfsl works on feature vectors; the data gives inputs of shape {shape}.")
+        if problem.examples is None or not self.base_classes:
+            return self.compose(features=problem.inputs[0], known=self.base_classes, loss=loss_of(problem))
+        import torch
+
+        from fewstep.data import RandomRows
+
+        examples, features = problem.examples(), problem.inputs[0]
+        named = examples.subset(range(min(examples.classes, self.base_classes)))
+        weights = torch.randn(self.base_classes, features) * (2 / features) ** 0.5
+        weights[named.classes :] = 0  # there are no more
+        base = RandomRows(named, self.base_rows)
+        return self.compose(features=features, known=weights, base=base, loss=loss_of(problem))
+
+
 class ResidualPrototypes(Settings, algorithm="residual_prototypes", omit=("seen",)):
     """Class means in an embedding that begins at the identity, with strength and head chosen on validation tasks."""
 
