@@ -39,13 +39,12 @@ class Auxiliary:
         ValueError: for a weight that is not finite.
 
     Example:
+        >>> from fewstep.data import RandomRows
         >>> named = nn.Linear(8, 5)  # five classes, of eight features
         >>> def loss(learner, batch):
-        ...     return nn.functional.cross_entropy(named(learner.network(batch.x)), batch.y)
-        >>> def batches(source):
-        ...     return Batch(torch.randn(6, 8, generator=source), torch.eye(5)[[0, 1, 2, 3, 4, 0]], torch.ones(6))
-        >>> method = protonet(nn.Sequential(nn.Linear(8, 8), Generated()))
-        >>> method = replace(method, auxiliaries=[Auxiliary(loss, batches, weight=0.5, own=named)])
+        ...     return nn.functional.cross_entropy(named(learner.features(batch)), batch.y)
+        >>> beside = Auxiliary(loss, RandomRows(classes, rows=6), weight=0.5, own=named)
+        >>> method = replace(protonet(nn.Sequential(nn.Linear(8, 8), Generated())), auxiliaries=[beside])
     """
 
     loss: Callable[[Learner, Batch], Tensor]
