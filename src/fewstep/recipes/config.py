@@ -19,7 +19,16 @@ from fewstep.data.storage.reading import reading
 from fewstep.data.storage.settings import converter, mistakes
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
-from fewstep.recipes.methods.others import Dfsl, Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
+from fewstep.recipes.methods.others import (
+    Dfsl,
+    GaussianPrior,
+    Ppa,
+    Protomaml,
+    Protonet,
+    R2d2,
+    Reptile,
+    ResidualPrototypes,
+)
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
@@ -34,7 +43,7 @@ Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | Anil | MetaSgd | MetaCurvature | MetaLstm | Reptile | Imaml
 Remembering = Matching | Relation | Tpn | Snail | Tadam
-Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | ResidualPrototypes
+Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | ResidualPrototypes
 Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Remembering
 
 

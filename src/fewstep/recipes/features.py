@@ -12,7 +12,16 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
-from fewstep.recipes.methods.others import Dfsl, Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
+from fewstep.recipes.methods.others import (
+    Dfsl,
+    GaussianPrior,
+    Ppa,
+    Protomaml,
+    Protonet,
+    R2d2,
+    Reptile,
+    ResidualPrototypes,
+)
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
@@ -277,6 +286,14 @@ def dfsl_features(shots: int) -> Config:
     return _brief(shots, Dfsl())
 
 
+def gaussian_prior_features(shots: int) -> Config:
+    """The most probable weights by a Gaussian that base classes have, on features of your own; untuned.
+
+    Nothing is meta-learned: the Gaussian is fitted when the run begins, and there is one validation.
+    """
+    return _brief(shots, GaussianPrior(rate=0.05))
+
+
 def residual_prototypes_features(shots: int) -> Config:
     """Class means on centred features of your own, moved by a residual: validation chooses how far, none included.
 
@@ -304,6 +321,6 @@ OWN = (
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
     *(matching_features, relation_features, tpn_features, snail_features),
-    *(ppa_features, dfsl_features, tadam_features),
+    *(ppa_features, dfsl_features, tadam_features, gaussian_prior_features),
 )
 """Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""

@@ -99,9 +99,10 @@ class Training:
         """The optimiser that these options name."""
         import torch
 
+        moved = [{"params": list(parameters)}]  # a group may be empty: not every method meta-learns
         if self.optimiser == "sgd":
-            return torch.optim.SGD(parameters, lr=self.rate, momentum=self.momentum, fused=True)
-        return torch.optim.Adam(parameters, lr=self.rate, eps=self.eps, fused=True)
+            return torch.optim.SGD(moved, lr=self.rate, momentum=self.momentum, fused=True)
+        return torch.optim.Adam(moved, lr=self.rate, eps=self.eps, fused=True)
 
     def compiles(self) -> bool:
         """Whether these options compile the meta-objective."""

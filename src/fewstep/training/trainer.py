@@ -97,6 +97,8 @@ class Trainer:
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
+        if not self.parameters and not self.state.finished:  # nothing is meta-learned: there is but a validation
+            self.state.due = True
         log, board = folder / METRICS, folder / "tensorboard" if ranks.first else None
         self.metrics = Metrics(log, self.state.step, board, trackers, self.state.log)
 
@@ -160,7 +162,8 @@ class Trainer:
         """The validation that is due, whether training ends after it, and a checkpoint."""
         state, options, began = self.state, self.options, time.perf_counter()
         self._validate()
-        state.finished = state.step >= options.steps or 0 < options.patience <= state.stale
+        ended = state.step >= options.steps or not self.parameters
+        state.finished = ended or 0 < options.patience <= state.stale
         state.seconds += time.perf_counter() - began
         self._save()
 
