@@ -282,14 +282,19 @@ def ppa_features(shots: int) -> Config:
 
 
 def dfsl_features(shots: int) -> Config:
-    """DFSL on features of your own: class means, and weights of base classes that they attend to; untuned."""
+    """DFSL on features of your own: class means, and weights of base classes that they attend to; untuned.
+
+    Its authors report 56.20 ± 0.86 % and 73.00 ± 0.64 % on miniImageNet, as LEO's paper quotes them, on features of a
+    network that was trained with such a classifier.
+    """
     return _brief(shots, Dfsl())
 
 
 def gaussian_prior_features(shots: int) -> Config:
     """The most probable weights by a Gaussian that base classes have, on features of your own; untuned.
 
-    Nothing is meta-learned: the Gaussian is fitted when the run begins, and there is one validation.
+    Nothing is meta-learned: the Gaussian is fitted when the run begins, and there is one validation. Its authors report
+    56.30 ± 0.40 % and 73.90 ± 0.30 % on miniImageNet, as LEO's paper quotes them, on features of a ResNet-34.
     """
     return _brief(shots, GaussianPrior(rate=0.05))
 
