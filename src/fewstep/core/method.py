@@ -78,7 +78,7 @@ class Method:
         frozen = {name for name, p in self.learner.named_parameters() if not p.requires_grad}
         untrained = self.meta_gradient.untrained(self.learner) - frozen
         logged = "loss", self.learner.loss.score_name
-        names = [*logged, *(part.name for part in (*self.regularisers, *self.auxiliaries))]
+        names = [*logged, *(one.name for one in self.regularisers), *(one.name for one in self.auxiliaries)]
         if len(set(names)) < len(names):
             raise ValueError(f"Method: penalties and losses are told apart by name, but there are {', '.join(names)}.")
         trained = {name for name, p in self.learner.named_parameters() if p.requires_grad}
