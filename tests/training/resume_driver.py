@@ -35,7 +35,7 @@ OPTIONS = Training(
 )
 
 
-def trainer(folder: Path, options: Training = OPTIONS) -> Trainer:
+def trainer(folder: Path, options: Training = OPTIONS, auxiliaries: bool = False) -> Trainer:
     torch.set_num_threads(1)
     torch.manual_seed(generator(0, 0, "initialisation").initial_seed())
     random = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def trainer(folder: Path, options: Training = OPTIONS) -> Trainer:
     stepping = Auxiliary(naming, RandomRows(data, 8), None, lambda done: 0.9 ** int(1 + 20 * done), named[0], "step")
     added = Auxiliary(partial(naming, by=1), RandomRows(data, 8), 0.01, lambda done: 0.5, named[1], "term")
     decays = [Decay(1.0, ["start.decoder.weight"], "initial")]
-    method = replace(method, decays=decays, auxiliaries=[stepping, added])
+    method = replace(method, decays=decays, auxiliaries=[stepping, added] if auxiliaries else [])
     train = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=options.tasks, seed=0)
     held_out = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=options.validation_tasks, seed=1)
     score = lambda m: evaluate(m, held_out, options.validation_tasks, baselines=False).interval().mean  # noqa: E731
@@ -66,6 +66,6 @@ def train(folder: Path, started: Event, write: int = 0) -> None:
     """
     if write:
         kill_in_write(write)
-    run = trainer(folder)
+    run = trainer(folder, auxiliaries=True)
     started.set()
     run.run()
