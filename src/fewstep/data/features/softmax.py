@@ -26,7 +26,9 @@ def softmax_weights(dataset: Dataset, rows: int, penalty: float) -> Float[Tensor
         of.append(np.full(len(own), number))
     x, y = dataset.gather(np.concatenate(positions), dtype=torch.float64), torch.from_numpy(np.concatenate(of))
     weights = x.new_zeros(dataset.classes, x.shape[1], requires_grad=True)
-    descent = torch.optim.LBFGS([weights], max_iter=500, tolerance_grad=1e-8, line_search_fn="strong_wolfe")
+    descent = torch.optim.LBFGS(
+        [weights], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> float:
         with torch.enable_grad():
