@@ -118,6 +118,11 @@ def test_rates_halve() -> None:
     assert [options.rate_at(step) for step in (0, 1999, 2000, 9999)] == [2.0, 2.0, 1.0, 0.125]
 
 
+def test_rates_drop() -> None:
+    options = Training(steps=10, rate=2.0, decay="drops", drops=((6, 0.01), (4, 0.1)))
+    assert [options.rate_at(step) for step in (0, 3, 4, 5, 6, 9)] == [2.0, 2.0, 0.2, 0.2, 0.02, 0.02]
+
+
 def test_forecasts_are_scored_beside_autoregression_and_the_exact_answer(tmp_path: Path) -> None:
     """Yardsticks cost more, and are scored where all baselines are asked for."""
     config = replace(RECIPES["maml-oscillations"](), data=OscillationTasks(queries=2))

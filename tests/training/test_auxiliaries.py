@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,11 @@ def test_it_is_a_step_of_its_own_or_a_term_as_in_a_loop_by_hand(
     weight: float | None, optimiser: str, tmp_path: Path
 ) -> None:
     ours, (theirs, named) = build(weight, often)[0], build(weight, often)
-    options = replace(OPTIONS, optimiser=optimiser)
+    momentum = 0.9 if optimiser == "sgd" else 0.0
+    options = replace(OPTIONS, optimiser=optimiser, momentum=momentum)
     run, taken, losses = trainer(ours, tmp_path, options), [], []
     shared, own = list(theirs.learner.parameters()), list(named.parameters())
-    kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
+    kind = torch.optim.Adam if optimiser == "adam" else partial(torch.optim.SGD, momentum=momentum)
     whole, apart = kind([*shared, *own], lr=0.01), kind([*shared, *own], lr=0.01)  # moments of two steps are apart
     (beside,) = theirs.auxiliaries
     for step in range(8):
