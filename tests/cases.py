@@ -9,6 +9,7 @@ import torch
 from fewstep import algorithms
 from fewstep.algorithms import (
     anil,
+    cavia,
     fomaml,
     gaussian_prior,
     imaml,
@@ -114,6 +115,10 @@ def images() -> Task:
 
 def conv(ways: int | None = 3) -> Conv4:
     return Conv4(ways, channels=(4, 4), downsample="stride", scale=True)
+
+
+def steered_conv() -> Conv4:
+    return Conv4(3, channels=(4, 4), downsample="pool", scale=True, init="kaiming", context=3, context_block=2)
 
 
 def pooled() -> Conv4:
@@ -251,6 +256,9 @@ CASES = [
     Case("adam", adam, vectors),
     Case("anil-mlp-norm", lambda: anil(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
     Case("anil-conv", lambda: anil(conv(), rate=0.2, steps=2), images),
+    Case("cavia-mlp-norm", lambda: cavia(mlp((6, 5, 3), norm=True, context=4), steps=2), vectors),
+    Case("cavia-regression", lambda: cavia(mlp((1, 5, 1), context=2), loss=regression()), regression_tasks),
+    Case("cavia-conv", lambda: cavia(steered_conv(), steps=2), images),
     Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
     Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
     Case("r2d2-mlp", lambda: r2d2(mlp((6, 5, None), norm=True), penalty=0.5, scale=3.0), vectors, equivariant=True),

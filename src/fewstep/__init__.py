@@ -40,6 +40,7 @@ from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
     from fewstep.algorithms.anil import anil as anil
+    from fewstep.algorithms.cavia import cavia as cavia
     from fewstep.algorithms.gaussian_prior import gaussian_prior as gaussian_prior
     from fewstep.algorithms.imaml import imaml as imaml
     from fewstep.algorithms.leo import leo as leo

@@ -4,6 +4,7 @@ Examples in docstrings go on from the lines in ``help(fewstep)``.
 """
 
 from fewstep.algorithms.anil import anil
+from fewstep.algorithms.cavia import cavia
 from fewstep.algorithms.gaussian_prior import gaussian_prior
 from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
@@ -25,6 +26,7 @@ from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
+    "cavia",
     "fomaml",
     "gaussian_prior",
     "imaml",

@@ -6,6 +6,8 @@ from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
     from fewstep.networks.backbone import Backbone as Backbone
+    from fewstep.networks.contextual import Concatenated as Concatenated
+    from fewstep.networks.contextual import FeatureWise as FeatureWise
     from fewstep.networks.conv_net import ConvNet as ConvNet
     from fewstep.networks.ensemble import Ensemble as Ensemble
     from fewstep.networks.forecaster import Forecaster as Forecaster

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
@@ -100,6 +100,11 @@ def fomaml(ways: int, shots: int) -> Config:
 def anil(ways: int, shots: int) -> Config:
     """ANIL with the settings of MAML (nothing tuned, nothing published on this split)."""
     return _as_maml(ways, shots, Anil(network=_MAML, **_inner(ways)))
+
+
+def cavia(ways: int, shots: int) -> Config:
+    """CAVIA with its authors' settings for miniImageNet, on the tasks of MAML (they report no Omniglot)."""
+    return _as_maml(ways, shots, Cavia(network=Network("cavia"), rate=1.0, steps=2), tasks=16, clip_value=10.0)
 
 
 def meta_sgd(ways: int, shots: int) -> Config:
