@@ -20,6 +20,7 @@ from fewstep.algorithms import (
     meta_curvature,
     meta_lstm,
     meta_sgd,
+    mt_net,
     ppa,
     protomaml,
     protonet,
@@ -28,6 +29,7 @@ from fewstep.algorithms import (
     reptile,
     residual_prototypes,
     snail,
+    t_net,
     tpn,
 )
 from fewstep.core import (
@@ -249,6 +251,11 @@ CASES = [
         lambda: meta_curvature(mlp((6, 5, 3)), rate=0.3, steps=2, per_step=True, learned_rates=True),
         vectors,
     ),
+    Case("t-net-mlp-norm", lambda: t_net(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
+    Case("t-net-conv", lambda: t_net(conv(), rate=0.2, steps=2), images),
+    # A mask's derivative is not that of its values: test_masks.py has what it is.
+    Case("mt-net-mlp-norm", lambda: mt_net(mlp((6, 5, 3), norm=True), rate=0.5, steps=2), vectors, False),
+    Case("mt-net-conv", lambda: mt_net(conv(), rate=0.4, steps=2), images, False),
     Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
     Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
     Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),

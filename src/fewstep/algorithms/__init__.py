@@ -14,6 +14,7 @@ from fewstep.algorithms.matching import matching
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
+from fewstep.algorithms.mt_net import mt_net, t_net
 from fewstep.algorithms.ppa import ppa
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
@@ -37,6 +38,7 @@ __all__ = [
     "meta_curvature",
     "meta_lstm",
     "meta_sgd",
+    "mt_net",
     "ppa",
     "protomaml",
     "protonet",
@@ -45,5 +47,6 @@ __all__ = [
     "reptile",
     "residual_prototypes",
     "snail",
+    "t_net",
     "tpn",
 ]

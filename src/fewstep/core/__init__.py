@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fewstep.core.rule import Clip as Clip
     from fewstep.core.rule import Curvature as Curvature
     from fewstep.core.rule import LearnedRates as LearnedRates
+    from fewstep.core.rule import Masked as Masked
     from fewstep.core.rule import PerStep as PerStep
     from fewstep.core.rule import clipped as clipped
     from fewstep.core.rule.base import Rule as Rule

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
@@ -74,6 +74,19 @@ def meta_curvature(data: Data, shots: int) -> Config:
     """
     network = Network("maml-mini", hidden=(64, 64, 64, 64))
     return _as_maml(data, shots, MetaCurvature(network=network, rate=0.05, steps=5), steps=100_000)
+
+
+def t_net(data: Data, shots: int) -> Config:
+    """T-net with its authors' settings, which are those of MAML; they never run more than one shot, with four tasks."""
+    return _as_maml(data, shots, MtNet(network=_MAML, rate=0.05, steps=5, test_steps=10, masked=False))
+
+
+def mt_net(data: Data, shots: int) -> Config:
+    """MT-net with its authors' settings, otherwise as T-net; in tests a mask is its mean, where they draw it too.
+
+    Their program can do one step of 0.4, which is 2.0 here, instead of five.
+    """
+    return _as_maml(data, shots, MtNet(network=_MAML, rate=0.05, steps=5, test_steps=10))
 
 
 def meta_lstm(data: Data, shots: int) -> Config:

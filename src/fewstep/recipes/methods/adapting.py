@@ -98,6 +98,10 @@ class MetaCurvature(Adapting, algorithm="meta_curvature"):
     """Meta-Curvature (Park and Oliva 2019): MAML with meta-learned matrices that multiply the gradient."""
 
 
+class MtNet(Adapting, algorithm="mt_net"):
+    """T-net and MT-net (Lee and Choi 2018): MAML with a matrix for each layer, for units that a task draws."""
+
+
 class MetaLstm(Adapting, algorithm="meta_lstm"):
     """Meta-LSTM (Ravi and Larochelle 2017): the rule is a recurrent network's."""
 
