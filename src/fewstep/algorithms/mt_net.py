@@ -6,7 +6,7 @@ from torch import nn
 
 from fewstep.core import SGD, Backprop, Chain, Choice, Descend, FirstOrder, Learner, Loss, Masked, Method, Rule, Shared
 from fewstep.core.ranges import CountOrZero, Positive, checked
-from fewstep.networks.transformed import TRANSFORM, transformed
+from fewstep.networks.transforms import TRANSFORM, transformed
 
 
 @checked

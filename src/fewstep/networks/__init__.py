@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fewstep.networks.resnet9 import ResNet9 as ResNet9
     from fewstep.networks.resnet12 import ResNet12 as ResNet12
     from fewstep.networks.snail import Snail as Snail
-    from fewstep.networks.transformed import transformed as transformed
+    from fewstep.networks.transforms import transformed as transformed
     from fewstep.networks.unit_length import UnitLength as UnitLength
     from fewstep.networks.wide_resnet import WideResNet as WideResNet
 else:
