@@ -4,6 +4,7 @@ Examples in docstrings go on from the lines in ``help(fewstep)``.
 """
 
 from fewstep.algorithms.anil import anil
+from fewstep.algorithms.cavia import cavia
 from fewstep.algorithms.gaussian_prior import gaussian_prior
 from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
@@ -13,6 +14,7 @@ from fewstep.algorithms.matching import matching
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
+from fewstep.algorithms.mt_net import mt_net, t_net
 from fewstep.algorithms.ppa import ppa
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
@@ -25,6 +27,7 @@ from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
+    "cavia",
     "fomaml",
     "gaussian_prior",
     "imaml",
@@ -35,6 +38,7 @@ __all__ = [
     "meta_curvature",
     "meta_lstm",
     "meta_sgd",
+    "mt_net",
     "ppa",
     "protomaml",
     "protonet",
@@ -43,5 +47,6 @@ __all__ = [
     "reptile",
     "residual_prototypes",
     "snail",
+    "t_net",
     "tpn",
 ]
