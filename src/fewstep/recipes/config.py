@@ -19,8 +19,17 @@ from fewstep.data.storage.reading import reading
 from fewstep.data.storage.settings import converter, mistakes
 from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
-from fewstep.recipes.methods.others import Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
+from fewstep.recipes.methods.others import (
+    Dfsl,
+    GaussianPrior,
+    Ppa,
+    Protomaml,
+    Protonet,
+    R2d2,
+    Reptile,
+    ResidualPrototypes,
+)
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
@@ -33,8 +42,9 @@ if TYPE_CHECKING:
 Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
-Remembering = Matching | Relation | Tpn | Snail
-Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Protonet | Protomaml | R2d2 | Ppa | ResidualPrototypes | Remembering
+Remembering = Matching | Relation | Tpn | Snail | Tadam
+Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | ResidualPrototypes
+Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Remembering
 
 
 @dataclass(frozen=True)

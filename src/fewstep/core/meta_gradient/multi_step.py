@@ -12,7 +12,7 @@ from fewstep.core.meta_gradient.descent import only_descent
 from fewstep.core.meta_gradient.outer_loss import query_loss
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import exact
-from fewstep.core.types import Estimate, Point, Task
+from fewstep.core.types import AnyTask, Estimate, Point
 
 
 class MultiStep(MetaGradient):
@@ -58,7 +58,7 @@ class MultiStep(MetaGradient):
             )
         return set()
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """The weighted losses, plus penalties; logged are loss and score after the last step."""
         passed: list[Point] = []
         _, penalties = learner.adapt(task.support, exact, noise, map_tasks, passed.append)
