@@ -10,6 +10,7 @@ from torch import nn
 from fewstep import algorithms
 from fewstep.algorithms import (
     anil,
+    cavia,
     dfsl,
     fomaml,
     gaussian_prior,
@@ -21,6 +22,7 @@ from fewstep.algorithms import (
     meta_curvature,
     meta_lstm,
     meta_sgd,
+    mt_net,
     ppa,
     protomaml,
     protonet,
@@ -29,6 +31,7 @@ from fewstep.algorithms import (
     reptile,
     residual_prototypes,
     snail,
+    t_net,
     tadam,
     tpn,
 )
@@ -125,6 +128,10 @@ def images() -> Task:
 
 def conv(ways: int | None = 3) -> Conv4:
     return Conv4(ways, channels=(4, 4), downsample="stride", scale=True)
+
+
+def steered_conv() -> Conv4:
+    return Conv4(3, channels=(4, 4), downsample="pool", scale=True, init="kaiming", context=3, context_block=2)
 
 
 def pooled() -> Conv4:
@@ -264,6 +271,11 @@ CASES = [
         lambda: meta_curvature(mlp((6, 5, 3)), rate=0.3, steps=2, per_step=True, learned_rates=True),
         vectors,
     ),
+    Case("t-net-mlp-norm", lambda: t_net(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
+    Case("t-net-conv", lambda: t_net(conv(), rate=0.2, steps=2), images),
+    # A mask's derivative is not that of its values: test_masks.py has what it is.
+    Case("mt-net-mlp-norm", lambda: mt_net(mlp((6, 5, 3), norm=True), rate=0.5, steps=2), vectors, False),
+    Case("mt-net-conv", lambda: mt_net(conv(), rate=0.4, steps=2), images, False),
     Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
     Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
     Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),
@@ -271,6 +283,9 @@ CASES = [
     Case("adam", adam, vectors),
     Case("anil-mlp-norm", lambda: anil(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors),
     Case("anil-conv", lambda: anil(conv(), rate=0.2, steps=2), images),
+    Case("cavia-mlp-norm", lambda: cavia(mlp((6, 5, 3), norm=True, context=4), steps=2), vectors),
+    Case("cavia-regression", lambda: cavia(mlp((1, 5, 1), context=2), loss=regression()), regression_tasks),
+    Case("cavia-conv", lambda: cavia(steered_conv(), steps=2), images),
     Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
     Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
     Case("r2d2-mlp", lambda: r2d2(mlp((6, 5, None), norm=True), penalty=0.5, scale=3.0), vectors, equivariant=True),

@@ -34,7 +34,9 @@ def made(name: str, **others: Any) -> Method:
     given = {one: ANY[one] for one, p in parameters.items() if one in ANY and p.default is inspect.Parameter.empty}
     if "network" in parameters:
         generated = name in ("protonet", "protomaml", "r2d2")
-        given["network"] = nn.Sequential(nn.Linear(3, 4), Generated()) if generated else mlp((3, 4, 2))
+        given["network"] = (
+            nn.Sequential(nn.Linear(3, 4), Generated()) if generated else mlp((3, 4, 2), context=int(name == "cavia"))
+        )
     return function(**given | others)
 
 

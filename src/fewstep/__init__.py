@@ -40,6 +40,7 @@ from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
     from fewstep.algorithms.anil import anil as anil
+    from fewstep.algorithms.cavia import cavia as cavia
     from fewstep.algorithms.dfsl import dfsl as dfsl
     from fewstep.algorithms.gaussian_prior import gaussian_prior as gaussian_prior
     from fewstep.algorithms.imaml import imaml as imaml
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from fewstep.algorithms.meta_curvature import meta_curvature as meta_curvature
     from fewstep.algorithms.meta_lstm import meta_lstm as meta_lstm
     from fewstep.algorithms.meta_sgd import meta_sgd as meta_sgd
+    from fewstep.algorithms.mt_net import mt_net as mt_net
+    from fewstep.algorithms.mt_net import t_net as t_net
     from fewstep.algorithms.ppa import ppa as ppa
     from fewstep.algorithms.protomaml import protomaml as protomaml
     from fewstep.algorithms.protonet import protonet as protonet

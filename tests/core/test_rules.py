@@ -55,7 +55,7 @@ class Momentum(Rule):
         super().__init__()
         self.rate = rate
 
-    def init(self, value: Params) -> Params:
+    def init(self, value: Params, noise: Any = None) -> Params:
         return {name: torch.zeros_like(tensor) for name, tensor in value.items()}
 
     def update(self, gradient: Params, state: Params, value: Params, loss: Tensor) -> tuple[Params, Params]:

@@ -38,6 +38,7 @@ PAPERS = {
     "imaml": (28, strided, True, 256, 113_221),
     "protonet": (84, pooled, True, 1600, 121_093),
     "meta-lstm": (84, pooled, True, 800, 32_901),
+    "cavia": (84, pooled, True, 800, 32_901),
 }
 
 
@@ -66,7 +67,8 @@ def test_initial_weights_are_the_papers() -> None:
     torch.manual_seed(0)
     second = {preset: [m for m in conv4(preset, 20).modules() if isinstance(m, nn.Conv2d)][1] for preset in PRESETS}
     glorot, torchs = (6 / (2 * 9 * 64)) ** 0.5, (9 * 64) ** -0.5  # of 64 channels
-    for preset, bound in {"maml": glorot, "reptile": glorot, "imaml": 1.73 * glorot, "protonet": torchs}.items():
+    bounds = {"maml": glorot, "reptile": glorot, "imaml": 1.73 * glorot, "protonet": torchs}
+    for preset, bound in (bounds | {"cavia": (6 / (9 * 32)) ** 0.5}).items():
         assert 0.99 * bound < second[preset].weight.abs().max() <= bound, preset
     biases = second["imaml"].bias
     assert biases.min() >= 0

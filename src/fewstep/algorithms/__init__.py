@@ -4,6 +4,7 @@ Examples in docstrings go on from the lines in ``help(fewstep)``.
 """
 
 from fewstep.algorithms.anil import anil
+from fewstep.algorithms.cavia import cavia
 from fewstep.algorithms.dfsl import dfsl
 from fewstep.algorithms.gaussian_prior import gaussian_prior
 from fewstep.algorithms.imaml import imaml
@@ -14,6 +15,7 @@ from fewstep.algorithms.matching import matching
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
+from fewstep.algorithms.mt_net import mt_net, t_net
 from fewstep.algorithms.ppa import ppa
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
@@ -27,6 +29,7 @@ from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
+    "cavia",
     "dfsl",
     "fomaml",
     "gaussian_prior",
@@ -38,6 +41,7 @@ __all__ = [
     "meta_curvature",
     "meta_lstm",
     "meta_sgd",
+    "mt_net",
     "ppa",
     "protomaml",
     "protonet",
@@ -46,6 +50,7 @@ __all__ = [
     "reptile",
     "residual_prototypes",
     "snail",
+    "t_net",
     "tadam",
     "tpn",
 ]

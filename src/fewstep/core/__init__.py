@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fewstep.core.meta_gradient.base import MetaGradient as MetaGradient
     from fewstep.core.method import Method as Method
     from fewstep.core.network.choice import Choice as Choice
+    from fewstep.core.network.contextual import Contextual as Contextual
     from fewstep.core.network.heads import MemoryHead as MemoryHead
     from fewstep.core.network.slots import Slot as Slot
     from fewstep.core.network.slots import slots as slots
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from fewstep.core.rule import Clip as Clip
     from fewstep.core.rule import Curvature as Curvature
     from fewstep.core.rule import LearnedRates as LearnedRates
+    from fewstep.core.rule import Masked as Masked
     from fewstep.core.rule import PerStep as PerStep
     from fewstep.core.rule import clipped as clipped
     from fewstep.core.rule.base import Rule as Rule
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import Ridge as Ridge
     from fewstep.core.start import Shared as Shared
     from fewstep.core.start import Shifted as Shifted
+    from fewstep.core.start import Zeros as Zeros
     from fewstep.core.start import conditioned_layers as conditioned_layers
     from fewstep.core.start.base import Start as Start
     from fewstep.core.types import AnyTask as AnyTask

@@ -47,7 +47,7 @@ def entry(noise: Noise, name: str) -> Noise:
 
 
 def own_draws(noise: Noise, module: str) -> Noise:
-    """What a module draws by itself; None in evaluation, and where noise was made for one that draws nothing."""
+    """What a part draws by itself; None in evaluation, and where noise was made for one that draws nothing."""
     return None if noise is None else noise.get(module)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewstep.core.executors import Executor
 from fewstep.core.mini_batches import mini_batches, shuffle_site
-from fewstep.core.noise import Noise, Sites, entry
+from fewstep.core.noise import Noise, Sites, entry, own_draws
 from fewstep.core.rule.base import Rule
 from fewstep.core.slope import Slope
 from fewstep.core.tree import zip_map
@@ -81,8 +81,8 @@ class Stage(nn.Module, ABC):
         """
         return {}
 
-    def shuffle_sites(self, rows: int) -> Sites:
-        """Random sites of what is drawn for so many support rows and not for a step, such as their order."""
+    def shuffle_sites(self, rows: int) -> dict[str, Any]:
+        """Random sites of what is drawn once for a task and not for a step, such as the order of the support's rows."""
         return {}
 
     def used(self) -> Iterable[nn.Parameter]:
@@ -158,9 +158,11 @@ class Descend(Stage):
         """Those of the loss, for every step."""
         return [loss(self.batch)] * self.steps
 
-    def shuffle_sites(self, rows: int) -> Sites:
-        """The order in which mini-batches take the rows."""
-        return {} if self.batch is None else {"keys": shuffle_site(rows, self.steps, self.batch)}
+    def shuffle_sites(self, rows: int) -> dict[str, Any]:
+        """The order in which mini-batches take the rows, and what the rule draws."""
+        order = {} if self.batch is None else {"keys": shuffle_site(rows, self.steps, self.batch)}
+        drawn = self.rule.init_sites()
+        return {**order, **({"rule": drawn} if drawn else {})}
 
     def used(self) -> Iterable[nn.Parameter]:
         """Parameters of the rules of its steps."""
@@ -169,7 +171,7 @@ class Descend(Stage):
     def forward(self, point: Point, given: Given) -> Point:
         """Take the steps."""
         beginning, rows, batch = point.value, given.support, self.batch
-        value, state = beginning, given.map_tasks(self.rule.init)(beginning)
+        value, state = beginning, given.map_tasks(self.rule.init)(beginning, own_draws(given.shuffle, "rule"))
         if batch is not None:
             keys = entry(given.shuffle, "keys")
             rows = given.map_tasks(lambda support, keys: mini_batches(support, self.steps, batch, keys))(rows, keys)

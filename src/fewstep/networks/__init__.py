@@ -6,6 +6,8 @@ from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
     from fewstep.networks.backbone import Backbone as Backbone
+    from fewstep.networks.contextual import Concatenated as Concatenated
+    from fewstep.networks.contextual import FeatureWise as FeatureWise
     from fewstep.networks.conv_net import ConvNet as ConvNet
     from fewstep.networks.distances import Distances as Distances
     from fewstep.networks.ensemble import Ensemble as Ensemble
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from fewstep.networks.resnet9 import ResNet9 as ResNet9
     from fewstep.networks.resnet12 import ResNet12 as ResNet12
     from fewstep.networks.snail import Snail as Snail
+    from fewstep.networks.transforms import transformed as transformed
     from fewstep.networks.unit_length import UnitLength as UnitLength
     from fewstep.networks.wide_resnet import WideResNet as WideResNet
 else:

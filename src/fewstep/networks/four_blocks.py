@@ -6,11 +6,12 @@ from typing import Any, Literal, final
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.networks.contextual import FeatureWise
 from fewstep.networks.heads import Generated
 from fewstep.networks.norms import BatchNorm
 
 Order = Literal["stride", "pool", "pool first"]
-Init = Literal["torch", "glorot", "glorot normal", "imaml"]
+Init = Literal["torch", "glorot", "glorot normal", "imaml", "kaiming"]
 
 
 @final
@@ -34,10 +35,14 @@ class Conv4(nn.Module):
         momentum: of the normalisation's running statistics, see :class:`BatchNorm`.
         init: ``"torch"``: its default, U(±1/√fan-in), biases too. The others have zero biases and Glorot-uniform
             weights; ``"glorot normal"`` but for a last layer from N(0, 1) (MAML on Omniglot); ``"imaml"`` with the
-            gain 1.73 and biases from U(0, 0.05).
+            gain 1.73 and biases from U(0, 0.05). ``"kaiming"`` has zero biases and weights from U(±√(6/fan-in)),
+            U(±√(3/fan-in)) in the last layer.
+        context: numbers of a context that scales and shifts the channels of a block before its ReLU, and after any
+            pool, see :class:`FeatureWise` (CAVIA).
+        context_block: which one, counted from 1.
 
     Raises:
-        ValueError: for images too small for so many blocks, or outputs of maps.
+        ValueError: for images too small for so many blocks, outputs of maps, or a context of no block.
     """
 
     def __init__(
@@ -53,19 +58,26 @@ class Conv4(nn.Module):
         eps: float = 1e-3,
         momentum: float = 0.9,
         init: Init = "glorot normal",
+        context: int = 0,
+        context_block: int = 3,
     ) -> None:
         super().__init__()
+        if context and not 1 <= context_block <= len(channels):
+            raise ValueError(f"Conv4: context_block is one of the blocks 1 to {len(channels)}, got {context_block}.")
         blocks: list[nn.Module] = []
-        for a, b in zip((inputs, *channels[:-1]), channels, strict=True):
+        for i, (a, b) in enumerate(zip((inputs, *channels[:-1]), channels, strict=True), start=1):
+            steered: list[nn.Module] = [FeatureWise(context, b)] if context and i == context_block else []
             norm = BatchNorm(b, eps=eps, scale=scale, momentum=momentum)
             blocks.append(nn.Conv2d(a, b, 3, stride=2 if downsample == "stride" else 1, padding=1))
             match downsample:
                 case "stride":
-                    blocks += [norm, nn.ReLU()]
-                case "pool":
-                    blocks += [norm, nn.ReLU(), nn.MaxPool2d(2)]
+                    blocks += [norm, *steered, nn.ReLU()]
+                case "pool":  # which changes places with the ReLU at no difference
+                    blocks += (
+                        [norm, nn.MaxPool2d(2), *steered, nn.ReLU()] if steered else [norm, nn.ReLU(), nn.MaxPool2d(2)]
+                    )
                 case "pool first":
-                    blocks += [norm, nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()]
+                    blocks += [norm, nn.MaxPool2d(2, ceil_mode=True), *steered, nn.ReLU()]
         self.blocks = nn.Sequential(*blocks)
         self.readout = readout
         if readout == "maps" and outputs is not None:
@@ -78,7 +90,7 @@ class Conv4(nn.Module):
         self.maps = channels[-1], side
         features = channels[-1] * (side**2 if readout == "flatten" else 1)
         self.head = Generated() if outputs is None else nn.Linear(features, outputs)
-        for layer in self.modules():
+        for layer in (*self.blocks, self.head):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 _initialise(layer, init)
 
@@ -96,6 +108,8 @@ def _initialise(layer: nn.Conv2d | nn.Linear, init: Init) -> None:
         return
     if init == "glorot normal" and isinstance(layer, nn.Linear):
         nn.init.normal_(layer.weight)
+    elif init == "kaiming":
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu" if isinstance(layer, nn.Conv2d) else "linear")
     else:
         nn.init.xavier_uniform_(layer.weight, gain=1.73 if init == "imaml" else 1.0)
     if layer.bias is not None:
@@ -112,6 +126,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "imaml": {"scale": True, "readout": "flatten", "init": "imaml", "eps": 1e-5},
     "protonet": {"downsample": "pool", "scale": True, "readout": "flatten", "init": "torch", "eps": 1e-5},
     "meta-lstm": {**_MINI, "downsample": "pool", "scale": True, "init": "torch"},
+    "cavia": {**_MINI, "downsample": "pool", "scale": True, "init": "kaiming", "eps": 1e-5},
 }
 """Arguments of :class:`Conv4` by the paper whose network they make, see :func:`conv4`."""
 
@@ -129,6 +144,7 @@ def conv4(preset: str, outputs: int | None, *, inputs: int = 1, size: int = 28, 
     ``"imaml"`` (Omniglot)    64       stride     conv, norm, ReLU             all        yes   Glorot × 1.73
     ``"protonet"``            64       pool       conv, norm, ReLU, pool       all        yes   torch's
     ``"meta-lstm"``           32       pool       conv, norm, ReLU, pool       all        yes   torch's
+    ``"cavia"``               32       pool       conv, norm, pool, ReLU       all        yes   He's
     ========================= ======== ========== ============================ ========== ===== ==========
 
     ANIL, Meta-SGD and Meta-Curvature take MAML's. What differs from the papers' programs: strides and padding are

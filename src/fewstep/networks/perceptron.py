@@ -5,12 +5,19 @@ from itertools import pairwise
 
 from torch import nn
 
+from fewstep.networks.contextual import Concatenated
 from fewstep.networks.heads import Generated
 from fewstep.networks.norms import BatchNorm
 
 
 def mlp(
-    widths: Sequence[int | None], *, norm: bool = False, scale: bool = True, eps: float = 1e-5, std: float | None = None
+    widths: Sequence[int | None],
+    *,
+    norm: bool = False,
+    scale: bool = True,
+    eps: float = 1e-5,
+    std: float | None = None,
+    context: int = 0,
 ) -> nn.Sequential:
     """Linear layers with ReLU between, linear at the end.
 
@@ -23,14 +30,16 @@ def mlp(
         eps: of the normalisation.
         std: standard deviation of normal weights, truncated at two of them, with zero biases (0.01 in MAML's sinusoid
             code); torch's default initialisation when omitted.
+        context: numbers of a context beside the inputs, see :class:`Concatenated` (CAVIA).
 
     Raises:
         ValueError: for a width of None that is not the last.
     """
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [Concatenated(context)] if context else []
     for i, (a, b) in enumerate(pairwise(widths)):
         if a is None:
             raise ValueError(f"mlp: only the last width can be None, for a generated head; got {tuple(widths)}.")
+        a += 0 if i else context
         if b is None:
             layers.append(Generated())
             continue

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import (
@@ -209,6 +209,11 @@ def anil_features(shots: int) -> Config:
     return _brief(shots, Anil(network=_PERCEPTRON, rate=1.0, steps=5))
 
 
+def cavia_features(shots: int) -> Config:
+    """CAVIA on features of your own: 100 numbers beside them, a layer of 128 units, five steps; untuned."""
+    return _brief(shots, Cavia(network=_PERCEPTRON, rate=1.0, steps=5))
+
+
 def meta_sgd_features(shots: int) -> Config:
     """Meta-SGD on features of your own: a linear classifier, five steps; untuned."""
     return _own(meta_sgd("CIFAR-FS", shots))
@@ -217,6 +222,16 @@ def meta_sgd_features(shots: int) -> Config:
 def meta_curvature_features(shots: int) -> Config:
     """Meta-Curvature on features of your own: a layer of 128 units, five steps, matrices for each; untuned."""
     return _own(meta_curvature("CIFAR-FS", shots))
+
+
+def t_net_features(shots: int) -> Config:
+    """T-net on features of your own: a layer of 128 units, five steps; untuned."""
+    return _brief(shots, MtNet(network=_PERCEPTRON, rate=1.0, steps=5, masked=False))
+
+
+def mt_net_features(shots: int) -> Config:
+    """MT-net on features of your own, otherwise as T-net; untuned."""
+    return _brief(shots, MtNet(network=_PERCEPTRON, rate=1.0, steps=5))
 
 
 def meta_lstm_features(shots: int) -> Config:
@@ -323,7 +338,8 @@ def protomaml_features(shots: int) -> Config:
 
 
 OWN = (
-    *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, meta_curvature_features),
+    *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, cavia_features),
+    *(meta_curvature_features, t_net_features, mt_net_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
     *(matching_features, relation_features, tpn_features, snail_features),
     *(ppa_features, dfsl_features, tadam_features, gaussian_prior_features),

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Anil, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
@@ -102,6 +102,11 @@ def anil(ways: int, shots: int) -> Config:
     return _as_maml(ways, shots, Anil(network=_MAML, **_inner(ways)))
 
 
+def cavia(ways: int, shots: int) -> Config:
+    """CAVIA with its authors' settings for miniImageNet, on the tasks of MAML (they report no Omniglot)."""
+    return _as_maml(ways, shots, Cavia(network=Network("cavia"), rate=1.0, steps=2), tasks=16, clip_value=10.0)
+
+
 def meta_sgd(ways: int, shots: int) -> Config:
     """Meta-SGD with one step; rates start as in its paper, tasks and outer loop are those of MAML.
 
@@ -116,6 +121,20 @@ def meta_curvature(ways: int, shots: int) -> Config:
     Their program is MAML's, so their α = 0.4 is 0.4·N for a mean over the support.
     """
     return _as_maml(ways, shots, MetaCurvature(network=_MAML, rate=0.4 * ways), tasks=32)
+
+
+def t_net(ways: int, shots: int) -> Config:
+    """T-net with its authors' settings: those of MAML, but one step in twenty ways too, and 40,000 meta-steps."""
+    return _as_mt_net(ways, shots, masked=False)
+
+
+def mt_net(ways: int, shots: int) -> Config:
+    """MT-net with its authors' settings, otherwise as T-net; in tests a mask is its mean, where they draw it too."""
+    return _as_mt_net(ways, shots, masked=True)
+
+
+def _as_mt_net(ways: int, shots: int, masked: bool) -> Config:
+    return _as_maml(ways, shots, MtNet(network=_MAML, rate=2.0, masked=masked), steps=40_000)
 
 
 def reptile(ways: int, shots: int) -> Config:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd
+from fewstep.recipes.methods.adapting import Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Reptile
 from fewstep.recipes.problems.functions import SinusoidTasks
@@ -16,9 +16,9 @@ _TRAINING = Training(
 _NETWORK = Network("mlp", (40, 40), std=0.01)
 
 
-def _on_curves(method: Algorithm, steps: tuple[int, ...] = (1, 5, 10), **training: Any) -> Config:
+def _on_curves(method: Algorithm, test_at: tuple[int, ...] = (1, 5, 10), **training: Any) -> Config:
     """A method on sine curves, tested after some numbers of inner steps, with what it trains otherwise."""
-    testing = Testing(tasks=600, shots=(5, 10), steps=steps)
+    testing = Testing(tasks=600, shots=(5, 10), steps=test_at)
     return unnamed(SinusoidTasks(), method, replace(_TRAINING, **training), testing)
 
 
@@ -29,6 +29,16 @@ def maml_sinusoid() -> Config:
     and 10 steps; the 0.01 that the paper prints gives lower ones after one step (docs/results.md).
     """
     return _on_curves(Maml(network=_NETWORK, rate=0.001))
+
+
+def cavia_sinusoid() -> Config:
+    """CAVIA on the same curves: five numbers beside the input, with its authors' settings.
+
+    The paper prints a mean squared error of 0.19 at 10 shots, and 0.23 for MAML (from memory, unchecked). Its authors
+    clip the gradient of each task before they average, and test on a grid of 100 points.
+    """
+    method = Cavia(network=Network("mlp", (40, 40)), context=5, rate=1.0)
+    return _on_curves(method, steps=50_000, clip_value=10.0)
 
 
 def meta_sgd_sinusoid() -> Config:
@@ -49,6 +59,19 @@ def meta_curvature_sinusoid() -> Config:
 def meta_curvature_rates_sinusoid() -> Config:
     """A composition without a paper, on the same curves: Meta-SGD's learned rates after learned curvature."""
     return _on_curves(MetaCurvature(network=_NETWORK, rate=0.001, learned_rates=True))
+
+
+def t_net_sinusoid() -> Config:
+    """T-net on the same curves, four tasks a step, with the middle one of its authors' three inner rates."""
+    return _on_curves(MtNet(network=_NETWORK, rate=0.04, masked=False), steps=60_000, tasks=4)
+
+
+def mt_net_sinusoid() -> Config:
+    """MT-net on the same curves, otherwise as ``t-net-sinusoid`` (published: 0.76 5-shot, 0.49 10-shot).
+
+    The numbers are from memory, unchecked. The authors draw masks in tests too, where we take their means.
+    """
+    return _on_curves(MtNet(network=_NETWORK, rate=0.04), steps=60_000, tasks=4)
 
 
 def reptile_sinusoid() -> Config:

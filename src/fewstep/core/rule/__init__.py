@@ -6,7 +6,8 @@ from fewstep.core.rule.clip import Clip, clipped
 from fewstep.core.rule.curvature import Curvature
 from fewstep.core.rule.learned_rates import LearnedRates
 from fewstep.core.rule.lstm import LSTM
+from fewstep.core.rule.masked import Masked
 from fewstep.core.rule.per_step import PerStep
 from fewstep.core.rule.sgd import SGD
 
-__all__ = ["LSTM", "SGD", "Adam", "Chain", "Clip", "Curvature", "LearnedRates", "PerStep", "clipped"]
+__all__ = ["LSTM", "SGD", "Adam", "Chain", "Clip", "Curvature", "LearnedRates", "Masked", "PerStep", "clipped"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
 from fewstep.core.network import dotted
+from fewstep.core.noise import Noise
 from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
@@ -77,7 +78,7 @@ class Adam(Rule):
         if carried is not None:
             dotted.register(self, _by_name(_zeros(dict(carried), betas[0] > 0)))
 
-    def init(self, value: Params) -> Moments:
+    def init(self, value: Params, noise: Noise = None) -> Moments:
         """Zeros, or copies of what is carried.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from fewstep.core.noise import Noise
 from fewstep.core.types import Params
 
 if TYPE_CHECKING:
@@ -24,9 +25,18 @@ class Rule(nn.Module, ABC):
         >>> learner = Learner(line, Shared(), [Descend(SignDescent(), steps=3)])
     """
 
-    def init(self, value: Params) -> Any:
-        """The state that a task's first step starts from: a pytree of tensors, empty unless a rule remembers."""
+    def init(self, value: Params, noise: Noise = None) -> Any:
+        """The state that a task's first step starts from: a pytree of tensors, empty unless a rule remembers.
+
+        Args:
+            value: of the first step.
+            noise: what is drawn for the task, in the shape of :meth:`init_sites`; None in evaluation.
+        """
         return ()
+
+    def init_sites(self) -> dict[str, Any]:
+        """Random sites of :meth:`init`: a rule draws once for a task, and keeps what it needs of that in its state."""
+        return {}
 
     def check(self, names: Collection[str]) -> None:
         """Refuse values of these names where the rule's meta-parameters belong to others.

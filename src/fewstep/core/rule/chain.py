@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewstep.core.noise import Noise, own_draws
 from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
@@ -44,9 +45,13 @@ class Chain(Rule):
         for rule in self.rules:
             rule.check(names)
 
-    def init(self, value: Params) -> tuple[Any, ...]:
+    def init(self, value: Params, noise: Noise = None) -> tuple[Any, ...]:
         """The states of the rules."""
-        return tuple(rule.init(value) for rule in self.rules)
+        return tuple(rule.init(value, own_draws(noise, str(i))) for i, rule in enumerate(self.rules))
+
+    def init_sites(self) -> dict[str, Any]:
+        """Those of the rules that draw, by their places."""
+        return {str(i): sites for i, rule in enumerate(self.rules) if (sites := rule.init_sites())}
 
     def for_step(self, step: int) -> Rule:
         """The chain of what each rule is at that step, a view: parameters stay with the rules of this chain."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.core.network import dotted
+from fewstep.core.noise import Noise
 from fewstep.core.rule.base import Rule
 from fewstep.core.rule.learned_rates import require_names
 from fewstep.core.types import Params
@@ -70,7 +71,7 @@ class Curvature(Rule):
         """Every value needs factors, and all factors a value."""
         require_names(names, self._shapes, "Curvature", "shapes", "give the shape of each adapted value")
 
-    def init(self, value: Params) -> tuple[()]:
+    def init(self, value: Params, noise: Noise = None) -> tuple[()]:
         """No state.
 
         Raises:

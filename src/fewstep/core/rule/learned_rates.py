@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from fewstep.core.network import dotted
+from fewstep.core.noise import Noise
 from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
@@ -53,7 +54,7 @@ class LearnedRates(Rule):
         """Every value needs rates, and all rates a value."""
         require_names(names, self.names, "LearnedRates", "rates", "make one set of rates for each adapted value")
 
-    def init(self, value: Params) -> tuple[()]:
+    def init(self, value: Params, noise: Noise = None) -> tuple[()]:
         """No state.
 
         Raises:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewstep.core.noise import Noise
 from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
@@ -83,7 +84,7 @@ class LSTM(Rule):
         nn.init.uniform_(self.gates.bias[:1], 4, 5)
         nn.init.uniform_(self.gates.bias[1:], -5, -4)
 
-    def init(self, value: Params) -> Memory:
+    def init(self, value: Params, noise: Noise = None) -> Memory:
         """Zeros."""
         count, like = sum(tensor.numel() for tensor in value.values()), next(iter(value.values()))
         hidden = like.new_zeros(count, self.hidden)

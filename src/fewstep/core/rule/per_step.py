@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewstep.core.noise import Noise
 from fewstep.core.rule.base import Rule
 from fewstep.core.types import Params
 
@@ -46,10 +47,14 @@ class PerStep(Rule):
         for rule in self.rules:
             rule.check(names)
 
-    def init(self, value: Params) -> Any:
+    def init(self, value: Params, noise: Noise = None) -> Any:
         """The state of the first rule; the others are asked too, so that they refuse values they were not made for."""
-        states = [rule.init(value) for rule in self.rules]
+        states = [rule.init(value, noise) for rule in self.rules]
         return states[0]
+
+    def init_sites(self) -> dict[str, Any]:
+        """Those of the first rule."""
+        return self.rules[0].init_sites()
 
     def for_step(self, step: int) -> Rule:
         """The rule of that step."""

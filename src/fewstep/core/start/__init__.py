@@ -14,6 +14,7 @@ from fewstep.core.start.prototypes import Prototypes
 from fewstep.core.start.ridge import Ridge
 from fewstep.core.start.shared import Shared
 from fewstep.core.start.shifted import Shifted
+from fewstep.core.start.zeros import Zeros
 
 __all__ = [
     "BOUNDED",
@@ -35,5 +36,6 @@ __all__ = [
     "Ridge",
     "Shared",
     "Shifted",
+    "Zeros",
     "conditioned_layers",
 ]

@@ -16,12 +16,12 @@ class Start(nn.Module, ABC):
     """Where a task's adaptation begins. Functions of one task; meta-parameters are the module's own.
 
     Example:
-        >>> class Zeros(Start):
+        >>> class Origin(Start):
         ...     def begin(self, network, support, noise):
         ...         return Point({name: torch.zeros_like(p) for name, p in network.named_parameters()}, {}), {}
         ...     def decode(self, point, noise):
         ...         return point  # values already are weights
-        >>> learner = Learner(line, Zeros(), [Descend(SGD(0.1), steps=3)])
+        >>> learner = Learner(line, Origin(), [Descend(SGD(0.1), steps=3)])
     """
 
     @abstractmethod

@@ -68,6 +68,25 @@ class Anil(Adapting, algorithm="anil", omit=("head",)):
         return {name: part for name, part in super().parts(problem).items() if name != "adapts"}
 
 
+class Cavia(Settings, algorithm="cavia"):
+    """CAVIA (Zintgraf et al. 2019): a few numbers steer the network, and they alone are adapted."""
+
+    network: Network = before("rate")
+    """The network; it is meta-learned whole, and adapts nothing but its context."""
+    context: Count = before("rate", 100)
+    """Numbers of the context. Vectors have them beside their entries; of images they scale and shift the third block's
+    channels."""
+    test_steps: CountOrZero | None = before("first_order", None)
+    """Inner steps in validation and test. None: as in training."""
+    support_reduction: Literal["mean", "sum"] = before("first_order", "mean")
+    """Of the inner loss over support rows."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """CAVIA on the problem's inputs."""
+        network = self.network.build(problem, context=self.context)
+        return self.compose(network=network, loss=loss_of(problem, self.support_reduction))
+
+
 class MetaSgd(Adapting, algorithm="meta_sgd"):
     """Meta-SGD (Li et al. 2017): MAML with one meta-learned rate for every parameter."""
 
@@ -77,6 +96,10 @@ class MetaSgd(Adapting, algorithm="meta_sgd"):
 
 class MetaCurvature(Adapting, algorithm="meta_curvature"):
     """Meta-Curvature (Park and Oliva 2019): MAML with meta-learned matrices that multiply the gradient."""
+
+
+class MtNet(Adapting, algorithm="mt_net"):
+    """T-net and MT-net (Lee and Choi 2018): MAML with a matrix for each layer, for units that a task draws."""
 
 
 class MetaLstm(Adapting, algorithm="meta_lstm"):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-Blocks = Literal["maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm"]
+Blocks = Literal["maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "cavia"]
 """Presets of four convolutional blocks."""
 
 
@@ -39,13 +39,20 @@ class Network:
     def __post_init__(self) -> None:
         require_ranges(self, "method.network.")
 
-    def build(self, problem: Problem, *, head: bool = True) -> nn.Module:
-        """The network for the problem's inputs and outputs; without a ``head``, one that a start generates."""
+    def build(self, problem: Problem, *, head: bool = True, context: int = 0) -> nn.Module:
+        """The network for the problem's inputs and outputs; without a ``head``, one that a start generates.
+
+        With a ``context``, one that so many numbers steer: vectors have them beside their entries, images as scales and
+        shifts of the third block's channels.
+        """
         outputs, shape = problem.outputs if head else None, problem.inputs
+        if context and self.kind in ("relation", "resnet12", "forecaster"):
+            raise ValueError(f"{self.kind} takes no context; choose mlp, maml-fc or a paper's four blocks.")
         if self.kind == "mlp":
             if len(shape) != 1:
                 raise ValueError(f"mlp is a network for vectors; the data gives inputs of shape {list(shape)}.")
-            return networks.mlp((*shape, *((40, 40) if self.hidden is None else self.hidden), outputs), std=self.std)
+            widths = (*shape, *((40, 40) if self.hidden is None else self.hidden), outputs)
+            return networks.mlp(widths, std=self.std, context=context)
         if self.kind == "forecaster":
             if len(shape) != 1 or not problem.regression or outputs is None:
                 raise ValueError(
@@ -61,7 +68,8 @@ class Network:
 
             widths = (math.prod(shape), *((256, 128, 64, 64) if self.hidden is None else self.hidden), outputs)
             return nn.Sequential(
-                nn.Flatten(), *networks.mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01)
+                nn.Flatten(),
+                *networks.mlp(widths, norm=True, scale=bool(self.scale), eps=1e-3, std=0.01, context=context),
             )
         if len(shape) != 3 or shape[1] != shape[2]:
             raise ValueError(
@@ -76,7 +84,7 @@ class Network:
         if self.kind == "resnet12":
             own: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
             return networks.ResNet12(outputs, shape[0], **own)
-        given = {"channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
+        given = {"context": context or None, "channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
         changes = {name: value for name, value in given.items() if value is not None}
         return networks.conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
 
