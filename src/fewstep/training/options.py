@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fewstep import core
-from fewstep.core.ranges import Count, CountOrZero, Positive, Share, refuse, require_ranges
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, refuse, require_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,8 @@ class Training:
     """Keep the rate, let it fall along a line or half a cosine to zero at the last meta-step, or halve it at times."""
     halve_every: Count = 2000
     """With halving: meta-steps between halvings (ProtoNet: 2000)."""
+    rate_floor: PositiveOrZero = 0.0
+    """With a line or half a cosine: what the rate falls to, instead of zero."""
     clip_value: Positive | None = None
     """Clip every entry of the meta-gradient to ± this (LEO: 0.1). None: do not."""
     clip_norm: Positive | None = None
@@ -80,9 +82,9 @@ class Training:
             case "none":
                 return self.rate
             case "linear":
-                return self.rate * (1 - done)
+                return self.rate_floor + (self.rate - self.rate_floor) * (1 - done)
             case "cosine":
-                return 0.5 * self.rate * (1 + math.cos(math.pi * done))
+                return self.rate_floor + 0.5 * (self.rate - self.rate_floor) * (1 + math.cos(math.pi * done))
             case "halving":
                 return self.rate * 0.5 ** (step // self.halve_every)
 
