@@ -43,4 +43,5 @@ class FeatureWise(Contextual):
         """Scale and shift each channel."""
         both: Tensor = self.layer(self.context)
         scale, shift = both.view(2, -1, *(1,) * (x.dim() - 2))
-        return scale * x + shift
+        steered: Tensor = scale * x + shift
+        return steered

@@ -22,7 +22,8 @@ class TransformedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the effective weights, which costs less than a product at every position."""
-        return self._conv_forward(x, *_effective(self))
+        maps: Tensor = self._conv_forward(x, *_effective(self))
+        return maps
 
 
 def _effective(layer: TransformedLinear | TransformedConv2d) -> tuple[Tensor, Tensor | None]:

@@ -78,7 +78,7 @@ class Masked(Rule):
     ) -> Float[Tensor, " units"]:
         if drawn is None:
             return logit.sigmoid()
-        one, other = drawn.square().sum(1)
+        one, other = drawn.square().sum(1).unbind()
         raised = logit + (one / other).log()  # the logarithm of a ratio of two exponential numbers is logistic
         soft = (raised / self.temperature).sigmoid()
         return (raised > 0).to(soft.dtype) + (soft - soft.detach())
