@@ -20,7 +20,10 @@ from fewstep import algorithms, core
 LINES = 6
 """Of an example, at most: code and what it prints."""
 
-EXCUSED = {"fomaml": "a partial of maml, whose example says what differs"}
+EXCUSED = {
+    "fomaml": "a partial of maml, whose example says what differs",
+    "t_net": "a partial of mt_net, whose example is of both",
+}
 """Without an example, and why: ten at most."""
 
 
