@@ -99,6 +99,7 @@ def test_a_run_without_codes_has_no_map(runs: Path) -> None:
     [
         (["--against", "five"], "on other tasks than leo (shots: 5 instead of 1)"),
         (["--training-steps", "4"], "meta-steps from 0 to 3, not 4 to 4"),
+        (["--out", "five"], "five holds best.safetensors already: give an analysis an empty or a new folder"),
     ],
 )
 def test_it_refuses_in_a_line_and_leaves_nothing(
@@ -106,6 +107,6 @@ def test_it_refuses_in_a_line_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(runs)
     with pytest.raises(SystemExit):
-        main(["analyse", "leo", *options, "--out", "refused"])
+        main(["analyse", "leo", "--out", "refused", *options])
     assert told in " ".join(capsys.readouterr().err.split())
     assert not (runs / "refused").exists()

@@ -508,6 +508,10 @@ def test_commands(
     assert "exact posterior" in printed
     assert str(Path("here/uncertainty.md")) in printed
     assert len(json.loads(Path("here/uncertainty.json").read_text())["rows"]) == 3
+    with pytest.raises(SystemExit):
+        main(["uncertainty", str(runs / MAML), *few, "--out", "here"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "here holds uncertainty.json already: give a measurement an empty or a new folder by --out" in told
 
     copied = Path(shutil.copytree(runs / LEO, tmp_path / "leo"))
     main(["plot", "sine-line", "leo", "--columns", "3", "--samples", "6"])

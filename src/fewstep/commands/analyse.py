@@ -42,9 +42,10 @@ def analyse(
     """
     from fewstep.experiments.analyse.files import write
     from fewstep.experiments.analyse.procedure import analyse as look_at
-    from fewstep.experiments.folder import all_or_nothing, new_folder
+    from fewstep.experiments.folder import all_or_nothing, new_folder, require_new
 
     folder = new_folder("analyses") if out is None else out
+    require_new(folder, "an analysis")
     with removed_if_empty(out, folder), all_or_nothing(folder):
         found = look_at(
             run,

@@ -33,10 +33,11 @@ def uncertainty(
         ambiguous: tasks on which sines and lines are counted: ambiguous ones of a pool of 100 times as many.
         out: folder for uncertainty.md, .json, _tasks.csv and _modes.csv; a new one under uncertainty/ when omitted.
     """
-    from fewstep.experiments.folder import all_or_nothing, new_folder
+    from fewstep.experiments.folder import all_or_nothing, new_folder, require_new
     from fewstep.experiments.uncertainty.procedure import measure_runs
 
     folder = new_folder("uncertainty") if out is None else out
+    require_new(folder, "a measurement")
     with removed_if_empty(out, folder), all_or_nothing(folder):
         found = measure_runs(
             runs, tasks=tasks, samples=samples, queries=queries, seed=seed, ambiguous=ambiguous, note=note

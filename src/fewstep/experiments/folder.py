@@ -136,6 +136,19 @@ def new_folder(parent: str | Path, title: str = "") -> Path:
     raise AssertionError("there is always another number")
 
 
+def require_new(folder: Path, what: str) -> None:
+    """Refuse a folder that holds anything, for what is written there in one go and does not go on.
+
+    Raises:
+        ValueError: when something lies there, an earlier result most likely, that would be replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder to --out.")
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if kept := [name for name in there if name not in (LOCK, LOG) and not name.endswith(".part")]:
+        raise ValueError(f"{folder} holds {kept[0]} already: give {what} an empty or a new folder by --out.")
+
+
 def begin_again(folder: Path, what: str, complete: str, beginning: Sequence[str]) -> None:
     """See that a folder is free, without what a killed beginning has left; arguments as in :func:`require_empty`.
 

@@ -8,27 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.core import Method, generator
 from fewstep.core.modes import as_usual
-from fewstep.core.network.heads import TaskHead
 from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
-from fewstep.data import TaskSource, mean_input
+from fewstep.data import TaskSource
 from fewstep.data.storage.files import json_text, read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
-from fewstep.evaluation import Evaluation, all_baselines, evaluate, with_inner_loop
-from fewstep.evaluation.baselines import LOGISTIC, Baseline
+from fewstep.evaluation import Evaluation, evaluate, with_inner_loop
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
-from fewstep.experiments.asked import TEST_BATCH, check_tasks, tasks_of
+from fewstep.experiments.asked import TEST_BATCH, Baselines, baselines_of, check_tasks, check_ways, tasks_of
 from fewstep.experiments.begun import (
     DATA,
     kept_extractor,
@@ -71,8 +69,6 @@ from fewstep.training.trainer import Progress
 
 logger = logging.getLogger("fewstep")
 
-Baselines = Literal["none", "quick", "all"]
-"""Which classifiers without meta-learning a test scores on its tasks."""
 
 CHOICE_QUERIES = 50
 """Of each class, in the validation tasks on which settings are chosen after training; fewer where there are fewer."""
@@ -434,7 +430,7 @@ class Run:
             ValueError: for counts that the data or the method cannot serve.
         """
         testing = self.config.testing
-        self.check_ways(ways)
+        check_ways(self.problem, self.method, self.config.recipe, ways)
         tasks, seed, counts = tasks_of(testing, tasks, seed, ways, shots, queries)
         source = self.problem.source(split, tasks=min(tasks, TEST_BATCH), seed=seed, **counts)
         protocol = {
@@ -451,46 +447,11 @@ class Run:
                 source,
                 tasks,
                 unadapted=True,
-                baselines=self._baselines(baselines),
+                baselines=baselines_of(self.problem, baselines),
                 steps=testing.steps,
                 statistics=statistics or testing.statistics,
                 protocol=protocol,
                 progress=progress,
-            )
-
-    def _baselines(self, level: Baselines) -> bool | Mapping[str, Baseline]:
-        if level == "none":
-            return False
-        if self.problem.regression:
-            return {**self.problem.baselines, **(self.problem.yardsticks if level == "all" else {})}
-        if level == "quick" and not self.problem.of_features:
-            return True
-        known = all_baselines(self._centre())
-        return known if level == "all" else {name: known[name] for name in known if name != LOGISTIC}
-
-    def _centre(self) -> Tensor:
-        """The mean input of the meta-training classes."""
-        assert self.problem.examples is not None, "a classification has examples"
-        return mean_input(self.problem.examples())
-
-    def check_ways(self, ways: int | None) -> None:
-        """Refuse a number of ways that the method cannot solve.
-
-        Raises:
-            ValueError: for a regression, for fewer than two, and where the network has outputs for another number.
-        """
-        if ways is None:
-            return
-        if self.problem.regression:
-            raise ValueError(f"{self.config.recipe} is a regression, which has no ways: leave ways out.")
-        if ways < 2:
-            raise ValueError(f"ways must be at least 2, got {ways}.")
-        heads = [module for module in self.method.learner.modules() if isinstance(module, TaskHead)]
-        made = bool(heads) and all(head.ways is None for head in heads)
-        if ways != self.problem.outputs and not made:
-            raise ValueError(
-                f"{self.config.recipe} has a network with {self.problem.outputs} outputs and cannot solve {ways}-way "
-                f"tasks: test it at {self.problem.outputs} ways, or train with --data.ways {ways}."
             )
 
     def at_test(self) -> AbstractContextManager[None]:

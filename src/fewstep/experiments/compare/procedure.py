@@ -19,7 +19,7 @@ from torch import Tensor
 from fewstep.data import TaskSource
 from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation.baselines import NEAREST_MEAN, RIDGE
-from fewstep.experiments.asked import TEST_BATCH, tasks_of
+from fewstep.experiments.asked import TEST_BATCH, check_ways, tasks_of
 from fewstep.experiments.compare.result import Comparison
 from fewstep.experiments.compare.same_tasks import task_difference
 from fewstep.experiments.compare.scored import WITHOUT_EFFECT, ScoredMethod, TestBar, score_run, value_text
@@ -229,7 +229,7 @@ def _checked(
             run = entry.open(note, device)
             regression = run.problem.regression
             if first is None:
-                run.check_ways(asked.counts.get("ways"))
+                check_ways(run.problem, run.method, run.config.recipe, asked.counts.get("ways"))
                 source = asked.source(run)
                 first = run, source
                 # From here on whatever the first source chose is asked of all.
@@ -247,7 +247,7 @@ def _checked(
                 if words := task_difference(first[1], source, (leader.label, label), protocol.split, protocol.last):
                     advice = _advice(leader.config, entry.config)
                     raise ValueError(f"{leader.label} and {label} do not have the same tasks: {words}. {advice}")
-            run.check_ways(source.ways)
+            check_ways(run.problem, run.method, run.config.recipe, source.ways)
             with _solving(label), run.at_test():
                 run.score(source, 1)
         if not regression:

@@ -224,7 +224,9 @@ class Comparison:
         cells = [["method", "trained on", "meta-steps × tasks", "training", "test, a task"]]
         for row in (row for row in self.rows if not row.baseline):
             place = "" if row.threads is None else f", {tables.counted(row.threads, 'thread')}"
-            steps = "–" if row.steps is None else f"{_progress(row)} × {row.tasks_per_step}"
+            steps = "–" if row.steps is None else _progress(row)
+            if row.steps is not None and row.tasks_per_step is not None:
+                steps += f" × {row.tasks_per_step}"
             training = "–" if row.training_seconds is None else f"{_duration(row.training_seconds)}{place}"
             test = "–" if row.test_seconds is None else f"{1000 * row.test_seconds:.3g} ms"
             cells.append([row.label, row.trained_on or "–", steps, training, test])

@@ -22,7 +22,7 @@ from fewstep.data.storage.files import read_json, write_atomically
 from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation import Evaluation
 from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
-from fewstep.experiments.asked import check_tasks
+from fewstep.experiments.asked import Baselines, check_tasks
 from fewstep.experiments.begun import DATA, require_same_data, stored_problem
 from fewstep.experiments.engines import Engine, Local
 from fewstep.experiments.folder import all_or_nothing, fingerprint, is_run, require_same, stored_config
@@ -30,7 +30,7 @@ from fewstep.experiments.repeat.result import RepeatResult, TrainingSummary
 from fewstep.experiments.repeat.tested import SeedScores
 from fewstep.experiments.report.folders import write_own_page
 from fewstep.experiments.results import tests_of
-from fewstep.experiments.run import Baselines, Run
+from fewstep.experiments.run import Run
 from fewstep.experiments.workers import Job, Tell, Throttle
 from fewstep.recipes import Config, dotted
 from fewstep.training.checkpoint import LAST, State, newest, read_state

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewstep.evaluation.statistics import Score
-from fewstep.evaluation.tables import plain_text
 from fewstep.experiments.report.comparisons import texts
 from fewstep.experiments.report.content import (
     Cell,
@@ -57,18 +56,14 @@ def page_of_ablation(folder: Path) -> Page:
         validation = Cell("") if baseline else scored(score, row["validation"])
         cells.append([word(row["name"], strong=strong), over_seeds, over_tasks, gain, validation])
     tasks = task_scores(folder / "tasks.csv")
-    others = {label: values for label, values in tasks.items() if label != whole}
-    spreads = difference_charts({whole: tasks[whole], **others}, whole, score) if whole in tasks else []
+    spreads = difference_charts(tasks, whole, score)
     sections = [
         Section("Rows", [Table("Rows of the ablation", columns, cells)]),
         Section("To be read with it", [Items(found["notes"])]),
         *([Section("Task by task", spreads)] if spreads else []),
         Section("What the searches found", [texts("What the searches found", found["found"])]),
         Section("Order, here and in the paper", [texts("Ranks, 1 for the best", found["order"])]),
-        Section(
-            "Protocol",
-            [Settings("What the tasks were", [(name, plain_text(value)) for name, value in protocol.items()])],
-        ),
+        Section("Protocol", [Settings.protocol(protocol)]),
     ]
     count = sum("slug" in row for row in rows)
     missing = sum(bool(row.get("state")) for row in rows)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.evaluation.statistics import Score
-from fewstep.evaluation.tables import plain_text
 from fewstep.experiments.report.content import (
     Block,
     Cell,
@@ -40,8 +39,7 @@ def page_of_comparison(folder: Path) -> Page:
     score, methods = Score(found["score"], found["higher_is_better"]), found["methods"]
     reference, protocol = found["reference"], found["protocol"]
     tasks = task_scores(folder / "tasks.csv")
-    others = {label: values for label, values in tasks.items() if label != reference}
-    spreads = difference_charts({reference: tasks[reference], **others}, reference, score) if reference in tasks else []
+    spreads = difference_charts(tasks, reference, score)
     sections = [
         Section("Scores", _scores(found, score)),
         Section("Every pair", _pairs(methods, score)),
@@ -54,9 +52,7 @@ def page_of_comparison(folder: Path) -> Page:
     if published:
         told = "On other tasks, and mostly after longer training: not to be compared without saying what differs."
         sections.append(Section("Published", [Text(told), Items(published)]))
-    sections.append(
-        Section("Protocol", [Settings("What the tasks were", [(n, plain_text(v)) for n, v in protocol.items()])])
-    )
+    sections.append(Section("Protocol", [Settings.protocol(protocol)]))
     best = ranking(methods, score)
     verdicts = [_verdict(methods, best, score)] if best else ["No method has scores that are finite in every task."]
     result = interval_of(best[0]["score"], found["tasks"]) if best else None

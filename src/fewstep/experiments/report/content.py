@@ -200,6 +200,11 @@ class Settings:
         """Nested settings, with dotted names."""
         return cls(title, [(name, setting_text(value)) for name, value in flat(values)])
 
+    @classmethod
+    def protocol(cls, values: Mapping[str, Any], title: str = "What the tasks were") -> Settings:
+        """A test's protocol, in words."""
+        return cls(title, [(name, plain_text(value)) for name, value in values.items()])
+
 
 @dataclass(frozen=True)
 class Text:

@@ -45,9 +45,7 @@ def page_of_fit(folder: Path) -> Page:
     if found["trials"]:
         sections.append(Section("What was trained", [_trials(found["trials"])]))
     sections.append(Section("How to use it", _use([*cells])))
-    sections.append(
-        Section("Protocol", [Settings("What the tasks were", [(name, plain_text(v)) for name, v in protocol.items()])])
-    )
+    sections.append(Section("Protocol", [Settings.protocol(protocol)]))
     first = next(iter(cells.values()))
     shown = [
         (name, plain_text(protocol[name]))

@@ -9,7 +9,7 @@ from typing import Any
 from fewstep.data.storage.files import read_json
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.statistics import Score
-from fewstep.evaluation.tables import counted, plain_text
+from fewstep.evaluation.tables import counted
 from fewstep.experiments.folder import ENVIRONMENT
 from fewstep.experiments.repeat.result import READING
 from fewstep.experiments.report.content import (
@@ -110,7 +110,7 @@ def _test(folder: Path, name: str, test: Mapping[str, Any], seeds: list[int]) ->
     runs = [tasks.pop(f"seed {seed}") for seed in seeds if f"seed {seed}" in tasks]
     if runs:
         blocks += difference_charts({ADAPTED: sum(runs) / len(runs), **tasks}, ADAPTED, score)
-    return [*blocks, Settings("Protocol", [(key, plain_text(value)) for key, value in protocol_of(test).items()])]
+    return [*blocks, Settings.protocol(protocol_of(test), "Protocol")]
 
 
 def _runs(folder: Path, found: Mapping[str, Any], score: Score) -> list[Block]:

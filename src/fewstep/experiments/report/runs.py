@@ -152,7 +152,7 @@ def _test(run: RecordedRun, name: str) -> list[Block]:
         blocks.append(Text(f"n/a: {', '.join(absent)} had scores that are not finite, or a single task."))
     blocks.append(Text(ABOUT_INTERVALS, quiet=True))
     blocks += difference_charts(task_scores(run.folder / f"{name}_tasks.csv"), ADAPTED, score)
-    blocks.append(Settings("Protocol", [(key, plain_text(value)) for key, value in protocol_of(test).items()]))
+    blocks.append(Settings.protocol(protocol_of(test), "Protocol"))
     return blocks
 
 

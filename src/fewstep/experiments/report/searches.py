@@ -68,9 +68,7 @@ def page_of_search(folder: Path) -> Page:
         Section("What matters", _importances(found)),
         Section("Every configuration", [_table(found, score)]),
         *([Section("Failed", [Items(failed)])] if failed else []),
-        Section(
-            "Protocol", [Settings("What the tasks were", [(n, plain_text(v)) for n, v in found["protocol"].items()])]
-        ),
+        Section("Protocol", [Settings.protocol(found["protocol"])]),
         *([Section("Configuration", [Settings.of("Every setting of the best", config)])] if config else []),
     ]
     shown = [
