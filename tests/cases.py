@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from fewstep import algorithms
 from fewstep.algorithms import (
     anil,
     cavia,
+    dfsl,
     fomaml,
     gaussian_prior,
     imaml,
@@ -31,18 +33,21 @@ from fewstep.algorithms import (
     residual_prototypes,
     snail,
     t_net,
+    tadam,
     tpn,
 )
 from fewstep.core import (
     OFFICIAL,
     SGD,
     Adam,
+    AnyTask,
     Backprop,
     Batch,
     Decode,
     Descend,
     Generator,
     Implicit,
+    KnownTask,
     Learner,
     Method,
     Mixture,
@@ -68,11 +73,11 @@ class Case:
 
     name: str
     method: Callable[[], Method]
-    tasks: Callable[[], Task]
+    tasks: Callable[[], AnyTask]
     differentiable: bool = True
     equivariant: bool = False
 
-    def build(self) -> tuple[Method, Task]:
+    def build(self) -> tuple[Method, AnyTask]:
         torch.manual_seed(0)
         method = self.method()
         method.learner.double()
@@ -110,6 +115,12 @@ def regression_tasks(tasks: int = 4) -> Task:
 
 def vectors() -> Task:
     return classification_tasks(6)
+
+
+def known_vectors() -> KnownTask:
+    """Each of three classes of five that are known."""
+    classes = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(i))[:3] for i in range(4)])
+    return KnownTask(*vectors(), classes)
 
 
 def images() -> Task:
@@ -176,6 +187,15 @@ def jittered_ppa(features: int) -> Method:
     method = ppa(features, scale=3.0)
     for parameter in method.learner.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return method
+
+
+def jittered_tadam(network: nn.Module, **options: Any) -> Method:
+    """With open gates, without which nothing is conditioned."""
+    method = tadam(network, 4, **{"scale": 2.0} | options)
+    for name, parameter in method.learner.named_parameters():
+        if name.endswith("gate"):
+            parameter.data.add_(torch.rand(()))
     return method
 
 
@@ -306,8 +326,15 @@ CASES = [
     Case("tpn-conv", tpn_of_maps, images, equivariant=True),
     Case("snail-mlp-norm", lambda: snail(mlp((6, 5, 4), norm=True), 4, 3, most_shots=2, filters=4), vectors),
     Case("snail-conv", lambda: snail(conv(None), 4, 3, most_shots=1, filters=4, first=1), images),
+    Case("tadam-mlp-norm", lambda: jittered_tadam(mlp((6, 5, 4), norm=True)), vectors, equivariant=True),
+    Case("tadam-mlp", lambda: jittered_tadam(mlp((6, 4, None)), learned=True, squared=True), vectors, equivariant=True),
+    Case("tadam-conv", lambda: jittered_tadam(conv(None)), images, equivariant=True),
     Case("ppa", lambda: jittered_ppa(6), vectors, equivariant=True),
     Case("ppa-conv", lambda: jittered_ppa(4).on(conv(None)), images, equivariant=True),
+    Case("dfsl", lambda: dfsl(6, 5), vectors, equivariant=True),
+    Case("dfsl-known", lambda: dfsl(6, 5), known_vectors, equivariant=True),
+    Case("dfsl-averaging", lambda: dfsl(6), vectors, equivariant=True),
+    Case("dfsl-conv", lambda: dfsl(4, 5).on(conv(None)), images, equivariant=True),
     Case("gaussian-prior", lambda: prior(6), vectors, equivariant=True),
     Case("gaussian-prior-full", lambda: prior(6, covariance="full", ridge=0.1), vectors, equivariant=True),
     Case("gaussian-prior-conv", lambda: prior(4, learned=False).on(conv(None)), images, equivariant=True),

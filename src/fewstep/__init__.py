@@ -41,6 +41,7 @@ from fewstep.core.lazy import lazily
 if TYPE_CHECKING:
     from fewstep.algorithms.anil import anil as anil
     from fewstep.algorithms.cavia import cavia as cavia
+    from fewstep.algorithms.dfsl import dfsl as dfsl
     from fewstep.algorithms.gaussian_prior import gaussian_prior as gaussian_prior
     from fewstep.algorithms.imaml import imaml as imaml
     from fewstep.algorithms.leo import leo as leo
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.reptile import reptile as reptile
     from fewstep.algorithms.residual_prototypes import residual_prototypes as residual_prototypes
     from fewstep.algorithms.snail import snail as snail
+    from fewstep.algorithms.tadam import tadam as tadam
     from fewstep.algorithms.tpn import tpn as tpn
     from fewstep.estimators.classifier import FewShotClassifier as FewShotClassifier
     from fewstep.estimators.load import load as load

@@ -8,16 +8,18 @@ from sklearn.linear_model import Ridge as Reference
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from fewstep.algorithms import gaussian_prior, ppa, protonet, r2d2, residual_prototypes
+from fewstep.algorithms import dfsl, gaussian_prior, ppa, protonet, r2d2, residual_prototypes
 from fewstep.core import (
     SGD,
     Alternatives,
+    Attending,
     Backprop,
     Batch,
     Blend,
     ClassPrior,
     Decode,
     Descend,
+    KnownTask,
     Learner,
     Method,
     Prototypes,
@@ -25,7 +27,7 @@ from fewstep.core import (
     Shifted,
     Task,
 )
-from fewstep.data import Dataset, class_means, l2_normalise
+from fewstep.data import Dataset, EpisodeSampler, KnownTasks, Sinusoids, class_means, l2_normalise
 from fewstep.evaluation import centred_nearest_mean, ridge
 from fewstep.networks import Generated, mlp
 
@@ -109,6 +111,88 @@ def test_weights_are_predicted_from_activations() -> None:
     torch.testing.assert_close(method.predict(point, query), logits, rtol=0, atol=1e-6)
     loss = method.objective(Task(Batch(x, labels[None, [0, 1, 0]], weight), query), None).objective
     assert loss.item() == pytest.approx(0.517813, abs=6e-7)
+
+
+def attending() -> Attending:
+    """With the numbers of the witness."""
+    start = Attending(3, torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1]])).double()
+    with torch.no_grad():
+        start.keys.copy_(torch.eye(3))
+        start.asking.weight.copy_(torch.eye(3))
+        start.asking.weight[0, 1] = 0.1
+        start.mean_gain.copy_(torch.tensor([1.0, 0.9, 1.1]))
+        start.attended_gain.copy_(torch.tensor([0.5, 1.0, 1.0]))
+    return start
+
+
+def test_a_cosine_classifier_attends_to_known_classes() -> None:
+    start, rows = attending(), torch.tensor([[1.0, 2, 0], [2, 1, 1]], dtype=torch.float64)
+    x, ones = rows / rows.norm(dim=1, keepdim=True), torch.ones(2, dtype=torch.float64)
+    weight, bias = start.fit(x, ones[:, None], ones)
+    made = torch.tensor([0.811557, 1.080456, 0.583941], dtype=torch.float64)
+    torch.testing.assert_close(weight[0], 10 * made / made.norm(), rtol=0, atol=6e-6)
+    assert not bias.any()
+    queries = torch.tensor([[1.0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    queries = queries / queries.norm(dim=1, keepdim=True)
+    found = torch.cat([start.known_logits(queries), queries @ weight.T], 1)
+    expected = [[5.0, 7.071068, 8.164966, 9.088245], [7.071068, 0, 5.773503, 3.966792]]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-6)
+
+
+def test_a_tasks_own_classes_are_out_of_sight() -> None:
+    """As if the start did not have them; and without any that is known, class means remain."""
+    start, labels = attending(), torch.eye(2, dtype=torch.float64)
+    x = torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]], dtype=torch.float64)
+    support = Batch(x, labels, torch.ones(2, dtype=torch.float64))
+    learner = Learner(Generated(), start, [])
+    seen = [learner.adapt(support, classes=classes)[0].value["weight"] for classes in (None, torch.tensor([0, 2]))]
+    without = attending()
+    for parameter in (without.weights, without.keys):
+        parameter.data = parameter.data[1:2]
+    torch.testing.assert_close(seen[1], without.fit(*support)[0])
+    assert (seen[0] - seen[1]).abs().max() > 0.1
+    absent = attending()
+    absent.weights.data[[0, 2]] = 0
+    torch.testing.assert_close(absent.fit(*support)[0], seen[1])
+    assert absent.known_logits(x).softmax(1)[:, [0, 2]].max() == 0
+    averaged = Attending(3, 0, scale=2.0).double().fit(*support)[0]
+    torch.testing.assert_close(averaged, 2 * x)
+
+
+def test_tasks_say_which_classes_they_are_of() -> None:
+    data = Dataset.from_sorted(torch.arange(60.0).view(60, 1), range(0, 61, 10))
+    sampler = EpisodeSampler(data, ways=3, shots=2, queries=2, tasks=4, seed=0)
+    known = KnownTasks(sampler)
+    task = known.batch(5)
+    assert (known.ways, known.tasks) == (3, 4)
+    assert torch.equal(task.support.x[..., 0] // 10, task.classes.repeat_interleave(2, 1))
+    part, plain = known.batch(5, slice(1, 3)), sampler.batch(5, slice(1, 3))
+    assert torch.equal(part.classes, task.classes[1:3])
+    assert all(torch.equal(a, b) for a, b in zip((*part.support, *part.query), sum(plain, ()), strict=True))
+    with pytest.raises(ValueError, match="the classes of Sinusoids have no numbers; take an EpisodeSampler"):
+        KnownTasks(Sinusoids(tasks=4, shots=5, queries=5, seed=0))
+
+
+def test_meta_training_hides_a_tasks_own_classes_and_names_all() -> None:
+    """The objective of known tasks is that with their weights away; the loss beside it is over all base classes."""
+    batch = Batch(torch.randn(7, 6), torch.eye(5)[[0, 1, 2, 3, 4, 0, 1]], torch.ones(7))
+    method, given = dfsl(6, 5, base=lambda source: batch), tasks()
+    method.learner.double()
+    classes = torch.tensor([[0, 1, 2], [1, 2, 3], [4, 0, 1], [2, 3, 4]])
+    together = method.objective(KnownTask(*given, classes), None).metrics["loss"]
+    assert isinstance(method.learner.start, Attending)
+    kept = method.learner.start.weights.data.clone()
+    for i, own in enumerate(classes):
+        method.learner.start.weights.data[own] = 0
+        alone = method.objective(Task(*(Batch(*(t[i : i + 1] for t in side)) for side in given)), None).metrics["loss"]
+        torch.testing.assert_close(together[i : i + 1], alone)
+        method.learner.start.weights.data.copy_(kept)
+    (beside,) = method.auxiliaries
+    rows = Batch(*(t.double() for t in batch))
+    x, weights = rows.x / rows.x.norm(dim=1, keepdim=True), kept / kept.norm(dim=1, keepdim=True)
+    expected = nn.functional.cross_entropy(10 * x @ weights.T, rows.y.argmax(1))
+    torch.testing.assert_close(beside.loss(method.learner, rows), expected, rtol=1e-6, atol=0)
+    assert beside.weight == 1.0
 
 
 KNOWN = [[1.0, 0, 2], [3, 1, 0], [2, -1, 1], [2, 0, -1]]

@@ -8,11 +8,23 @@ from cases import classification_tasks
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewstep import FewShotClassifier, matching, relation, snail, tpn
-from fewstep.core import Backprop, Batch, Learner, Memory, MemoryHead, Method, Task, generator
+from fewstep import FewShotClassifier, matching, relation, snail, tadam, tpn
+from fewstep.core import (
+    Backprop,
+    Batch,
+    Conditioning,
+    Learner,
+    Memory,
+    MemoryHead,
+    Method,
+    Task,
+    conditioned_layers,
+    generator,
+)
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.evaluation import evaluate
-from fewstep.networks import Generated, Matching, Propagating, Relating, Snail
+from fewstep.networks import BatchNorm, Distances, Generated, Matching, Propagating, Relating, ResNet12, Snail, mlp
+from fewstep.networks.conditioning import Modulator
 from fewstep.networks.matching import Context
 from fewstep.networks.relating import encoder, of_maps
 from fewstep.networks.snail import Attention, Dense, Layer
@@ -262,6 +274,99 @@ def test_the_order_of_the_support_is_drawn_for_training_and_fixed_for_evaluation
     assert orders[0] == orders[1] != orders[2] != orders[3] == list(range(12))
     classes = support.y.argmax(1)[orders[0]]
     assert len(classes[:4].unique()) == 3, "the first rows are of one class"
+
+
+def modulator() -> Modulator:
+    """Of two channels, from tasks of three features, with the numbers of the witness."""
+    module = Modulator(3, 2).double()
+    for gated, gate, shift in ((module.gain, 0.3, 0), (module.shift, -0.2, 3)):
+        for i, layer in enumerate((gated.first, gated.second, gated.third)):
+            layer.weight.data = matrix(2, 2 if i else 3, shift + i)
+        gated.gate.data.fill_(gate)
+    return module
+
+
+def test_a_task_scales_and_shifts_channels() -> None:
+    """From its class means [0, 0, 2] and [1, 1, 0]."""
+    rows = tensor([0, 0, 1], [0, 0, 3], [1, 1, 0])
+    labels, weights = torch.eye(2, dtype=torch.float64)[[0, 0, 1]], torch.ones(3, dtype=torch.float64)
+    close(modulator()(tensor([0.5, 0.5, 1])[0]), [1.044894, 0.990013], [0.011769, 0.010975])
+    for layer, x in ((BatchNorm(2), None), (nn.Linear(2, 2), None), (nn.Conv2d(2, 2, 1), 0)):
+        network = nn.Sequential(layer.double())
+        for parameter in network.parameters():
+            parameter.data.add_(torch.rand_like(parameter))
+        given = torch.randn(5, 2, *(() if x is None else (3, 3)), dtype=torch.float64)
+        own = Conditioning({"0": modulator()})(network, rows, labels, weights)
+        before, after = network(given), functional_call(network, own, given)
+        gain, shift = (v.view(-1, *(1,) * (given.dim() - 2)) for v in modulator()(tensor([0.5, 0.5, 1])[0]))
+        torch.testing.assert_close(after, gain * before + shift)
+    normed = tensor([1, -1], [0.5, 2])  # what batch normalisation gave
+    own = Conditioning({"0": modulator()})(nn.Sequential(BatchNorm(2).double()), rows, labels, weights)
+    close(own["0.weight"] * normed + own["0.bias"], [1.056663, -0.979038], [0.534216, 1.991001])
+
+
+@pytest.mark.parametrize(
+    ("squared", "logits", "shares"),
+    [(False, [-11.25, -8.385255], [0.053924, 0.946076]), (True, [-16.875, -9.375], [0.000553, 0.999447])],
+)
+def test_distances_to_class_means(squared: bool, logits: list[float], shares: list[float]) -> None:
+    support, query = tensor([0, 0, 1], [0, 0, 3], [1, 1, 0]), tensor([1, 0.5, 1])
+    found = asked(Distances(7.5, squared=squared), support, [0, 0, 1], query)
+    close(found, logits)
+    close(found.softmax(1), shares)
+    torch.testing.assert_close(
+        asked(Distances(7.5, True, squared), support, [0, 0, 1], query), found, rtol=1e-6, atol=0
+    )
+    at = support[2:].clone().requires_grad_()
+    asked(Distances(7.5), support, [0, 0, 1], at).sum().backward()
+    assert at.grad is not None
+    assert at.grad.isfinite().all(), "a norm has no slope at zero"
+
+
+def test_the_support_passes_a_conditioned_embedding_twice_and_queries_once() -> None:
+    """Written out for a network of one layer."""
+    tasks, network = classification_tasks(6, tasks=1), mlp((6, 4, None))
+    method = tadam(network, 4, scale=2.0, l2_weight=0.0, gate_weight=0.0)
+    method.learner.double()
+    for name, parameter in method.learner.named_parameters():
+        if name.endswith("gate"):
+            parameter.data.fill_(0.7)
+    (made,) = method.learner.start.conditioning.layers  # type: ignore[union-attr]
+    (x, y, weight), (queries, _, _) = (Batch(*(part[0] for part in batch)) for batch in tasks)
+    members = y.T * weight / (y.T * weight).sum(1, keepdim=True)
+    gain, shift = made((members @ network(x)).mean(0))
+    conditioned = [torch.relu(gain * network[0](rows) + shift) for rows in (x, queries)]
+    expected = -2.0 * torch.cdist(conditioned[1], members @ conditioned[0])
+    found = method.predict(method.adapt(tasks.support), tasks.query)[0]
+    torch.testing.assert_close(found, expected.detach())
+    plain = tadam(network, 4, scale=2.0, conditioned=False)
+    plain.learner.double()
+    unconditioned = -2.0 * torch.cdist(network(queries), members @ network(x))
+    torch.testing.assert_close(plain.predict(plain.adapt(tasks.support), tasks.query)[0], unconditioned.detach())
+
+
+def test_tadam_has_the_published_size_probabilities_and_penalties() -> None:
+    """On a network with widths of its authors: 12 layers are conditioned, its shortcuts are not."""
+    batches = [Batch(torch.randn(6, 6), torch.eye(3)[[0, 1, 2, 0, 1, 2]], torch.ones(6))]
+    method = tadam(mlp((6, 5, 4), norm=True), 4, base=lambda source: batches[0])
+    (beside,) = method.auxiliaries
+    chances = [beside.probability(done) for done in (0.0, 0.05, 0.5, 0.999)]
+    assert chances == pytest.approx([0.9, 0.81, 0.313811, 0.121577], abs=5e-7)
+    (first, _, _, second) = method.learner.network[0]  # type: ignore[index,misc]
+    features = method.learner.network[0](batches[0].x)  # type: ignore[index]
+    named = nn.functional.cross_entropy(beside.own(features), batches[0].y.argmax(1))  # type: ignore[misc]
+    squares = first.weight.square().sum() + second.weight.square().sum()
+    torch.testing.assert_close(beside.loss(method.learner, batches[0]), named + 5e-4 * squares / 2)
+    with torch.device("meta"):
+        layers = conditioned_layers(ResNet12(None, widths=(64, 128, 256, 512)), lambda name: "shortcut" not in name)
+        size = sum(p.numel() for channels in layers.values() for p in Modulator(512, channels).parameters())
+    assert (len(layers), round(size / 1e6, 2)) == (12, 7.14)
+    for refused, why in (
+        (mlp((6, 5, 4), norm=True, scale=False), "its norms shift without a scale: make them with scale=True"),
+        (nn.Linear(6, 4, bias=False), "it has no layer with a bias"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            tadam(refused, 4)
 
 
 def test_a_memory_needs_one_head_that_reads_it() -> None:

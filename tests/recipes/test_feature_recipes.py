@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from pages import ROOT
+from sklearn.linear_model import LogisticRegression
 
 import fewstep
 from fewstep.core import Differentiate
+from fewstep.data import embeddings, softmax_weights
 from fewstep.data.images.class_splits import class_split
 from fewstep.experiments.ablate.rows import table_2
 from fewstep.experiments.compare.procedure import compare
@@ -124,6 +126,11 @@ def test_a_recipe_on_features_trains_every_parameter(name: str, features: Path) 
     method = config.method.build(problem)
     if isinstance(config.method, ResidualPrototypes):  # what it adds is zero at first, and so is the slope of its parts
         torch.nn.init.ones_(method.learner.get_parameter("embedding.2.outer.weight"))
+    for one, parameter in method.learner.named_parameters():
+        if one.endswith("gate"):  # shut at first
+            torch.nn.init.ones_(parameter)
+    if not method.learner.trained():
+        pytest.skip("nothing is meta-learned")
     tasks = problem.source("train", tasks=2, seed=0).batch(0)
     assert torch.allclose(tasks.support.x.norm(dim=-1), torch.ones(()), atol=1e-5)
     step = Differentiate(method, config.training.make_executor())(tasks, method.learner.draws(tasks, torch.Generator()))
@@ -147,6 +154,30 @@ def test_a_recipe_on_features_of_ones_own_trains(name: str, features: Path, tmp_
     run = Run.create(tiny(features, name), tmp_path / "run", lambda _: None)
     assert run.train().state.nonfinite == 0
     assert np.isfinite(run.test().scores["adapted"]).all()
+
+
+def test_a_run_that_learns_nothing_is_a_run_like_any_other(features: Path, tmp_path: Path) -> None:
+    """Its prior is in its checkpoint; gone on with, it has nothing to do."""
+    config = tiny(features, "gaussian-prior-features-5shot")
+    run = Run.create(config, tmp_path / "run", lambda _: None)
+    state = run.train().state
+    assert (state.step, state.finished) == (0, True)
+    run.record(run.test())
+    assert Run.resume(tmp_path / "run", lambda _: None).train().state.best == state.best
+    assert "gaussian" in (tmp_path / "run" / "report.md").read_text()
+    features.unlink()
+    prior = fewstep.load(tmp_path / "run").model.method.learner.start
+    for name, tensor in run.method.learner.start.state_dict().items():
+        assert torch.equal(prior.state_dict()[name], tensor)
+
+
+def test_softmax_weights_are_those_of_scikit_learn(features: Path) -> None:
+    data = embeddings(features, "train")
+    found = softmax_weights(data, rows=7, penalty=0.01)
+    own = np.concatenate([np.unique(np.linspace(30 * c, 30 * c + 29, 7).round().astype(int)) for c in range(4)])
+    x, y = data.gather(own, dtype=torch.float64).numpy(), np.repeat(np.arange(4), 7)
+    fit = LogisticRegression(C=1 / (0.01 * len(x)), fit_intercept=False, tol=1e-10, max_iter=1000).fit(x, y)
+    np.testing.assert_allclose(found, fit.coef_, atol=1e-5)
 
 
 def stated(data: Embeddings) -> str:

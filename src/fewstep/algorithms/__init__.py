@@ -5,6 +5,7 @@ Examples in docstrings go on from the lines in ``help(fewstep)``.
 
 from fewstep.algorithms.anil import anil
 from fewstep.algorithms.cavia import cavia
+from fewstep.algorithms.dfsl import dfsl
 from fewstep.algorithms.gaussian_prior import gaussian_prior
 from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
@@ -24,11 +25,13 @@ from fewstep.algorithms.relation import relation
 from fewstep.algorithms.reptile import reptile
 from fewstep.algorithms.residual_prototypes import residual_prototypes
 from fewstep.algorithms.snail import snail
+from fewstep.algorithms.tadam import tadam
 from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
     "cavia",
+    "dfsl",
     "fomaml",
     "gaussian_prior",
     "imaml",
@@ -50,5 +53,6 @@ __all__ = [
     "residual_prototypes",
     "snail",
     "t_net",
+    "tadam",
     "tpn",
 ]

@@ -10,6 +10,7 @@ from fewstep.core.lazy import lazily
 if TYPE_CHECKING:
     from fewstep.core.alternatives import Alternatives as Alternatives
     from fewstep.core.alternatives import Values as Values
+    from fewstep.core.auxiliary import Auxiliary as Auxiliary
     from fewstep.core.decay import Decay as Decay
     from fewstep.core.executors import Executor as Executor
     from fewstep.core.executors import Loop as Loop
@@ -60,8 +61,10 @@ if TYPE_CHECKING:
     from fewstep.core.start import BOUNDED as BOUNDED
     from fewstep.core.start import OFFICIAL as OFFICIAL
     from fewstep.core.start import PAPER as PAPER
+    from fewstep.core.start import Attending as Attending
     from fewstep.core.start import Blend as Blend
     from fewstep.core.start import ClassPrior as ClassPrior
+    from fewstep.core.start import Conditioning as Conditioning
     from fewstep.core.start import FittedHead as FittedHead
     from fewstep.core.start import Formulation as Formulation
     from fewstep.core.start import Gaussian as Gaussian
@@ -74,9 +77,12 @@ if TYPE_CHECKING:
     from fewstep.core.start import Shared as Shared
     from fewstep.core.start import Shifted as Shifted
     from fewstep.core.start import Zeros as Zeros
+    from fewstep.core.start import conditioned_layers as conditioned_layers
     from fewstep.core.start.base import Start as Start
+    from fewstep.core.types import AnyTask as AnyTask
     from fewstep.core.types import Batch as Batch
     from fewstep.core.types import Estimate as Estimate
+    from fewstep.core.types import KnownTask as KnownTask
     from fewstep.core.types import Params as Params
     from fewstep.core.types import Point as Point
     from fewstep.core.types import Task as Task

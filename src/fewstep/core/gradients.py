@@ -15,7 +15,7 @@ from fewstep.core.method import Method
 from fewstep.core.network.foreign import differentiated_twice, require_second_derivatives
 from fewstep.core.noise import Drawn, Draws, Noise, fill
 from fewstep.core.overflow import where_overflowed
-from fewstep.core.types import Estimate, Task
+from fewstep.core.types import AnyTask, Estimate
 
 
 class MetaStep(NamedTuple):
@@ -71,7 +71,7 @@ class Differentiate:
         self._begun, self._transformed = False, transform is not None
         self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
 
-    def __call__(self, tasks: Task, draws: Draws | None, begin: int = 0, of: int | None = None) -> MetaStep:
+    def __call__(self, tasks: AnyTask, draws: Draws | None, begin: int = 0, of: int | None = None) -> MetaStep:
         """The meta-gradient of a batch of tasks; or of a share of one, whose sum over all shares is that of the batch.
 
         Args:
@@ -95,7 +95,7 @@ class Differentiate:
             found.metrics.update({name: torch.zeros_like(found.objective) for name in names})
         return found
 
-    def _begin(self, found: MetaStep, tasks: Task, draws: Draws | None, begin: int, count: int) -> None:
+    def _begin(self, found: MetaStep, tasks: AnyTask, draws: Draws | None, begin: int, count: int) -> None:
         """Look at the first meta-step, which may be compiled wrongly, or not be finite."""
         if self._transformed and not self.method.learner.plain:
             self._check(found, Differentiate(self.method, self.executor)._of_share(tasks, draws, begin, count))
@@ -105,7 +105,7 @@ class Differentiate:
             where = where_overflowed(self.method, tasks, noise)
             warnings.warn(f"The first meta-objective is not finite: {where}.", RuntimeWarning, stacklevel=3)
 
-    def _of_share(self, tasks: Task, draws: Draws | None, begin: int, count: int) -> MetaStep:
+    def _of_share(self, tasks: AnyTask, draws: Draws | None, begin: int, count: int) -> MetaStep:
         """What these tasks, of which the first is task ``begin`` of ``count``, add to the meta-step."""
         parameters, plain = self.method.learner.trained(), self.method.learner.plain
         mine = len(tasks.support.weight)
@@ -143,7 +143,7 @@ class Differentiate:
                 "leave the transform out."
             )
 
-    def _of_group(self, tasks: Task, drawn: Drawn | Noise, count: int, regularised: bool) -> Estimate:
+    def _of_group(self, tasks: AnyTask, drawn: Drawn | Noise, count: int, regularised: bool) -> Estimate:
         """What a group adds to the objective and to the metrics' means over ``count`` tasks."""
         noise = fill(self.method.sites(tasks), drawn) if isinstance(drawn, Drawn) else drawn
         estimates = self.method.estimate(tasks, noise, self.executor)

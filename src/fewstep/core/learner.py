@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fewstep.core.executors import Executor, Vmap, direct
@@ -30,7 +30,7 @@ from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
 from fewstep.core.stages import Decode, Given, InnerLoss, Stage, Visit
 from fewstep.core.start.base import Start
-from fewstep.core.types import Batch, Params, Penalties, Point, Statistics, Task, require_statistics
+from fewstep.core.types import AnyTask, Batch, Params, Penalties, Point, Statistics, require_statistics
 
 _NONE_RUN = (
     "the embedding normalises by batch statistics and is not adapted, so none of it run along an adaptation; normalise "
@@ -137,7 +137,7 @@ class Learner(nn.Module):
 
     # -- what is random ------------------------------------------------------------------------------------------
 
-    def sites(self, task: Task, statistics: Statistics = "query") -> dict[str, Any]:
+    def sites(self, task: AnyTask, statistics: Statistics = "query") -> dict[str, Any]:
         """Every random draw of one task: a nest in the shape of the noise that :meth:`adapt` reads.
 
         Args:
@@ -145,7 +145,7 @@ class Learner(nn.Module):
             statistics: that the query will be normalised by, see :meth:`predict`: they say which rows are run together.
         """
         self.examine(task.support)
-        given = [_single(batch) for batch in task]
+        given = [_single(batch) for batch in (task.support, task.query)]
         support, query = (self._as_embedded(batch) for batch in given)
         decode = dict(self.start.decode_sites(support))
         codes: dict[str, Any] = {"decode": decode}  # an inner loss of codes decodes them
@@ -178,11 +178,11 @@ class Learner(nn.Module):
             "network": drawn(self.network, embedded),
         }
 
-    def draws(self, tasks: Task, source: torch.Generator) -> Draws:
+    def draws(self, tasks: AnyTask, source: torch.Generator) -> Draws:
         """All the randomness of a batch of tasks, in the dtype of its weights; ``fill`` makes noise of a part of it."""
         return Draws(self.sites(tasks), len(tasks.support.weight), source, tasks.support.weight.dtype)
 
-    def noise(self, tasks: Task, source: torch.Generator) -> Noise:
+    def noise(self, tasks: AnyTask, source: torch.Generator) -> Noise:
         """Draw the noise of a batch of tasks: for each site a tensor with a leading task axis."""
         return fill(self.sites(tasks), self.draws(tasks, source)[:])
 
@@ -252,6 +252,7 @@ class Learner(nn.Module):
         noise: Noise = None,
         map_tasks: Executor = direct,
         visit: Visit | None = None,
+        classes: Int[Tensor, "*tasks ways"] | None = None,
     ) -> tuple[Point, Penalties]:
         """Adapt to a support: from where the task starts, through the stages, to network weights.
 
@@ -261,13 +262,14 @@ class Learner(nn.Module):
             noise: from :meth:`noise`; None in evaluation.
             map_tasks: maps every single piece over tasks; the default runs inside one task.
             visit: told of every point that the descents pass, see ``Descend``.
+            classes: which classes of meta-training it is of, where that is known, see :class:`KnownTask`.
 
         Returns:
             The adapted point, decoded; and the penalties of start and stages.
         """
         if self.embedding is not None:
             support = map_tasks(self.embed)(support, own_draws(noise, "embed"))
-        begun, penalties = map_tasks(self._begin)(support, entry(noise, "begin"))
+        begun, penalties = map_tasks(self._begin)(support, classes, entry(noise, "begin"))
         map_step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
         loss, visit = self.inner_loss(decoded=False), visit or (lambda point: None)
 
@@ -291,8 +293,16 @@ class Learner(nn.Module):
         """The rows of one task as start, stages and network take them; normalised by their own statistics."""
         return batch if self.embedding is None else batch._replace(x=self._embedded(batch.x, batch.weight, noise))
 
-    def _begin(self, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
-        return self.start.begin(self.network, self._dropped(support, noise), entry(noise, "start"))
+    def features(self, batch: Batch) -> Float[Tensor, "rows features"]:
+        """What embedding and network make of rows that belong to no task; where a head is made for tasks, its input."""
+        batch = self.embed(batch)
+        return call(self.network, row_weights(self.network, batch.weight), batch.x, batch.weight).output
+
+    def _begin(self, support: Batch, classes: Tensor | None, noise: Noise) -> tuple[Point, Penalties]:
+        support, own = self._dropped(support, noise), entry(noise, "start")
+        if classes is None:
+            return self.start.begin(self.network, support, own)
+        return self.start.begin_known(self.network, support, classes, own)
 
     def inner_loss(self, decoded: bool) -> InnerLoss:
         """The loss of an embedded support by codes, or by weights once they are ``decoded``: what a stage descends."""

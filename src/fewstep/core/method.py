@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from fewstep.core.alternatives import Alternatives
+from fewstep.core.auxiliary import Auxiliary
 from fewstep.core.decay import Decay
 from fewstep.core.executors import Executor, Loop, Vmap
 from fewstep.core.learner import Learner
@@ -22,7 +23,7 @@ from fewstep.core.network.foreign import require_second_derivatives
 from fewstep.core.noise import Draws, Noise, copied, fill
 from fewstep.core.regularisers import Regulariser
 from fewstep.core.slope import transformed
-from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task, require_statistics
+from fewstep.core.types import AnyTask, Batch, Estimate, Penalties, Point, Statistics, require_statistics
 
 Granularity: TypeAlias = Literal["task", "step"]
 """What is mapped over tasks at a time: the whole of a task, or an inner step."""
@@ -39,10 +40,11 @@ class Method:
         task_reduction: ``"mean"`` or ``"sum"`` of the tasks' objectives (the papers write sums, their codes average).
         decays: pulls on meta-parameters beside the meta-gradient; the outer loop applies them.
         alternatives: settings that validation tasks are to choose after training, one after another.
+        auxiliaries: losses with data of their own; the outer loop learns from them too.
 
     Raises:
         ValueError: when meta-parameters would stay untrained, or the estimator cannot learn from such a learner. The
-            message names them. Or when regularisers share a name, or what is to
+            message names them. Or when regularisers or auxiliaries share a name, or what is to
             decay is not trained, or by two decays.
 
     Example:
@@ -59,6 +61,7 @@ class Method:
     task_reduction: Reduction = "mean"
     decays: Sequence[Decay] = field(default=())
     alternatives: Sequence[Alternatives] = field(default=())
+    auxiliaries: Sequence[Auxiliary] = field(default=())
 
     def __post_init__(self) -> None:
         estimator = type(self.meta_gradient).__name__
@@ -74,9 +77,10 @@ class Method:
             )
         frozen = {name for name, p in self.learner.named_parameters() if not p.requires_grad}
         untrained = self.meta_gradient.untrained(self.learner) - frozen
-        names = [regulariser.name for regulariser in self.regularisers]
+        logged = "loss", self.learner.loss.score_name
+        names = [*logged, *(one.name for one in self.regularisers), *(one.name for one in self.auxiliaries)]
         if len(set(names)) < len(names):
-            raise ValueError(f"Method: penalties are told apart by name, but there are {', '.join(names)}.")
+            raise ValueError(f"Method: penalties and losses are told apart by name, but there are {', '.join(names)}.")
         trained = {name for name, p in self.learner.named_parameters() if p.requires_grad}
         for name, decays in Counter(name for decay in self.decays for name in decay.parameters).items():
             if name not in trained or decays > 1:
@@ -114,12 +118,12 @@ class Method:
         alternatives = [setting.renamed(_behind) for setting in self.alternatives]
         return replace(self, learner=learner, decays=decays, alternatives=alternatives)
 
-    def sites(self, tasks: Task) -> Any:
+    def sites(self, tasks: AnyTask) -> Any:
         """Every random draw of one task of training: the learner's, as often as the estimator adapts to a task."""
         sites, copies = self.learner.sites(tasks, self.meta_gradient.statistics), self.meta_gradient.copies
         return sites if copies is None else {"copies": copied(sites, copies)}
 
-    def draws(self, tasks: Task, source: torch.Generator, of: int | None = None) -> Draws:
+    def draws(self, tasks: AnyTask, source: torch.Generator, of: int | None = None) -> Draws:
         """All the randomness of a meta-step, in the dtype of the weights; :class:`Differentiate` makes noise of it.
 
         Args:
@@ -130,7 +134,7 @@ class Method:
         count = len(tasks.support.weight) if of is None else of
         return Draws(self.sites(tasks), count, source, tasks.support.weight.dtype)
 
-    def noise(self, tasks: Task, source: torch.Generator) -> Noise:
+    def noise(self, tasks: AnyTask, source: torch.Generator) -> Noise:
         """The noise that :meth:`objective` reads: for each site a tensor with a leading task axis.
 
         The learner's own noise (``learner.noise``) is that of a single adaptation, as :meth:`adapt` reads it.
@@ -138,7 +142,7 @@ class Method:
         return fill(self.sites(tasks), self.draws(tasks, source)[:])
 
     def objective(
-        self, tasks: Task, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
+        self, tasks: AnyTask, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
     ) -> Estimate:
         """The meta-objective of a batch of tasks: differentiate it, and step.
 
@@ -162,7 +166,7 @@ class Method:
         return with_penalties(objective, estimates.metrics, self.penalties())
 
     def estimate(
-        self, tasks: Task, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
+        self, tasks: AnyTask, noise: Noise, executor: Executor | None = None, granularity: Granularity | None = None
     ) -> Estimate:
         """As :meth:`objective`, without the regularisers, and with a task axis on the objective too."""
         executor = executor or Vmap()

@@ -8,10 +8,10 @@ from torch.utils._pytree import tree_map
 
 from fewstep.core.method import Method
 from fewstep.core.noise import Noise
-from fewstep.core.types import Batch, Point, Task
+from fewstep.core.types import AnyTask, Batch, Point
 
 
-def where_overflowed(method: Method, tasks: Task, noise: Noise) -> str:
+def where_overflowed(method: Method, tasks: AnyTask, noise: Noise) -> str:
     """Which part of a meta-objective is not finite, at which inner step it first was so, and what to do.
 
     One of the tasks is adapted to again.

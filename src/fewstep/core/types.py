@@ -7,7 +7,7 @@ tuple with a leading task axis on every tensor.
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 Params: TypeAlias = dict[str, Tensor]
@@ -67,6 +67,29 @@ class Task(NamedTuple):
 
     support: Batch
     query: Batch
+
+
+class KnownTask(NamedTuple):
+    """A task of classes that meta-training knows by number, for a start that holds something of each of them.
+
+    Attributes:
+        support: as of a :class:`Task`.
+        query: likewise.
+        classes: ``[ways]``, which classes of meta-training its ways are, counted from 0.
+
+    Example:
+        >>> from fewstep.data import KnownTasks
+        >>> sampler = EpisodeSampler(classes, ways=3, shots=2, queries=5, tasks=4, seed=0)
+        >>> KnownTasks(sampler).batch(0).classes.shape  # of four tasks
+        torch.Size([4, 3])
+    """
+
+    support: Batch
+    query: Batch
+    classes: Int[Tensor, "*tasks ways"]
+
+
+AnyTask: TypeAlias = Task | KnownTask
 
 
 class Point(NamedTuple):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fewstep.data.features.normalise import class_means as class_means
     from fewstep.data.features.normalise import l2_normalise as l2_normalise
     from fewstep.data.features.normalise import mean_input as mean_input
+    from fewstep.data.features.softmax import softmax_weights as softmax_weights
     from fewstep.data.functions.oscillations import Oscillations as Oscillations
     from fewstep.data.functions.oscillations import OscillatorPrior as OscillatorPrior
     from fewstep.data.functions.oscillations import Oscillators as Oscillators
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from fewstep.data.images.imagenet import tiered_imagenet as tiered_imagenet
     from fewstep.data.images.store import ImageSource as ImageSource
     from fewstep.data.images.store import image_store as image_store
+    from fewstep.data.known import KnownTasks as KnownTasks
+    from fewstep.data.rows import RandomRows as RandomRows
     from fewstep.data.source import Deferred as Deferred
     from fewstep.data.source import Deferring as Deferring
     from fewstep.data.source import TaskSource as TaskSource

@@ -55,7 +55,7 @@ def forecast(config: Config, note: Callable[[str], None] = logger.info) -> dict[
         trainer = Trainer(
             run.method, source, replace(options, compile="off"), lambda _: math.nan, folder=Path(folder) / "steps"
         )
-        step = _seconds_a_step(trainer)
+        step = _seconds_a_step(trainer) if learner.trained() else 0.0
         tasks = min(options.validation_tasks, TEST_BATCH)
         validation = run.problem.source("val", tasks=tasks, seed=testing.seed, queries=testing.queries)
         began = time.perf_counter()

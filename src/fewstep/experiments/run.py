@@ -18,7 +18,7 @@ from fewstep.core.modes import as_usual
 from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
-from fewstep.data import TaskSource
+from fewstep.data import KnownTasks, TaskSource
 from fewstep.data.storage.files import json_text, read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
@@ -322,9 +322,10 @@ class Run:
                 self.score(validation, 1)
         names = {name for setting in self.method.alternatives for values in setting.options.values() for name in values}
         undecided = {n: tensor.clone() for n, tensor in self.method.learner.state_dict().items() if n in names}
+        source = self.problem.source("train", tasks=options.tasks, seed=self.config.seed)
         trainer = Trainer(
             self.method,
-            self.problem.source("train", tasks=options.tasks, seed=self.config.seed),
+            KnownTasks(source) if self.method.learner.start.knows else source,
             options,
             lambda _: self._validated(validation),
             folder=self.folder,

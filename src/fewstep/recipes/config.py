@@ -29,8 +29,17 @@ from fewstep.recipes.methods.adapting import (
     MtNet,
 )
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
-from fewstep.recipes.methods.others import Ppa, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
+from fewstep.recipes.methods.others import (
+    Dfsl,
+    GaussianPrior,
+    Ppa,
+    Protomaml,
+    Protonet,
+    R2d2,
+    Reptile,
+    ResidualPrototypes,
+)
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
@@ -43,8 +52,9 @@ if TYPE_CHECKING:
 Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
-Remembering = Matching | Relation | Tpn | Snail
-Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Protonet | Protomaml | R2d2 | Ppa | ResidualPrototypes | Remembering
+Remembering = Matching | Relation | Tpn | Snail | Tadam
+Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | ResidualPrototypes
+Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Remembering
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fewstep.recipes.methods.adapting import (
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
@@ -245,6 +245,11 @@ def snail(ways: int, shots: int) -> Config:
     The paper draws from one to five shots for every task of training, by which one network serves all.
     """
     return _brief(ways, shots, Snail(network=Network("protonet"), most_shots=shots))
+
+
+def tadam(ways: int, shots: int) -> Config:
+    """TADAM on four blocks of convolutions (nothing tuned, nothing published on Omniglot); the outer loop is ours."""
+    return _brief(ways, shots, Tadam(network=Network("protonet")))
 
 
 def protomaml(ways: int, shots: int) -> Config:

@@ -23,7 +23,7 @@ from fewstep.recipes.methods.adapting import (
 )
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tpn
+from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 
@@ -215,4 +215,21 @@ def snail(data: Data, shots: int) -> Config:
         Snail(network=Network("resnet12", hidden=(64, 96, 128, 256)), most_shots=shots),
         replace(TRAINING, tasks=4, rate=1e-4, decay="cosine", compile="off"),
         Testing(tasks=600, queries=15),
+    )
+
+
+def tadam(data: Data, shots: int) -> Config:
+    """TADAM with its authors' settings and widths; tests are of 5000 tasks, as their ten of 500.
+
+    Their network has swish for leaky ReLU, and no pool in the last block. They draw 12 queries a task for one shot and
+    32 for five, of any classes; here each has as many.
+    """
+    tasks, queries = (5, 2) if shots == 1 else (2, 6)
+    outer: dict[str, Any] = {"optimiser": "sgd", "momentum": 0.9, "rate": 0.1, "decay": "drops", "clip_norm": 1.0}
+    drops = ((15_000, 0.1), (17_500, 0.01), (20_000, 0.001))
+    return unnamed(
+        data(shots=shots, queries=queries),
+        Tadam(network=Network("resnet12", hidden=(64, 128, 256, 512))),
+        replace(TRAINING, steps=30_000, tasks=tasks, drops=drops, compile="off", **outer),
+        Testing(tasks=5000, queries=20),
     )

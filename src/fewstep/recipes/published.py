@@ -50,6 +50,7 @@ _LEE = "Lee and Choi 2018"
 _MASKS = "masks drawn in tests too"
 _MISHRA = "Mishra et al. 2018"
 _DRAWN = "inductive; shots drawn for each task of training, an outer loop that we do not know"
+_FILM = "inductive; normalised by running statistics of training, and queries of any classes"
 _GRAPH = "transductive by design; batch normalisation by running statistics of training"
 _CHUNKS = "transductive, in batches of 15 (25 at five shots) queries"
 
@@ -110,6 +111,7 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "relation": _row("50.44 ± 0.82, 65.32 ± 0.70", _SUNG, _QUOTED, _CHUNKS),
     "tpn": _row("53.75 ± 0.86, 69.43 ± 0.67", "Liu et al. 2019", differs=_GRAPH),
     "snail": _row("55.71 ± 0.99, 68.88 ± 0.92", _MISHRA, differs=_DRAWN),
+    "tadam": _row("58.5 ± 0.3, 76.7 ± 0.3", "Oreshkin et al. 2018", differs=_FILM),
 }
 """Accuracies in % on miniImageNet by recipe function."""
 

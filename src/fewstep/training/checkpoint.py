@@ -40,6 +40,7 @@ class State:
         nonfinite: meta-steps whose loss or gradient was not finite.
         sums: running sums of metrics since the last logged row.
         summed: how many meta-steps they hold.
+        missed: of how many of these a metric is not.
         seconds: training time so far.
         finished: training ended, by its length or by early stopping.
         log: the digest of the log as it then stood; empty where there was none.
@@ -57,6 +58,7 @@ class State:
     finished: bool = False
     log: str = ""
     due: bool = False
+    missed: dict[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -344,8 +346,9 @@ def _state_of(values: Any) -> State:
             raise TypeError(f"its {one.name} is {value!r}")
         if isinstance(value, int) and one.name != "best" and value < 0:
             raise ValueError(f"its {one.name} is {value}")
-    if not all(isinstance(value, int | float) for value in values.get("sums", {}).values()):
-        raise TypeError(f"its sums are {values['sums']}")
+    for name in ("sums", "missed"):
+        if not all(isinstance(value, int | float) for value in values.get(name, {}).values()):
+            raise TypeError(f"its {name} are {values[name]}")
     return State(**values)
 
 

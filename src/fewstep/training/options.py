@@ -25,15 +25,20 @@ class Training:
     task_reduction: Literal["mean", "sum"] = "mean"
     """How the tasks' objectives become one. Papers sum, their codes average; it matters to clipping."""
     optimiser: Literal["adam", "sgd"] = "adam"
-    """Of the outer loop: Adam, or plain gradient descent (Reptile)."""
+    """Of the outer loop: Adam, or gradient descent (Reptile)."""
     rate: Positive = 1e-3
     """η, the optimiser's rate."""
+    momentum: Share = 0.0
+    """Of gradient descent: how much of its last step goes on in the next one (TADAM: 0.9)."""
     eps: Positive = 1e-8
     """Adam's ε (iMAML's authors: 1e-3)."""
-    decay: Literal["none", "linear", "cosine", "halving"] = "none"
-    """Keep the rate, let it fall along a line or half a cosine to zero at the last meta-step, or halve it at times."""
+    decay: Literal["none", "linear", "cosine", "halving", "drops"] = "none"
+    """Keep the rate, let it fall along a line or half a cosine to zero at the last meta-step, halve it at times, or
+    let it drop at some meta-steps."""
     halve_every: Count = 2000
     """With halving: meta-steps between halvings (ProtoNet: 2000)."""
+    drops: tuple[tuple[Count, Positive], ...] = ()
+    """With drops: after how many meta-steps the rate becomes how much of what it was at first: STEPS SHARE ..."""
     rate_floor: PositiveOrZero = 0.0
     """With a line or half a cosine: what the rate falls to, instead of zero."""
     clip_value: Positive | None = None
@@ -87,14 +92,19 @@ class Training:
                 return self.rate_floor + 0.5 * (self.rate - self.rate_floor) * (1 + math.cos(math.pi * done))
             case "halving":
                 return self.rate * 0.5 ** (step // self.halve_every)
+            case "drops":
+                return self.rate * next(
+                    (share for after, share in sorted(self.drops, reverse=True) if step >= after), 1.0
+                )
 
     def make_optimiser(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser that these options name."""
         import torch
 
+        moved = [{"params": list(parameters)}]  # a group may be empty: not every method meta-learns
         if self.optimiser == "sgd":
-            return torch.optim.SGD(parameters, lr=self.rate, fused=True)
-        return torch.optim.Adam(parameters, lr=self.rate, eps=self.eps, fused=True)
+            return torch.optim.SGD(moved, lr=self.rate, momentum=self.momentum, fused=True)
+        return torch.optim.Adam(moved, lr=self.rate, eps=self.eps, fused=True)
 
     def compiles(self) -> bool:
         """Whether these options compile the meta-objective."""

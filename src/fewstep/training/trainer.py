@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from fewstep.core import L2, Differentiate, Draws, MetaStep, Method, Task, generator
+from fewstep.core import L2, AnyTask, Differentiate, Draws, MetaStep, Method, generator
 from fewstep.core.modes import as_usual
 from fewstep.core.ranks import ALONE, RankLost, Ranks
-from fewstep.data import TaskSource
+from fewstep.data import KnownTasks, TaskSource
 from fewstep.data.storage.lock import require_there
 from fewstep.data.storage.log import METRICS
+from fewstep.training.auxiliaries import Aside
 from fewstep.training.averaging import Average
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
@@ -60,7 +61,7 @@ class Trainer:
     def __init__(
         self,
         method: Method,
-        source: TaskSource,
+        source: TaskSource | KnownTasks,
         options: Training,
         validate: Callable[[Method], float],
         *,
@@ -89,12 +90,15 @@ class Trainer:
         self.named = dict(method.learner.named_parameters())
         self.optimiser = options.make_optimiser(self.parameters)
         self.decay_targets = [decay.targets(method.learner) for decay in method.decays]
+        self.asides = [Aside(auxiliary, method.learner, options) for auxiliary in method.auxiliaries]
         self.average = None if options.average is None else Average(method.learner, options.average)
         executor = options.make_executor()
-        self.differentiate: Callable[[Task, Draws, int, int | None], MetaStep] = Differentiate(method, executor)
+        self.differentiate: Callable[[AnyTask, Draws, int, int | None], MetaStep] = Differentiate(method, executor)
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
+        if not self.parameters and not self.state.finished:  # nothing is meta-learned: there is but a validation
+            self.state.due = True
         log, board = folder / METRICS, folder / "tensorboard" if ranks.first else None
         self.metrics = Metrics(log, self.state.step, board, trackers, self.state.log)
 
@@ -138,11 +142,15 @@ class Trainer:
         for name, value in metrics.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
         state.summed += 1
+        for aside in self.asides:
+            if (name := aside.auxiliary.name) not in metrics:
+                state.missed[name] = state.missed.get(name, 0) + 1
         ended = state.step >= options.steps
         state.due = state.step % options.validate_every == 0 or ended
         if state.step % options.log_every == 0 or ended:
-            self.metrics.add(state.step, "train", {n: total / state.summed for n, total in state.sums.items()})
-            state.sums, state.summed = {}, 0
+            means = {n: total / (state.summed - state.missed.get(n, 0)) for n, total in state.sums.items()}
+            self.metrics.add(state.step, "train", means)
+            state.sums, state.summed, state.missed = {}, 0, {}
         state.seconds += time.perf_counter() - began
         if state.due:
             self._conclude()
@@ -154,7 +162,8 @@ class Trainer:
         """The validation that is due, whether training ends after it, and a checkpoint."""
         state, options, began = self.state, self.options, time.perf_counter()
         self._validate()
-        state.finished = state.step >= options.steps or 0 < options.patience <= state.stale
+        ended = state.step >= options.steps or not self.parameters
+        state.finished = ended or 0 < options.patience <= state.stale
         state.seconds += time.perf_counter() - began
         self._save()
 
@@ -169,35 +178,74 @@ class Trainer:
         learner, run = self.method.learner, self.run_mark
         save_checkpoint(self.folder / LAST, learner, self.state, self.optimiser, self._others(), run)
 
-    def inputs(self, step: int) -> tuple[Task, Draws]:
+    def inputs(self, step: int) -> tuple[AnyTask, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
         tasks = self.source.batch(step, None if self._shared is None else self.ranks.share(self._shared))
         noise = generator(self.seed, step, "noise", tasks.support.x.device)
         return tasks, self.method.draws(tasks, noise, self._shared)
 
-    def step(self, tasks: Task, draws: Draws) -> dict[str, float]:
-        """One meta-step: differentiate the objective, clip, and let the optimiser step."""
+    def step(self, tasks: AnyTask, draws: Draws) -> dict[str, float]:
+        """One meta-step: differentiate the objective, clip, and let the optimiser step; auxiliary losses before it."""
         self.method.learner.progress.fill_(self.state.step / self.options.steps)
+        rate, logged = self.options.rate_at(self.state.step), self._auxiliary_steps()
         found = self.differentiate(tasks, draws, self._begin, self._shared)
         self._require_independent()
-        objective, gradients, metrics = self._summed(found)
+        terms, (objective, gradients, metrics) = self._with_auxiliaries(self._summed(found))
         if not all_finite(objective, gradients):
-            gradients = self._fallback(objective.item())
+            gradients, terms = self._fallback(objective.item()), []
         if gradients:
-            clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
-            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            self._clip(gradients)
+            count = len(self.parameters)
+            for parameter, gradient in zip(self.parameters, gradients[:count], strict=True):
                 # Fused optimisers take numbers as they lie in memory; compiled convolutions lay them otherwise.
                 same = gradient.stride() == parameter.stride()
                 parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
-            rate = self.options.rate_at(self.state.step)
             for decay, targets in zip(self.method.decays, self.decay_targets, strict=True):
                 decay.pull(self.named, targets, rate)
             self.optimiser.param_groups[0]["lr"] = rate
             self.optimiser.step()
+            for aside in terms:
+                own, count = slice(count, count + len(aside.own)), count + len(aside.own)
+                aside.step(gradients[own], rate)
             if self.average is not None:
                 self.average.update(self.state.step)
+        metrics = metrics | logged
         values = torch.stack(list(metrics.values())).tolist()
         return {name: value for name, value in zip(metrics, values, strict=True) if math.isfinite(value)}
+
+    def _clip(self, gradients: list[torch.Tensor]) -> None:
+        clip(gradients, self.options.clip_value, self.options.clip_norm, self.options.clip_scope)
+
+    def _auxiliary_steps(self) -> dict[str, torch.Tensor]:
+        """Steps that auxiliary losses take for themselves; what is logged of them."""
+        logged = {}
+        for aside in self.asides:
+            if aside.auxiliary.weight is None and (found := aside.at(self.state.step, self.seed, self.ranks)):
+                gradients = found.gradients
+                if all_finite(found.loss, gradients):
+                    self._clip(gradients)
+                    aside.step(gradients, self.options.rate_at(self.state.step))
+                else:
+                    self._count_nonfinite(f"{aside.auxiliary.name} ({found.loss.item():g})", "no step")
+                logged[aside.auxiliary.name] = found.loss
+        return logged
+
+    def _with_auxiliaries(self, found: MetaStep) -> tuple[list[Aside], MetaStep]:
+        """The meta-step with the auxiliary losses that are added to it, and gradients of what these have of their own.
+
+        Returns:
+            Which take part, and the sum.
+        """
+        (objective, gradients, metrics), terms = found, []
+        for aside in self.asides:
+            weight, count = aside.auxiliary.weight, len(self.parameters)
+            if weight is not None and (one := aside.at(self.state.step, self.seed, self.ranks)):
+                weighted = torch._foreach_mul(one.gradients, weight)
+                summed = torch._foreach_add(gradients[:count], weighted[:count])
+                objective, gradients = objective + weight * one.loss, [*summed, *gradients[count:], *weighted[count:]]
+                metrics = metrics | {aside.auxiliary.name: one.loss}
+                terms.append(aside)
+        return terms, MetaStep(objective, gradients, metrics)
 
     def _require_independent(self) -> None:
         """Refuse to share out tasks of which one begins with what another has left: seen at the first meta-step."""
@@ -217,14 +265,8 @@ class Trainer:
 
     def _fallback(self, objective: float) -> list[torch.Tensor]:
         """Count the event; the gradients to use instead, none for no step."""
-        self.state.nonfinite += 1
-        what = f"meta-step {self.state.step}: the objective ({objective:g}) or its gradient is not finite"
-        if self.options.nonfinite == "stop":
-            raise FloatingPointError(f"{what}. The last checkpoint is intact; lower training.rate or the inner rates.")
-        count = self.state.nonfinite
-        if count <= 3 or math.log10(count).is_integer():  # thousands of the same line help nobody
-            instead = "no step" if self.options.nonfinite == "skip" else "the L2 step alone"
-            logger.warning("%s; taking %s (%d such so far)", what, instead, count)
+        instead = "no step" if self.options.nonfinite == "skip" else "the L2 step alone"
+        self._count_nonfinite(f"the objective ({objective:g})", instead)
         penalised = {n for r in self.method.regularisers if isinstance(r, L2) for n in r.parameters}
         if self.options.nonfinite == "skip" or not penalised:
             return []
@@ -234,13 +276,23 @@ class Trainer:
             if p.requires_grad
         ]
 
+    def _count_nonfinite(self, what: str, instead: str) -> None:
+        self.state.nonfinite += 1
+        told = f"meta-step {self.state.step}: {what} or its gradient is not finite"
+        if self.options.nonfinite == "stop":
+            raise FloatingPointError(f"{told}. The last checkpoint is intact; lower training.rate or the inner rates.")
+        count = self.state.nonfinite
+        if count <= 3 or math.log10(count).is_integer():  # thousands of the same line help nobody
+            logger.warning("%s; taking %s (%d such so far)", told, instead, count)
+
     def _others(self) -> dict[str, torch.Tensor]:
         """What the next meta-step depends on beside meta-parameters, moments and counters."""
         decays = zip(self.method.decays, self.decay_targets, strict=True)
         initial = [targets for decay, targets in decays if decay.towards == "initial"]
         anchors = {f"decay/{name}": target for targets in initial for name, target in targets.items()}
         averages = {} if self.average is None else self.average.means
-        return anchors | {f"average/{name}": mean for name, mean in averages.items()}
+        asides = {name: tensor for aside in self.asides for name, tensor in aside.tensors().items()}
+        return anchors | {f"average/{name}": mean for name, mean in averages.items()} | asides
 
     def _validate(self) -> None:
         with nullcontext() if self.average is None else self.average.in_place():

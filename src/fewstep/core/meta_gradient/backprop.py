@@ -11,7 +11,7 @@ from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
 from fewstep.core.network.heads import asking_whole
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import Slope, exact
-from fewstep.core.types import Batch, Estimate, Penalties, Point, Statistics, Task, require_statistics
+from fewstep.core.types import AnyTask, Batch, Estimate, KnownTask, Penalties, Point, Statistics, require_statistics
 
 
 class Backprop(MetaGradient):
@@ -49,9 +49,10 @@ class Backprop(MetaGradient):
             asking_whole(learner.network, torch.ones(0))
         return set()
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Mean query loss at the adapted point, plus penalties."""
-        point, penalties = learner.adapt(task.support, self.slope, noise, map_tasks)
+        classes = task.classes if isinstance(task, KnownTask) else None
+        point, penalties = learner.adapt(task.support, self.slope, noise, map_tasks, classes=classes)
         outer = map_tasks(partial(self._outer, learner))
         estimate: Estimate = outer(point, penalties, task.support, task.query, entry(noise, "query"))
         return estimate

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.noise import Noise
-from fewstep.core.types import Estimate, Statistics, Task
+from fewstep.core.types import AnyTask, Estimate, Statistics
 
 if TYPE_CHECKING:
     from fewstep.core.learner import Learner
@@ -44,5 +44,5 @@ class MetaGradient(ABC):
         return set()
 
     @abstractmethod
-    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Adapt to ``task`` and judge the result; ``map_tasks`` maps the pieces when steps are mapped one by one."""

@@ -13,7 +13,7 @@ from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import stopped
 from fewstep.core.tree import stopped_square, zip_map
-from fewstep.core.types import Estimate, Params, Point, Task
+from fewstep.core.types import AnyTask, Estimate, Params, Point
 
 
 class Difference(MetaGradient):
@@ -50,7 +50,7 @@ class Difference(MetaGradient):
             trained |= {name for name in names if name.startswith("start.")}
         return names - trained
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Half of the squared distance between start and end, plus penalties."""
         passed: list[Point] = []
         point, penalties = learner.adapt(task.support, stopped, noise, map_tasks, passed.append)

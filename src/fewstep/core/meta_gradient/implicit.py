@@ -17,7 +17,7 @@ from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import exact, stopped
 from fewstep.core.tree import dot, zip_map
-from fewstep.core.types import Estimate, Params, Penalties, Point, Task
+from fewstep.core.types import AnyTask, Estimate, Params, Penalties, Point
 
 
 class Implicit(MetaGradient):
@@ -82,7 +82,7 @@ class Implicit(MetaGradient):
             )
         return {name for name, _ in learner.named_parameters() if name.startswith("stages.")}
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """An objective with the implicit gradient; loss and score are those of φ*."""
         passed: list[Point] = []
         _, penalties = learner.adapt(task.support, stopped, noise, map_tasks, passed.append)
@@ -92,7 +92,7 @@ class Implicit(MetaGradient):
         return estimate
 
     def _estimate(
-        self, learner: Learner, begun: Point, end: Params, penalties: Penalties, task: Task, noise: Noise
+        self, learner: Learner, begun: Point, end: Params, penalties: Penalties, task: AnyTask, noise: Noise
     ) -> Estimate:
         stage, index, decoded = only_descent(learner, "Implicit")
         end = {name: tensor.detach() for name, tensor in end.items()}

@@ -13,7 +13,7 @@ from fewstep.core.loss import reduce_rows
 from fewstep.core.meta_gradient.base import MetaGradient
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import Slope, exact
-from fewstep.core.types import Batch, Estimate, Penalties, Point, Task
+from fewstep.core.types import AnyTask, Batch, Estimate, Penalties, Point, Task
 
 
 class Mixture(MetaGradient):
@@ -58,7 +58,7 @@ class Mixture(MetaGradient):
         self.copies = self.samples = samples
         self.deviation, self.executor = noise, executor or Vmap()
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """The bound and the mean penalties; without noise all samples are equal, and one is taken.
 
         Raises:
@@ -90,8 +90,8 @@ class Mixture(MetaGradient):
         return reduce_rows(rows, query.weight, "sum"), score
 
 
-def _repeated(samples: int, task: Task) -> Task:
-    support, query = (Batch(*(t.expand(samples, *t.shape) for t in batch)) for batch in task)
+def _repeated(samples: int, task: AnyTask) -> Task:
+    support, query = (Batch(*(t.expand(samples, *t.shape) for t in batch)) for batch in (task.support, task.query))
     return Task(support, query)
 
 

@@ -14,7 +14,7 @@ from fewstep.core.meta_gradient.descent import only_descent
 from fewstep.core.meta_gradient.outer_loss import query_loss
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import Slope, exact, scaled
-from fewstep.core.types import Estimate, Point, Task
+from fewstep.core.types import AnyTask, Estimate, Point
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class MultiStep(MetaGradient):
             )
         return set()
 
-    def __call__(self, learner: Learner, task: Task, noise: Noise, map_tasks: Executor = direct) -> Estimate:
+    def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """The weighted losses, plus penalties; logged are loss and score after the last step."""
         passed: list[Point] = []
         slope: Slope = exact

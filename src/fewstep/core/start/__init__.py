@@ -1,7 +1,9 @@
 """Where a task's adaptation begins."""
 
+from fewstep.core.start.attending import Attending
 from fewstep.core.start.blend import Blend
 from fewstep.core.start.class_prior import ClassPrior
+from fewstep.core.start.conditioning import Conditioning, conditioned_layers
 from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.start.gaussian import Gaussian
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
@@ -18,8 +20,10 @@ __all__ = [
     "BOUNDED",
     "OFFICIAL",
     "PAPER",
+    "Attending",
     "Blend",
     "ClassPrior",
+    "Conditioning",
     "FittedHead",
     "Formulation",
     "Gaussian",
@@ -33,4 +37,5 @@ __all__ = [
     "Shared",
     "Shifted",
     "Zeros",
+    "conditioned_layers",
 ]

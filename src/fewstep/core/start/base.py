@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from fewstep.core.noise import Noise, Sites
@@ -26,6 +27,15 @@ class Start(nn.Module, ABC):
     @abstractmethod
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The starting point of a task, and penalties on it (none in evaluation, when ``noise`` is None)."""
+
+    knows: bool = False
+    """Whether it asks which classes of meta-training a task is of: it is then trained on :class:`KnownTask`."""
+
+    def begin_known(
+        self, network: nn.Module, support: Batch, classes: Int[Tensor, " ways"], noise: Noise
+    ) -> tuple[Point, Penalties]:
+        """As :meth:`begin`, for a task of meta-training whose classes are known by number; most starts do not ask."""
+        return self.begin(network, support, noise)
 
     @abstractmethod
     def decode(self, point: Point, noise: Noise) -> Point:

@@ -12,7 +12,8 @@ from fewstep.core.network.operations import call, random_sites
 from fewstep.core.network.row_weights import row_weights
 from fewstep.core.noise import Noise, Normal, entry, own_draws
 from fewstep.core.start.base import Start
-from fewstep.core.types import Batch, Penalties, Point
+from fewstep.core.start.conditioning import Conditioning
+from fewstep.core.types import Batch, Params, Penalties, Point
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -27,6 +28,8 @@ class Memory(Start):
     Args:
         shuffled: the support's rows come in an order that is drawn anew for every task of meta-training, for heads that
             read them one after another. In evaluation it is always the same one, which scatters rows of a class.
+        conditioning: what the embedded support does to the embedding: the support then passes it a second time, and
+            queries pass it as it then is. None: nothing.
 
     Example:
         >>> support = Batch(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.eye(2), torch.ones(2))
@@ -35,9 +38,9 @@ class Memory(Start):
         tensor([[1., 0.]])
     """
 
-    def __init__(self, shuffled: bool = False) -> None:
+    def __init__(self, shuffled: bool = False, conditioning: Conditioning | None = None) -> None:
         super().__init__()
-        self.shuffled = shuffled
+        self.shuffled, self.conditioning = shuffled, conditioning
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """An empty value, and the embedded support for context.
@@ -46,13 +49,20 @@ class Memory(Start):
             ValueError: when the network has no memory head, or more than one.
         """
         head = memory_head(network)
-        weights = row_weights(network, support.weight)
-        rows = call(network, weights, support.x, support.weight, own_draws(noise, "network")).output
+        own, rows = {}, self._embedded(network, support, {}, own_draws(noise, "network"))
+        if self.conditioning is not None:
+            own = self.conditioning(network, rows, support.y, support.weight)
+            rows = self._embedded(network, support, own, own_draws(noise, "conditioned"))
         slots = {"rows": rows, "labels": support.y, "weights": support.weight}
         if self.shuffled:
             order = self._order(support.weight, entry(noise, "order"))
             slots = {name: tensor[order] for name, tensor in slots.items()}
-        return Point({}, {f"{head}{name}": tensor for name, tensor in slots.items()}), {}
+        return Point({}, own | {f"{head}{name}": tensor for name, tensor in slots.items()}), {}
+
+    @staticmethod
+    def _embedded(network: nn.Module, support: Batch, own: Params, draws: Any) -> Tensor:
+        weights = own | row_weights(network, support.weight)
+        return call(network, weights, support.x, support.weight, draws).output
 
     @staticmethod
     def _order(weight: Tensor, drawn: Tensor | None) -> Tensor:
@@ -71,5 +81,6 @@ class Memory(Start):
 
     def begin_sites(self, network: nn.Module, support: Batch) -> dict[str, Any]:
         """What the network draws by itself when it embeds the support, and the order of its rows."""
-        own = {"network": random_sites(network, {}, support)}
+        passes = ("network",) if self.conditioning is None else ("network", "conditioned")
+        own: dict[str, Any] = {name: random_sites(network, {}, support) for name in passes}
         return own | ({"order": Normal((len(support.weight),))} if self.shuffled else {})

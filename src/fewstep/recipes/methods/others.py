@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fewstep import core, networks
-from fewstep.core.ranges import Count, CountOrZero
+from fewstep.core.ranges import Count, CountOrZero, Positive
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -62,6 +62,53 @@ class Ppa(Settings, algorithm="ppa"):
         if len(problem.inputs) != 1:
             raise ValueError(f"ppa works on feature vectors; the data gives inputs of shape {list(problem.inputs)}.")
         return self.compose(features=problem.inputs[0], loss=loss_of(problem))
+
+
+class GaussianPrior(Settings, algorithm="gaussian_prior", omit=("learned",)):
+    """A Gaussian prior over softmax weights (Bauer et al. 2017), on fixed features; nothing is meta-learned."""
+
+    rows: Count = before("covariance", 100)
+    """Most rows of each class of meta-training that the softmax weights of these classes are fitted to."""
+    penalty: Positive = before("covariance", 1e-4)
+    """Of these weights: half their squares, times this, beside the mean cross-entropy."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """The prior of the softmax weights of meta-training classes."""
+        if len(problem.inputs) != 1 or problem.regression:
+            shape = list(problem.inputs)
+            raise ValueError(f"gaussian_prior works on feature vectors; the data gives inputs of shape {shape}.")
+        if problem.examples is None:
+            return self.compose(weights=problem.inputs[0])
+        from fewstep.data import softmax_weights
+
+        return self.compose(weights=softmax_weights(problem.examples(), self.rows, self.penalty).float())
+
+
+class Dfsl(Settings, algorithm="dfsl"):
+    """DFSL (Gidaris and Komodakis 2018): a cosine classifier from class means and weights of known classes."""
+
+    base_classes: CountOrZero = before("scale", 256)
+    """Most classes of meta-training that have weights, to which new ones attend. 0: none (generation by averaging)."""
+    base_rows: Count = before("scale", 600)
+    """Rows of these classes that are to be named in a meta-step (the authors: 8 times 75)."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """DFSL on the problem's features."""
+        if len(problem.inputs) != 1 or problem.regression:
+            shape = list(problem.inputs)
+            raise ValueError(f"dfsl works on feature vectors; the data gives inputs of shape {shape}.")
+        if problem.examples is None or not self.base_classes:
+            return self.compose(features=problem.inputs[0], known=self.base_classes, loss=loss_of(problem))
+        import torch
+
+        from fewstep.data import RandomRows
+
+        examples, features = problem.examples(), problem.inputs[0]
+        named = examples.subset(range(min(examples.classes, self.base_classes)))
+        weights = torch.randn(self.base_classes, features) * (2 / features) ** 0.5
+        weights[named.classes :] = 0  # there are no more
+        base = RandomRows(named, self.base_rows)
+        return self.compose(features=features, known=weights, base=base, loss=loss_of(problem))
 
 
 class ResidualPrototypes(Settings, algorithm="residual_prototypes", omit=("seen",)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fewstep import core
-from fewstep.core.ranges import Count
+from fewstep.core.ranges import Count, CountOrZero
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -85,3 +85,21 @@ class Snail(Settings, algorithm="snail"):
         network = self.network.build(problem, head=False)
         features = _shape(network, problem)[0]
         return self.compose(network=network, features=features, ways=problem.outputs, loss=loss_of(problem))
+
+
+class Tadam(Settings, algorithm="tadam"):
+    """TADAM (Oreshkin et al. 2018): distances to class means, in an embedding that the task itself conditions."""
+
+    network: Network = before("scale")
+    """The embedding."""
+    auxiliary_rows: CountOrZero = before("scale", 64)
+    """Rows of base classes that a step of the auxiliary loss names. 0: there is no such loss."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """TADAM on the problem's inputs."""
+        from fewstep.data import RandomRows
+
+        network, base = self.network.build(problem, head=False), None
+        if self.auxiliary_rows and problem.examples is not None:
+            base = RandomRows(problem.examples(), self.auxiliary_rows)
+        return self.compose(network=network, features=_shape(network, problem)[0], base=base, loss=loss_of(problem))
