@@ -18,6 +18,7 @@ from fewstep.algorithms import (
     leo,
     leo_network,
     maml,
+    maml_plus_plus,
     matching,
     meta_curvature,
     meta_lstm,
@@ -56,7 +57,7 @@ from fewstep.core import (
     classification,
     regression,
 )
-from fewstep.networks import Conv4, Generated, ResNet12, mlp
+from fewstep.networks import Conv4, Generated, ResNet12, StepwiseBatchNorm, mlp
 from fewstep.networks.propagating import width_of_maps, width_of_vectors
 from fewstep.networks.relating import of_maps, of_vectors
 
@@ -132,6 +133,19 @@ def conv(ways: int | None = 3) -> Conv4:
 
 def steered_conv() -> Conv4:
     return Conv4(3, channels=(4, 4), downsample="pool", scale=True, init="kaiming", context=3, context_block=2)
+
+
+def stepwise_mlp() -> Method:
+    """Halfway through what fades, with norms of their own for each step."""
+    network = mlp((6, 5, 3), norm=True)
+    network[1] = StepwiseBatchNorm(5, steps=2)
+    method = maml_plus_plus(network, steps=2, rate=0.3, first_order_until=0.01)
+    method.learner.progress.fill_(0.07)
+    return method
+
+
+def stepwise_conv() -> Conv4:
+    return Conv4(3, channels=(4, 4), slope=0.01, norm_steps=2)
 
 
 def pooled() -> Conv4:
@@ -259,6 +273,8 @@ CASES = [
     Case("maml-conv-partial", lambda: maml(conv(), rate=0.2, adapts=is_weight), images),
     Case("fomaml-mlp-norm", lambda: fomaml(mlp((6, 5, 3), norm=True), rate=0.3, steps=2), vectors, False),
     Case("fomaml-conv", lambda: fomaml(conv(), rate=0.2, steps=2), images, False),
+    Case("maml-plus-plus-mlp-norm", stepwise_mlp, vectors),
+    Case("maml-plus-plus-conv", lambda: maml_plus_plus(stepwise_conv(), steps=2, adapts=is_weight), images),
     Case("meta-sgd-mlp", lambda: meta_sgd(mlp((6, 5, 3))), vectors),
     Case("meta-sgd-conv", lambda: meta_sgd(conv(), steps=2), images),
     Case("meta-sgd-layer", lambda: meta_sgd(mlp((6, 5, 3), norm=True), steps=2, rates="layer"), vectors),

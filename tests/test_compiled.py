@@ -34,6 +34,7 @@ def test_one_case_of_each_other_algorithm_traces_into_one_graph() -> None:
         "ppa",
         "gaussian-prior",
         "lstm-backprop",
+        "t-net",
     }  # of MAML, Meta-Curvature, Proto-MAML, Meta-LSTM
     cases = {algorithm(case.name): case.name for case in reversed(CASES)}
     assert alike <= cases.keys()

@@ -45,6 +45,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "cavia": "CAVIA",
         "t_net": "T-net",
         "mt_net": "MT-net",
+        "maml_plus_plus": "MAML++",
         "leo": "LEO",
         "leo_network": "LEO for whole networks",
     }

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.leo_network import leo_network as leo_network
     from fewstep.algorithms.maml import fomaml as fomaml
     from fewstep.algorithms.maml import maml as maml
+    from fewstep.algorithms.maml_plus_plus import maml_plus_plus as maml_plus_plus
     from fewstep.algorithms.matching import matching as matching
     from fewstep.algorithms.meta_curvature import meta_curvature as meta_curvature
     from fewstep.algorithms.meta_lstm import meta_lstm as meta_lstm

@@ -23,6 +23,11 @@ def pooled(h: Tensor, convolution: nn.Conv2d, layer: BatchNorm) -> Tensor:
     return F.max_pool2d(F.relu(norm(F.conv2d(h, convolution.weight, convolution.bias, padding=1), layer)), 2)
 
 
+def leaky(h: Tensor, convolution: nn.Conv2d, layer: BatchNorm) -> Tensor:
+    h = norm(F.conv2d(h, convolution.weight, convolution.bias, padding=1), layer)
+    return F.max_pool2d(F.leaky_relu(h, 0.01), 2)
+
+
 def pooled_first(h: Tensor, convolution: nn.Conv2d, layer: BatchNorm) -> Tensor:
     h = norm(F.conv2d(h, convolution.weight, convolution.bias, padding=1), layer)
     h = F.pad(h, (0, h.shape[3] % 2, 0, h.shape[2] % 2), value=-torch.inf)  # "same" pads at the right and bottom
@@ -39,6 +44,7 @@ PAPERS = {
     "protonet": (84, pooled, True, 1600, 121_093),
     "meta-lstm": (84, pooled, True, 800, 32_901),
     "cavia": (84, pooled, True, 800, 32_901),
+    "maml-plus-plus": (84, leaky, True, 1200, 70_085),
 }
 
 

@@ -11,6 +11,7 @@ from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
 from fewstep.algorithms.leo_network import leo_network
 from fewstep.algorithms.maml import fomaml, maml
+from fewstep.algorithms.maml_plus_plus import maml_plus_plus
 from fewstep.algorithms.matching import matching
 from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
@@ -37,6 +38,7 @@ __all__ = [
     "leo",
     "leo_network",
     "maml",
+    "maml_plus_plus",
     "matching",
     "meta_curvature",
     "meta_lstm",

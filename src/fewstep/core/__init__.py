@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fewstep.core.loss import regression as regression
     from fewstep.core.meta_gradient import Backprop as Backprop
     from fewstep.core.meta_gradient import Difference as Difference
+    from fewstep.core.meta_gradient import Fading as Fading
     from fewstep.core.meta_gradient import FirstOrder as FirstOrder
     from fewstep.core.meta_gradient import Implicit as Implicit
     from fewstep.core.meta_gradient import Mixture as Mixture

@@ -24,6 +24,7 @@ from fewstep.core.network.row_weights import (
     unnamed,
 )
 from fewstep.core.network.shapes import output_shape
+from fewstep.core.network.stepped import Stepped, at_step
 from fewstep.core.noise import Draws, Mask, Noise, Site, copied, dropout, entry, fill, own_draws
 from fewstep.core.recompute import recomputed
 from fewstep.core.slope import Slope, exact
@@ -72,6 +73,10 @@ class Learner(nn.Module):
         torch.Size([10, 1])
     """
 
+    progress: Tensor
+    """How far meta-training has come, from 0 to 1, for estimators that go by it. The outer loop says so; it is a tensor
+    that is changed in place, so that compiled code sees it."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -106,6 +111,8 @@ class Learner(nn.Module):
         self._mixing: dict[Any, Mixing] = {}
         # torch types entries of a list as modules
         self.stages: Sequence[Stage] = nn.ModuleList(stages if decodes else [*stages, Decode()])  # type: ignore[assignment]
+        self._stepped = any(isinstance(layer, Stepped) for layer in network.modules())
+        self.register_buffer("progress", torch.zeros(()), persistent=False)
         self.loss, self.dropout, self.recompute = loss or classification(), dropout, recompute
         self._check_rules()
 
@@ -265,7 +272,12 @@ class Learner(nn.Module):
         begun, penalties = map_tasks(self._begin)(support, classes, entry(noise, "begin"))
         map_step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
         loss, visit = self.inner_loss(decoded=False), visit or (lambda point: None)
-        given = Given(support, loss, self.start.decode, slope, None, None, map_tasks, map_step, visit)
+
+        def slots(step: int) -> Params:
+            steps: Params = map_tasks(partial(at_step, self.network, step))(support.weight) if self._stepped else {}
+            return steps
+
+        given = Given(support, loss, self.start.decode, slope, None, None, map_tasks, map_step, visit, slots)
         point = begun
         for i, stage in enumerate(self.stages):
             if noise is not None:

@@ -44,6 +44,21 @@ def stopped(loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Te
     return {name: tensor.detach() for name, tensor in gradient.items()}, loss_value.detach()
 
 
+def scaled(share: Tensor, loss: Callable[[Params], Tensor], value: Params) -> tuple[Params, Tensor]:
+    """The exact gradient and loss, of which further derivatives are a ``share``: at 0 as ``stopped``, at 1 ``exact``.
+
+    Second derivatives are computed at any share, which may be one that compiled code cannot know.
+
+    Example:
+        >>> share, w = torch.tensor(0.0), torch.tensor(3.0, requires_grad=True)
+        >>> gradient, _ = scaled(share, lambda value: value["w"].square(), {"w": w})
+        >>> torch.autograd.grad(gradient["w"], w)  # no second derivative
+        (tensor(0.),)
+    """
+    gradient, loss_value = exact(loss, value)
+    return {name: g.detach() + share * (g - g.detach()) for name, g in gradient.items()}, loss_value
+
+
 def transformed() -> bool:
     """Whether the caller is inside of a function transform or of compiled code, where only transforms differentiate.
 

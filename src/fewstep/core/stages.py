@@ -36,6 +36,7 @@ class Given(NamedTuple):
         map_tasks: maps a function of one task over those that are run.
         map_step: as ``map_tasks``, for a whole step.
         visit: told of every point on the way.
+        at_step: slots by which the network tells inner steps apart, see :class:`Stepped`; of the tasks that are run.
     """
 
     support: Batch
@@ -47,6 +48,7 @@ class Given(NamedTuple):
     map_tasks: Executor
     map_step: Executor
     visit: Visit
+    at_step: Callable[[int], Params]
 
 
 class Stage(nn.Module, ABC):
@@ -176,6 +178,7 @@ class Descend(Stage):
             keys = entry(given.shuffle, "keys")
             rows = given.map_tasks(lambda support, keys: mini_batches(support, self.steps, batch, keys))(rows, keys)
         given.visit(point)
+        context = point.context
         pulled = self.prox > 0 and self.proximal == "every"
         for i in range(self.moves):
             last = i == self.steps  # the one on the pull alone
@@ -183,9 +186,10 @@ class Descend(Stage):
             step = partial(self._step, self.rule.for_step(i), None if batch is None or last else i, loss, given.slope)
             noise = None if given.noise is None or last else given.noise[i]
             anchor = beginning if pulled or last else None
-            value, state = given.map_step(step)(value, state, anchor, point.context, rows, noise)
-            given.visit(Point(value, point.context))
-        return Point(value, point.context)
+            context = context if last else context | given.at_step(i)
+            value, state = given.map_step(step)(value, state, anchor, context, rows, noise)
+            given.visit(Point(value, context))
+        return Point(value, context)
 
     def _step(
         self,

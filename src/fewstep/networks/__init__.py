@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fewstep.networks.heads import Generated as Generated
     from fewstep.networks.matching import Matching as Matching
     from fewstep.networks.norms import BatchNorm as BatchNorm
+    from fewstep.networks.norms import StepwiseBatchNorm as StepwiseBatchNorm
     from fewstep.networks.norms import without_norms as without_norms
     from fewstep.networks.perceptron import mlp as mlp
     from fewstep.networks.propagating import Propagating as Propagating

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fewstep.networks.contextual import FeatureWise
 from fewstep.networks.heads import Generated
-from fewstep.networks.norms import BatchNorm
+from fewstep.networks.norms import BatchNorm, StepwiseBatchNorm
 
 Order = Literal["stride", "pool", "pool first"]
 Init = Literal["torch", "glorot", "glorot normal", "imaml", "kaiming"]
@@ -40,6 +40,9 @@ class Conv4(nn.Module):
         context: numbers of a context that scales and shifts the channels of a block before its ReLU, and after any
             pool, see :class:`FeatureWise` (CAVIA).
         context_block: which one, counted from 1.
+        slope: of the ReLU where its input is negative.
+        norm_steps: inner steps for each of which the normalisation has a γ and β of its own, see
+            :class:`StepwiseBatchNorm`; 0: the same for all.
 
     Raises:
         ValueError: for images too small for so many blocks, outputs of maps, or a context of no block.
@@ -60,6 +63,8 @@ class Conv4(nn.Module):
         init: Init = "glorot normal",
         context: int = 0,
         context_block: int = 3,
+        slope: float = 0.0,
+        norm_steps: int = 0,
     ) -> None:
         super().__init__()
         if context and not 1 <= context_block <= len(channels):
@@ -68,16 +73,17 @@ class Conv4(nn.Module):
         for i, (a, b) in enumerate(zip((inputs, *channels[:-1]), channels, strict=True), start=1):
             steered: list[nn.Module] = [FeatureWise(context, b)] if context and i == context_block else []
             norm = BatchNorm(b, eps=eps, scale=scale, momentum=momentum)
+            if norm_steps:
+                norm = StepwiseBatchNorm(b, norm_steps, eps=eps, momentum=momentum)
+            relu = nn.LeakyReLU(slope) if slope else nn.ReLU()
             blocks.append(nn.Conv2d(a, b, 3, stride=2 if downsample == "stride" else 1, padding=1))
             match downsample:
                 case "stride":
-                    blocks += [norm, *steered, nn.ReLU()]
+                    blocks += [norm, *steered, relu]
                 case "pool":  # which changes places with the ReLU at no difference
-                    blocks += (
-                        [norm, nn.MaxPool2d(2), *steered, nn.ReLU()] if steered else [norm, nn.ReLU(), nn.MaxPool2d(2)]
-                    )
+                    blocks += [norm, nn.MaxPool2d(2), *steered, relu] if steered else [norm, relu, nn.MaxPool2d(2)]
                 case "pool first":
-                    blocks += [norm, nn.MaxPool2d(2, ceil_mode=True), *steered, nn.ReLU()]
+                    blocks += [norm, nn.MaxPool2d(2, ceil_mode=True), *steered, relu]
         self.blocks = nn.Sequential(*blocks)
         self.readout = readout
         if readout == "maps" and outputs is not None:
@@ -127,6 +133,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "protonet": {"downsample": "pool", "scale": True, "readout": "flatten", "init": "torch", "eps": 1e-5},
     "meta-lstm": {**_MINI, "downsample": "pool", "scale": True, "init": "torch"},
     "cavia": {**_MINI, "downsample": "pool", "scale": True, "init": "kaiming", "eps": 1e-5},
+    "maml-plus-plus": {
+        **_MINI,
+        "channels": (48, 48, 48, 48),
+        "downsample": "pool",
+        "scale": True,
+        "init": "glorot",
+        "eps": 1e-5,
+        "slope": 0.01,
+    },
 }
 """Arguments of :class:`Conv4` by the paper whose network they make, see :func:`conv4`."""
 
@@ -145,6 +160,7 @@ def conv4(preset: str, outputs: int | None, *, inputs: int = 1, size: int = 28, 
     ``"protonet"``            64       pool       conv, norm, ReLU, pool       all        yes   torch's
     ``"meta-lstm"``           32       pool       conv, norm, ReLU, pool       all        yes   torch's
     ``"cavia"``               32       pool       conv, norm, pool, ReLU       all        yes   He's
+    ``"maml-plus-plus"``      48       pool       conv, norm, leaky ReLU, pool all        yes   Glorot
     ========================= ======== ========== ============================ ========== ===== ==========
 
     ANIL, Meta-SGD and Meta-Curvature take MAML's. What differs from the papers' programs: strides and padding are

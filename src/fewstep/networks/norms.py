@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.core.network.row_weights import Normalising
+from fewstep.core.network.stepped import Stepped
 
 
 class BatchNorm(Normalising):
@@ -41,10 +42,14 @@ class BatchNorm(Normalising):
     def forward(self, x: Float[Tensor, "rows channels *space"]) -> Float[Tensor, "rows channels *space"]:
         """Normalise over rows and positions."""
         centred, variance = self._centred(x)
-        gain = (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            gain = gain * self.weight
-        return centred * _spread(gain, x) + _spread(self.bias, x)
+        gain, (scale, shift) = (variance + self.eps).rsqrt(), self._affine()
+        if scale is not None:
+            gain = gain * scale
+        return centred * _spread(gain, x) + _spread(shift, x)
+
+    def _affine(self) -> tuple[Tensor | None, Tensor]:
+        """γ and β."""
+        return self.weight, self.bias
 
     def statistics(self, x: Float[Tensor, "rows channels *space"]) -> tuple[Tensor, Tensor]:
         """m and v, each ``[channels]``."""
@@ -60,6 +65,35 @@ class BatchNorm(Normalising):
         if self.row_weight is None:
             return rows.mean(0)
         return (self.row_weight / self.row_weight.sum()) @ rows
+
+
+class StepwiseBatchNorm(BatchNorm, Stepped):
+    """A batch normalisation with γ and β of its own for every inner step; steps beyond the last have those of the last.
+
+    The statistics are those of the batch at every step, as for :class:`BatchNorm`.
+
+    Args:
+        channels: size of axis 1.
+        steps: inner steps.
+        eps: ε.
+        momentum: as in :class:`BatchNorm`.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, channels: int, steps: int, eps: float = 1e-5, momentum: float = 0.9) -> None:
+        super().__init__(channels, eps, True, momentum)
+        if steps < 1:
+            raise ValueError(f"StepwiseBatchNorm: there is one inner step or more, got {steps}.")
+        self.weight, self.bias = nn.Parameter(torch.ones(steps, channels)), nn.Parameter(torch.zeros(steps, channels))
+        self.register_buffer("step", None, persistent=False)
+
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        if self.step is None:
+            return self.weight[0], self.bias[0]
+        steps = torch.arange(len(self.weight), device=self.weight.device)
+        chosen = (steps == self.step.clamp(max=len(steps) - 1)).to(self.weight.dtype)  # no index: vmap takes none
+        return chosen @ self.weight, chosen @ self.bias
 
 
 def _over_space(x: Float[Tensor, "rows channels *space"]) -> Float[Tensor, "rows channels"]:

@@ -17,7 +17,17 @@ from fewstep.core.ranges import Count, CountOrZero, Seed, Threads, require_range
 from fewstep.data.storage.files import json_text
 from fewstep.data.storage.reading import reading
 from fewstep.data.storage.settings import converter, mistakes
-from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
+from fewstep.recipes.methods.adapting import (
+    Anil,
+    Cavia,
+    Imaml,
+    Maml,
+    MamlPlusPlus,
+    MetaCurvature,
+    MetaLstm,
+    MetaSgd,
+    MtNet,
+)
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.others import (
     Dfsl,
@@ -41,7 +51,7 @@ if TYPE_CHECKING:
 
 Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
-Adapted = Maml | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
+Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
 Remembering = Matching | Relation | Tpn | Snail | Tadam
 Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | ResidualPrototypes
 Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Remembering

@@ -9,7 +9,17 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
+from fewstep.recipes.methods.adapting import (
+    Anil,
+    Cavia,
+    Imaml,
+    Maml,
+    MamlPlusPlus,
+    MetaCurvature,
+    MetaLstm,
+    MetaSgd,
+    MtNet,
+)
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import (
@@ -204,6 +214,11 @@ def fomaml_features(shots: int) -> Config:
     return _brief(shots, Maml(network=_LINEAR, rate=10.0, steps=5, first_order=True))
 
 
+def maml_plus_plus_features(shots: int) -> Config:
+    """MAML++ on features of your own: a linear classifier, five steps with rates of their own; untuned."""
+    return _brief(shots, MamlPlusPlus(network=_LINEAR, rate=10.0))
+
+
 def anil_features(shots: int) -> Config:
     """ANIL on features of your own: a layer of 128 units, and a linear classifier that alone is adapted; untuned."""
     return _brief(shots, Anil(network=_PERCEPTRON, rate=1.0, steps=5))
@@ -338,6 +353,7 @@ def protomaml_features(shots: int) -> Config:
 
 
 OWN = (
+    maml_plus_plus_features,
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, cavia_features),
     *(meta_curvature_features, t_net_features, mt_net_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),

@@ -9,7 +9,17 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
+from fewstep.recipes.methods.adapting import (
+    Anil,
+    Cavia,
+    Imaml,
+    Maml,
+    MamlPlusPlus,
+    MetaCurvature,
+    MetaLstm,
+    MetaSgd,
+    MtNet,
+)
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
@@ -95,6 +105,20 @@ def maml_fc(ways: int, shots: int) -> Config:
 def fomaml(ways: int, shots: int) -> Config:
     """First-order MAML with the settings of MAML."""
     return _as_maml(ways, shots, Maml(network=_MAML, first_order=True, **_inner(ways)))
+
+
+def maml_plus_plus(ways: int, shots: int) -> Config:
+    """MAML++ with its authors' settings: 64 channels, one query a class, eight tasks a step.
+
+    Their outer rate falls at every hundredth of training, and they test the mean of a run's five best models.
+    """
+    method = MamlPlusPlus(network=Network("maml-plus-plus", hidden=(64,) * 4), fades=10)
+    return unnamed(
+        OmniglotImages(ways=ways, shots=shots, queries=1, test_rotations=True),
+        method,
+        replace(TRAINING, steps=50_000, tasks=8, decay="cosine", rate_floor=1e-5, validate_every=500),
+        Testing(tasks=600, queries=1),
+    )
 
 
 def anil(ways: int, shots: int) -> Config:

@@ -10,7 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
-from fewstep.recipes.methods.adapting import Anil, Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
+from fewstep.recipes.methods.adapting import (
+    Anil,
+    Cavia,
+    Imaml,
+    Maml,
+    MamlPlusPlus,
+    MetaCurvature,
+    MetaLstm,
+    MetaSgd,
+    MtNet,
+)
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
@@ -41,6 +51,16 @@ def maml(data: Data, shots: int) -> Config:
 def fomaml(data: Data, shots: int) -> Config:
     """First-order MAML with the settings of MAML."""
     return _as_maml(data, shots, Maml(network=_MAML, rate=0.05, steps=5, test_steps=10, first_order=True))
+
+
+def maml_plus_plus(data: Data, shots: int) -> Config:
+    """MAML++ with its authors' settings: 48 channels, two tasks a step, entries of the meta-gradient within ±10.
+
+    Their outer rate stays at 0.001 on these images, and they test the mean of a run's five best models.
+    """
+    method = MamlPlusPlus(network=Network("maml-plus-plus"))
+    config = _as_maml(data, shots, method, steps=50_000, tasks=2, validate_every=500)
+    return replace(config, testing=Testing(tasks=600, queries=15))
 
 
 def anil(data: Data, shots: int) -> Config:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fewstep import core
-from fewstep.core.ranges import Count, CountOrZero, Positive, Share, refuse, require_ranges
+from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, refuse, require_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,8 @@ class Training:
     """With halving: meta-steps between halvings (ProtoNet: 2000)."""
     drops: tuple[tuple[Count, Positive], ...] = ()
     """With drops: after how many meta-steps the rate becomes how much of what it was at first: STEPS SHARE ..."""
+    rate_floor: PositiveOrZero = 0.0
+    """With a line or half a cosine: what the rate falls to, instead of zero."""
     clip_value: Positive | None = None
     """Clip every entry of the meta-gradient to ± this (LEO: 0.1). None: do not."""
     clip_norm: Positive | None = None
@@ -85,9 +87,9 @@ class Training:
             case "none":
                 return self.rate
             case "linear":
-                return self.rate * (1 - done)
+                return self.rate_floor + (self.rate - self.rate_floor) * (1 - done)
             case "cosine":
-                return 0.5 * self.rate * (1 + math.cos(math.pi * done))
+                return self.rate_floor + 0.5 * (self.rate - self.rate_floor) * (1 + math.cos(math.pi * done))
             case "halving":
                 return self.rate * 0.5 ** (step // self.halve_every)
             case "drops":

@@ -83,7 +83,7 @@ class Trainer:
         self.ranks, self._shared = ranks, None if ranks.size == 1 else source.tasks
         self._begin = ranks.share(source.tasks).start
         buffers = method.learner.named_buffers() if ranks.size > 1 else ()
-        self._unchanged = {name: buffer.clone() for name, buffer in buffers}
+        self._unchanged = {name: buffer.clone() for name, buffer in buffers if name != "progress"}
         self.method, self.source, self.options, self.validate = method, source, options, validate
         self.sign, self.seed, self.folder = (1.0 if higher_is_better else -1.0), seed, folder
         self.parameters = method.learner.trained()
@@ -186,6 +186,7 @@ class Trainer:
 
     def step(self, tasks: AnyTask, draws: Draws) -> dict[str, float]:
         """One meta-step: differentiate the objective, clip, and let the optimiser step; auxiliary losses before it."""
+        self.method.learner.progress.fill_(self.state.step / self.options.steps)
         rate, logged = self.options.rate_at(self.state.step), self._auxiliary_steps()
         found = self.differentiate(tasks, draws, self._begin, self._shared)
         self._require_independent()

@@ -5,6 +5,6 @@ from fewstep.core.meta_gradient.difference import Difference
 from fewstep.core.meta_gradient.first_order import FirstOrder
 from fewstep.core.meta_gradient.implicit import Implicit
 from fewstep.core.meta_gradient.mixture import Mixture
-from fewstep.core.meta_gradient.multi_step import MultiStep
+from fewstep.core.meta_gradient.multi_step import Fading, MultiStep
 
-__all__ = ["Backprop", "Difference", "FirstOrder", "Implicit", "Mixture", "MultiStep"]
+__all__ = ["Backprop", "Difference", "Fading", "FirstOrder", "Implicit", "Mixture", "MultiStep"]

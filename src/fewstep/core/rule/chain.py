@@ -51,7 +51,8 @@ class Chain(Rule):
 
     def init_sites(self) -> dict[str, Any]:
         """Those of the rules that draw, by their places."""
-        return {str(i): sites for i, rule in enumerate(self.rules) if (sites := rule.init_sites())}
+        found = {str(i): rule.init_sites() for i, rule in enumerate(self.rules)}
+        return {place: sites for place, sites in found.items() if sites}
 
     def for_step(self, step: int) -> Rule:
         """The chain of what each rule is at that step, a view: parameters stay with the rules of this chain."""

@@ -102,6 +102,21 @@ class MtNet(Adapting, algorithm="mt_net"):
     """T-net and MT-net (Lee and Choi 2018): MAML with a matrix for each layer, for units that a task draws."""
 
 
+class MamlPlusPlus(Adapting, algorithm="maml_plus_plus"):
+    """MAML++ (Antoniou et al. 2019): learned rates and norms for each inner step, losses after every one."""
+
+    steps: Count = 5
+    """Inner steps in training."""
+    stepwise_norms: bool = before("rate", True)
+    """Normalise with a γ and β of its own for each inner step (four blocks)."""
+
+    def parts(self, problem: Problem) -> dict[str, Any]:
+        """Arguments that the algorithms share, for a network that knows the steps."""
+        network = self.network.build(problem, norm_steps=self.steps if self.stepwise_norms else 0)
+        adapts = None if self.adapt_norms else networks.without_norms(network)
+        return {"network": network, "adapts": adapts, "loss": loss_of(problem, self.support_reduction)}
+
+
 class MetaLstm(Adapting, algorithm="meta_lstm"):
     """Meta-LSTM (Ravi and Larochelle 2017): the rule is a recurrent network's."""
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-Blocks = Literal["maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "cavia"]
+Blocks = Literal[
+    "maml", "maml-mini", "reptile", "reptile-mini", "imaml", "protonet", "meta-lstm", "cavia", "maml-plus-plus"
+]
 """Presets of four convolutional blocks."""
 
 
@@ -39,11 +41,11 @@ class Network:
     def __post_init__(self) -> None:
         require_ranges(self, "method.network.")
 
-    def build(self, problem: Problem, *, head: bool = True, context: int = 0) -> nn.Module:
+    def build(self, problem: Problem, *, head: bool = True, context: int = 0, norm_steps: int = 0) -> nn.Module:
         """The network for the problem's inputs and outputs; without a ``head``, one that a start generates.
 
         With a ``context``, one that so many numbers steer: vectors have them beside their entries, images as scales and
-        shifts of the third block's channels.
+        shifts of the third block's channels. With ``norm_steps``, four blocks normalise anew for each of so many steps.
         """
         outputs, shape = problem.outputs if head else None, problem.inputs
         if context and self.kind in ("relation", "resnet12", "forecaster"):
@@ -84,7 +86,13 @@ class Network:
         if self.kind == "resnet12":
             own: dict[str, Any] = {} if self.hidden is None else {"widths": self.hidden}
             return networks.ResNet12(outputs, shape[0], **own)
-        given = {"context": context or None, "channels": self.hidden, "scale": self.scale, "momentum": self.momentum}
+        given = {
+            "context": context or None,
+            "norm_steps": norm_steps or None,
+            "channels": self.hidden,
+            "scale": self.scale,
+            "momentum": self.momentum,
+        }
         changes = {name: value for name, value in given.items() if value is not None}
         return networks.conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
 
