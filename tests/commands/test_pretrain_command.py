@@ -99,6 +99,7 @@ def test_a_folder_is_complete_and_says_what_was_done(run: Path, photos: Path) ->
     report = (run / "report.md").read_text()
     for layer, of in scores.items():
         assert f"| {layer} | test | 1-shot | {100 * of['test']['1']['mean']:.2f} ±" in report
+    assert "| digest |" not in report, "of its files, and of no use to a reader"
 
 
 def test_a_folder_that_has_lost_what_is_known_of_its_network_says_so(

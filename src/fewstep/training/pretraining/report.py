@@ -1,10 +1,9 @@
 """The report of a pre-training, for a human reader."""
 
-import json
 from datetime import timedelta
 from pathlib import Path
 
-from fewstep.data.storage.files import write_atomically
+from fewstep.data.storage.files import read_json, write_atomically
 from fewstep.data.storage.log import METRICS, read_log
 from fewstep.evaluation.figures import image, new_figure, style_curve
 from fewstep.evaluation.statistics import Interval
@@ -66,11 +65,11 @@ def write_report(folder: Path) -> Path:
         The path of the report.
 
     Raises:
+        ValueError: when a file is damaged.
         OSError: when the folder cannot be read or written.
     """
     config, scores, environment, network = (
-        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("pretraining", "scores", "environment", "network")
+        read_json(folder / f"{name}.json") for name in ("pretraining", "scores", "environment", "network")
     )
     rows = [
         [layer, split, f"{shots}-shot", Interval(**score).text(percent=True), str(score["tasks"])]
