@@ -93,6 +93,14 @@ def test_what_it_cannot_do_is_said(data: Any) -> None:
         next(ClassKFold(2).split(x))
 
 
+def test_a_temperature_that_does_not_calibrate_is_left_out(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data
+    monkeypatch.setattr("fewstep.estimators.meta_learner.fit_temperature", lambda *_: 1e-3)  # as good as sure
+    untouched = learner().fit(x, y)
+    assert untouched.model_.temperature == 1.0
+    assert untouched.calibration_error_["with"] == untouched.calibration_error_["without"]
+
+
 def test_temperature_is_the_one_that_made_the_logits_and_calibrates_them() -> None:
     """Labels drawn from softmax(z): of the logits z·T the temperature is T, and at T they are calibrated."""
     source = np.random.default_rng(0)

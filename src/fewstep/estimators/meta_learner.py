@@ -232,7 +232,8 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
                 "val", tasks=25, seed=config.testing.seed + 1, queries=problem.most_queries("val", 15)
             )
             logits, truth = query_logits(partial(_predict, model), source, CALIBRATION_TASKS)
-            temperature = fit_temperature(logits, truth)
+            # The one of the greatest likelihood may be the worse calibrated one.
+            temperature = min(1.0, fit_temperature(logits, truth), key=lambda t: error_at(logits, truth, t))
             errors = {"without": error_at(logits, truth, 1.0), "with": error_at(logits, truth, temperature)}
         self.model_, self.calibration_error_ = replace(model, temperature=temperature), errors
 
