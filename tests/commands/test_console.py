@@ -52,6 +52,15 @@ def test_bars_show_names_as_they_are(shown: Callable[[], str]) -> None:
     assert any("[b]" in line for line in lines)
 
 
+@pytest.mark.parametrize("words", ["{}", "train {}", "report {}", "predict {} --support a --query b", "export {} b"])
+def test_an_error_is_one_line_whatever_a_name_holds(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word.format("a\nb\x1b[31m\x08c") for word in words.split(" ")])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert r"a\nb\x1b[31m\x08c" in line
+
+
 def test_tables_keep_their_names_on_any_console() -> None:
     own = Console(file=io.StringIO(), width=200, record=True, emoji=False)
     own.print(terminal_table(HOSTILE, [[HOSTILE], [HOSTILE]], "f"))

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         aside().print(f"stopped; continue with: {shlex.join(('fewstep', *arguments))}")
         raise SystemExit(stop.status if isinstance(stop, Stopped) else 130) from None
     except (ValueError, OSError, FloatingPointError) as error:
-        aside().print(Text.assemble(("error:", "red"), f" {_said(error)}"))
+        aside().print(Text.assemble(("error:", "red"), f" {_said(error, arguments)}"))
         raise SystemExit(2) from error
 
 
@@ -123,11 +123,14 @@ def _run(command: str, *rest: str) -> None:
         tyro.cli(function, args=rest, prog=f"fewstep {command}")
 
 
-def _said(error: Exception) -> str:
-    """What an error says, of a file first which one."""
+def _said(error: Exception, arguments: Sequence[str]) -> str:
+    """What an error says, of a file first which one. What in a name moves a terminal's cursor is spelt."""
+    said = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+        said = f"{error.filename}: {error.strerror}"
+    for name in arguments:
+        said = said.replace(name, name.replace("\n", r"\n")) if "\n" in name else said
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in said)
 
 
 def _reads_arguments(function: Callable[..., None]) -> bool:
