@@ -1,6 +1,6 @@
 """Whether two folders hold the same results, to the bit.
 
-Left out is what tells of the doing and not of the result: wall times (``seconds`` in counters and tables), memory, the
+Left out is what tells of the doing and not of the result: wall times (``seconds`` in counters and tables, ``costs`` of a comparison), memory, the
 facts of the machine and of resumptions (``environment.json``), the page that shows both (``report.html``; all else in
 it is of files that are compared), the word by which a run knows its checkpoints, logs and locks, the checkpoint before
 the last one, Optuna's database (its table ``trials.csv`` is compared), and the digests of files that have wall times in
@@ -32,7 +32,7 @@ LEFT_OUT = (
 )
 """Ends of names of files that are not compared."""
 
-OF_TIME = re.compile(r".*seconds.*|key|waiting|run|digest|log")
+OF_TIME = re.compile(r".*seconds.*|costs|key|waiting|run|digest|log")
 """Names of entries that are not compared."""
 
 
