@@ -1,10 +1,10 @@
 """Whether two folders hold the same results, to the bit.
 
-Left out is what tells of the doing and not of the result: wall times (``seconds`` in counters and tables, ``costs`` of a comparison), memory, the
-facts of the machine and of resumptions (``environment.json``), the page that shows both (``report.html``; all else in
-it is of files that are compared), the word by which a run knows its checkpoints, logs and locks, the checkpoint before
-the last one, Optuna's database (its table ``trials.csv`` is compared), and the digests of files that have wall times in
-them (``*.key``, of checkpoints, the names of ``scores/*.json``).
+Left out is what tells of the doing and not of the result: wall times (``seconds`` in counters and tables, ``costs``
+of a comparison), memory, the facts of the machine and of resumptions (``environment.json``), the page that shows both
+(``report.html``; all else in it is of files that are compared), the word by which a run knows its checkpoints, logs
+and locks, the checkpoint before the last one, Optuna's database (its table ``trials.csv`` is compared), and the
+digests of files that have wall times in them (``*.key``, of checkpoints, the names of ``scores/*.json``).
 """
 
 from __future__ import annotations
