@@ -193,6 +193,7 @@ def test_far_methods_do_not_squeeze_the_others() -> None:
     assert near_scores(around(a=0.97, b=0.98, c=0.2)) == ["a", "b"]
     assert sorted(near_scores(around(a=0.97, b=0.98, c=0.93))) == ["a", "b", "c"], "not far"
     assert sorted(near_scores(around(a=0.97, b=0.2))) == ["a", "b"], "two have no majority"
+    assert sorted(near_scores(around(a=0.97, b=0.98, c=0.2, d=0.1))) == ["a", "b", "c", "d"], "nor have halves"
     assert sorted(near_scores(around(a=0.3, b=0.4, c=0.35, d=900.0, e=0.31))) == ["a", "b", "c", "e"]
     low, high = span([Interval(0.97, 0.01, 9), Interval(0.99, 0.005, 9)], False, 100.0)
     assert 95 < low < 96

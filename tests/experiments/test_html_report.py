@@ -128,7 +128,8 @@ def test_a_histogram_holds_every_task() -> None:
         assert chart is not None
         counts = {columns.tone: sum(count for *_, count in columns.bars) for columns in chart.columns}
         assert counts == {"quiet": 2, "first": 3 if higher else 1, "second": 1 if higher else 3}
-    assert difference_chart("a − b", np.array([0.1, np.nan]), Score("accuracy")) is None
+    for nothing in ([0.1, np.nan], [0.0, 0.0], [0.1]):
+        assert difference_chart("a − b", np.array(nothing), Score("accuracy")) is None
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def near_scores(scores: Mapping[str, Interval]) -> list[str]:
         low, high = bounds(scores[label] for label in labels)
         return high - low
 
-    kept, fewest = ordered, max(2, (len(ordered) + 1) // 2)
+    kept, fewest = ordered, max(2, len(ordered) // 2 + 1)
     for gone in range(1, len(ordered) - fewest + 1):
         for below in range(gone + 1):
             rest = ordered[below : len(ordered) - (gone - below)]

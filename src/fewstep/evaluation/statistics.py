@@ -76,6 +76,11 @@ class Score:
         return "accuracy, %" if self.percent else self.name
 
     @property
+    def title(self) -> str:
+        """The unit where a sentence or a title begins."""
+        return "Accuracy, %" if self.percent else self.name.upper()
+
+    @property
     def better(self) -> str:
         """The direction in words."""
         return f"{'higher' if self.higher_is_better else 'lower'} is better"

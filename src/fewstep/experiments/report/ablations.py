@@ -82,6 +82,6 @@ def _verdict(found: dict[str, object], whole: str, score: Score) -> str:
         return "LEO itself has not been tested yet, or nothing beside it."
     above = [name for name, gain in gains if gain["mean"] > gain["half_width"]]
     below = [name for name, gain in gains if -gain["mean"] > gain["half_width"]]
-    text = f"{whole} is clearly above {len(above)} of the {len(gains)} others"
-    text += f", and clearly below {', '.join(below)}." if below else ", and clearly below none."
+    text = f"{whole} is clearly above {len(above) or 'none'} of the {len(gains)} others"
+    text += f", and clearly below {'; '.join(below)}." if below else ", and clearly below none."
     return f"{text} Clear is what the interval over tasks says, given these training seeds."

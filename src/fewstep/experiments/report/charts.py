@@ -190,18 +190,17 @@ def _thinned(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def difference_chart(title: str, differences: NDArray[np.float64], score: Score) -> Chart | None:
-    """How the differences of single tasks are spread; None where one is not finite, or there are fewer than two.
+    """How the differences of single tasks are spread; None where one is not finite, there are fewer than two, or none.
 
     Args:
         title: what was subtracted from what.
         differences: ``[tasks]``, paired.
         score: what they are differences of.
     """
-    if len(differences) < 2 or not np.isfinite(differences).all():
+    if len(differences) < 2 or not np.isfinite(differences).all() or not differences.any():
         return None
     values = score.scale * differences
-    far = float(np.abs(values).max()) or 1.0
-    width = _round(2 * far / 24)
+    width = _round(float(np.abs(values).max()) / 12)
     which = np.round(values / width).astype(int)
     places, counts = np.unique(which, return_counts=True)
     good = 1 if score.higher_is_better else -1

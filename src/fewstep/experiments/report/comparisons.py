@@ -104,7 +104,7 @@ def _pairs(methods: Sequence[Mapping[str, Any]], score: Score) -> list[Block]:
         ]
         for one in methods
     ]
-    note = f"{score.unit.capitalize()}, the row's method minus the column's, paired by task."
+    note = f"{score.title}, the row's method minus the column's, paired by task."
     return [Table("Differences of every pair", columns, rows), Text(note, quiet=True)]
 
 

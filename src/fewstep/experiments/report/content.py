@@ -158,7 +158,8 @@ class Table:
         if not known:
             return [None] * len(self.rows), None
         relative = self.columns[i].drawn == "difference"
-        shared = known | ({"zero": Interval(0.0, 0.0, 0)} if relative else {})
+        shared = {at: one for at, one in known.items() if not relative or one.mean or one.half_width}
+        shared |= {"zero": Interval(0.0, 0.0, 0)} if relative else {}
         low, high = bounds(shared[at] for at in {*near_scores(shared), *(["zero"] if relative else [])})
         margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
         low, high = low - margin, high + margin

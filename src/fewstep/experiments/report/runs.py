@@ -203,7 +203,7 @@ def curve_charts(runs: Mapping[str, Mapping[tuple[str, str], Sequence[tuple[int,
         steps = max(x for line in lines for x, _ in line.points)
         charts.append(
             Chart(
-                f"{'Training loss' if loss else score.unit.capitalize()}{', log scale' if log else ''}",
+                f"{'Training loss' if loss else score.title}{', log scale' if log else ''}",
                 Axis(0.0, steps or 1.0, "meta-step"),
                 axis_of(values, unit, log=log, zero=not score.percent),
                 f"{unit.capitalize()} over {steps:,.0f} meta-steps, ending at {values[-1]:.3g}. {told}".strip(),
