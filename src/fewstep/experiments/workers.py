@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
-from fewstep.training.stopping import Stopped, signals_later, stoppable
+from fewstep.training.stopping import Stopped, patiently, signals_later, stoppable
 
 logger = logging.getLogger("fewstep")
 
@@ -163,7 +163,8 @@ def run_all(
         ours, theirs = multiprocessing.Pipe(duplex=False)
         process = process_of(_work, job, threads, theirs, name=job.name)
         running[ours] = i, process  # before it starts, so that an interrupt finds it
-        with signals_later(signal.SIGINT):  # it never sees Ctrl-C: its parent decides about it
+        # It never sees Ctrl-C: its parent decides about it. A signal in the middle would lose sight of the process.
+        with signals_later(signal.SIGINT), patiently():
             process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 

@@ -57,6 +57,15 @@ class _Asked:
 _asked = _Asked()
 
 
+def _forget() -> None:
+    """A process that was forked has been asked nothing, and is in the middle of nothing."""
+    _asked.number, _asked.patient, _asked.lost = None, 0, False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 @contextmanager
 def stoppable(told: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGUSR1 end what happens inside in order; another one ends the process at once.
@@ -119,14 +128,15 @@ def stoppable(told: Callable[[str], None] = lambda _: None) -> Iterator[None]:
 
 @contextmanager
 def patiently() -> Iterator[None]:
-    """Inside, a signal waits for the next :func:`poll`; one that has come is minded at the end at the latest."""
+    """Inside, a signal waits for the next :func:`poll`; one that has come is minded at the end of the outermost one."""
     inside = threading.current_thread() is threading.main_thread()
     _asked.patient += inside
     try:
         yield
     finally:
         _asked.patient -= inside
-    poll()
+    if inside and not _asked.patient:
+        poll()
 
 
 def asked() -> int:

@@ -3,9 +3,11 @@
 import csv
 import errno
 import json
+import signal
 import sqlite3
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from search_driver import SPACE, config, run
 
@@ -24,6 +27,7 @@ from fewstep.experiments.search.plot import draw
 from fewstep.experiments.search.result import SearchResult, Trial, importances
 from fewstep.experiments.search.study import Plan, in_one_line
 from fewstep.recipes import Config, Range, from_json, with_settings
+from fewstep.training.stopping import Stopped, stoppable
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +206,38 @@ def test_no_two_processes_take_the_same_trial(tmp_path: Path, kind: str) -> None
         with ThreadPoolExecutor(4) as pool:
             taken = [number for numbers in pool.map(take, studies) for number in numbers]
     assert sorted(taken) == list(range(40))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_signal_waits_for_the_end_of_what_is_done_in_the_study(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends a transaction half-way leaves the database locked, for whoever gives the trial back as well."""
+    here = replace(plan(tmp_path), storage=f"{kind}:///{tmp_path / f'study.{kind}'}")
+    study.join(here, 2)
+    joined = study.load(here)
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        if kind == "sqlite":
+            sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", interrupt, once=True)
+        else:
+            patched.setattr(JournalFileBackend, "append_logs", interrupted(JournalFileBackend.append_logs, interrupt))
+        with pytest.raises(Stopped), stoppable():
+            joined.set_user_attr("said", "whole")
+    assert joined.user_attrs["said"] == "whole"
+
+
+def interrupted(function: Callable[..., Any], interrupt: Callable[[], None]) -> Callable[..., Any]:
+    """With a signal before its end."""
+
+    def both(*words: Any) -> Any:
+        interrupt()
+        return function(*words)
+
+    return both
 
 
 def test_another_search_is_refused_by_what_differs(tmp_path: Path) -> None:

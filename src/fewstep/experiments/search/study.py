@@ -6,6 +6,7 @@ often it was killed. Optuna keeps what the processes must agree on: which are wa
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 import warnings
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
@@ -23,6 +24,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from fewstep.recipes import Config, Range, differences, dotted
+from fewstep.training.stopping import patiently
+
+_Storage = TypeVar("_Storage", bound=optuna.storages.BaseStorage)
 
 HEARTBEAT, GRACE = 10, 30
 """Seconds between signs of life of a running trial, and without a new one until it counts as killed."""
@@ -183,12 +187,25 @@ def open_storage(plan: Plan) -> optuna.storages.BaseStorage:
     try:
         url = sqlalchemy.make_url(plan.storage)
         if url.drivername == "journal":
-            return _journal(Path(url.database or ""))
+            return _uninterrupted(_journal(Path(url.database or "")))
         if url.drivername == "postgresql" and find_spec("psycopg"):
             url = url.set(drivername="postgresql+psycopg")  # which older versions of SQLAlchemy do not take by default
-        return _database(url)
+        with patiently():
+            return _uninterrupted(_database(url))
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError, OSError, ValueError) as error:
         raise _cannot_be_opened(plan.storage, error) from error
+
+
+def _uninterrupted(storage: _Storage) -> _Storage:
+    """Have every operation of a storage end before a signal is minded.
+
+    One that is left in the middle may leave the database or the journal locked, for this process too, which then waits
+    for itself.
+    """
+    for name, method in inspect.getmembers(storage, inspect.ismethod):
+        if not name.startswith("__"):
+            setattr(storage, name, patiently()(method))
+    return storage
 
 
 def _journal(file: Path) -> optuna.storages.JournalStorage:
