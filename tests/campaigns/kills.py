@@ -92,7 +92,7 @@ def disturbed(case: Case, inputs: Path, seconds: float, work: Path) -> dict[str,
         return told | {"problems": ["it always ended before"]}
     told |= {"status": status, "moment": round(time.monotonic() - begun.began, 2), "stage": stage}
     told |= {"in a write": _written(in_a_write), "outlived": len(left)}
-    problems = [f"{len(left)} processes outlived it"] if left else []
+    problems = [f"{len(left)} processes outlived it: {'; '.join(left)}"] if left else []
     words = case.of.again(inputs, here)
     if case.signal != signal.SIGKILL:
         advice, wrong = asked_to_stop(begun, case, status)

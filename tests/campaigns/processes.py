@@ -68,14 +68,16 @@ class Started:
         assert self.process.exitcode is not None
         return self.process.exitcode
 
-    def left(self, seconds: float = 10.0) -> list[int]:
-        """Processes of its session that have outlived it by so long; they are killed."""
+    def left(self, seconds: float = 10.0) -> list[str]:
+        """Processes of its session that have outlived it by so long, and what they are at; they are killed."""
         until = time.monotonic() + seconds
         while (there := workers(self.pid)) and time.monotonic() < until:
             time.sleep(0.02)
+        found = [_at_what(pid) for pid in there]
         for pid in there:
-            os.kill(pid, signal.SIGKILL)
-        return there
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return found
 
     @property
     def said(self) -> str:
@@ -102,6 +104,17 @@ def workers(session: int) -> list[int]:
         if fields[3] == str(session) and fields[0] != "Z":
             found.append(int(entry.name))
     return sorted(found)
+
+
+def _at_what(pid: int) -> str:
+    """The state of a process, what it waits for in the kernel, its parent, and its words."""
+    try:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        waits = Path(f"/proc/{pid}/wchan").read_text()
+        return f"{pid} of {status['PPid']}: {status['State']}, {waits}, {status['Threads']} threads: {words[:200]}"
+    except OSError as gone:
+        return f"{pid}: {gone}"
 
 
 def load_everything(modules: Iterable[str] = ()) -> None:

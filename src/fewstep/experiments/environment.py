@@ -104,7 +104,8 @@ def _commit() -> str | None:
     """The commit of the source tree that the package runs from, with "+" when it has been changed; None elsewhere."""
     here = Path(__file__).parents[1]
     try:
-        ask = ["git", "--no-optional-locks", "-C", str(here)]  # killed half-way, it would leave a lock in the repository
+        # Without locks: one that is killed would leave its own in the repository.
+        ask = ["git", "--no-optional-locks", "-C", str(here)]
         commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
         dirty = subprocess.run([*ask, "status", "--porcelain", "."], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
