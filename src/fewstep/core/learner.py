@@ -270,24 +270,51 @@ class Learner(nn.Module):
         if self.embedding is not None:
             support = map_tasks(self.embed)(support, own_draws(noise, "embed"))
         begun, penalties = map_tasks(self._begin)(support, classes, entry(noise, "begin"))
+        stages = list(self.stages)
+        cut = next(i for i, stage in enumerate(stages) if isinstance(stage, Decode))
+        own = None if noise is None else list(zip(noise["stages"], noise["shuffles"], strict=True))
+        before, after = (None, None) if own is None else (own[:cut], own[cut:])
+        point = self.resume(begun, stages[:cut], support, slope, before, map_tasks, visit)
+        if noise is not None:
+            penalties = penalties | map_tasks(self.start.penalise)(begun, point)
+        return self.resume(point, stages[cut:], support, slope, after, map_tasks, visit), penalties
+
+    def resume(
+        self,
+        point: Point,
+        stages: Iterable[Stage],
+        support: Batch,
+        slope: Slope = exact,
+        noise: Sequence[tuple[Noise, Noise]] | None = None,
+        map_tasks: Executor = direct,
+        visit: Visit | None = None,
+        decoded: bool = False,
+    ) -> Point:
+        """Take a point through stages: a part of an adaptation, or what an estimator does beside it.
+
+        Args:
+            point: where a task stands.
+            stages: the learner's own or others.
+            support: the embedded rows that they see, see :meth:`embed`.
+            slope: how a loss becomes its gradient.
+            noise: for each stage, in the shape of its sites and of its shuffle sites; None in evaluation.
+            map_tasks: as in :meth:`adapt`.
+            visit: told of every point that the descents pass.
+            decoded: whether the point is one of weights already.
+        """
         map_step = partial(recomputed, map_tasks, list(self.parameters())) if self.recompute else map_tasks
-        loss, visit = self.inner_loss(decoded=False), visit or (lambda point: None)
 
         def slots(step: int) -> Params:
             steps: Params = map_tasks(partial(at_step, self.network, step))(support.weight) if self._stepped else {}
             return steps
 
-        given = Given(support, loss, self.start.decode, slope, None, None, map_tasks, map_step, visit, slots)
-        point = begun
-        for i, stage in enumerate(self.stages):
-            if noise is not None:
-                given = given._replace(noise=noise["stages"][i], shuffle=noise["shuffles"][i])
-            if isinstance(stage, Decode):
-                given = given._replace(loss=self.inner_loss(decoded=True))
-                if noise is not None:
-                    penalties = penalties | map_tasks(self.start.penalise)(begun, point)
+        visit = visit or (lambda point: None)
+        for i, stage in enumerate(stages):
+            decoded |= isinstance(stage, Decode)
+            loss, (own, shuffle) = self.inner_loss(decoded), (None, None) if noise is None else noise[i]
+            given = Given(support, loss, self.start.decode, slope, own, shuffle, map_tasks, map_step, visit, slots)
             point = stage(point, given)
-        return point, penalties
+        return point
 
     def embed(self, batch: Batch, noise: Noise = None) -> Batch:
         """The rows of one task as start, stages and network take them; normalised by their own statistics."""

@@ -45,6 +45,8 @@ class Loss:
         support: how support rows become the inner loss. The LEO paper (Eq. 5) and its authors' code sum; most MAML
             implementations average. An inner rate for one is not an inner rate for the other.
         score: a second, readable measure per query row (accuracy, squared error) and its name.
+        answer: what is said in the end to whoever asks for predictions, of a classifier that gives several side by
+            side: one number for each way. The score takes either.
 
     Example:
         >>> absolute = Loss(lambda prediction, y: (prediction - y).abs().mean(-1), support="sum")
@@ -57,6 +59,7 @@ class Loss:
     support: Reduction = "mean"
     score: Callable[[Tensor, Tensor], Tensor] = accuracy
     score_name: str = "accuracy"
+    answer: Callable[[Tensor], Tensor] | None = None
 
 
 def classification(support: Reduction = "mean") -> Loss:

@@ -230,11 +230,12 @@ class Method:
         executor: Executor | None = None,
         statistics: Statistics = "query",
     ) -> Float[Tensor, "tasks rows outputs"]:
-        """Predictions of adapted points for a batch of queries, see ``Learner.predict``."""
+        """Predictions of adapted points for a batch of queries, see ``Learner.predict`` and ``Loss.answer``."""
         with torch.no_grad():
             mapped = (executor or Vmap())(partial(self.learner.predict, statistics=statistics))
             prediction: Tensor = mapped(point, query, support)
-        return prediction
+            answer = self.learner.loss.answer
+        return prediction if answer is None else answer(prediction)
 
 
 def unused_rules(learner: Learner) -> set[str]:

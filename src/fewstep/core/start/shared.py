@@ -1,6 +1,8 @@
 """One initialisation shared by all tasks: the network's own parameters."""
 
-from torch import nn
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from fewstep.core.network.choice import Choice, chosen
 from fewstep.core.noise import Noise
@@ -15,6 +17,8 @@ class Shared(Start):
         adapts: which parameters the inner loop moves, names or a predicate on names; all when omitted. The others are
             meta-learned only: ``lambda name: name.startswith("head.")`` is ANIL. Frozen parameters
             (``requires_grad_(False)``) stay as they are in both loops.
+        log_prior: ``log p(φ)`` up to a constant, a scalar of the selected parameters by name. The inner loss is then
+            ``L_S(φ) − log p(φ)``, whose minimum is most probable a posteriori where L_S is a negative log-likelihood.
 
     Raises:
         ValueError: when ``adapts`` selects no parameter of the network, or names one that there is not.
@@ -25,9 +29,9 @@ class Shared(Start):
         ['2.weight', '2.bias']
     """
 
-    def __init__(self, adapts: Choice | None = None) -> None:
+    def __init__(self, adapts: Choice | None = None, log_prior: Callable[[Params], Tensor] | None = None) -> None:
         super().__init__()
-        self.adapts = adapts
+        self.adapts, self.log_prior = adapts, log_prior
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The selected parameters of ``network``; nothing of the task is looked at."""
@@ -52,3 +56,7 @@ class Shared(Start):
     def decode(self, point: Point, noise: Noise) -> Point:
         """Return the point unchanged: its values already are weights."""
         return point
+
+    def energy(self, point: Point) -> Tensor | None:
+        """``−log p(φ)``."""
+        return None if self.log_prior is None else -self.log_prior(point.value)
