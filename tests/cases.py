@@ -10,6 +10,7 @@ from torch import nn
 from fewstep import algorithms
 from fewstep.algorithms import (
     anil,
+    bayesian_maml,
     cavia,
     dfsl,
     fomaml,
@@ -39,6 +40,7 @@ from fewstep.algorithms import (
 from fewstep.core import (
     OFFICIAL,
     SGD,
+    SVGD,
     Adam,
     AnyTask,
     Backprop,
@@ -57,7 +59,8 @@ from fewstep.core import (
     classification,
     regression,
 )
-from fewstep.networks import Conv4, Generated, ResNet12, StepwiseBatchNorm, mlp
+from fewstep.networks import Conv4, Ensemble, Generated, Particle, ResNet12, StepwiseBatchNorm, mlp
+from fewstep.networks.particles import regression_of_each
 from fewstep.networks.propagating import width_of_maps, width_of_vectors
 from fewstep.networks.relating import of_maps, of_vectors
 
@@ -221,6 +224,28 @@ def adam() -> Method:
     return Method(Learner(mlp((6, 5, 3)), Shared(), [Descend(Adam(0.1, (0.5, 0.999), eps=0.01), 2)]), Backprop())
 
 
+def particles(hidden: int = 5) -> Ensemble:
+    """Three, whose precisions are not alike."""
+    made = Ensemble(lambda: Particle(mlp((1, hidden, 1)), 0.3), 3)
+    for name, parameter in made.named_parameters():
+        if name.startswith("log_"):
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def particle_heads(features: nn.Module, **options: Any) -> Method:
+    return bayesian_maml(
+        nn.Sequential(features, Ensemble(lambda: nn.Linear(4, 3), 3)), **{"rate": 0.2, "steps": 2} | options
+    )
+
+
+def svgd() -> Method:
+    """Particles by a kernel of one width, without a leader: nothing stops a gradient."""
+    network, steps = particles(), [Descend(SVGD(0.02, bandwidth=3.0), 2)]
+    start = bayesian_maml(network).learner.start
+    return Method(Learner(network, start, steps, loss=regression_of_each()), Backprop())
+
+
 def lstm_backprop() -> Method:
     """Meta-LSTM with the second derivatives that its authors leave out."""
     return Method(meta_lstm(mlp((6, 5, 3)), steps=2, hidden=3).learner, Backprop())
@@ -302,6 +327,16 @@ CASES = [
     Case("cavia-mlp-norm", lambda: cavia(mlp((6, 5, 3), norm=True, context=4), steps=2), vectors),
     Case("cavia-regression", lambda: cavia(mlp((1, 5, 1), context=2), loss=regression()), regression_tasks),
     Case("cavia-conv", lambda: cavia(steered_conv(), steps=2), images),
+    # The width of the kernel and the leader are constants: test_particles.py has what the gradient is.
+    Case("bayesian-maml-mlp-norm", lambda: particle_heads(mlp((6, 4, None), norm=True)), vectors, False),
+    Case(
+        "bayesian-maml-regression",
+        lambda: bayesian_maml(particles(), rate=0.02, steps=2, loss=regression_of_each()),
+        regression_tasks,
+        False,
+    ),
+    Case("bayesian-maml-conv", lambda: particle_heads(conv(None), leader_steps=2, halved=False), images, False),
+    Case("svgd", svgd, regression_tasks),
     Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
     Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
     Case("r2d2-mlp", lambda: r2d2(mlp((6, 5, None), norm=True), penalty=0.5, scale=3.0), vectors, equivariant=True),

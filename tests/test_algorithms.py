@@ -11,7 +11,7 @@ from torch import nn
 from fewstep import algorithms
 from fewstep.core import Method
 from fewstep.core.ranges import Whole, Within
-from fewstep.networks import Generated, mlp
+from fewstep.networks import Ensemble, Generated, Particle, mlp
 
 ANY: dict[str, Any] = {
     "features": 8,
@@ -37,6 +37,8 @@ def made(name: str, **others: Any) -> Method:
         given["network"] = (
             nn.Sequential(nn.Linear(3, 4), Generated()) if generated else mlp((3, 4, 2), context=int(name == "cavia"))
         )
+    if name == "bayesian_maml":
+        given["network"] = Ensemble(lambda: Particle(mlp((3, 2)), 0.1), 2)
     return function(**given | others)
 
 

@@ -42,6 +42,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "dfsl": "DFSL",
         "gaussian_prior": "a Gaussian prior",
         "residual_prototypes": "residual prototypes",
+        "bayesian_maml": "Bayesian MAML",
         "cavia": "CAVIA",
         "t_net": "T-net",
         "mt_net": "MT-net",
@@ -52,13 +53,13 @@ def test_every_algorithm_is_on_the_page() -> None:
     for name in algorithms.__all__:
         assert named[name] in text if name in named else f"{name}(network" in code, name
     (curves,) = [block for block in BLOCKS if block.code.count("methods = {")]
-    for name in ("FOMAML", "MAML", "MAML++", "iMAML", "Reptile", "ANIL", "MetaSGD", "MetaCurv", "MetaLSTM"):
+    for name in ("FOMAML", "MAML", "MAML++", "iMAML", "Reptile", "Chaser", "ANIL", "MetaSGD", "MetaCurv", "MetaLSTM"):
         assert f"\n{name} " in curves.shown, name
 
 
 def test_no_statement_of_the_page_is_false() -> None:
     text = "".join(block.shown for block in BLOCKS)
-    assert text.count("True") == 16
+    assert text.count("True") == 18
     assert "False" not in text
     assert len(re.findall("^```text$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)) == sum(
         bool(block.shown) for block in BLOCKS

@@ -15,7 +15,8 @@ The examples in docstrings go on from here::
     from fewstep import *
     from fewstep.core import *
     from fewstep.data import Dataset, EpisodeSampler, Sinusoids
-    from fewstep.networks import Generated, Matching, mlp
+    from fewstep.networks import Ensemble, Generated, Matching, Particle, mlp
+    from fewstep.networks.particles import regression_of_each
     from fewstep.recipes import RECIPES
 
     torch.manual_seed(0)
@@ -40,6 +41,7 @@ from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
     from fewstep.algorithms.anil import anil as anil
+    from fewstep.algorithms.bayesian_maml import bayesian_maml as bayesian_maml
     from fewstep.algorithms.cavia import cavia as cavia
     from fewstep.algorithms.dfsl import dfsl as dfsl
     from fewstep.algorithms.gaussian_prior import gaussian_prior as gaussian_prior

@@ -4,6 +4,7 @@ Examples in docstrings go on from the lines in ``help(fewstep)``.
 """
 
 from fewstep.algorithms.anil import anil
+from fewstep.algorithms.bayesian_maml import bayesian_maml
 from fewstep.algorithms.cavia import cavia
 from fewstep.algorithms.dfsl import dfsl
 from fewstep.algorithms.gaussian_prior import gaussian_prior
@@ -30,6 +31,7 @@ from fewstep.algorithms.tpn import tpn
 
 __all__ = [
     "anil",
+    "bayesian_maml",
     "cavia",
     "dfsl",
     "fomaml",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fewstep.core.loss import classification as classification
     from fewstep.core.loss import regression as regression
     from fewstep.core.meta_gradient import Backprop as Backprop
+    from fewstep.core.meta_gradient import Chaser as Chaser
     from fewstep.core.meta_gradient import Difference as Difference
     from fewstep.core.meta_gradient import Fading as Fading
     from fewstep.core.meta_gradient import FirstOrder as FirstOrder
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from fewstep.core.regularisers import Regulariser as Regulariser
     from fewstep.core.rule import LSTM as LSTM
     from fewstep.core.rule import SGD as SGD
+    from fewstep.core.rule import SVGD as SVGD
     from fewstep.core.rule import Adam as Adam
     from fewstep.core.rule import Chain as Chain
     from fewstep.core.rule import Clip as Clip

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fewstep.networks.norms import BatchNorm as BatchNorm
     from fewstep.networks.norms import StepwiseBatchNorm as StepwiseBatchNorm
     from fewstep.networks.norms import without_norms as without_norms
+    from fewstep.networks.particles import Particle as Particle
     from fewstep.networks.perceptron import mlp as mlp
     from fewstep.networks.propagating import Propagating as Propagating
     from fewstep.networks.relating import Relating as Relating

@@ -39,6 +39,7 @@ from fewstep.recipes.methods.others import (
     Reptile,
     ResidualPrototypes,
 )
+from fewstep.recipes.methods.probabilistic import BayesianMaml
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
@@ -52,9 +53,10 @@ if TYPE_CHECKING:
 Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
+Probabilistic = BayesianMaml
 Remembering = Matching | Relation | Tpn | Snail | Tadam
 Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | ResidualPrototypes
-Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Remembering
+Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Probabilistic | Remembering
 
 
 @dataclass(frozen=True)

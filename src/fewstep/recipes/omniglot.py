@@ -23,6 +23,7 @@ from fewstep.recipes.methods.adapting import (
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
+from fewstep.recipes.methods.probabilistic import BayesianMaml
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
@@ -159,6 +160,14 @@ def mt_net(ways: int, shots: int) -> Config:
 
 def _as_mt_net(ways: int, shots: int, masked: bool) -> Config:
     return _as_maml(ways, shots, MtNet(network=_MAML, rate=2.0, masked=masked), steps=40_000)
+
+
+def bayesian_maml(ways: int, shots: int) -> Config:
+    """Bayesian MAML of five linear classifiers on learned features, on the tasks of MAML; untuned.
+
+    Its authors report no Omniglot, and released no program for images: all settings but the five particles are ours.
+    """
+    return _as_maml(ways, shots, BayesianMaml(network=_MAML, particles=5, rate=0.1, steps=5))
 
 
 def reptile(ways: int, shots: int) -> Config:

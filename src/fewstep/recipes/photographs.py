@@ -23,6 +23,7 @@ from fewstep.recipes.methods.adapting import (
 )
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
+from fewstep.recipes.methods.probabilistic import BayesianMaml
 from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
@@ -107,6 +108,14 @@ def mt_net(data: Data, shots: int) -> Config:
     Their program can do one step of 0.4, which is 2.0 here, instead of five.
     """
     return _as_maml(data, shots, MtNet(network=_MAML, rate=0.05, steps=5, test_steps=10))
+
+
+def bayesian_maml(data: Data, shots: int) -> Config:
+    """Bayesian MAML of five linear classifiers on learned features, otherwise as with MAML; untuned.
+
+    Its authors never released their program for images: all settings but the five particles are ours.
+    """
+    return _as_maml(data, shots, BayesianMaml(network=_MAML, particles=5, rate=0.1, steps=5))
 
 
 def meta_lstm(data: Data, shots: int) -> Config:

@@ -48,6 +48,7 @@ _ANTONIOU = "Antoniou et al. 2019"
 _FIVE = "the mean of the five best models of a run, by validation"
 _LEE = "Lee and Choi 2018"
 _MASKS = "masks drawn in tests too"
+_KIM = "Kim et al. 2018"
 _MISHRA = "Mishra et al. 2018"
 _DRAWN = "inductive; shots drawn for each task of training, an outer loop that we do not know"
 _FILM = "inductive; normalised by running statistics of training, and queries of any classes"
@@ -100,6 +101,7 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "meta_curvature": _row("54.08 ± 0.88, 67.99 ± 0.73", "Park and Oliva 2019, MC2", _MEMORY),
     "t_net": {(5, 1): Published("50.86 ± 1.82", _LEE, _MEMORY, "the mean is quoted in an issue of their repository")},
     "mt_net": {(5, 1): Published("51.70 ± 1.84", _LEE, _QUOTED, _MASKS)},
+    "bayesian_maml": {(5, 1): Published("53.80 ± 1.46", _KIM, _MEMORY, "five particles; settings that we do not know")},
     "meta_lstm": _row("43.44 ± 0.77, 60.60 ± 0.71", "Ravi and Larochelle 2017"),
     "reptile": {
         (5, 1): Published("47.07 ± 0.26", _NICHOL, _QUOTED, "with transduction 49.97 ± 0.32"),

@@ -6,6 +6,7 @@ from fewstep.recipes.config import Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Maml
 from fewstep.recipes.methods.leo import LeoNetwork
 from fewstep.recipes.methods.network import Network
+from fewstep.recipes.methods.probabilistic import BayesianMaml
 from fewstep.recipes.problems.functions import SineOrLineTasks
 from fewstep.training import Training
 
@@ -53,3 +54,9 @@ def maml_sine_line() -> Config:
 def maml_ensemble_sine_line() -> Config:
     """Five networks, each meta-trained by MAML from weights of its own on the same tasks: five functions a task."""
     return unnamed(SineOrLineTasks(), Maml(network=_NETWORK, rate=0.01, steps=5, members=5), TRAINING, _TESTING)
+
+
+def bayesian_maml_sine_line() -> Config:
+    """Bayesian MAML of ten such networks: ten functions a task, which repel each other; its settings here are ours."""
+    method = BayesianMaml(network=_NETWORK, noise=0.3, rate=0.01, steps=5)
+    return unnamed(SineOrLineTasks(), method, TRAINING, _TESTING)

@@ -7,6 +7,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Reptile
+from fewstep.recipes.methods.probabilistic import BayesianMaml
 from fewstep.recipes.problems.functions import SinusoidTasks
 from fewstep.training import Training
 
@@ -39,6 +40,18 @@ def cavia_sinusoid() -> Config:
     """
     method = Cavia(network=Network("mlp", (40, 40)), context=5, rate=1.0)
     return _on_curves(method, steps=50_000, clip_value=10.0)
+
+
+def bayesian_maml_sinusoid() -> Config:
+    """Bayesian MAML on curves of all frequencies from 0.5 to 2, ten particles, with its authors' settings.
+
+    They train on a fixed set of 100 or 1000 tasks, with phases to 2π and a noise of 0.01 A, where every task here is
+    new, has a phase to π and no noise; and multiply the outer rate by 0.98 at every hundredth of training, which ends
+    where the half cosine here does. They publish curves of the error, and no number.
+    """
+    method = BayesianMaml(network=Network("mlp", (40, 40, 40)))
+    config = _on_curves(method, (1,), steps=100_000, tasks=10, decay="cosine", rate_floor=1.3e-4)
+    return replace(config, data=SinusoidTasks(frequency=(0.5, 2.0)))
 
 
 def meta_sgd_sinusoid() -> Config:

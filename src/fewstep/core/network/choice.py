@@ -9,6 +9,13 @@ Choice: TypeAlias = Callable[[str], bool] | Collection[str]
 """Parameters of a network: a predicate on their names, or the names. Names can be pickled with a method."""
 
 
+def chooses(choice: Choice | None, name: str) -> bool:
+    """Whether a name is one of those that are chosen; None chooses all."""
+    if choice is None:
+        return True
+    return name in choice if isinstance(choice, Collection) else choice(name)
+
+
 def chosen(network: nn.Module, choice: Choice | None) -> dict[str, nn.Parameter]:
     """The parameters that are chosen, all of them for None; frozen ones (``requires_grad_(False)``) never are.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from fewstep.core.network.choice import Choice
+from fewstep.core.network.choice import Choice, chooses
 
 
 class Slot(NamedTuple):
@@ -71,7 +71,7 @@ def slots(network: nn.Module, generated: Choice | None = None) -> dict[str, Slot
             raise ValueError(
                 f"slots: the network has no parameters named {', '.join(unknown)}; it has {', '.join(own) or 'none'}."
             )
-    chosen = [name for name in own if _chooses(generated, name)]
+    chosen = [name for name in own if chooses(generated, name)]
     if not chosen:
         raise ValueError(f"slots: `generated` selects none of the network's parameters ({', '.join(own) or 'none'}).")
     for name in chosen:
@@ -100,12 +100,6 @@ def require_slots(network: nn.Module, names: Collection[str]) -> None:
                 f"The start generates {name}, which is no slot of the network: give the learner a network that has "
                 "it, with a Generated head, or the one that `slots` was called with."
             )
-
-
-def _chooses(generated: Choice | None, name: str) -> bool:
-    if generated is None:
-        return True
-    return name in generated if isinstance(generated, Collection) else generated(name)
 
 
 def _place(network: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -9,5 +9,6 @@ from fewstep.core.rule.lstm import LSTM
 from fewstep.core.rule.masked import Masked
 from fewstep.core.rule.per_step import PerStep
 from fewstep.core.rule.sgd import SGD
+from fewstep.core.rule.svgd import SVGD
 
-__all__ = ["LSTM", "SGD", "Adam", "Chain", "Clip", "Curvature", "LearnedRates", "Masked", "PerStep", "clipped"]
+__all__ = ["LSTM", "SGD", "SVGD", "Adam", "Chain", "Clip", "Curvature", "LearnedRates", "Masked", "PerStep", "clipped"]

@@ -1,0 +1,38 @@
+"""Settings of methods that look for a distribution over weights."""
+
+from __future__ import annotations
+
+from fewstep import core, networks
+from fewstep.core.ranges import Count, CountOrZero, Positive
+from fewstep.recipes.methods.network import Network
+from fewstep.recipes.methods.settings import Settings, before
+from fewstep.recipes.problems.problem import Problem
+
+
+class BayesianMaml(Settings, algorithm="bayesian_maml"):
+    """Bayesian MAML (Kim et al. 2018): particles that approach a task's posterior together."""
+
+    network: Network = before("rate")
+    """Of a particle, in regression; in classification the features that all particles, linear classifiers, share."""
+    particles: Count = before("rate", 10)
+    """M."""
+    noise: Positive = before("rate", 0.1)
+    """The deviation of targets that particles begin with, which is learned and adapted."""
+    test_steps: CountOrZero | None = before("halved", None)
+    """Steps in validation and test. None: as in training."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """Bayesian MAML on the problem's inputs."""
+        import torch
+        from torch import nn
+
+        from fewstep.core.network.shapes import output_shape
+        from fewstep.networks.particles import regression_of_each
+
+        if problem.regression:
+            make = lambda: networks.Particle(self.network.build(problem), self.noise)  # noqa: E731
+            return self.compose(network=networks.Ensemble(make, self.particles), loss=regression_of_each())
+        network = self.network.build(problem, head=False)
+        (width,) = output_shape(network, torch.zeros(2, *problem.inputs))
+        heads = networks.Ensemble(lambda: nn.Linear(width, problem.outputs), self.particles)
+        return self.compose(network=nn.Sequential(network, heads))
