@@ -58,12 +58,14 @@ def _cross_entropy_of_each(prediction: Tensor, y: Tensor) -> Tensor:
 
 def _accuracy_of_the_mean(prediction: Tensor, y: Tensor) -> Tensor:
     mean = prediction.unflatten(-1, (-1, y.shape[-1])).softmax(-1).mean(-2)
-    return (mean.argmax(-1) == y.argmax(-1)).to(prediction.dtype)
+    right: Tensor = mean.argmax(-1) == y.argmax(-1)
+    return right.to(prediction.dtype)
 
 
 def _mean(members: int, prediction: Tensor) -> Tensor:
     each = prediction.unflatten(-1, (members, -1)).log_softmax(-1)
-    return each.logsumexp(-2) - math.log(members)
+    mean: Tensor = each.logsumexp(-2)
+    return mean - math.log(members)
 
 
 def _surprise_of_each(prediction: Tensor, y: Tensor) -> Tensor:
