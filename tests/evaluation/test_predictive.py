@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from fewstep.data.functions.sine_or_line import SineOrLine
 from fewstep.evaluation import interval, paired
@@ -56,6 +57,23 @@ def test_quantiles_invert_the_cdf(samples: int, noise: float) -> None:
     mixture = Predictive(values, noise)
     for level in (0.01, 0.05, 0.25, 0.7, 0.95):
         assert np.allclose(mixture.cdf(mixture.quantile(level)), level, rtol=0, atol=2e-5)
+
+
+def test_each_function_may_have_a_deviation_of_its_own() -> None:
+    """Where all are alike it is the mixture of one deviation; where they differ, by scipy's normal distributions."""
+    values = RANDOM.standard_normal((3, 7, 5))
+    alike = Predictive(values, np.full(values.shape, 0.4))
+    for level in (0.05, 0.7):
+        assert np.allclose(alike.quantile(level), Predictive(values, 0.4).quantile(level), rtol=0, atol=1e-6)
+    own = np.exp(RANDOM.standard_normal(values.shape))
+    mixture, y = Predictive(values, own), RANDOM.standard_normal((3, 5))
+    each = stats.norm(values, own)
+    assert np.allclose(mixture.log_density(y), np.log(each.pdf(y[:, None]).mean(1)), rtol=0, atol=1e-12)
+    assert np.allclose(mixture.cdf(y), each.cdf(y[:, None]).mean(1), rtol=0, atol=1e-12)
+    for level in (0.01, 0.25, 0.95):
+        assert np.allclose(mixture.cdf(mixture.quantile(level)), level, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="noise is a standard deviation, positive and finite, got -1"):
+        Predictive(values, np.full(values.shape, -1.0))
 
 
 def test_quantiles_far_apart() -> None:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from fewstep.core.normal import log_density
 
 Reduction = Literal["mean", "sum"]
 
@@ -36,6 +39,11 @@ def reduce_rows(
     return total if reduction == "sum" else total / weight.sum()
 
 
+def as_targets(prediction: Float[Tensor, "*rows outputs"]) -> tuple[Tensor, None]:
+    """A prediction that is one of targets, and says nothing of how sure it is."""
+    return prediction, None
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss per row, and its reductions.
@@ -47,6 +55,8 @@ class Loss:
         score: a second, readable measure per query row (accuracy, squared error) and its name.
         answer: what is said in the end to whoever asks for predictions, of a classifier that gives several side by
             side: one number for each way. The score takes either.
+        readout: how a prediction ``[..., numbers]`` of a regression reads: as the mean ``[..., outputs]`` of targets,
+            and as their deviation about it, which is None where the prediction does not say.
 
     Example:
         >>> absolute = Loss(lambda prediction, y: (prediction - y).abs().mean(-1), support="sum")
@@ -60,6 +70,7 @@ class Loss:
     score: Callable[[Tensor, Tensor], Tensor] = accuracy
     score_name: str = "accuracy"
     answer: Callable[[Tensor], Tensor] | None = None
+    readout: Callable[[Tensor], tuple[Tensor, Tensor | None]] = as_targets
 
 
 def classification(support: Reduction = "mean") -> Loss:
@@ -80,3 +91,39 @@ def regression(support: Reduction = "mean") -> Loss:
         tensor([4.])
     """
     return Loss(squared_error, support, squared_error, "mse")
+
+
+def normal_regression(support: Reduction = "mean", floor: float = 0.1) -> Loss:
+    """Negative log-likelihood in nats of targets whose mean and deviation are predicted; scored by the squared error.
+
+    Half of the numbers of a row are means μ, the other half s: ``−Σ ln N(y; μ, σ²)`` over the outputs, with
+    ``σ = f + (1 − f) softplus(s)`` (Garnelo et al. 2018, as their program has it).
+
+    Args:
+        support: how support rows become the inner loss.
+        floor: f in (0, 1), below which no deviation falls, in units of y: without one a few targets that are hit
+            exactly make the likelihood infinite.
+
+    Raises:
+        ValueError: for another floor.
+
+    Example:
+        >>> loss = normal_regression()
+        >>> mean, deviation = loss.readout(torch.tensor([[3.0, 0.0]]))  # of one output
+        >>> mean, deviation.round(decimals=2)
+        (tensor([[3.]]), tensor([[0.7200]]))
+    """
+    if not 0 < floor < 1:
+        raise ValueError(f"normal_regression: floor is a deviation between 0 and 1, got {floor}.")
+
+    def readout(prediction: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = prediction.chunk(2, -1)
+        return mean, floor + (1 - floor) * F.softplus(raw)
+
+    def rows(prediction: Tensor, y: Tensor) -> Tensor:
+        return -log_density(y, *readout(prediction)).sum(-1)
+
+    def score(prediction: Tensor, y: Tensor) -> Tensor:
+        return squared_error(readout(prediction)[0], y)
+
+    return Loss(rows, support, score, "mse", readout)

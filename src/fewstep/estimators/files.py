@@ -163,7 +163,7 @@ def regress(
         raise ValueError(f"{support} has no targets: give an .npz with x and y, or a .csv whose columns are x… and y….")
     queries, _, _ = _points(query)
     prediction = regressor.fit(_rows(x), y).predict_distribution(_rows(queries))
-    if len(prediction.samples) == 1 and regressor.noise is None:
+    if len(prediction.samples) == 1 and prediction.noise is None:
         note("the method finds one function: without --noise its interval has no width.")
     found = np.stack([prediction.mean, *prediction.interval(interval)], -1)  # a target's three numbers together
     titles = [f"{title}({name})" if names[1:] else title for name in names for title in ("mean", "lower", "upper")]

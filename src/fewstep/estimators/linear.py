@@ -28,10 +28,10 @@ class Lines:
     intercepts: NDArray[np.float64]
     noise: NDArray[np.float64]
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """Values ``[functions, rows, outputs]`` at rows ``[rows, features]``."""
+    def __call__(self, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values ``[functions, rows, outputs]`` at rows ``[rows, features]``, and the noise."""
         found: NDArray[np.float64] = np.einsum("soj,nj->sno", self.weights, x) + self.intercepts[:, None]
-        return found
+        return found, self.noise
 
 
 def lines_through(

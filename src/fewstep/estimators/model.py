@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.core import Batch, Loop, Method, Point
 from fewstep.core.loss import cross_entropy
+from fewstep.core.network.contextual import Contextual
 from fewstep.core.network.heads import MemoryHead
 from fewstep.core.types import Statistics
 from fewstep.data.checks import check_unit_range
@@ -343,6 +344,6 @@ def _width_of(method: Method) -> int | None:
             return first.in_features
         elif first is learner.network and isinstance(declared, int):
             return declared
-        elif first is not None and next(first.parameters(), None) is not None:
-            return None  # it takes who knows what
+        elif isinstance(first, Contextual) or (first is not None and next(first.parameters(), None) is not None):
+            return None  # it takes, or gives to the next, who knows what
     return None

@@ -16,7 +16,7 @@ from torch import Tensor
 from fewstep.core import Batch, Loop
 from fewstep.core.modes import as_usual
 from fewstep.estimators.base import Device, Estimator, Inputs, Learned, Normalised, numbers
-from fewstep.estimators.linear import Lines, lines_through
+from fewstep.estimators.linear import lines_through
 from fewstep.estimators.model import TrainedModel, one_task
 from fewstep.evaluation.functions import Adapted, Functions
 from fewstep.evaluation.predictive import Predictive
@@ -30,14 +30,15 @@ _TOGETHER = 1024
 class Prediction:
     """Predictions for some rows: their mean, deviation and intervals, made of the functions that a method has found.
 
-    With ``noise`` it is the mixture ``p(y) = 1/S Σ_s N(y; f_s(x), noise²)`` of a row's target; without, the spread of
-    the functions themselves, which leaves out how far a target strays from its function. All are equally weighted, and
-    all results in units of y. Rows, and outputs, are judged each on its own.
+    With ``noise`` it is the mixture ``p(y) = 1/S Σ_s N(y; f_s(x), noise_s(x)²)`` of a row's target; without, the spread
+    of the functions themselves, which leaves out how far a target strays from its function. All are equally weighted,
+    and all results in units of y. Rows, and outputs, are judged each on its own.
 
     Attributes:
         samples: values of the S functions, float64 ``[functions, rows]``, or ``[functions, rows, outputs]`` where the
             targets had an axis of outputs.
-        noise: standard deviation of a target about its function, one or ``[outputs]``; or None.
+        noise: standard deviation of a target about its function, one or ``[outputs]``, or in the shape of ``samples``
+            where the method predicts it; or None.
 
     Raises:
         ValueError: if there is no function, a value is not finite, or the noise is not positive and finite.
@@ -49,7 +50,7 @@ class Prediction:
     """
 
     samples: Float[np.ndarray, "functions rows *outputs"]
-    noise: float | Float[np.ndarray, " outputs"] | None = None
+    noise: float | Float[np.ndarray, " outputs"] | Float[np.ndarray, "functions rows *outputs"] | None = None
 
     def __post_init__(self) -> None:
         _check_noise(self.noise, "Prediction")
@@ -69,8 +70,9 @@ class Prediction:
 
     @property
     def deviation(self) -> Float[np.ndarray, rows * outputs]:
-        """``√(Var_s f_s(x) + noise²)``, the standard deviation of a target; without noise, of the functions."""
-        return np.asarray(np.sqrt(self.samples.var(0) + np.square(0.0 if self.noise is None else self.noise)))
+        """``√(Var_s f_s(x) + mean_s noise_s²)``, the deviation of a target; without noise, that of the functions."""
+        squares = np.square(0.0 if self.noise is None else self.noise)
+        return np.asarray(np.sqrt(self.samples.var(0) + np.broadcast_to(squares, self.samples.shape).mean(0)))
 
     def interval(
         self, probability: float
@@ -90,9 +92,12 @@ class Prediction:
             return low, high
         functions, rows = self.samples.shape[:2]
         columns = self.samples.reshape(functions, rows, -1)
-        noises = np.broadcast_to(self.noise, columns.shape[2:])
+        each = np.ndim(self.noise) == self.samples.ndim  # a deviation of its own
+        noise = np.reshape(self.noise, columns.shape) if each else np.asarray(self.noise)
+        noises = np.moveaxis(np.broadcast_to(noise, columns.shape), -1, 0)
         # An output at a time is a task whose rows are these.
-        found = [Predictive(columns[None, :, :, i], float(n)).interval(probability) for i, n in enumerate(noises)]
+        tasks = [(columns[None, :, :, i], own[None] if each else float(own.flat[0])) for i, own in enumerate(noises)]
+        found = [Predictive(*task).interval(probability) for task in tasks]
         low, high = (np.stack([ends[0] for ends in side], -1) for side in zip(*found, strict=True))
         return low.reshape(self.samples.shape[1:]), high.reshape(self.samples.shape[1:])
 
@@ -105,7 +110,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     and fitting again begins anew, with the same draws where ``random_state`` is a number.
 
     LEO for whole networks has as many functions as are sampled, codes and weights; an ensemble has its members; any
-    other method has one. What one function knows of its error is the ``noise`` alone.
+    other method has one. What one function knows of its error is the ``noise`` alone, or what the method itself says.
 
     Args:
         model: what is adapted, as :class:`~fewstep.FewShotClassifier` takes it, of a regression. None: Bayesian linear
@@ -114,7 +119,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         random_state: of the draws: a number, a ``RandomState``, or None for others every time.
         noise: standard deviation of targets about a function, in units of y: deviations and intervals are then of
             targets. Where it is not known, :func:`fewstep.evaluation.predictive.fit_noise` finds it from validation
-            tasks. Without it they are of the functions.
+            tasks. Without it they are of the functions, unless the method predicts the deviation (``cnp``).
         statistics: what a batch-normalising network normalises queries by, see
             :class:`~fewstep.estimators.model.TrainedModel`; None: as the model says.
         device: of a model that is read from a file or folder, see :class:`~fewstep.FewShotClassifier`.
@@ -136,7 +141,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     learns: ClassVar[str] = "points"
     model_: TrainedModel | None
     _support: Batch
-    _functions: Callable[[Any], NDArray[np.float64]]
+    _functions: Callable[[Any], tuple[NDArray[np.float64], NDArray[np.float64] | None]]
     _single: bool
 
     def __init__(
@@ -197,6 +202,7 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         outputs = support.y.shape[2]
         try:
             found = self.model_.outputs(support, statistics, f" with {outputs} target(s) each")[1:]
+            found = tuple(self.model_.method.learner.loss.readout(support.x.new_empty(found))[0].shape)
         except ValueError as error:
             raise self._error(str(error)) from error
         if found != (functions.members * outputs,):
@@ -233,10 +239,10 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
             As :meth:`predict`.
         """
         x = self._query(X)
-        values = self._functions(x if self.model_ is None else self._rows(x))
-        noise = self._functions.noise if isinstance(self._functions, Lines) and self.noise is None else self.noise
+        values, own = self._functions(x if self.model_ is None else self._rows(x))
+        noise = own if self.noise is None else self.noise
         if self._single and noise is not None:
-            noise = float(np.ravel(noise)[0])
+            noise = noise[..., 0] if np.ndim(noise) == values.ndim else float(np.ravel(noise)[0])
         return Prediction(values[..., 0] if self._single else values, noise)
 
     def _seed(self) -> int:
@@ -266,16 +272,18 @@ class FewShotRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
 
 class _Found:
-    """Adapted functions, evaluated at rows of one task."""
+    """Adapted functions, evaluated at rows of one task; and the deviations of targets, where predictions say them."""
 
     def __init__(self, model: TrainedModel, adapted: Adapted, together: bool) -> None:
         self.model, self.adapted, self.together = model, adapted, together
 
-    def __call__(self, rows: Tensor) -> NDArray[np.float64]:
+    def __call__(self, rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         # By the statistics of the query rows, what is asked together belongs together.
         parts = [rows] if self.together else rows.split(_TOGETHER)
         adapted = replace(self.adapted, method=self.model.own)  # which thread fitted is one matter, which asks another
-        return np.concatenate([adapted(part[None])[0] for part in parts], 1)
+        values, noises = zip(*(adapted.read(part[None]) for part in parts), strict=True)
+        noise = None if noises[0] is None else np.concatenate(noises, 2)[0]
+        return np.concatenate(values, 2)[0], noise
 
 
 def _check_noise(noise: Any, where: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float
@@ -46,12 +47,17 @@ class Adapted:
 
     def __call__(self, x: Float[Tensor, "tasks rows *features"]) -> Float[np.ndarray, "tasks functions rows outputs"]:
         """Their values at some inputs of each task, float64."""
+        return self.read(x)[0]
+
+    def read(self, x: Float[Tensor, "tasks rows *features"]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Their values, and the deviation of targets about them where the method's predictions say it."""
         many = x.repeat_interleave(self.copies, 0)
         # Labels of queries are not read.
         query = Batch(many, many.new_zeros(*many.shape[:2], 1), many.new_ones(many.shape[:2]))
         found = self.method.predict(self.points, query, self.support, self.executor, self.statistics)
-        each = found.unflatten(-1, (self.members, -1)).unflatten(0, (-1, self.copies)).movedim(3, 2)
-        return to_numpy(each.flatten(1, 2))
+        of_each = found.unflatten(-1, (self.members, -1)).unflatten(0, (-1, self.copies)).movedim(3, 2).flatten(1, 2)
+        mean, deviation = self.method.learner.loss.readout(of_each)
+        return to_numpy(mean), None if deviation is None else to_numpy(deviation)
 
 
 @final
@@ -59,7 +65,8 @@ class Functions:
     """The functions that a method finds for each task: one, one for each member, or as many as are sampled.
 
     A start that generates (LEO for whole networks) is sampled from: ``samples`` codes and parameters a task, each
-    adapted. An :class:`~fewstep.networks.Ensemble` has its members. Any other method has one function.
+    adapted. An :class:`~fewstep.networks.Ensemble` has its members. Any other method has one function. Where a
+    prediction is a mean and a deviation (:func:`~fewstep.core.normal_regression`), its function is the mean.
 
     Draws are made on the CPU, and are the same on every device. There is no dropout, as in any evaluation.
 
@@ -118,17 +125,28 @@ class Functions:
         Returns:
             For each set float64 ``[tasks, functions, rows]``.
         """
+        return [values for values, _ in self.read(tasks, *inputs)]
+
+    def read(
+        self, tasks: Task, *inputs: Float[Tensor, "tasks _"]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
+        """As a call; and in the same shape the deviations of targets, None where predictions do not say them."""
         parts = []
         for some in slices(len(tasks.support.x), _CHUNK):
             adapted = self.adapt(take(tasks.support, some), some.start)
-            parts.append([adapted(x[some, :, None])[..., 0] for x in inputs])
-        return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
+            parts.append([adapted.read(x[some, :, None]) for x in inputs])
+        return [tuple(map(_joined, zip(*of_one, strict=True))) for of_one in zip(*parts, strict=True)]
 
 
 def ensemble_members(method: Method) -> int:
     """How many networks predict side by side: those of an :class:`~fewstep.networks.Ensemble`, or one."""
     ensembles = (module for module in method.learner.modules() if isinstance(module, Ensemble))
     return next((ensemble.members for ensemble in ensembles), 1)
+
+
+def _joined(parts: Sequence[NDArray[np.float64] | None]) -> Any:
+    """Of all tasks, single outputs; None where there is nothing."""
+    return None if parts[0] is None else np.concatenate([part[..., 0] for part in parts if part is not None])
 
 
 def _undropped(noise: Noise) -> Noise:

@@ -1,7 +1,7 @@
-"""Mixtures of normal distributions of one deviation, a mixture for every row of every task.
+"""Mixtures of normal distributions, a mixture for every row of every task.
 
 Shapes: ``means`` ``[tasks, components, rows]``, ``weights`` ``[tasks, components]`` that add up to one, targets and
-results ``[tasks, rows]``. The deviation and the targets have one unit.
+results ``[tasks, rows]``. The deviation is one number, or one for each mean; it and the targets have one unit.
 """
 
 import numpy as np
@@ -15,34 +15,42 @@ Array = NDArray[np.float64]
 Means = Float[np.ndarray, "tasks components rows"]
 Weights = Float[np.ndarray, "tasks components"]
 Rows = Float[np.ndarray, "tasks rows"]
+Deviation = float | Means
 _HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 
 
-def log_density(means: Means, weights: Weights, deviation: float, y: Rows) -> Rows:
-    """``ln Σ_c w_c N(y; μ_c, σ²)``, in log space: finite however far the target lies from every component."""
+def log_density(means: Means, weights: Weights, deviation: Deviation, y: Rows) -> Rows:
+    """``ln Σ_c w_c N(y; μ_c, σ_c²)``, in log space: finite however far the target lies from every component."""
     result = np.empty_like(y)
     for part in chunks(means.shape):
+        own = _of(deviation, part)
         with np.errstate(divide="ignore"):
-            terms = np.log(weights[part])[..., None] - 0.5 * ((y[part, None] - means[part]) / deviation) ** 2
-        result[part] = log_sum(terms, 1) - np.log(deviation) - _HALF_LOG_2PI
+            terms = np.log(weights[part])[..., None] - 0.5 * ((y[part, None] - means[part]) / own) ** 2
+        result[part] = log_sum(terms - np.log(own), 1) - _HALF_LOG_2PI
     return result
 
 
-def cdf(means: Means, weights: Weights, deviation: float, y: Rows) -> Rows:
-    """``Σ_c w_c Φ((y - μ_c)/σ)``."""
+def cdf(means: Means, weights: Weights, deviation: Deviation, y: Rows) -> Rows:
+    """``Σ_c w_c Φ((y - μ_c)/σ_c)``."""
     result = np.empty_like(y)
     for part in chunks(means.shape):
-        result[part] = np.einsum("tc,tcr->tr", weights[part], _ndtr((y[part, None] - means[part]) / deviation))
+        below = _ndtr((y[part, None] - means[part]) / _of(deviation, part))
+        result[part] = np.einsum("tc,tcr->tr", weights[part], below)
     return result
 
 
-def quantile(means: Means, weights: Weights, deviation: float, level: float) -> Rows:
+def _of(deviation: Deviation, part: slice) -> Deviation:
+    return deviation if isinstance(deviation, float) else deviation[part]
+
+
+def quantile(means: Means, weights: Weights, deviation: Deviation, level: float) -> Rows:
     """The y at which :func:`cdf` is ``level``, by Newton's method inside a bracket that shrinks at every step.
 
     The quantile of a mixture lies between the least and the greatest of its components' quantiles. A Newton step that
     leaves the bracket (as where two components lie far apart, and the density between them is nothing) is replaced by
-    the bracket's middle. Steps end below ``1e-7 σ``. Components by the hundred are first gathered in cells of
-    ``σ/8`` that keep their first two moments, which moves the level by some 1e-6.
+    the bracket's middle. Steps end below ``1e-7 σ``, for the least σ of a task's row. Components by the hundred of one
+    deviation are first gathered in cells of ``σ/8`` that keep their first two moments, which moves the level by some
+    1e-6.
 
     Raises:
         ValueError: if the level is not between 0 and 1.
@@ -53,9 +61,20 @@ def quantile(means: Means, weights: Weights, deviation: float, level: float) -> 
     result = np.empty((tasks, rows))
     normal = float(torch.special.ndtri(torch.tensor(level, dtype=torch.float64)))
     for part in chunks(means.shape):
-        columns: Array = np.ascontiguousarray(np.swapaxes(means[part], 1, 2)).reshape(-1, means.shape[1])
-        result[part] = _invert(columns / deviation, np.repeat(weights[part], rows, 0), level, normal).reshape(-1, rows)
-    return result * deviation
+        columns, mixed = _columns(means[part]), np.repeat(weights[part], rows, 0)
+        if isinstance(deviation, float):
+            found = deviation * _invert(columns / deviation, mixed, level, normal)
+        else:
+            own = _columns(deviation[part])
+            unit = own.min(1, keepdims=True)
+            found = unit[:, 0] * _invert(columns / unit, mixed, level, normal, own / unit)
+        result[part] = found.reshape(-1, rows)
+    return result
+
+
+def _columns(means: Array) -> Array:
+    """The components of every row, a mixture after another: ``[mixtures, components]``."""
+    return np.ascontiguousarray(np.swapaxes(means, 1, 2)).reshape(-1, means.shape[1])
 
 
 def log_sum(terms: Array, axis: int) -> Array:
@@ -64,17 +83,18 @@ def log_sum(terms: Array, axis: int) -> Array:
     return np.asarray(np.log(np.exp(terms - top).sum(axis)) + top.squeeze(axis))
 
 
-def _invert(means: Array, weights: Array, level: float, normal: float) -> Array:
-    """Quantiles of mixtures in rows, ``[mixtures]``, for a deviation of 1."""
-    low, high = means.min(1) + normal, means.max(1) + normal
+def _invert(means: Array, weights: Array, level: float, normal: float, deviations: Array | None = None) -> Array:
+    """Quantiles of mixtures in rows, ``[mixtures]``, for deviations of 1, or of 1 and more, one a component."""
+    alike = deviations is None
+    deviations = np.ones((1, 1)) if deviations is None else deviations
+    low, high = (means + normal * deviations).min(1), (means + normal * deviations).max(1)
     cells = int(8 * (high - low).max()) + 1
-    deviations = np.ones((1, 1))
-    if 2 * cells < means.shape[1]:
+    if alike and 2 * cells < means.shape[1]:
         means, weights, deviations = _gathered(means, weights, cells)
         low, high = low - 0.01, high + 0.01
     deviations = np.broadcast_to(deviations, means.shape)
     centre = (weights * means).sum(1)
-    spread = np.sqrt(1 + (weights * (means - centre[:, None]) ** 2).sum(1))
+    spread = np.sqrt((weights * (deviations**2 + (means - centre[:, None]) ** 2)).sum(1))
     y = np.clip(centre + normal * spread, low, high)
     result: Array = y.copy()
     active = np.arange(len(y))

@@ -42,19 +42,20 @@ class Predictive:
 
     Attributes:
         samples: values of the functions at the query inputs, ``[tasks, samples, rows]``.
-        noise: standard deviation of a target about its function; :func:`fit_noise` finds it.
+        noise: standard deviation of a target about its function: one, which :func:`fit_noise` finds, or in the shape
+            of ``samples`` what a method itself predicts.
 
     Raises:
         ValueError: if there is no sample, a value is not finite, or the noise is not positive.
     """
 
     samples: Float[np.ndarray, "tasks samples rows"]
-    noise: float
+    noise: float | Float[np.ndarray, "tasks samples rows"]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", checked(self.samples))
-        if not 0 < self.noise < np.inf:
-            raise ValueError(f"noise is a standard deviation, positive and finite, got {self.noise}")
+        if not (np.greater(self.noise, 0) & np.isfinite(self.noise)).all():
+            raise ValueError(f"noise is a standard deviation, positive and finite, got {np.min(self.noise)}")
 
     def mean(self) -> Rows:
         """Mean of the samples."""

@@ -90,13 +90,13 @@ def measure_runs(
         # Streams of their own: the noise must not be fitted to the draws that it is measured with.
         of = {name: Functions(run.method, samples, seed, name) for name in ("validation", "test", "ambiguous")}
         with run.at_test():
-            (fitted,) = of["validation"](validation, validation.query.x[..., 0])
-            (found,) = of["test"](test, test.query.x[..., 0])
+            ((fitted, _),) = of["validation"].read(validation, validation.query.x[..., 0])
+            ((found, own),) = of["test"].read(test, test.query.x[..., 0])
             on_grid = of["ambiguous"](unclear, grid)[0] if len(chosen) else np.empty((0, samples, len(GRID)))
         (fitted, _), (found, failed), (on_grid, _) = map(zero_where_not_finite, (fitted, found, on_grid))
-        noise = fit_noise(fitted, _numbers(validation.query.y), bounds=NOISES)
+        deviation = fit_noise(fitted, _numbers(validation.query.y), bounds=NOISES) if own is None else own
         lines = mode_mass(GRID, on_grid, noise=data.noise) if len(chosen) else np.empty(0)
-        measures = measure(Predictive(found, noise), y)
+        measures, noise = measure(Predictive(found, deviation), y), deviation if isinstance(deviation, float) else None
         methods.append(MethodMeasures(label, noise, found.shape[1], measures, lines, failed))
     note("the exact posterior")
     exact = measure(posterior_of(test, data.noise).at(_numbers(test.query.x)), y)

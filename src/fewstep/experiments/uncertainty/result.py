@@ -39,7 +39,8 @@ class MethodMeasures:
 
     Attributes:
         label: its name.
-        noise: the deviation of targets about a function, fitted on validation tasks; the true one for the posterior.
+        noise: the deviation of targets about a function, fitted on validation tasks; the true one for the posterior;
+            None for a method that predicts it itself, row by row.
         functions: how many make up a prediction; None for the exact posterior.
         measures: one number a task each.
         lines: fraction of its functions that are lines, for each of the ambiguous tasks, ``[ambiguous]``.
@@ -47,7 +48,7 @@ class MethodMeasures:
     """
 
     label: str
-    noise: float
+    noise: float | None
     functions: int | None
     measures: Measures
     lines: Float[np.ndarray, " ambiguous"]
@@ -90,7 +91,7 @@ class Uncertainty:
         return {
             "": one.label,
             "functions": "all" if one.functions is None else str(one.functions),
-            "noise": f"{one.noise:.3f}",
+            "noise": "its own" if one.noise is None else f"{one.noise:.3f}",
             **{t: interval(getattr(own, name) * (100 if "coverage" in name else 1)) for name, t in _SHOWN.items()},
             "NLL − exact": paired(own.negative_log_likelihood, exact.negative_log_likelihood),
             "mode mass − exact, ambiguous": self.mode_distance(one) or "–",
@@ -139,10 +140,11 @@ class Uncertainty:
             self._title() + ".",
             "\n".join(markdown_lines([list(rows[0]), *(list(map(_text, row.values())) for row in rows)])),
             "NLL: negative log-likelihood of a noisy held-out target under the predictive mixture; the noise of each "
-            "method is fitted on validation tasks. MSE holds the variance of the noise. Mode mass: fraction of lines "
-            "among a method's functions, and its mean distance from the exact posterior's on ambiguous tasks, in "
-            f"which that gives each kind more than {AMBIGUOUS:.0%}: the first of a larger pool. Differences are paired "
-            "by task. Intervals are of the choice of test tasks; another training seed is not covered by them.",
+            "method is fitted on validation tasks, unless its predictions say it. MSE holds the variance of the noise. "
+            "Mode mass: fraction of lines among a method's functions, and its mean distance from the exact posterior's "
+            f"on ambiguous tasks, in which that gives each kind more than {AMBIGUOUS:.0%}: the first of a larger pool. "
+            "Differences are paired by task. Intervals are of the choice of test tasks; another training seed is not "
+            "covered by them.",
             "\n".join(protocol_lines(self.protocol)),
             *failed,
         ]
