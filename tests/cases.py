@@ -12,6 +12,7 @@ from fewstep.algorithms import (
     anil,
     bayesian_maml,
     cavia,
+    cnp,
     dfsl,
     fomaml,
     gaussian_prior,
@@ -25,6 +26,7 @@ from fewstep.algorithms import (
     meta_lstm,
     meta_sgd,
     mt_net,
+    neural_process,
     ppa,
     protomaml,
     protonet,
@@ -251,6 +253,7 @@ def lstm_backprop() -> Method:
     return Method(meta_lstm(mlp((6, 5, 3)), steps=2, hidden=3).learner, Backprop())
 
 
+PROCESS = {"width": 4, "hidden": 6, "encoder_depth": 2, "decoder_depth": 2}
 NETWORK = {
     "latents": 3,
     "hidden": 4,
@@ -337,6 +340,15 @@ CASES = [
     ),
     Case("bayesian-maml-conv", lambda: particle_heads(conv(None), leader_steps=2, halved=False), images, False),
     Case("svgd", svgd, regression_tasks),
+    Case("cnp", lambda: cnp(1, 1, **PROCESS), regression_tasks),
+    Case("cnp-conv", lambda: cnp(4, 3, loss=classification(), **PROCESS).on(conv(None)), images),
+    Case("neural-process", lambda: neural_process(1, 1, latents=3, **PROCESS), regression_tasks),
+    Case("neural-process-latent", lambda: neural_process(1, 1, latents=3, **PROCESS | {"width": 0}), regression_tasks),
+    Case(
+        "neural-process-conv",
+        lambda: neural_process(4, 3, latents=3, loss=classification(), **PROCESS).on(conv(None)),
+        images,
+    ),
     Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
     Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
     Case("r2d2-mlp", lambda: r2d2(mlp((6, 5, None), norm=True), penalty=0.5, scale=3.0), vectors, equivariant=True),

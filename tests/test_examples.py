@@ -22,6 +22,7 @@ LINES = 6
 
 EXCUSED = {
     "fomaml": "a partial of maml, whose example says what differs",
+    "cnp": "a partial of neural_process, whose example is of both",
     "t_net": "a partial of mt_net, whose example is of both",
 }
 """Without an example, and why: ten at most."""

@@ -47,6 +47,8 @@ def test_every_algorithm_is_on_the_page() -> None:
         "t_net": "T-net",
         "mt_net": "MT-net",
         "maml_plus_plus": "MAML++",
+        "cnp": "of neural\nprocesses",
+        "neural_process": "of neural\nprocesses",
         "leo": "LEO",
         "leo_network": "LEO for whole networks",
     }

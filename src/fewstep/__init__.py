@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from fewstep.algorithms.meta_sgd import meta_sgd as meta_sgd
     from fewstep.algorithms.mt_net import mt_net as mt_net
     from fewstep.algorithms.mt_net import t_net as t_net
+    from fewstep.algorithms.neural_process import cnp as cnp
+    from fewstep.algorithms.neural_process import neural_process as neural_process
     from fewstep.algorithms.ppa import ppa as ppa
     from fewstep.algorithms.protomaml import protomaml as protomaml
     from fewstep.algorithms.protonet import protonet as protonet

@@ -16,7 +16,7 @@ from torch import nn
 
 import fewstep
 from fewstep import FewShotClassifier, FewShotRegressor, Prediction
-from fewstep.algorithms import leo_network, maml
+from fewstep.algorithms import cavia, leo_network, maml, neural_process
 from fewstep.core import (
     BOUNDED,
     Batch,
@@ -225,6 +225,37 @@ def test_intervals_of_a_target_are_quantiles_of_the_mixture(outputs: tuple[int, 
                 mass = np.mean([0.5 * math.erfc((f - middle) / noise / math.sqrt(2)) for f in samples[:, *place]])
                 below, above = (middle, above) if mass < level else (below, middle)
             assert found == pytest.approx(below, abs=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_a_method_that_predicts_deviations_needs_no_noise(outputs: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    width = outputs[0] if outputs else 1
+    method = neural_process(1, width, latents=2, width=3, hidden=5)
+    method.learner.double()
+    (x, y), query = points(outputs=outputs), np.linspace(-4, 4, 6)[:, None]
+    found = FewShotRegressor(method, samples=4).fit(x, y).predict_distribution(query)
+    means, deviations = (
+        Functions(method, 4).adapt(task(x, y.reshape(5, -1), query).support).read(torch.from_numpy(query)[None])
+    )
+    assert deviations is not None
+    shape = (4, 6, *outputs)
+    np.testing.assert_array_equal(found.samples, means.reshape(shape))
+    np.testing.assert_array_equal(found.noise, deviations.reshape(shape))
+    variance = means.var(1) + (deviations**2).mean(1)
+    np.testing.assert_allclose(found.deviation, np.sqrt(variance).reshape(shape[1:]), rtol=1e-12)
+    low, high = found.interval(0.9)
+    for ends, level in ((low, 0.05), (high, 0.95)):
+        z = torch.from_numpy((ends.reshape(6, -1) - means) / deviations)
+        np.testing.assert_allclose(torch.special.ndtr(z).mean(1)[0], level, atol=1e-6)
+    assert isinstance(FewShotRegressor(method, noise=0.5).fit(x, y).predict_distribution(query).noise, float)
+
+
+def test_a_steered_network_is_asked_for_the_width_of_its_inputs() -> None:
+    """Its first layer is wider than they are."""
+    x, y = points(3)
+    method = cavia(mlp((3, 5, 1), context=2).double(), loss=regression())
+    assert FewShotRegressor(method).fit(x, y).predict(x).shape == (5,)
 
 
 def test_a_single_function_knows_no_more_than_its_noise() -> None:

@@ -146,7 +146,7 @@ def test_every_method_has_recipes_on_features_of_ones_own() -> None:
     for config in configs:
         assert config.data.path is None  # type: ignore[union-attr]
         assert config.data.dataset == "own"  # type: ignore[union-attr]
-    assert len(NEUTRAL) == 2 * (len(get_args(Algorithm)) + 2), "first-order MAML and T-net have their own"
+    assert len(NEUTRAL) == 2 * (len(get_args(Algorithm)) + 3), "first-order MAML, T-net and CNP have their own"
 
 
 @pytest.mark.parametrize("name", [name for name in NEUTRAL if "1shot" in name])

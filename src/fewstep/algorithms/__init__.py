@@ -18,6 +18,7 @@ from fewstep.algorithms.meta_curvature import meta_curvature
 from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
 from fewstep.algorithms.mt_net import mt_net, t_net
+from fewstep.algorithms.neural_process import cnp, neural_process
 from fewstep.algorithms.ppa import ppa
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
@@ -33,6 +34,7 @@ __all__ = [
     "anil",
     "bayesian_maml",
     "cavia",
+    "cnp",
     "dfsl",
     "fomaml",
     "gaussian_prior",
@@ -46,6 +48,7 @@ __all__ = [
     "meta_lstm",
     "meta_sgd",
     "mt_net",
+    "neural_process",
     "ppa",
     "protomaml",
     "protonet",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fewstep.core.loss import Loss as Loss
     from fewstep.core.loss import Reduction as Reduction
     from fewstep.core.loss import classification as classification
+    from fewstep.core.loss import normal_regression as normal_regression
     from fewstep.core.loss import regression as regression
     from fewstep.core.meta_gradient import Backprop as Backprop
     from fewstep.core.meta_gradient import Chaser as Chaser
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import Blend as Blend
     from fewstep.core.start import ClassPrior as ClassPrior
     from fewstep.core.start import Conditioning as Conditioning
+    from fewstep.core.start import Encoded as Encoded
     from fewstep.core.start import FittedHead as FittedHead
     from fewstep.core.start import Formulation as Formulation
     from fewstep.core.start import Gaussian as Gaussian

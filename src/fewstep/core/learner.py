@@ -253,6 +253,7 @@ class Learner(nn.Module):
         map_tasks: Executor = direct,
         visit: Visit | None = None,
         classes: Int[Tensor, "*tasks ways"] | None = None,
+        targets: Batch | None = None,
     ) -> tuple[Point, Penalties]:
         """Adapt to a support: from where the task starts, through the stages, to network weights.
 
@@ -263,13 +264,15 @@ class Learner(nn.Module):
             map_tasks: maps every single piece over tasks; the default runs inside one task.
             visit: told of every point that the descents pass, see ``Descend``.
             classes: which classes of meta-training it is of, where that is known, see :class:`KnownTask`.
+            targets: the rows that the adapted point is to be judged by, for a start with a posterior that sees them
+                where there is ``noise``, see ``Start.infer``.
 
         Returns:
             The adapted point, decoded; and the penalties of start and stages.
         """
         if self.embedding is not None:
             support = map_tasks(self.embed)(support, own_draws(noise, "embed"))
-        begun, penalties = map_tasks(self._begin)(support, classes, entry(noise, "begin"))
+        begun, penalties = map_tasks(self._begin)(support, classes, targets, noise)
         stages = list(self.stages)
         cut = next(i for i, stage in enumerate(stages) if isinstance(stage, Decode))
         own = None if noise is None else list(zip(noise["stages"], noise["shuffles"], strict=True))
@@ -325,8 +328,14 @@ class Learner(nn.Module):
         batch = self.embed(batch)
         return call(self.network, row_weights(self.network, batch.weight), batch.x, batch.weight).output
 
-    def _begin(self, support: Batch, classes: Tensor | None, noise: Noise) -> tuple[Point, Penalties]:
-        support, own = self._dropped(support, noise), entry(noise, "start")
+    def _begin(
+        self, support: Batch, classes: Tensor | None, targets: Batch | None, noise: Noise
+    ) -> tuple[Point, Penalties]:
+        begin, query = entry(noise, "begin"), entry(noise, "query")
+        support, own = self._dropped(support, begin), entry(begin, "start")
+        if targets is not None and noise is not None and self.start.infers:
+            targets = self._dropped(self.embed(targets, own_draws(query, "embed")), query)
+            return self.start.infer(self.network, support, targets, own)
         if classes is None:
             return self.start.begin(self.network, support, own)
         return self.start.begin_known(self.network, support, classes, own)

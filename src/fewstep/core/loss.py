@@ -126,4 +126,4 @@ def normal_regression(support: Reduction = "mean", floor: float = 0.1) -> Loss:
     def score(prediction: Tensor, y: Tensor) -> Tensor:
         return squared_error(readout(prediction)[0], y)
 
-    return Loss(rows, support, score, "mse", readout)
+    return Loss(rows, support, score, "mse", readout=readout)

@@ -120,6 +120,7 @@ class Method:
 
     def sites(self, tasks: AnyTask) -> Any:
         """Every random draw of one task of training: the learner's, as often as the estimator adapts to a task."""
+        tasks = tasks._replace(query=self.meta_gradient.asked(self.learner, tasks))
         sites, copies = self.learner.sites(tasks, self.meta_gradient.statistics), self.meta_gradient.copies
         return sites if copies is None else {"copies": copied(sites, copies)}
 

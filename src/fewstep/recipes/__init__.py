@@ -106,10 +106,12 @@ _RECIPES = (
     *_single(sinusoid.cavia_sinusoid, sinusoid.t_net_sinusoid, sinusoid.mt_net_sinusoid),
     *_single(sinusoid.bayesian_maml_sinusoid),
     *_single(sinusoid.meta_curvature_sinusoid, sinusoid.meta_curvature_rates_sinusoid),
+    *_single(sinusoid.cnp_sinusoid, sinusoid.neural_process_sinusoid),
     *_single(sinusoid.reptile_sinusoid, sinusoid.imaml_sinusoid, sinusoid.meta_lstm_sinusoid),
     *_single(sine_line.leo_sine_line, sine_line.leo_bound_sine_line),
     *_single(sine_line.maml_sine_line, sine_line.maml_ensemble_sine_line),
     *_single(sine_line.bayesian_maml_sine_line),
+    *_single(sine_line.cnp_sine_line, sine_line.neural_process_sine_line),
     *_single(oscillations.leo_oscillations, oscillations.maml_oscillations),
 )
 

@@ -32,6 +32,7 @@ from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.others import (
     Dfsl,
     GaussianPrior,
+    NeuralProcess,
     Ppa,
     Protomaml,
     Protonet,
@@ -55,7 +56,7 @@ Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
 Probabilistic = BayesianMaml
 Remembering = Matching | Relation | Tpn | Snail | Tadam
-Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | ResidualPrototypes
+Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | NeuralProcess | ResidualPrototypes
 Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Probabilistic | Remembering
 
 

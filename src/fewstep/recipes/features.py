@@ -25,6 +25,7 @@ from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import (
     Dfsl,
     GaussianPrior,
+    NeuralProcess,
     Ppa,
     Protomaml,
     Protonet,
@@ -235,6 +236,16 @@ def cavia_features(shots: int) -> Config:
     return _brief(shots, Cavia(network=_PERCEPTRON, rate=1.0, steps=5))
 
 
+def cnp_features(shots: int) -> Config:
+    """CNP on features of your own, with labels as numbers beside them: a context of 128 numbers; untuned."""
+    return _brief(shots, NeuralProcess(latents=0))
+
+
+def neural_process_features(shots: int) -> Config:
+    """NP on features of your own: as CNP, with a latent code of 128 numbers; untuned."""
+    return _brief(shots, NeuralProcess())
+
+
 def meta_sgd_features(shots: int) -> Config:
     """Meta-SGD on features of your own: a linear classifier, five steps; untuned."""
     return _own(meta_sgd("CIFAR-FS", shots))
@@ -362,6 +373,7 @@ OWN = (
     maml_plus_plus_features,
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, cavia_features),
     bayesian_maml_features,
+    *(cnp_features, neural_process_features),
     *(meta_curvature_features, t_net_features, mt_net_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
     *(matching_features, relation_features, tpn_features, snail_features),

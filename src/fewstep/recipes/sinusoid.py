@@ -6,7 +6,7 @@ from typing import Any
 from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.network import Network
-from fewstep.recipes.methods.others import Reptile
+from fewstep.recipes.methods.others import NeuralProcess, Reptile
 from fewstep.recipes.methods.probabilistic import BayesianMaml
 from fewstep.recipes.problems.functions import SinusoidTasks
 from fewstep.training import Training
@@ -114,3 +114,20 @@ def meta_lstm_sinusoid() -> Config:
     One task a meta-step and the clipped global norm are the authors' settings for images.
     """
     return _on_curves(MetaLstm(network=_NETWORK, steps=5), (1, 5), tasks=1, clip_norm=0.25, clip_scope="global")
+
+
+def cnp_sinusoid() -> Config:
+    """CNP on the same curves: its authors' widths, tasks a step and rate, meta-trained with K = 10 points.
+
+    They train on draws of a Gaussian process, with three to nine points and targets that are drawn anew each step, and
+    publish pictures of it alone.
+    """
+    return _on_curves(NeuralProcess(latents=0), (), steps=200_000, tasks=64, rate=1e-4)
+
+
+def neural_process_sinusoid() -> Config:
+    """NP on the same curves: the widths, tasks a step and rate of its authors' later notebook, otherwise as CNP.
+
+    Nothing is published to compare with.
+    """
+    return _on_curves(NeuralProcess(), (), steps=100_000, tasks=16, rate=1e-4)

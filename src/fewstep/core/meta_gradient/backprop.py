@@ -7,7 +7,7 @@ import torch
 from fewstep.core.executors import Executor, direct
 from fewstep.core.learner import Learner
 from fewstep.core.meta_gradient.base import MetaGradient
-from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties
+from fewstep.core.meta_gradient.outer_loss import query_loss, with_penalties, with_support
 from fewstep.core.network.heads import asking_whole
 from fewstep.core.noise import Noise, entry
 from fewstep.core.slope import Slope, exact
@@ -17,12 +17,13 @@ from fewstep.core.types import AnyTask, Batch, Estimate, KnownTask, Penalties, P
 class Backprop(MetaGradient):
     """The meta-gradient with every derivative of the inner loop: MAML's, and LEO's.
 
-    ``∇ [L_Q(φ(θ)) + penalties]`` (Finn et al. 2017, Eq. 1; Rusu et al. 2019, Eq. 6).
+    ``∇ [L_Q(φ(θ)) + penalties]`` (Finn et al. 2017, Eq. 1; Rusu et al. 2019, Eq. 6). Of a start with a posterior
+    (``Start.infer``) it is that of the variational bound: the rows of the loss are then seen by the start.
 
     Args:
         statistics: what the query is batch-normalised by in meta-training, see ``Learner.predict``; not "running".
         support_rows: the loss is the mean over the support's rows too, as a head answers them together with the query
-            (TPN).
+            (TPN), or as any network answers them (neural processes).
 
     Example:
         >>> learner = Learner(line, Shared(), [Descend(SGD(0.25), 1)], loss=regression())  # w' = w/2 on the loss w²
@@ -52,10 +53,19 @@ class Backprop(MetaGradient):
     def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Mean query loss at the adapted point, plus penalties."""
         classes = task.classes if isinstance(task, KnownTask) else None
-        point, penalties = learner.adapt(task.support, self.slope, noise, map_tasks, classes=classes)
+        targets = self._judged(task) if learner.start.infers else None
+        point, penalties = learner.adapt(task.support, self.slope, noise, map_tasks, classes=classes, targets=targets)
         outer = map_tasks(partial(self._outer, learner))
         estimate: Estimate = outer(point, penalties, task.support, task.query, entry(noise, "query"))
         return estimate
+
+    def _judged(self, task: AnyTask) -> Batch:
+        return with_support(task.support, task.query) if self.support_rows else task.query
+
+    def asked(self, learner: Learner, task: AnyTask) -> Batch:
+        """Support rows too, where they count and no head gives them with the query."""
+        whole = self.support_rows and asking_whole(learner.network, task.query.weight)
+        return task.query if whole else self._judged(task)
 
     def _outer(
         self, learner: Learner, point: Point, penalties: Penalties, support: Batch, query: Batch, noise: Noise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fewstep.core.executors import Executor, direct
 from fewstep.core.noise import Noise
-from fewstep.core.types import AnyTask, Estimate, Statistics
+from fewstep.core.types import AnyTask, Batch, Estimate, Statistics
 
 if TYPE_CHECKING:
     from fewstep.core.learner import Learner
@@ -42,6 +42,10 @@ class MetaGradient(ABC):
             ValueError: when it cannot learn from such a learner at all.
         """
         return set()
+
+    def asked(self, learner: Learner, task: AnyTask) -> Batch:
+        """The rows that it asks the adapted network for: those of the query, if nothing else is said."""
+        return task.query
 
     @abstractmethod
     def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:

@@ -22,18 +22,25 @@ def query_loss(
     """The mean query loss, differentiable, and what is logged of it: the loss and the score.
 
     ``statistics`` are those that ``Learner.predict`` normalises the query by. With ``support_rows`` the loss is the
-    mean over these too, as a joint head answers them with the query.
+    mean over these too: a joint head answers them with the query, any other network is asked for them.
     """
-    y, weight = query.y, query.weight
+    asked = judged = query
     if support_rows:
         assert support is not None, "an estimator has it"
-        y, weight = torch.cat([support.y, y]), torch.cat([support.weight, weight])
-        point = point._replace(context=point.context | asking_whole(learner.network, weight))
-    prediction = learner.predict(point, query, support, noise, statistics)
-    loss = reduce_rows(learner.loss.rows(prediction, y), weight, "mean")
+        judged = with_support(support, query)
+        whole = asking_whole(learner.network, judged.weight)
+        asked, point = query if whole else judged, point._replace(context=point.context | whole)
+    prediction = learner.predict(point, asked, support, noise, statistics)
+    loss = reduce_rows(learner.loss.rows(prediction, judged.y), judged.weight, "mean")
     prediction = prediction[-len(query.y) :]
     score = reduce_rows(learner.loss.score(prediction.detach(), query.y), query.weight, "mean")
     return loss, {"loss": loss.detach(), learner.loss.score_name: score}
+
+
+def with_support(support: Batch, query: Batch) -> Batch:
+    """The rows of both, the support's first; of one task, or with a task axis."""
+    axis = query.weight.dim() - 1
+    return Batch(*(torch.cat(pair, axis) for pair in zip(support, query, strict=True)))
 
 
 def with_penalties(objective: Tensor, metrics: dict[str, Tensor], penalties: Penalties) -> Estimate:

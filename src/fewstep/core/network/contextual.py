@@ -9,7 +9,8 @@ from fewstep.core.types import Params
 class Contextual(nn.Module):
     """Marks a layer that reads a context: its buffer ``context`` ``[width]``, zeros until a task moves them.
 
-    :class:`~fewstep.core.Zeros` is the start that adapts nothing else. Each such layer has a context of its own.
+    :class:`~fewstep.core.Zeros` is the start that adapts nothing else, :class:`~fewstep.core.Encoded` one that makes it
+    of the support. Each such layer has a context of its own.
 
     Args:
         width: how many numbers.

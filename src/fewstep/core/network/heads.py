@@ -109,9 +109,13 @@ def memory_head(network: nn.Module) -> str:
 def asking_whole(network: nn.Module, like: Tensor) -> dict[str, Tensor]:
     """The slot by which a network that ends with a :class:`JointHead` gives the answers of the support's rows too.
 
+    Empty for one without a head that looks at the support: it can be asked for these rows as for any.
+
     Raises:
-        ValueError: when it has no such head, or more than one.
+        ValueError: when it has another :class:`MemoryHead`, which would find the rows themselves, or several.
     """
+    if not any(isinstance(module, MemoryHead) for module in network.modules()):
+        return {}
     why = "rows of the support are to be answered with the query's, so it must end with one JointHead"
     head = _only(network, JointHead, why, "Append one, such as fewstep.networks.Propagating().")
     return {f"{head}whole": like.new_ones(())}

@@ -4,6 +4,7 @@ from fewstep.core.start.attending import Attending
 from fewstep.core.start.blend import Blend
 from fewstep.core.start.class_prior import ClassPrior
 from fewstep.core.start.conditioning import Conditioning, conditioned_layers
+from fewstep.core.start.encoded import Encoded
 from fewstep.core.start.fitted_head import FittedHead
 from fewstep.core.start.gaussian import Gaussian
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
@@ -24,6 +25,7 @@ __all__ = [
     "Blend",
     "ClassPrior",
     "Conditioning",
+    "Encoded",
     "FittedHead",
     "Formulation",
     "Gaussian",

@@ -37,6 +37,16 @@ class Start(nn.Module, ABC):
         """As :meth:`begin`, for a task of meta-training whose classes are known by number; most starts do not ask."""
         return self.begin(network, support, noise)
 
+    infers: bool = False
+    """Whether in meta-training it draws from a posterior that sees the targets too, see :meth:`infer`."""
+
+    def infer(self, network: nn.Module, support: Batch, targets: Batch, noise: Noise) -> tuple[Point, Penalties]:
+        """As :meth:`begin`, drawn from the posterior of a task whose targets are seen; penalties have its divergence.
+
+        The prior that it diverges from is what :meth:`begin` draws from.
+        """
+        return self.begin(network, support, noise)
+
     @abstractmethod
     def decode(self, point: Point, noise: Noise) -> Point:
         """A point of network weights: ``value`` is what fine-tuning may move, ``context`` what it may not.

@@ -84,6 +84,17 @@ class GaussianPrior(Settings, algorithm="gaussian_prior", omit=("learned",)):
         return self.compose(weights=softmax_weights(problem.examples(), self.rows, self.penalty).float())
 
 
+class NeuralProcess(Settings, algorithm="neural_process"):
+    """NP, and CNP without a latent code (Garnelo et al. 2018): a distribution predicted from an encoded support."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """A neural process on the problem's numbers."""
+        if len(problem.inputs) != 1:
+            raise ValueError(f"neural_process reads rows of numbers; the data gives inputs of {list(problem.inputs)}.")
+        loss = None if problem.regression else loss_of(problem)
+        return self.compose(inputs=problem.inputs[0], outputs=problem.outputs, loss=loss)
+
+
 class Dfsl(Settings, algorithm="dfsl"):
     """DFSL (Gidaris and Komodakis 2018): a cosine classifier from class means and weights of known classes."""
 
