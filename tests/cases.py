@@ -13,6 +13,7 @@ from fewstep.algorithms import (
     bayesian_maml,
     cavia,
     cnp,
+    csn,
     dfsl,
     fomaml,
     gaussian_prior,
@@ -254,6 +255,7 @@ def lstm_backprop() -> Method:
 
 
 PROCESS = {"width": 4, "hidden": 6, "encoder_depth": 2, "decoder_depth": 2}
+ERROR = {"information": "error", "similarity": "dot", "inside": True}
 NETWORK = {
     "latents": 3,
     "hidden": 4,
@@ -373,6 +375,10 @@ CASES = [
     Case("tpn-conv", tpn_of_maps, images, equivariant=True),
     Case("snail-mlp-norm", lambda: snail(mlp((6, 5, 4), norm=True), 4, 3, most_shots=2, filters=4), vectors),
     Case("snail-conv", lambda: snail(conv(None), 4, 3, most_shots=1, filters=4, first=1), images),
+    Case("csn-mlp-norm", lambda: csn(mlp((6, 5, 4, 3), norm=True), mlp((6, 4), norm=True), 3, units=4), vectors),
+    Case("csn-error", lambda: csn(mlp((6, 5, 3)), mlp((6, 4)), 3, units=4, **ERROR), vectors),
+    Case("csn-conv", lambda: csn(conv(), conv(None), 3, units=4, layers=1), images),
+    Case("csn-conv-error", lambda: csn(conv(), conv(None), 3, units=4, **ERROR), images),
     Case("tadam-mlp-norm", lambda: jittered_tadam(mlp((6, 5, 4), norm=True)), vectors, equivariant=True),
     Case("tadam-mlp", lambda: jittered_tadam(mlp((6, 4, None)), learned=True, squared=True), vectors, equivariant=True),
     Case("tadam-conv", lambda: jittered_tadam(conv(None)), images, equivariant=True),

@@ -23,6 +23,7 @@ ANY: dict[str, Any] = {
     "prox": 1.0,
     "module": nn.Identity(),
     "ways": 5,
+    "key": nn.Identity(),
     "weights": 8,
 }
 

@@ -37,6 +37,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "relation": "Matching and Relation networks",
         "tpn": "TPN",
         "snail": "SNAIL",
+        "csn": "CSN",
         "tadam": "TADAM",
         "ppa": "PPA",
         "dfsl": "DFSL",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.anil import anil as anil
     from fewstep.algorithms.bayesian_maml import bayesian_maml as bayesian_maml
     from fewstep.algorithms.cavia import cavia as cavia
+    from fewstep.algorithms.csn import csn as csn
     from fewstep.algorithms.dfsl import dfsl as dfsl
     from fewstep.algorithms.gaussian_prior import gaussian_prior as gaussian_prior
     from fewstep.algorithms.imaml import imaml as imaml

@@ -6,6 +6,7 @@ Examples in docstrings go on from the lines in ``help(fewstep)``.
 from fewstep.algorithms.anil import anil
 from fewstep.algorithms.bayesian_maml import bayesian_maml
 from fewstep.algorithms.cavia import cavia
+from fewstep.algorithms.csn import csn
 from fewstep.algorithms.dfsl import dfsl
 from fewstep.algorithms.gaussian_prior import gaussian_prior
 from fewstep.algorithms.imaml import imaml
@@ -35,6 +36,7 @@ __all__ = [
     "bayesian_maml",
     "cavia",
     "cnp",
+    "csn",
     "dfsl",
     "fomaml",
     "gaussian_prior",

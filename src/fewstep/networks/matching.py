@@ -73,7 +73,12 @@ def _cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _attention(x: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
-    return torch.softmax(_weighed(x @ rows.T, weight), 1) @ rows
+    return attention(x @ rows.T, weight) @ rows
+
+
+def attention(scores: Float[Tensor, "rows k"], weight: Float[Tensor, " k"]) -> Float[Tensor, "rows k"]:
+    """Softmax over rows of a support that count by weight: those of weight zero have no share."""
+    return torch.softmax(_weighed(scores, weight), 1)
 
 
 def _weighed(scores: Tensor, weight: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from fewstep.recipes.methods.others import (
     ResidualPrototypes,
 )
 from fewstep.recipes.methods.probabilistic import BayesianMaml
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
+from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
@@ -55,7 +55,7 @@ Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
 Probabilistic = BayesianMaml
-Remembering = Matching | Relation | Tpn | Snail | Tadam
+Remembering = Matching | Relation | Tpn | Snail | Csn | Tadam
 Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | NeuralProcess | ResidualPrototypes
 Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Probabilistic | Remembering
 

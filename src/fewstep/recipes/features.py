@@ -34,7 +34,7 @@ from fewstep.recipes.methods.others import (
     ResidualPrototypes,
 )
 from fewstep.recipes.methods.probabilistic import BayesianMaml
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
+from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
 from fewstep.training import Training
@@ -318,6 +318,11 @@ def snail_features(shots: int) -> Config:
     return _brief(shots, Snail(network=Network("mlp", hidden=(128,)), most_shots=shots, filters=64))
 
 
+def csn_features(shots: int) -> Config:
+    """Conditionally shifted neurons on features of your own: two layers of 128 units, for these ways alone; untuned."""
+    return _brief(shots, Csn(network=Network("mlp", hidden=(128, 128))))
+
+
 def tadam_features(shots: int) -> Config:
     """TADAM on features of your own: a linear map and ReLU to 640 dimensions that the task conditions; untuned."""
     return _brief(shots, Tadam(network=Network("mlp", hidden=(640,))))
@@ -376,7 +381,7 @@ OWN = (
     *(cnp_features, neural_process_features),
     *(meta_curvature_features, t_net_features, mt_net_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
-    *(matching_features, relation_features, tpn_features, snail_features),
+    *(matching_features, relation_features, tpn_features, snail_features, csn_features),
     *(ppa_features, dfsl_features, tadam_features, gaussian_prior_features),
 )
 """Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""

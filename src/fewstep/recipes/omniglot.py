@@ -24,7 +24,7 @@ from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
 from fewstep.recipes.methods.probabilistic import BayesianMaml
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
+from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
 from fewstep.training import Training
@@ -254,6 +254,14 @@ def snail(ways: int, shots: int) -> Config:
     The paper draws from one to five shots for every task of training, by which one network serves all.
     """
     return _brief(ways, shots, Snail(network=Network("protonet"), most_shots=shots))
+
+
+def csn(ways: int, shots: int) -> Config:
+    """Conditionally shifted neurons on four blocks of 64 channels, the last two shifted; the outer loop is ours.
+
+    The paper has five blocks of 64 or, by another of its tables, 32 channels, and drops units.
+    """
+    return _brief(ways, shots, Csn(network=Network("protonet"), layers=2))
 
 
 def tadam(ways: int, shots: int) -> Config:

@@ -24,7 +24,7 @@ from fewstep.recipes.methods.adapting import (
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
 from fewstep.recipes.methods.probabilistic import BayesianMaml
-from fewstep.recipes.methods.remembering import Matching, Relation, Snail, Tadam, Tpn
+from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 
@@ -223,6 +223,19 @@ def snail(data: Data, shots: int) -> Config:
         data(shots=shots),
         Snail(network=Network("resnet12", hidden=(64, 96, 128, 256)), most_shots=shots),
         replace(TRAINING, tasks=4, rate=1e-4, decay="cosine", compile="off"),
+        Testing(tasks=600, queries=15),
+    )
+
+
+def csn(data: Data, shots: int) -> Config:
+    """Conditionally shifted neurons on four blocks of 64 channels, the last two shifted; the outer loop is ours.
+
+    The paper's best network is a residual one, which is left out.
+    """
+    return unnamed(
+        data(shots=shots),
+        Csn(network=Network("protonet"), layers=2),
+        replace(TRAINING, tasks=4, decay="cosine", clip_norm=10.0, clip_scope="global", compile="off"),
         Testing(tasks=600, queries=15),
     )
 

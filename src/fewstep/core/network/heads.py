@@ -26,7 +26,8 @@ class MemoryHead(TaskHead, nn.Module):
     """An output layer without weights of its own for a task: it answers by looking at the task's support.
 
     Slots, which :class:`~fewstep.core.Memory` fills: ``rows`` ``[support, *features]``, the embedded support;
-    ``labels`` ``[support, ways]``; and ``weights`` ``[support]``, by which its rows count, 0 for padding.
+    ``labels`` ``[support, ways]``; and ``weights`` ``[support]``, by which its rows count, 0 for padding. The last two
+    are there already when the support is embedded.
 
     Example:
         >>> class Nearest(MemoryHead):  # logits −Σ ‖x − x_i‖² over the rows of a class

@@ -23,7 +23,8 @@ class Memory(Start):
 
     The embedding is the network without its :class:`~fewstep.core.MemoryHead`, whose slots ``rows``, ``labels`` and
     ``weights`` are filled; they are the point's context, and its value is empty. It is normalised by the statistics of
-    the support's real rows. The meta-gradient reaches it through what the head makes of them.
+    the support's real rows. The meta-gradient reaches it through what the head makes of them. A head may look at the
+    labels already when it says what is to be remembered of a row.
 
     Args:
         shuffled: the support's rows come in an order that is drawn anew for every task of meta-training, for heads that
@@ -49,10 +50,11 @@ class Memory(Start):
             ValueError: when the network has no memory head, or more than one.
         """
         head = memory_head(network)
-        own, rows = {}, self._embedded(network, support, {}, own_draws(noise, "network"))
+        labels = {f"{head}labels": support.y, f"{head}weights": support.weight}
+        own, rows = {}, self._embedded(network, support, labels, own_draws(noise, "network"))
         if self.conditioning is not None:
             own = self.conditioning(network, rows, support.y, support.weight)
-            rows = self._embedded(network, support, own, own_draws(noise, "conditioned"))
+            rows = self._embedded(network, support, own | labels, own_draws(noise, "conditioned"))
         slots = {"rows": rows, "labels": support.y, "weights": support.weight}
         if self.shuffled:
             order = self._order(support.weight, entry(noise, "order"))
@@ -82,5 +84,7 @@ class Memory(Start):
     def begin_sites(self, network: nn.Module, support: Batch) -> dict[str, Any]:
         """What the network draws by itself when it embeds the support, and the order of its rows."""
         passes = ("network",) if self.conditioning is None else ("network", "conditioned")
-        own: dict[str, Any] = {name: random_sites(network, {}, support) for name in passes}
+        head = memory_head(network)
+        labels = {f"{head}labels": support.y, f"{head}weights": support.weight}
+        own: dict[str, Any] = {name: random_sites(network, labels, support) for name in passes}
         return own | ({"order": Normal((len(support.weight),))} if self.shuffled else {})

@@ -87,6 +87,18 @@ class Snail(Settings, algorithm="snail"):
         return self.compose(network=network, features=features, ways=problem.outputs, loss=loss_of(problem))
 
 
+class Csn(Settings, algorithm="csn"):
+    """Conditionally shifted neurons (Munkhdalai et al. 2018): units shifted by what errors on the support were."""
+
+    network: Network = before("layers")
+    """The base learner, and without its output layer the network of keys."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """Conditionally shifted neurons on the problem's inputs."""
+        network, key = self.network.build(problem), self.network.build(problem, head=False)
+        return self.compose(network=network, key=key, ways=problem.outputs, loss=loss_of(problem))
+
+
 class Tadam(Settings, algorithm="tadam"):
     """TADAM (Oreshkin et al. 2018): distances to class means, in an embedding that the task itself conditions."""
 
