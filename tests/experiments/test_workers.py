@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import torch
 
 from fewstep.experiments.workers import Job, Tell, run_all
+from fewstep.training.stopping import Stopped, stoppable
 
 
 def meets(me: int, other: int, folder: Path, tell: Tell) -> tuple[int, int]:
@@ -119,3 +121,28 @@ def test_processes_end_with_their_parent(how: signal.Signals) -> None:
                 os.killpg(parent.pid, signal.SIGKILL)
     assert errors.count("KeyboardInterrupt") == (how is signal.SIGINT), errors
     assert "ValueError" not in errors, "the child had died by itself"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where processes are forked from a server")
+@pytest.mark.parametrize("dies", [False, True], ids=["", "of the server too"])
+def test_a_signal_in_the_middle_of_a_start_loses_no_process(dies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, read = list[int](), forkserver.read_signed
+
+    def interrupted(connection: int) -> int:
+        if begun:  # it reads the status of its end as well
+            return read(connection)
+        begun.append(read(connection))
+        signal.raise_signal(signal.SIGTERM)
+        if dies:
+            os.kill(begun[0], signal.SIGKILL)
+            raise EOFError("unexpected EOF")
+        return begun[0]
+
+    monkeypatch.setattr(forkserver, "read_signed", interrupted)
+    with pytest.raises(Stopped), stoppable():
+        run_all([Job("one", says_its_id)], workers=1)
+    (pid,) = begun
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{pid}").exists(), "it works on for nobody"

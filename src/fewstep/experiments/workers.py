@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
-from fewstep.training.stopping import Stopped, patiently, signals_later, stoppable
+from fewstep.training.stopping import Stopped, patiently, poll, signals_later, stoppable
 
 logger = logging.getLogger("fewstep")
 
@@ -165,7 +165,11 @@ def run_all(
         running[ours] = i, process  # before it starts, so that an interrupt finds it
         # It never sees Ctrl-C: its parent decides about it. A signal in the middle would lose sight of the process.
         with signals_later(signal.SIGINT), patiently():
-            process.start()
+            try:
+                process.start()
+            except (EOFError, OSError):
+                poll()  # a signal for all processes has ended the server as well
+                raise
         theirs.close()  # so that the end of the process is the end of the pipe
 
     def end(connection: Connection) -> None:
