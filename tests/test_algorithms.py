@@ -24,6 +24,7 @@ ANY: dict[str, Any] = {
     "module": nn.Identity(),
     "ways": 5,
     "key": nn.Identity(),
+    "concepts": nn.Identity(),
     "weights": 8,
 }
 

@@ -38,6 +38,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "tpn": "TPN",
         "snail": "SNAIL",
         "csn": "CSN",
+        "deml": "DEML",
         "tadam": "TADAM",
         "ppa": "PPA",
         "dfsl": "DFSL",

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.bayesian_maml import bayesian_maml as bayesian_maml
     from fewstep.algorithms.cavia import cavia as cavia
     from fewstep.algorithms.csn import csn as csn
+    from fewstep.algorithms.deml import deml as deml
     from fewstep.algorithms.dfsl import dfsl as dfsl
     from fewstep.algorithms.gaussian_prior import gaussian_prior as gaussian_prior
     from fewstep.algorithms.imaml import imaml as imaml

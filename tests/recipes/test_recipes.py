@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.core import Backprop, Clip, Differentiate
+from fewstep.core import Backprop, Batch, Clip, Differentiate
 from fewstep.core.network.heads import TaskHead
 from fewstep.data import Augmentation, Dataset
 from fewstep.experiments.run import Run
@@ -58,9 +58,9 @@ def test_a_recipes_tasks_and_network_are_those_of_its_name(name: str) -> None:
     task = problem.source("test", tasks=1, seed=0, queries=config.testing.queries).batch(0)
     assert task.support.y.shape == (1, ways * shots, ways)
     assert problem.inputs == ((1, 28, 28) if "omniglot" in name else (3, 32, 32) if "cifar" in name else (3, 84, 84))
-    network = config.method.build(problem).learner.network.eval()
-    made = any(isinstance(module, TaskHead) for module in network.modules())
-    assert made or network(task.support.x[0, :2]).shape[1] == ways
+    learner = config.method.build(problem).learner.eval()
+    made = any(isinstance(module, TaskHead) for module in learner.network.modules())
+    assert made or learner.features(Batch(*(rows[0, :2] for rows in task.support))).shape[1] == ways
     assert config.recipe == name
 
 

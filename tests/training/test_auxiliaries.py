@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.algorithms import protonet
+from fewstep.algorithms import deml, protonet
 from fewstep.core import Auxiliary, Batch, Learner, Method
 from fewstep.core.loss import cross_entropy
+from fewstep.core.noise import generator
 from fewstep.core.ranks import Ranks
 from fewstep.data import Dataset, EpisodeSampler, RandomRows
 from fewstep.networks import mlp
@@ -151,3 +152,27 @@ def test_rows_carry_the_names_of_their_classes() -> None:
     where = (batch.x[:, None] == DATA.gather(np.arange(60))).all(2).int().argmax(1)
     assert torch.equal(where // 10, batch.y.argmax(1))
     assert len(where.unique()) == 60, "some rows are never drawn"
+
+
+def test_concepts_follow_both_losses_and_what_is_adapted_the_tasks_alone(tmp_path: Path) -> None:
+    """DEML: a step of gradient descent by hand, in which G has the gradient of ``L_T + λ ℓ``."""
+    torch.manual_seed(0)
+    concepts, base, options = nn.Linear(6, 4), RandomRows(DATA, 7), replace(OPTIONS, optimiser="sgd", clip_norm=None)
+    method = deml(mlp((4, 5, 3)), concepts, 4, weight=0.5, base=base)
+    learner, (beside,) = method.learner, method.auxiliaries
+    parts = dict(learner.named_parameters())
+    torch.rand((), generator=(source := generator(3, 0, "auxiliary/auxiliary")), dtype=torch.float64)
+    rows = base(source)  # after the draw that says whether it takes part
+    assert isinstance(beside.own, nn.Linear)
+    naming = torch.nn.functional.cross_entropy(beside.own(concepts(rows.x)), rows.y.argmax(1))
+    tasks = method.objective(SOURCE.batch(0), None).objective
+    of_tasks = torch.autograd.grad(tasks, list(parts.values()))
+    of_names = torch.autograd.grad(naming, [*concepts.parameters(), *beside.own.parameters()])
+    expected = {name: (p - 0.01 * g).detach() for (name, p), g in zip(parts.items(), of_tasks, strict=True)}
+    for name, g in zip(("weight", "bias"), of_names, strict=False):
+        expected[f"embedding.{name}"] -= 0.01 * 0.5 * g
+    named = [(p - 0.01 * 0.5 * g).detach() for p, g in zip(beside.own.parameters(), of_names[2:], strict=True)]
+    run = trainer(method, tmp_path, options)
+    run.advance()
+    torch.testing.assert_close({name: p.detach() for name, p in learner.named_parameters()}, expected)
+    torch.testing.assert_close([p.detach() for p in run.asides[0].own], named)

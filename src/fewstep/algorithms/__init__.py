@@ -7,6 +7,7 @@ from fewstep.algorithms.anil import anil
 from fewstep.algorithms.bayesian_maml import bayesian_maml
 from fewstep.algorithms.cavia import cavia
 from fewstep.algorithms.csn import csn
+from fewstep.algorithms.deml import deml
 from fewstep.algorithms.dfsl import dfsl
 from fewstep.algorithms.gaussian_prior import gaussian_prior
 from fewstep.algorithms.imaml import imaml
@@ -37,6 +38,7 @@ __all__ = [
     "cavia",
     "cnp",
     "csn",
+    "deml",
     "dfsl",
     "fomaml",
     "gaussian_prior",

@@ -20,6 +20,7 @@ from fewstep.data.storage.settings import converter, mistakes
 from fewstep.recipes.methods.adapting import (
     Anil,
     Cavia,
+    Deml,
     Imaml,
     Maml,
     MamlPlusPlus,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
-Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
+Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | Deml | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
 Probabilistic = BayesianMaml
 Remembering = Matching | Relation | Tpn | Snail | Csn | Tadam
 Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | NeuralProcess | ResidualPrototypes

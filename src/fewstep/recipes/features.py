@@ -12,6 +12,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import (
     Anil,
     Cavia,
+    Deml,
     Imaml,
     Maml,
     MamlPlusPlus,
@@ -251,6 +252,11 @@ def meta_sgd_features(shots: int) -> Config:
     return _own(meta_sgd("CIFAR-FS", shots))
 
 
+def deml_features(shots: int) -> Config:
+    """DEML on features of your own: a linear map and ReLU to 640 dimensions that name base classes too; untuned."""
+    return _brief(shots, Deml(network=Network("mlp", hidden=(640,)), hidden=()))
+
+
 def meta_curvature_features(shots: int) -> Config:
     """Meta-Curvature on features of your own: a layer of 128 units, five steps, matrices for each; untuned."""
     return _own(meta_curvature("CIFAR-FS", shots))
@@ -378,7 +384,7 @@ OWN = (
     maml_plus_plus_features,
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, cavia_features),
     bayesian_maml_features,
-    *(cnp_features, neural_process_features),
+    *(cnp_features, neural_process_features, deml_features),
     *(meta_curvature_features, t_net_features, mt_net_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
     *(matching_features, relation_features, tpn_features, snail_features, csn_features),

@@ -12,6 +12,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import (
     Anil,
     Cavia,
+    Deml,
     Imaml,
     Maml,
     MamlPlusPlus,
@@ -138,6 +139,11 @@ def meta_sgd(ways: int, shots: int) -> Config:
     The paper does not print all of its settings.
     """
     return _as_maml(ways, shots, MetaSgd(network=_MAML))
+
+
+def deml(ways: int, shots: int) -> Config:
+    """DEML with Meta-SGD on four blocks that name the training characters too; untuned, nothing is published."""
+    return _brief(ways, shots, Deml(network=Network("protonet"), hidden=()))
 
 
 def meta_curvature(ways: int, shots: int) -> Config:

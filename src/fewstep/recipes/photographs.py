@@ -13,6 +13,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import (
     Anil,
     Cavia,
+    Deml,
     Imaml,
     Maml,
     MamlPlusPlus,
@@ -86,6 +87,16 @@ def meta_sgd(data: Data, shots: int) -> Config:
     The paper does not print all of its settings.
     """
     return _as_maml(data, shots, MetaSgd(network=_MAML))
+
+
+def deml(data: Data, shots: int) -> Config:
+    """DEML with Meta-SGD: 64 rows of the training classes named in a step, and its paper's tasks a step and learner.
+
+    The authors' concepts are a ResNet-50 that names 200 classes of ImageNet which are none of the tasks'; here it is a
+    ResNet-12, and the classes are those of meta-training.
+    """
+    method = Deml(network=Network("resnet12"))
+    return _as_maml(data, shots, method, clip_value=None, compile="off")
 
 
 def meta_curvature(data: Data, shots: int) -> Config:

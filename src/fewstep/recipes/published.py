@@ -57,6 +57,7 @@ _CHUNKS = "transductive, in batches of 15 (25 at five shots) queries"
 _MUNKHDALAI = "Munkhdalai et al. 2018, direct feedback"
 _FIVE_BLOCKS = "five blocks, with settings that we do not know"
 _SHIFTED_BLOCKS = "a residual network; an earlier version, by LEO's paper, 57.10 ± 0.70 and 70.04 ± 0.63"
+_EXTERNAL = "by LEO's paper; a ResNet-50 that names 200 further classes of ImageNet, with settings that we do not know"
 
 
 Row = Mapping[tuple[int, int], Published]
@@ -102,6 +103,7 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "anil": _row("46.7 ± 0.4, 61.5 ± 0.5", "Raghu et al. 2020", _MEMORY),
     "cavia": _row("47.24 ± 0.65, 59.05 ± 0.54", _ZINTGRAF, _QUOTED, _BEST),
     "meta_sgd": _row("50.47 ± 1.87, 64.03 ± 0.94", _LI, _QUOTED),
+    "deml": _row("58.49 ± 0.91, 71.28 ± 0.69", "Zhou et al. 2018", differs=_EXTERNAL),
     "meta_curvature": _row("54.08 ± 0.88, 67.99 ± 0.73", "Park and Oliva 2019, MC2", _MEMORY),
     "t_net": {(5, 1): Published("50.86 ± 1.82", _LEE, _MEMORY, "the mean is quoted in an issue of their repository")},
     "mt_net": {(5, 1): Published("51.70 ± 1.84", _LEE, _QUOTED, _MASKS)},

@@ -94,6 +94,31 @@ class MetaSgd(Adapting, algorithm="meta_sgd"):
     """Range of the uniform draw of initial rates α."""
 
 
+class Deml(Settings, algorithm="deml"):
+    """DEML with Meta-SGD (Zhou et al. 2018): Meta-SGD on features that are learned with it and name base classes."""
+
+    network: Network = before("rate")
+    """G, the network of concepts; it is not adapted."""
+    hidden: tuple[Count, ...] = before("rate", (1024, 512))
+    """Units of the hidden layers of the network that is adapted."""
+    auxiliary_rows: CountOrZero = before("weight", 64)
+    """Rows of base classes that are to be named in a meta-step. 0: there is no such loss."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """DEML on the problem's inputs."""
+        import torch
+
+        from fewstep.core.network.shapes import output_shape
+        from fewstep.data import RandomRows
+
+        concepts, base = self.network.build(problem, head=False), None
+        if self.auxiliary_rows and problem.examples is not None:
+            base = RandomRows(problem.examples(), self.auxiliary_rows)
+        (features,) = output_shape(concepts, torch.zeros(2, *problem.inputs))
+        network = networks.mlp((features, *self.hidden, problem.outputs))
+        return self.compose(network=network, concepts=concepts, features=features, base=base, loss=loss_of(problem))
+
+
 class MetaCurvature(Adapting, algorithm="meta_curvature"):
     """Meta-Curvature (Park and Oliva 2019): MAML with meta-learned matrices that multiply the gradient."""
 
