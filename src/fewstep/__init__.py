@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.imaml import imaml as imaml
     from fewstep.algorithms.leo import leo as leo
     from fewstep.algorithms.leo_network import leo_network as leo_network
+    from fewstep.algorithms.llama import llama as llama
     from fewstep.algorithms.maml import fomaml as fomaml
     from fewstep.algorithms.maml import maml as maml
     from fewstep.algorithms.maml_plus_plus import maml_plus_plus as maml_plus_plus

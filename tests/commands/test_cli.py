@@ -342,7 +342,7 @@ def test_every_algorithm_and_every_family_of_recipes_is_listed(capsys: pytest.Ca
         assert recipe.name.startswith(start)
         assert recipe.family in shown
     for name in algorithms.__all__:
-        listed = {"fomaml": "maml", "t_net": "mt_net"}.get(name, name)
+        listed = {"fomaml": "maml", "t_net": "mt_net", "cnp": "neural_process"}.get(name, name)
         assert re.search(rf"^{listed} ", shown, re.MULTILINE), name
 
 

@@ -13,6 +13,7 @@ from fewstep.algorithms.gaussian_prior import gaussian_prior
 from fewstep.algorithms.imaml import imaml
 from fewstep.algorithms.leo import leo
 from fewstep.algorithms.leo_network import leo_network
+from fewstep.algorithms.llama import llama
 from fewstep.algorithms.maml import fomaml, maml
 from fewstep.algorithms.maml_plus_plus import maml_plus_plus
 from fewstep.algorithms.matching import matching
@@ -45,6 +46,7 @@ __all__ = [
     "imaml",
     "leo",
     "leo_network",
+    "llama",
     "maml",
     "maml_plus_plus",
     "matching",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fewstep.core.meta_gradient import Fading as Fading
     from fewstep.core.meta_gradient import FirstOrder as FirstOrder
     from fewstep.core.meta_gradient import Implicit as Implicit
+    from fewstep.core.meta_gradient import Laplace as Laplace
     from fewstep.core.meta_gradient import Mixture as Mixture
     from fewstep.core.meta_gradient import MultiStep as MultiStep
     from fewstep.core.meta_gradient.base import MetaGradient as MetaGradient

@@ -311,7 +311,7 @@ class Learner(nn.Module):
             steps: Params = map_tasks(partial(at_step, self.network, step))(support.weight) if self._stepped else {}
             return steps
 
-        visit = visit or (lambda point: None)
+        visit = (lambda point: None) if visit is None else visit  # not `or`: no compiler asks a method if it is true
         for i, stage in enumerate(stages):
             decoded |= isinstance(stage, Decode)
             loss, (own, shuffle) = self.inner_loss(decoded), (None, None) if noise is None else noise[i]

@@ -45,9 +45,9 @@ def classification_of_each(members: int) -> Loss:
 def regression_of_each() -> Loss:
     """``−log N(y; f(x), 1/γ)`` of every :class:`Particle` of an ensemble, added up, and summed over the support.
 
-    The score is the squared error of their mean.
+    The score is the squared error of their mean. A single particle's prediction reads as a mean and its deviation.
     """
-    return Loss(_surprise_of_each, "sum", _squared_error_of_the_mean, "mse")
+    return Loss(_surprise_of_each, "sum", _squared_error_of_the_mean, "mse", readout=_mean_and_deviation)
 
 
 def _cross_entropy_of_each(prediction: Tensor, y: Tensor) -> Tensor:
@@ -73,6 +73,12 @@ def _surprise_of_each(prediction: Tensor, y: Tensor) -> Tensor:
     errors = log_precision.exp() * (mean - y.unsqueeze(-2)).square()
     losses: Tensor = 0.5 * (errors - log_precision + math.log(2 * math.pi)).sum((-1, -2))
     return losses
+
+
+def _mean_and_deviation(prediction: Tensor) -> tuple[Tensor, Tensor]:
+    """Of one particle."""
+    mean, log_precision = prediction.chunk(2, -1)
+    return mean, (-0.5 * log_precision).exp()
 
 
 def _squared_error_of_the_mean(prediction: Tensor, y: Tensor) -> Tensor:

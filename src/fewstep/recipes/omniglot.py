@@ -24,7 +24,7 @@ from fewstep.recipes.methods.adapting import (
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
-from fewstep.recipes.methods.probabilistic import BayesianMaml
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
 from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
@@ -174,6 +174,11 @@ def bayesian_maml(ways: int, shots: int) -> Config:
     Its authors report no Omniglot, and released no program for images: all settings but the five particles are ours.
     """
     return _as_maml(ways, shots, BayesianMaml(network=_MAML, particles=5, rate=0.1, steps=5))
+
+
+def llama(ways: int, shots: int) -> Config:
+    """LLAMA with the settings of MAML and its paper's weight for miniImageNet (its authors report no Omniglot)."""
+    return _as_maml(ways, shots, Llama(network=_MAML, **_inner(ways)))
 
 
 def reptile(ways: int, shots: int) -> Config:

@@ -108,6 +108,9 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "t_net": {(5, 1): Published("50.86 ± 1.82", _LEE, _MEMORY, "the mean is quoted in an issue of their repository")},
     "mt_net": {(5, 1): Published("51.70 ± 1.84", _LEE, _QUOTED, _MASKS)},
     "bayesian_maml": {(5, 1): Published("53.80 ± 1.46", _KIM, _MEMORY, "five particles; settings that we do not know")},
+    "llama": {
+        (5, 1): Published("49.40 ± 1.83", "Grant et al. 2018", differs="an early revision; 64, 12 and 24 classes")
+    },
     "meta_lstm": _row("43.44 ± 0.77, 60.60 ± 0.71", "Ravi and Larochelle 2017"),
     "reptile": {
         (5, 1): Published("47.07 ± 0.26", _NICHOL, _QUOTED, "with transduction 49.97 ± 0.32"),

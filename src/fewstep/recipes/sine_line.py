@@ -8,7 +8,7 @@ from fewstep.recipes.methods.adapting import Maml
 from fewstep.recipes.methods.leo import LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import NeuralProcess
-from fewstep.recipes.methods.probabilistic import BayesianMaml
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
 from fewstep.recipes.problems.functions import SineOrLineTasks
 from fewstep.training import Training
 
@@ -77,3 +77,8 @@ def cnp_sine_line() -> Config:
 def neural_process_sine_line() -> Config:
     """NP, whose samples of one latent code are functions, each with deviations of its own; otherwise as CNP."""
     return unnamed(SineOrLineTasks(), NeuralProcess(), replace(TRAINING, **_PROCESS), _TESTING)
+
+
+def llama_sine_line() -> Config:
+    """LLAMA on the same network, otherwise as ``maml-sine-line``: one function a task; untuned."""
+    return unnamed(SineOrLineTasks(), Llama(network=_NETWORK, rate=0.01, steps=5), TRAINING, _TESTING)

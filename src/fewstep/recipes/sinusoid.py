@@ -7,7 +7,7 @@ from fewstep.recipes.config import Algorithm, Config, Testing, unnamed
 from fewstep.recipes.methods.adapting import Cavia, Imaml, Maml, MetaCurvature, MetaLstm, MetaSgd, MtNet
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import NeuralProcess, Reptile
-from fewstep.recipes.methods.probabilistic import BayesianMaml
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
 from fewstep.recipes.problems.functions import SinusoidTasks
 from fewstep.training import Training
 
@@ -52,6 +52,11 @@ def bayesian_maml_sinusoid() -> Config:
     method = BayesianMaml(network=Network("mlp", (40, 40, 40)))
     config = _on_curves(method, (1,), steps=100_000, tasks=10, decay="cosine", rate_floor=1.3e-4)
     return replace(config, data=SinusoidTasks(frequency=(0.5, 2.0)))
+
+
+def llama_sinusoid() -> Config:
+    """LLAMA on the same curves, otherwise as ``maml-sinusoid`` (its authors show curves, and print no number)."""
+    return _on_curves(Llama(network=_NETWORK, rate=0.001))
 
 
 def meta_sgd_sinusoid() -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewstep import core, networks
 from fewstep.core.ranges import Count, CountOrZero, Positive
+from fewstep.recipes.methods.adapting import Adapting
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -36,3 +37,7 @@ class BayesianMaml(Settings, algorithm="bayesian_maml"):
         (width,) = output_shape(network, torch.zeros(2, *problem.inputs))
         heads = networks.Ensemble(lambda: nn.Linear(width, problem.outputs), self.particles)
         return self.compose(network=nn.Sequential(network, heads))
+
+
+class Llama(Adapting, algorithm="llama"):
+    """LLAMA (Grant et al. 2018): MAML with an estimate of a task's marginal likelihood for its meta-objective."""
