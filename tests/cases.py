@@ -30,6 +30,7 @@ from fewstep.algorithms import (
     meta_sgd,
     mt_net,
     neural_process,
+    platipus,
     ppa,
     protomaml,
     protonet,
@@ -251,6 +252,9 @@ def svgd() -> Method:
     return Method(Learner(network, start, steps, loss=regression_of_each()), Backprop())
 
 
+SAMPLED = {"prior_rate": 0.2, "posterior_rate": 0.1, "deviation": 0.2, "posterior_deviation": 0.1, "kl_weight": 0.01}
+
+
 def lstm_backprop() -> Method:
     """Meta-LSTM with the second derivatives that its authors leave out."""
     return Method(meta_lstm(mlp((6, 5, 3)), steps=2, hidden=3).learner, Backprop())
@@ -363,6 +367,13 @@ CASES = [
         regression_tasks,
     ),
     Case("llama-conv", lambda: llama(conv(), rate=0.2, weight=0.01, damping=0.1, adapts=is_weight), images),
+    Case("platipus-mlp-norm", lambda: platipus(mlp((6, 5, 3), norm=True), rate=0.3, **SAMPLED), vectors),
+    Case(
+        "platipus-regression",
+        lambda: platipus(mlp((1, 6, 1)), rate=0.1, loss=regression(), **SAMPLED),
+        regression_tasks,
+    ),
+    Case("platipus-conv", lambda: platipus(conv(), rate=0.2, adapts=is_weight, **SAMPLED), images),
     Case("protonet-mlp-norm", lambda: protonet(mlp((6, 5, 4, None), norm=True)), vectors, equivariant=True),
     Case("protonet-conv", lambda: protonet(conv(None)), images, equivariant=True),
     Case("r2d2-mlp", lambda: r2d2(mlp((6, 5, None), norm=True), penalty=0.5, scale=3.0), vectors, equivariant=True),

@@ -52,6 +52,7 @@ def test_every_algorithm_is_on_the_page() -> None:
         "cnp": "of neural\nprocesses",
         "neural_process": "of neural\nprocesses",
         "llama": "LLAMA",
+        "platipus": "PLATIPUS",
         "leo": "LEO",
         "leo_network": "LEO for whole networks",
     }
@@ -64,7 +65,7 @@ def test_every_algorithm_is_on_the_page() -> None:
 
 def test_no_statement_of_the_page_is_false() -> None:
     text = "".join(block.shown for block in BLOCKS)
-    assert text.count("True") == 19
+    assert text.count("True") == 20
     assert "False" not in text
     assert len(re.findall("^```text$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)) == sum(
         bool(block.shown) for block in BLOCKS

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from fewstep.algorithms.mt_net import t_net as t_net
     from fewstep.algorithms.neural_process import cnp as cnp
     from fewstep.algorithms.neural_process import neural_process as neural_process
+    from fewstep.algorithms.platipus import platipus as platipus
     from fewstep.algorithms.ppa import ppa as ppa
     from fewstep.algorithms.protomaml import protomaml as protomaml
     from fewstep.algorithms.protonet import protonet as protonet

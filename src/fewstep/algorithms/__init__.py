@@ -22,6 +22,7 @@ from fewstep.algorithms.meta_lstm import meta_lstm
 from fewstep.algorithms.meta_sgd import meta_sgd
 from fewstep.algorithms.mt_net import mt_net, t_net
 from fewstep.algorithms.neural_process import cnp, neural_process
+from fewstep.algorithms.platipus import platipus
 from fewstep.algorithms.ppa import ppa
 from fewstep.algorithms.protomaml import protomaml
 from fewstep.algorithms.protonet import protonet
@@ -55,6 +56,7 @@ __all__ = [
     "meta_sgd",
     "mt_net",
     "neural_process",
+    "platipus",
     "ppa",
     "protomaml",
     "protonet",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fewstep.core.loss import classification as classification
     from fewstep.core.loss import normal_regression as normal_regression
     from fewstep.core.loss import regression as regression
+    from fewstep.core.meta_gradient import Amortised as Amortised
     from fewstep.core.meta_gradient import Backprop as Backprop
     from fewstep.core.meta_gradient import Chaser as Chaser
     from fewstep.core.meta_gradient import Difference as Difference
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from fewstep.core.start import Generator as Generator
     from fewstep.core.start import Memory as Memory
     from fewstep.core.start import NetworkGenerator as NetworkGenerator
+    from fewstep.core.start import NormalWeights as NormalWeights
     from fewstep.core.start import Predicted as Predicted
     from fewstep.core.start import Prototypes as Prototypes
     from fewstep.core.start import Ridge as Ridge

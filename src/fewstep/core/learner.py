@@ -148,7 +148,8 @@ class Learner(nn.Module):
         given = [_single(batch) for batch in (task.support, task.query)]
         support, query = (self._as_embedded(batch) for batch in given)
         decode = dict(self.start.decode_sites(support))
-        codes: dict[str, Any] = {"decode": decode}  # an inner loss of codes decodes them
+        # An inner loss of codes decodes them.
+        codes: dict[str, Any] = {"decode": decode} if self.start.samples_steps else {}
         stages, shuffles = [], []
         for stage in self.stages:
             if isinstance(stage, Decode):
@@ -348,7 +349,7 @@ class Learner(nn.Module):
         point = Point(value, context)
         if decoded:
             return self.support_loss(point, support, noise)
-        loss = self.support_loss(self.start.decode(point, entry(noise, "decode")), support, noise)
+        loss = self.support_loss(self.start.decode(point, own_draws(noise, "decode")), support, noise)
         energy = self.start.energy(point)
         return loss if energy is None else loss + energy
 

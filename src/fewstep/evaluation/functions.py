@@ -96,7 +96,8 @@ class Functions:
         return self.drawn if self._draws(support) else 1
 
     def _draws(self, support: Batch) -> bool:
-        return bool(self.method.learner.start.begin_sites(self.method.learner.network, take(support, 0)))
+        learner, one = self.method.learner, take(support, 0)
+        return bool(learner.start.begin_sites(learner.network, one) or learner.start.decode_sites(one))
 
     def adapt(self, support: Batch, place: int = 0, executor: Executor | None = None) -> Adapted:
         """Draw the functions of some tasks, and adapt each.

@@ -41,7 +41,7 @@ from fewstep.recipes.methods.others import (
     Reptile,
     ResidualPrototypes,
 )
-from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama, Platipus
 from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.functions import OscillationTasks, SineOrLineTasks, SinusoidTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages, OmniglotImages
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 Images = OmniglotImages | OmniglotFeatures | CifarImages | ImageNetImages
 Data = SinusoidTasks | SineOrLineTasks | OscillationTasks | Images | Embeddings
 Adapted = Maml | MamlPlusPlus | Anil | Cavia | MetaSgd | Deml | MetaCurvature | MtNet | MetaLstm | Reptile | Imaml
-Probabilistic = BayesianMaml | Llama
+Probabilistic = BayesianMaml | Llama | Platipus
 Remembering = Matching | Relation | Tpn | Snail | Csn | Tadam
 Fitted = Protonet | Protomaml | R2d2 | Ppa | Dfsl | GaussianPrior | NeuralProcess | ResidualPrototypes
 Algorithm = Leo | JointLeo | LeoNetwork | Adapted | Fitted | Probabilistic | Remembering

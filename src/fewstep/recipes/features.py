@@ -34,7 +34,7 @@ from fewstep.recipes.methods.others import (
     Reptile,
     ResidualPrototypes,
 )
-from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama, Platipus
 from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
@@ -237,6 +237,11 @@ def llama_features(shots: int) -> Config:
     return _brief(shots, Llama(network=_LINEAR, rate=10.0, steps=5))
 
 
+def platipus_features(shots: int) -> Config:
+    """PLATIPUS on features of your own: a linear classifier, five steps; untuned."""
+    return _brief(shots, Platipus(network=_LINEAR, rate=10.0, steps=5))
+
+
 def cavia_features(shots: int) -> Config:
     """CAVIA on features of your own: 100 numbers beside them, a layer of 128 units, five steps; untuned."""
     return _brief(shots, Cavia(network=_PERCEPTRON, rate=1.0, steps=5))
@@ -388,7 +393,7 @@ def protomaml_features(shots: int) -> Config:
 OWN = (
     maml_plus_plus_features,
     *(leo_joint_features, leo_network_features, maml_features, fomaml_features, anil_features, cavia_features),
-    *(bayesian_maml_features, llama_features),
+    *(bayesian_maml_features, llama_features, platipus_features),
     *(cnp_features, neural_process_features, deml_features),
     *(meta_curvature_features, t_net_features, mt_net_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),

@@ -24,7 +24,7 @@ from fewstep.recipes.methods.adapting import (
 from fewstep.recipes.methods.leo import JointLeo, Leo
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protomaml, Protonet, Reptile
-from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama, Platipus
 from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.problems.images import OmniglotImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
@@ -179,6 +179,11 @@ def bayesian_maml(ways: int, shots: int) -> Config:
 def llama(ways: int, shots: int) -> Config:
     """LLAMA with the settings of MAML and its paper's weight for miniImageNet (its authors report no Omniglot)."""
     return _as_maml(ways, shots, Llama(network=_MAML, **_inner(ways)))
+
+
+def platipus(ways: int, shots: int) -> Config:
+    """PLATIPUS with the inner rate and the tasks of MAML; untuned (its authors report no Omniglot)."""
+    return _as_maml(ways, shots, Platipus(network=_MAML, rate=2.0, steps=1 if ways == 5 else 5))
 
 
 def reptile(ways: int, shots: int) -> Config:

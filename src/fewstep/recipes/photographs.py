@@ -24,7 +24,7 @@ from fewstep.recipes.methods.adapting import (
 )
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import Protonet, Reptile
-from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama, Platipus
 from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
 from fewstep.recipes.omniglot import TRAINING
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
@@ -136,6 +136,15 @@ def llama(data: Data, shots: int) -> Config:
     """
     network = Network("maml-mini", hidden=(64, 64, 64, 64))
     return _as_maml(data, shots, Llama(network=network, rate=0.05, steps=5, test_steps=10))
+
+
+def platipus(data: Data, shots: int) -> Config:
+    """PLATIPUS, otherwise as with MAML; untuned.
+
+    We could not read its paper: networks, rates, steps and weight of the divergence are MAML's or ours. A test takes
+    the mean of the initialisations, where the authors sample some.
+    """
+    return _as_maml(data, shots, Platipus(network=_MAML, rate=0.05, steps=5))
 
 
 def meta_lstm(data: Data, shots: int) -> Config:

@@ -111,6 +111,9 @@ MINI_IMAGENET: Mapping[str, Row] = {
     "llama": {
         (5, 1): Published("49.40 ± 1.83", "Grant et al. 2018", differs="an early revision; 64, 12 and 24 classes")
     },
+    "platipus": {
+        (5, 1): Published("50.13 ± 1.86", "Finn et al. 2018", _QUOTED, "samples; settings that we do not know")
+    },
     "meta_lstm": _row("43.44 ± 0.77, 60.60 ± 0.71", "Ravi and Larochelle 2017"),
     "reptile": {
         (5, 1): Published("47.07 ± 0.26", _NICHOL, _QUOTED, "with transduction 49.97 ± 0.32"),

@@ -8,7 +8,7 @@ from fewstep.recipes.methods.adapting import Maml
 from fewstep.recipes.methods.leo import LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.others import NeuralProcess
-from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama
+from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama, Platipus
 from fewstep.recipes.problems.functions import SineOrLineTasks
 from fewstep.training import Training
 
@@ -82,3 +82,12 @@ def neural_process_sine_line() -> Config:
 def llama_sine_line() -> Config:
     """LLAMA on the same network, otherwise as ``maml-sine-line``: one function a task; untuned."""
     return unnamed(SineOrLineTasks(), Llama(network=_NETWORK, rate=0.01, steps=5), TRAINING, _TESTING)
+
+
+def platipus_sine_line() -> Config:
+    """PLATIPUS on the same network, whose task this is: as many functions as are sampled; its settings are ours.
+
+    We could not read its paper. Targets are taken for normal about a function by the mean squared error.
+    """
+    method = Platipus(network=_NETWORK, rate=0.01, steps=5, deviation=0.1, posterior_deviation=0.1)
+    return unnamed(SineOrLineTasks(), method, TRAINING, _TESTING)

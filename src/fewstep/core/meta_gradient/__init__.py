@@ -1,5 +1,6 @@
 """How the outer loop learns from an adaptation."""
 
+from fewstep.core.meta_gradient.amortised import Amortised
 from fewstep.core.meta_gradient.backprop import Backprop
 from fewstep.core.meta_gradient.chaser import Chaser
 from fewstep.core.meta_gradient.difference import Difference
@@ -9,4 +10,15 @@ from fewstep.core.meta_gradient.laplace import Laplace
 from fewstep.core.meta_gradient.mixture import Mixture
 from fewstep.core.meta_gradient.multi_step import Fading, MultiStep
 
-__all__ = ["Backprop", "Chaser", "Difference", "Fading", "FirstOrder", "Implicit", "Laplace", "Mixture", "MultiStep"]
+__all__ = [
+    "Amortised",
+    "Backprop",
+    "Chaser",
+    "Difference",
+    "Fading",
+    "FirstOrder",
+    "Implicit",
+    "Laplace",
+    "Mixture",
+    "MultiStep",
+]

@@ -41,14 +41,14 @@ class Backprop(MetaGradient):
         self.statistics, self.support_rows = statistics, support_rows
 
     def untrained(self, learner: Learner) -> set[str]:
-        """None.
+        """What a start holds for a posterior that this estimator does not ask for.
 
         Raises:
             ValueError: when support rows are to be judged, and the network does not answer them with the query.
         """
         if self.support_rows:
             asking_whole(learner.network, torch.ones(0))
-        return set()
+        return super().untrained(learner)
 
     def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """Mean query loss at the adapted point, plus penalties."""

@@ -41,7 +41,7 @@ class MetaGradient(ABC):
         Raises:
             ValueError: when it cannot learn from such a learner at all.
         """
-        return set()
+        return {name for name, _ in learner.named_parameters() if name.startswith("start.posterior")}
 
     def asked(self, learner: Learner, task: AnyTask) -> Batch:
         """The rows that it asks the adapted network for: those of the query, if nothing else is said."""

@@ -10,6 +10,7 @@ from fewstep.core.start.gaussian import Gaussian
 from fewstep.core.start.generator import BOUNDED, OFFICIAL, PAPER, Formulation, Generator, Relation
 from fewstep.core.start.memory import Memory
 from fewstep.core.start.network_generator import NetworkGenerator
+from fewstep.core.start.normal_weights import NormalWeights
 from fewstep.core.start.predicted import Predicted
 from fewstep.core.start.prototypes import Prototypes
 from fewstep.core.start.ridge import Ridge
@@ -32,6 +33,7 @@ __all__ = [
     "Generator",
     "Memory",
     "NetworkGenerator",
+    "NormalWeights",
     "Predicted",
     "Prototypes",
     "Relation",

@@ -54,6 +54,9 @@ class Start(nn.Module, ABC):
         A pure function. Together the two are passed to the network in place of its parameters and slots.
         """
 
+    samples_steps: bool = True
+    """Whether each inner step on codes draws what decoding draws. False: steps see the mean, and one draw follows."""
+
     def energy(self, point: Point) -> Tensor | None:
         """What the inner loss of codes has besides that of the support: how unlikely they are. None: nothing.
 

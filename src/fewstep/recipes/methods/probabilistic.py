@@ -5,7 +5,7 @@ from __future__ import annotations
 from fewstep import core, networks
 from fewstep.core.ranges import Count, CountOrZero, Positive
 from fewstep.recipes.methods.adapting import Adapting
-from fewstep.recipes.methods.network import Network
+from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
 
@@ -41,3 +41,18 @@ class BayesianMaml(Settings, algorithm="bayesian_maml"):
 
 class Llama(Adapting, algorithm="llama"):
     """LLAMA (Grant et al. 2018): MAML with an estimate of a task's marginal likelihood for its meta-objective."""
+
+
+class Platipus(Settings, algorithm="platipus"):
+    """PLATIPUS (Finn et al. 2018): MAML from an initialisation that is drawn about one that the task has moved."""
+
+    network: Network = before("rate")
+    """The network; means and deviations of its initialisation are what is meta-learned."""
+    adapt_norms: bool = before("prior_rate", False)
+    """Draw and adapt the normalisation's parameters too."""
+
+    def build(self, problem: Problem) -> core.Method:
+        """PLATIPUS on the problem's inputs."""
+        network = self.network.build(problem)
+        adapts = None if self.adapt_norms else networks.without_norms(network)
+        return self.compose(network=network, adapts=adapts, loss=loss_of(problem))
