@@ -223,6 +223,17 @@ def test_measures_and_noise_by_hand(runs: Path, found: Uncertainty) -> None:
     np.testing.assert_allclose(maml.measures.negative_log_likelihood, nll, rtol=1e-4)
 
 
+def test_deviations_that_a_method_predicts_are_its_own(tmp_path: Path) -> None:
+    config = RECIPES["cnp-sine-line"]()
+    trained(replace(config, method=replace(config.method, width=3, hidden=4), training=TINY), tmp_path / "cnp")
+    result = measure_runs([tmp_path / "cnp"], tasks=20, samples=3, queries=5, validation_tasks=5, ambiguous=2)
+    one, run, tasks = result.methods[0], Run.open(tmp_path / "cnp"), tasks_of(tmp_path / "cnp", "test", 20, queries=5)
+    assert (one.noise, one.functions, result.rows()[0]["noise"]) == (None, 1, "its own")
+    loss, prediction = run.method.learner.loss, run.method.predict(run.method.adapt(tasks.support), tasks.query)
+    rows = loss.rows(prediction.flatten(0, 1), tasks.query.y.flatten(0, 1)).view(20, 5)
+    np.testing.assert_allclose(one.measures.negative_log_likelihood, rows.mean(1), rtol=1e-4)
+
+
 def test_samples_and_modes_by_hand(runs: Path, found: Uncertainty) -> None:
     leo, run = found.methods[0], Run.open(runs / LEO)
     test, validation = tasks_of(runs / LEO, "test", TASKS), tasks_of(runs / LEO, "val", VALIDATION)
