@@ -149,6 +149,24 @@ def test_a_second_signal_ends_at_once(pause: float, ends: int) -> None:
     assert done.stdout.split() == ([] if ends else ["still", "there", "143"])
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process cannot be forked here")
+def test_a_forked_process_has_been_asked_nothing_and_minds_what_comes() -> None:
+    code = (
+        "import os, signal\nfrom fewstep.training.stopping import *\n"
+        "from fewstep.training.stopping import asked, patiently\n"
+        "try:\n    with stoppable(), patiently():\n"
+        "        os.kill(os.getpid(), 15); child = os.fork()\n"
+        "        if not child:\n"
+        "            before = asked()\n"
+        "            try:\n                os.kill(os.getpid(), signal.SIGUSR1); os._exit(1)\n"
+        "            except Stopped as stop:\n                os._exit(2 if before else stop.status)\n"
+        "        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\n"
+        "except Stopped as stop:\n    print(stop.status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["138", "143"], done.stderr
+
+
 def test_nothing_is_changed_about_signals_unasked_or_beside_the_main_thread(tmp_path: Path) -> None:
     before = [signal.getsignal(one) for one in SIGNALS]
     seen: list[list[object]] = []

@@ -42,6 +42,7 @@ class _Asked:
     Attributes:
         number: of the first signal.
         at: when it came.
+        process: that it came to.
         patient: how many of :func:`patiently` the main thread is in.
         handled: whether a :func:`stoppable` is at work.
         lost: it was raised where Python lets no exception out, in a callback of the garbage collector or the like.
@@ -49,6 +50,7 @@ class _Asked:
 
     number: int | None = None
     at: float = 0.0
+    process: int = 0
     patient: int = 0
     handled: bool = False
     lost: bool = False
@@ -58,8 +60,10 @@ _asked = _Asked()
 
 
 def _forget() -> None:
-    """A process that was forked has been asked nothing, and is in the middle of nothing."""
-    _asked.number, _asked.patient, _asked.lost = None, 0, False
+    """A process that was forked is in the middle of nothing, and has been asked nothing but what came since."""
+    _asked.patient = 0
+    if _asked.process != os.getpid():
+        _asked.number, _asked.lost = None, False
 
 
 if hasattr(os, "register_at_fork"):
@@ -92,7 +96,7 @@ def stoppable(told: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         if _asked.number is None or _asked.lost:
             if not _asked.lost:
                 told(signal.Signals(number).name)
-            _asked.number, _asked.at, _asked.lost = number, time.monotonic(), False
+            _asked.number, _asked.at, _asked.process, _asked.lost = number, time.monotonic(), os.getpid(), False
             if not _asked.patient:
                 raise Stopped(number)
         elif number != _asked.number or time.monotonic() - _asked.at > ECHO:
