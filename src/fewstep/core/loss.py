@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -116,14 +117,17 @@ def normal_regression(support: Reduction = "mean", floor: float = 0.1) -> Loss:
     if not 0 < floor < 1:
         raise ValueError(f"normal_regression: floor is a deviation between 0 and 1, got {floor}.")
 
-    def readout(prediction: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = prediction.chunk(2, -1)
-        return mean, floor + (1 - floor) * F.softplus(raw)
+    return Loss(partial(_surprise, floor), support, _error_of_mean, "mse", readout=partial(_mean_and_deviation, floor))
 
-    def rows(prediction: Tensor, y: Tensor) -> Tensor:
-        return -log_density(y, *readout(prediction)).sum(-1)
 
-    def score(prediction: Tensor, y: Tensor) -> Tensor:
-        return squared_error(readout(prediction)[0], y)
+def _mean_and_deviation(floor: float, prediction: Tensor) -> tuple[Tensor, Tensor]:
+    mean, raw = prediction.chunk(2, -1)
+    return mean, floor + (1 - floor) * F.softplus(raw)
 
-    return Loss(rows, support, score, "mse", readout=readout)
+
+def _surprise(floor: float, prediction: Tensor, y: Tensor) -> Tensor:
+    return -log_density(y, *_mean_and_deviation(floor, prediction)).sum(-1)
+
+
+def _error_of_mean(prediction: Tensor, y: Tensor) -> Tensor:
+    return squared_error(prediction.chunk(2, -1)[0], y)
