@@ -17,6 +17,7 @@ from fewstep.evaluation.calibration import calibration_error
 from fewstep.evaluation.statistics import Score, interval
 from fewstep.experiments.report import report
 from fewstep.experiments.report.charts import Axis, difference_chart
+from fewstep.experiments.report.content import Column, Table, ranged
 from fewstep.experiments.report.details import calibration, hardest
 from fewstep.experiments.report.folders import page_of
 from fewstep.experiments.report.render import html
@@ -119,6 +120,14 @@ def test_calibration_is_that_of_flat_rows() -> None:
     found = calibration(probabilities, labels)
     assert found["error"] == pytest.approx(calibration_error(probabilities.reshape(-1, 5), labels.ravel()))
     assert sum(one["rows"] for one in found["bins"]) == 150
+
+
+def test_a_row_without_a_difference_does_not_crowd_out_the_others() -> None:
+    gains = [(-0.0078, 0.0019), (0.0, 0.0), (0.0281, 0.0072), (0.0572, 0.0154)]
+    cells = [[ranged(Score("mse", False), {"mean": m, "half_width": h}, sign=True)] for m, h in gains]
+    bars, zero = Table("", [Column("gain", "interval", "difference")], cells).bars(0)
+    assert [bar.beyond for bar in bars if bar] == [""] * 4
+    assert zero is not None
 
 
 def test_a_histogram_holds_every_task() -> None:
