@@ -20,6 +20,9 @@ from small import SMALL, Small
 
 Case = Callable[[Path], dict[str, Any]]
 
+ALONE = {name: of for name, of in SMALL.items() if not of.ranks}
+"""The commands, but for what torchrun begins: what it would show is its own."""
+
 
 def one_line(said: str, status: int, *words: str) -> list[str]:
     """What is wrong with a refusal, which should be one line with some words, and status 2."""
@@ -50,7 +53,7 @@ def full(inputs: Path) -> dict[str, Case]:
     shares = (0.02, 0.4, 0.9)
     return {
         f"{name}, {share:.0%} of the room": partial(_full, of, share, inputs)
-        for name, of in SMALL.items()
+        for name, of in ALONE.items()
         for share in shares
     }
 
@@ -97,7 +100,7 @@ def locked(inputs: Path) -> dict[str, Case]:
     """Commands that write to a folder of which only reading is allowed, that read one, and that have such a cache."""
     make_stopped(inputs)
     found: dict[str, Case] = {}
-    for name, of in SMALL.items():
+    for name, of in ALONE.items():
         found[f"{name} to a read-only folder"] = partial(_writes, of, inputs)
         found[f"{name} with a read-only cache"] = partial(_cached, of, inputs)
     for name in READERS:
@@ -165,7 +168,7 @@ def shared(inputs: Path, seconds: dict[str, float]) -> dict[str, Case]:
     """Two processes that want one folder: at once, a moment apart, and half-way."""
     make_stopped(inputs)
     found: dict[str, Case] = {}
-    for name, of in SMALL.items():
+    for name, of in ALONE.items():
         for share in (0.0, 0.5):
             apart = share * seconds[name]
             found[f"{name} twice, {share:.0%} apart"] = partial(_twice, of, apart, inputs)

@@ -48,10 +48,12 @@ class Case:
 def drawn(seed: int, number: int, kill: bool) -> Case:
     """Case number ``number``: a function of the seed and it alone."""
     source = random.Random(f"{seed} {number} {kill}")
-    some = [one for one in SMALL.values() if kill or one.command != "embed"]  # which has nothing to save
+    # embed has nothing to save, and torchrun has a status of its own.
+    some = [one for one in SMALL.values() if kill or not (one.command == "embed" or one.ranks)]
     of = source.choices(some, [one.weight for one in some])[0]
     sent = signal.SIGKILL if kill else list(STATUS)[number % 3]
-    several = any(of.words[i - 1 : i + 1] in (("--workers", "2"), ("--processes", "2")) for i in range(len(of.words)))
+    pairs = zip(of.words, of.words[1:], strict=False)
+    several = of.ranks or any(pair in (("--workers", "2"), ("--processes", "2")) for pair in pairs)
     to = source.choice(["all", "first", "worker"] if several and kill else ["all", "first"])
     write = source.randint(1, 12) if kill and number % 3 == 0 else 0
     again = source.random() if source.random() < 0.25 else None
@@ -76,7 +78,7 @@ def disturbed(case: Case, inputs: Path, seconds: float, work: Path) -> dict[str,
         here.mkdir(parents=True)
         if not case.of.fresh:
             shutil.copytree(inputs / "cache", cache)
-        begun = Started(case.of.given(inputs), here, cache, work / "0.txt", spawn=spawn)
+        begun = Started(case.of.given(inputs), here, cache, work / "0.txt", spawn=spawn, ranks=case.of.ranks)
         writes = max(1, case.write >> attempt)
         if case.write:
             sent = waits_for(begun, in_write(work, writes)) and begun.sends(case.signal, case.to)
@@ -100,7 +102,7 @@ def disturbed(case: Case, inputs: Path, seconds: float, work: Path) -> dict[str,
         words = advice or words
     kills = 1
     if case.again is not None:
-        second = Started(words, here, cache, work / "1.txt")
+        second = Started(words, here, cache, work / "1.txt", ranks=case.of.ranks)
         if waits_for(second, at(case.again * seconds)) and second.sends(signal.SIGKILL):
             kills += 1
         second.wait()
@@ -108,12 +110,12 @@ def disturbed(case: Case, inputs: Path, seconds: float, work: Path) -> dict[str,
         words = case.of.again(inputs, here)
     told["kills"] = kills
     expected = inputs / "expected" / case.of.name / case.of.out
-    status, said = run(words, here, cache, work / "2.txt")
+    status, said = run(words, here, cache, work / "2.txt", case.of.ranks)
     there = status == 2 and "exists: " in said and case.of.command == "embed"  # it had been done before the kill
     if status != 0 and not there:
         problems.append(f"{shlex.join(words[:1] + words[-2:])} ended with {status}: {last_line(said)}")
         if (here / case.of.out).exists() and case.of.kept and words[1] == "--resume":
-            status, said = run(case.of.given(inputs), here, cache, work / "3.txt")
+            status, said = run(case.of.given(inputs), here, cache, work / "3.txt", case.of.ranks)
             problems.append(f"the same command as at first: {status}: {last_line(said)}")
     else:
         problems += differences(here / case.of.out, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,6 +17,12 @@ from pathlib import Path
 import small
 
 from fewstep.commands.main import COMMANDS, main
+from fewstep.training import stopping
+
+MARK = "FEWSTEP_CAMPAIGN"
+"""A variable of the environment by which processes are found that have left the session of a command."""
+
+_started = itertools.count()
 
 PATIENCE = 300.0
 """Seconds that no command here takes."""
@@ -30,12 +37,16 @@ class Started:
         cache: of the library.
         log: file for what it says.
         spawn: start its workers as the library does, which takes each of them seconds of imports; else fork them.
+        ranks: torchrun begins so many processes of it; 0 for the command alone.
     """
 
-    def __init__(self, words: Sequence[str], here: Path, cache: Path, log: Path, spawn: bool = False) -> None:
+    def __init__(
+        self, words: Sequence[str], here: Path, cache: Path, log: Path, spawn: bool = False, ranks: int = 0
+    ) -> None:
         self.words, self.log, self.began = list(words), log, time.monotonic()
+        self.mark = f"{MARK}={os.getpid()}-{next(_started)}" if ranks else ""
         self.process = multiprocessing.get_context("fork").Process(
-            target=_child, args=(self.words, here, cache, log, spawn)
+            target=_child, args=(self.words, here, cache, log, spawn, ranks, self.mark)
         )
         self.process.start()
         assert self.process.pid is not None
@@ -49,14 +60,22 @@ class Started:
         """Send a signal to ``all`` its processes, the ``first``, or one ``worker``; whether that was in time."""
         if not self.alive():
             return False
+        others = self.others()
         try:
             if to == "all":
                 os.killpg(self.pid, number)
             else:
-                os.kill(self.pid if to == "first" else next(iter(workers(self.pid)), self.pid), number)
+                os.kill(self.pid if to == "first" else next(iter(others), self.pid), number)
         except ProcessLookupError:
             return False
+        for pid in others if to == "all" and self.mark else ():  # in sessions of their own
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
         return True
+
+    def others(self) -> list[int]:
+        """Its living processes besides the first."""
+        return workers(self.pid, self.mark)
 
     def wait(self) -> int:
         """Its exit status, as a shell would say it less 128 for a signal: negative."""
@@ -71,7 +90,7 @@ class Started:
     def left(self, seconds: float = 10.0) -> list[str]:
         """Processes of its session that have outlived it by so long, and what they are at; they are killed."""
         until = time.monotonic() + seconds
-        while (there := workers(self.pid)) and time.monotonic() < until:
+        while (there := self.others()) and time.monotonic() < until:
             time.sleep(0.02)
         found = [_at_what(pid) for pid in there]
         for pid in there:
@@ -85,23 +104,24 @@ class Started:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
-def run(words: Sequence[str], here: Path, cache: Path, log: Path) -> tuple[int, str]:
+def run(words: Sequence[str], here: Path, cache: Path, log: Path, ranks: int = 0) -> tuple[int, str]:
     """A command from its beginning to its end: its status, and what it said."""
-    started = Started(words, here, cache, log)
+    started = Started(words, here, cache, log, ranks=ranks)
     return started.wait(), started.said
 
 
-def workers(session: int) -> list[int]:
-    """The living processes of a session besides its first."""
+def workers(session: int, mark: str = "") -> list[int]:
+    """The living processes of a session besides its first, and those that have a mark in their environment."""
     found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) == session:
             continue
         try:
             fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+            marked = bool(mark) and mark.encode() in Path(entry.path, "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if fields[3] == str(session) and fields[0] != "Z":
+        if (marked or fields[3] == str(session)) and fields[0] != "Z":
             found.append(int(entry.name))
     return sorted(found)
 
@@ -133,10 +153,11 @@ def load_everything(modules: Iterable[str] = ()) -> None:
     import fewstep.experiments.search  # noqa: F401
 
 
-def _child(words: list[str], here: Path, cache: Path, log: Path, spawn: bool) -> None:
+def _child(words: list[str], here: Path, cache: Path, log: Path, spawn: bool, ranks: int, mark: str) -> None:
     if not spawn:
         fork = multiprocessing.get_context("fork")
         multiprocessing.get_context = lambda _=None: fork  # type: ignore[assignment]
+        os.fork = _as_from_the_server(os.fork)
     os.setsid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
@@ -147,6 +168,10 @@ def _child(words: list[str], here: Path, cache: Path, log: Path, spawn: bool) ->
     sys.argv = ["fewstep", *words]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if ranks:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        own = dict([mark.split("=")])
+        os.execve(sys.executable, [*torchrun, "-m", "fewstep", *words], os.environ | own)
     small.prepare()
     try:
         main(words)
@@ -154,6 +179,25 @@ def _child(words: list[str], here: Path, cache: Path, log: Path, spawn: bool) ->
         if "FEWSTEP_MODULES" in os.environ:
             names = [name for name in sys.modules if name.partition(".")[0] not in ("__main__", "__mp_main__")]
             Path(os.environ["FEWSTEP_MODULES"]).write_text(json.dumps(names))
+
+
+def _as_from_the_server(fork: Callable[[], int]) -> Callable[[], int]:
+    """A fork whose child takes signals as one of the library's server of workers does, which has no handlers.
+
+    Otherwise it would have those of the command, and Python forgets, in a process that it has just forked, what has
+    come to it so far.
+    """
+
+    def careful() -> int:
+        with stopping.signals_later(*stopping.SIGNALS):
+            if pid := fork():
+                return pid
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, signal.SIG_DFL)
+            stopping._asked = stopping._Asked()
+        return 0
+
+    return careful
 
 
 Look = Callable[[], bool]

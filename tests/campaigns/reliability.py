@@ -76,9 +76,9 @@ def prepared(inputs: Path) -> dict[str, float]:
             here = inputs / place / name
             here.mkdir(parents=True)
             began = time.monotonic()
-            succeed(of.given(inputs), here, inputs / "a cache" if of.fresh else cache)
+            succeed(of.given(inputs), here, inputs / "a cache" if of.fresh else cache, of.ranks)
             seconds[name] = time.monotonic() - began
-            found = json.loads((inputs / ".modules").read_text())
+            found = [] if of.ranks else json.loads((inputs / ".modules").read_text())
             modules |= dict.fromkeys(found)
             load_everything(found)
             shutil.rmtree(inputs / "a cache", ignore_errors=True)
@@ -93,9 +93,9 @@ def prepared(inputs: Path) -> dict[str, float]:
     return seconds
 
 
-def succeed(words: Sequence[str], here: Path, cache: Path) -> None:
+def succeed(words: Sequence[str], here: Path, cache: Path, ranks: int = 0) -> None:
     """Run what must not fail."""
-    status, said = run(words, here, cache, here / ".log")
+    status, said = run(words, here, cache, here / ".log", ranks)
     if status:
         raise SystemExit(f"{words} ended with {status}:\n{said}")
     (here / ".log").unlink()

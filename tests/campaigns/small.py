@@ -51,6 +51,7 @@ class Small:
         kept: a file by which its folder goes on with ``--resume`` instead of the same command.
         fresh: starts with an empty cache, whose filling is a part of it.
         weight: how often it is chosen, against the others.
+        ranks: torchrun begins so many processes of it; 0 for the command alone.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Small:
     kept: str = ""
     fresh: bool = False
     weight: int = 1
+    ranks: int = 0
 
     @property
     def command(self) -> str:
@@ -91,6 +93,7 @@ SMALL: Mapping[str, Small] = {
     for one in (
         Small("train", _features("train", _STEPS.format(100)), kept=CONFIG, weight=6),
         Small("train, 2 processes", _features("train", f"{_STEPS.format(40)} --processes 2"), kept=CONFIG, weight=3),
+        Small("train, torchrun", _features("train", _STEPS.format(200)), kept=CONFIG, weight=3, ranks=2),
         Small("train, images", ("train", *IMAGES), kept=CONFIG, fresh=True),
         Small("pretrain", ("pretrain", f"@{PHOTOS}", *CONVNET), kept=PRETRAINING, fresh=True, weight=6),
         Small("embed", ("embed", f"@{NETWORK}", f"@{PHOTOS}"), out="embedded.npz", fresh=True, weight=3),

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,11 @@ from torch.utils._pytree import tree_map
 from fewstep.algorithms import reptile
 from fewstep.commands.main import main
 from fewstep.core import Differentiate, Loop, Vmap, generator
-from fewstep.core.ranks import Ranks
+from fewstep.core.ranks import RankLost, Ranks
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.networks import mlp
-from fewstep.training import Trainer, Training
+from fewstep.training import Trainer, Training, distributed
+from fewstep.training.distributed import together
 
 SOME = ("leo", "residual-prototypes", "imaml-mlp", "reptile-mlp", "maml-mlp-norm")
 
@@ -49,20 +52,32 @@ def numbers(folder: Path) -> list[NDArray[np.float64]]:
     return [np.genfromtxt(folder / file, delimiter=",")[1:] for file in files]
 
 
-def after_a_checkpoint(folder: Path, words: list[str], number: int, rank: int | None) -> tuple[int, str]:
+def lives(process: str) -> bool:
+    """Whether it is there, and not only its status, for whoever has adopted it."""
+    try:
+        return "State:\tZ" not in Path("/proc", process, "status").read_text()
+    except OSError:
+        return False
+
+
+ALONE = [sys.executable, "-m", "fewstep"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE[1:]]
+
+
+def after_a_checkpoint(
+    folder: Path, words: list[str], number: int, rank: int | None = None, launcher: list[str] = ALONE
+) -> tuple[int, str]:
     """Run a command, and send a signal to it, or to one of its processes, when the folder's checkpoint is new."""
     last = folder / "last.safetensors"
     before = last.stat().st_mtime_ns if last.exists() else 0
-    command = subprocess.Popen(
-        [sys.executable, "-m", "fewstep", *words], stdout=-1, stderr=subprocess.STDOUT, text=True
-    )
+    command = subprocess.Popen([*launcher, *words], stdout=-1, stderr=subprocess.STDOUT, text=True)
     while command.poll() is None and not (last.exists() and last.stat().st_mtime_ns > before):
         time.sleep(0.01)
     children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
     assert len(children) == 2
     os.kill(command.pid if rank is None else int(children[rank]), number)
     told, _ = command.communicate(timeout=60)
-    assert not any(Path("/proc", child).exists() for child in children)
+    assert not any(lives(child) for child in children)
     return command.returncode, " ".join(told.split())
 
 
@@ -77,18 +92,36 @@ def test_a_training_of_two_processes_is_that_of_one_whatever_happens(tmp_path: P
     alone, two = tmp_path / "alone", tmp_path / "two"
     main([*words, "--out", str(alone)])
     again = f"continue with: fewstep train --resume {two}"
-    status, told = after_a_checkpoint(two, [*words, "--out", str(two), "--processes", "2"], signal.SIGTERM, None)
+    status, told = after_a_checkpoint(two, [*words, "--out", str(two), "--processes", "2"], signal.SIGTERM)
     assert (status, again in told) == (143, True)
     status, told = after_a_checkpoint(two, ["train", "--resume", str(two)], signal.SIGKILL, 1)
     assert status == 2
     assert "process 1 of 2, counted from 0, was killed by SIGKILL (was memory short?)" in told
     assert again in told
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, "-m", "fewstep", "train", "--resume", two], check=True, timeout=120)
+    subprocess.run([*TORCHRUN, "train", "--resume", two], check=True, timeout=120)
     for of_two, of_one in zip(numbers(two), numbers(alone), strict=True):
         np.testing.assert_allclose(of_two, of_one, rtol=1e-9)
     facts = json.loads((two / "environment.json").read_text())
     assert [one["processes"] for one in (facts, *facts["continued"])] == [2, 2, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a command as Linux shows them")
+def test_processes_end_with_their_torchrun(tmp_path: Path) -> None:
+    words = ["train", "maml-sinusoid", "--training.steps", "100000", "--training.checkpoint-every", "5"]
+    status, _ = after_a_checkpoint(tmp_path, [*words, "--out", str(tmp_path)], signal.SIGKILL, launcher=TORCHRUN)
+    assert status == -signal.SIGKILL
+
+
+def test_a_process_whose_torchrun_is_gone_when_they_meet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        told = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        told |= {"MASTER_PORT": str(nobody.getsockname()[1]), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=0.5))
+        with pytest.raises(RankLost, match="whoever has begun this process is out of reach"), together("cpu"):
+            pass
 
 
 def test_processes_that_cannot_share_are_refused(

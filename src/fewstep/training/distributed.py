@@ -12,22 +12,28 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from typing import IO
+from typing import IO, Any
 
 import torch
 import torch.distributed
 
 from fewstep.core.ranks import ALONE, RankLost, Ranks
 from fewstep.training.device import device_here
-from fewstep.training.launched import OURS, launched
+from fewstep.training.launched import OURS, PARENT, by_torchrun, launched
 from fewstep.training.stopping import SIGNALS, Stopped, let_signals_in, signals_later
 
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others, of which one may be reading or embedding data. Those that have ended are
 known at once."""
 
+MEETING = timedelta(minutes=1)
+"""How long a process looks for the store of whoever has begun it, which was there before."""
+
 ENDING = 60.0
 """Seconds that the other processes have to end in when one has failed, or when they are asked to."""
+
+LOOKING = 1.0
+"""Seconds between two looks at whether torchrun's agent is there."""
 
 
 @contextmanager
@@ -53,10 +59,10 @@ def together(device: str = "auto") -> Iterator[Ranks]:
                 "than that, with --device cuda; or take --device cpu."
             )
         torch.cuda.set_device(local)
-    if OURS in os.environ:
+    if OURS in os.environ or by_torchrun():
         threading.Thread(target=_end_with_launcher, daemon=True).start()
         let_signals_in()
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    _meet("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
         yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
     except RankLost:
@@ -64,6 +70,17 @@ def together(device: str = "auto") -> Iterator[Ranks]:
             raise SystemExit(RankLost.status) from None
         raise
     torch.distributed.destroy_process_group()  # not after an error: then nobody is there to do it with
+
+
+def _meet(backend: str) -> None:
+    """Join the group of all processes. Its own way there would look as long for a store as it then waits for others."""
+    given: dict[str, Any] = {"timeout": MEETING} if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True) else {}
+    try:
+        store, rank, size = next(torch.distributed.rendezvous("env://", **given))
+    except torch.distributed.DistError as error:
+        raise RankLost(f"whoever has begun this process is out of reach: {str(error).splitlines()[0]}") from error
+    store.set_timeout(PATIENCE)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 def launch(arguments: Sequence[str], processes: int, threads: int) -> None:
@@ -162,5 +179,8 @@ def _tell(ranks: Sequence[subprocess.Popen[bytes]], failed: int, errors: Sequenc
 
 def _end_with_launcher() -> None:
     """Nobody would read what processes without their launcher come to, and their folder may be wanted by another."""
-    os.read(0, 1)
+    if OURS in os.environ:
+        os.read(0, 1)
+    while OURS not in os.environ and os.getppid() == PARENT:
+        time.sleep(LOOKING)
     os._exit(1)

@@ -5,6 +5,9 @@ import os
 OURS = "FEWSTEP_LAUNCHED"
 """Of the environment of processes that a command has begun, beside what torchrun tells its own."""
 
+PARENT = os.getppid()
+"""The process that has begun this one, as early as this one can know: it gets another one when that has ended."""
+
 
 def launched() -> int:
     """How many processes torchrun or a command has begun, this one among them; 0 where there are no others."""
@@ -16,6 +19,11 @@ def launched() -> int:
 def spoken_for() -> bool:
     """Whether another process tells the user what has come to them all."""
     return bool(launched()) and (os.environ["RANK"] != "0" or OURS in os.environ)
+
+
+def by_torchrun() -> bool:
+    """Whether an agent of torchrun has begun this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def restarted() -> bool:
