@@ -93,7 +93,7 @@ SMALL: Mapping[str, Small] = {
     for one in (
         Small("train", _features("train", _STEPS.format(100)), kept=CONFIG, weight=6),
         Small("train, 2 processes", _features("train", f"{_STEPS.format(40)} --processes 2"), kept=CONFIG, weight=3),
-        Small("train, torchrun", _features("train", _STEPS.format(200)), kept=CONFIG, weight=3, ranks=2),
+        Small("train, torchrun", _features("train", _STEPS.format(200)), kept=CONFIG, weight=5, ranks=2),
         Small("train, images", ("train", *IMAGES), kept=CONFIG, fresh=True),
         Small("pretrain", ("pretrain", f"@{PHOTOS}", *CONVNET), kept=PRETRAINING, fresh=True, weight=6),
         Small("embed", ("embed", f"@{NETWORK}", f"@{PHOTOS}"), out="embedded.npz", fresh=True, weight=3),
