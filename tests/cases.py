@@ -330,6 +330,7 @@ CASES = [
     # A mask's derivative is not that of its values: test_masks.py has what it is.
     Case("mt-net-mlp-norm", lambda: mt_net(mlp((6, 5, 3), norm=True), rate=0.5, steps=2), vectors, False),
     Case("mt-net-conv", lambda: mt_net(conv(), rate=0.4, steps=2), images, False),
+    Case("mt-net-weights", lambda: mt_net(mlp((6, 5, 3)), rate=0.5, steps=2, mask_of="weights"), vectors, False),
     Case("meta-lstm-mlp", lambda: meta_lstm(mlp((6, 5, 3)), steps=3, hidden=4), vectors, False),
     Case("meta-lstm-mlp-norm", lambda: meta_lstm(mlp((6, 5, 3), norm=True), steps=2, feedback="after"), vectors, False),
     Case("meta-lstm-conv", lambda: meta_lstm(conv(), steps=3, gradient_scale=0.5), images, False),

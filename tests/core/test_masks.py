@@ -82,6 +82,21 @@ def test_one_mask_for_all_steps_of_a_task_and_all_values_of_a_layer() -> None:
     assert len({tuple(row) for row in moved.tolist()}) > 1
 
 
+def test_every_weight_may_have_a_mask_of_its_own() -> None:
+    """Weights that are not drawn stay, bit for bit, the others of their unit move; ζ learns of each alone."""
+    tasks, network = classification_tasks(6), mlp((6, 5, 3)).double()
+    method = mt_net(network, rate=0.5, steps=4, mask_of="weights")
+    noise = method.noise(tasks, generator(0, 0, "noise"))
+    value = method.adapt(tasks.support, noise=noise).value
+    start = {name: p.detach() for name, p in network.named_parameters()}
+    for name in ("2.weight", "2.bias"):  # of the last layer, where no ReLU keeps a unit still
+        one, other = noise["shuffles"][0]["rule"]["0"][name].square().sum(2).unbind(1)
+        moved = value[name] != start[name]
+        assert torch.equal(moved, one > other)
+    slopes = gradients(method, tasks, noise)
+    assert slopes["stages.0.rule.rules.0.logits.2.weight"].shape == (3, 5)
+
+
 def test_in_evaluation_a_mask_is_its_mean() -> None:
     tasks, network = classification_tasks(6), mlp((6, 5, 3)).double()
     halved = mt_net(network, rate=0.4, steps=2)

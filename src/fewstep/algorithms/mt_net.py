@@ -1,6 +1,7 @@
 """T-net and MT-net, a learned metric and subspace of each layer (Lee and Choi 2018)."""
 
 from functools import partial
+from typing import Literal
 
 from torch import nn
 
@@ -16,6 +17,7 @@ def mt_net(
     rate: Positive,
     steps: CountOrZero = 1,
     masked: bool = True,
+    mask_of: Literal["units", "weights"] = "units",
     temperature: Positive = 1.0,
     loss: Loss | None = None,
     adapts: Choice | None = None,
@@ -37,6 +39,8 @@ def mt_net(
         rate: α, the inner rate.
         steps: K, inner steps.
         masked: draw masks; without them the method is T-net.
+        mask_of: what an m is for: a unit, with all weights that feed it and its bias, or a weight. The authors' program
+            has the second as a variant, and begins there with small random ζ, where ours are 0.
         temperature: of the Gumbel-softmax that ζ is learned by.
         loss: of rows; softmax cross-entropy averaged over the support when omitted. The authors' classification code
             divides the *sum* over the N·K support rows by K, so its α is N times that of a mean.
@@ -54,7 +58,7 @@ def mt_net(
     start = Shared(own)
     rule: Rule = SGD(rate)
     if masked:
-        rule = Chain(Masked({name: p.shape for name, p in start.shared(network).items()}, temperature), rule)
+        rule = Chain(Masked({name: p.shape for name, p in start.shared(network).items()}, temperature, mask_of), rule)
         rule.to(next(network.parameters()))
     learner = Learner(transformed(network), start, [Descend(rule, steps)], loss=loss)
     return Method(learner, FirstOrder() if first_order else Backprop())

@@ -1,7 +1,7 @@
 """A step for some units of a network alone, which every task draws anew."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,13 +21,15 @@ class Masked(Rule):
     derivative of σ((ζ + l)/T) in place of that of the step (the straight-through Gumbel-softmax of ζ and 0; Jang, Gu
     and Poole 2017). That is no unbiased estimate: at ζ = 0 and T = 1 its mean is 1/6, where σ rises by 1/4.
 
-    A unit is an entry of the first axis. The values of one module, such as ``0.weight`` and ``0.bias``, share a mask.
-    It is drawn once for a task, for all its steps; in evaluation it is its mean σ(ζ).
+    A unit is an entry of the first axis. The values of one module, such as ``0.weight`` and ``0.bias``, share a mask;
+    or every weight has an m of its own. It is drawn once for a task, for all its steps; in evaluation it is its mean
+    σ(ζ).
     ``Chain(Masked(shapes), SGD(rate))`` moves by SGD what is drawn.
 
     Args:
         shapes: of the adapted values, under their names.
         temperature: T > 0.
+        of: "units" or "weights", what one m is for.
 
     Raises:
         ValueError: for a temperature that is not positive, a value without an axis, or values of one module that do not
@@ -40,42 +42,46 @@ class Masked(Rule):
         {'weight': tensor([[[0.7500]]])}
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]], temperature: float = 1.0) -> None:
+    def __init__(
+        self, shapes: Mapping[str, Sequence[int]], temperature: float = 1.0, of: Literal["units", "weights"] = "units"
+    ) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"Masked: the temperature must be positive, got {temperature}.")
-        self.temperature, self.names = temperature, tuple(shapes)
-        units = dict[str, int]()
-        for name, shape in shapes.items():
-            if not shape or units.setdefault(_layer(name), shape[0]) != shape[0]:
+        self.temperature = temperature
+        self._places = {name: _layer(name) if of == "units" else name for name in shapes}
+        masks = dict[str, tuple[int, ...]]()
+        for name, whole in shapes.items():
+            shape = tuple(whole[:1] if of == "units" else whole)
+            if masks.setdefault(self._places[name], shape) != shape or (of == "units" and not whole):
                 raise ValueError(
                     f"Masked: values of a layer share its units along their first axis, but {name!r} has shape "
-                    f"{tuple(shape)}; adapt it by another rule, or not at all."
+                    f"{tuple(whole)}; adapt it by another rule, or not at all."
                 )
         self.logits = nn.Module()
-        dotted.register(self.logits, {layer: nn.Parameter(torch.zeros(size)) for layer, size in units.items()})
-        self._units = units
+        dotted.register(self.logits, {place: nn.Parameter(torch.zeros(shape)) for place, shape in masks.items()})
+        self._masks = masks
 
     def check(self, names: Collection[str]) -> None:
         """Every value needs a mask, and all masks a value."""
-        require_names(names, self.names, "Masked", "shapes", "give the shape of each adapted value")
+        require_names(names, self._places, "Masked", "shapes", "give the shape of each adapted value")
 
     def init_sites(self) -> dict[str, Any]:
-        """Two exponential numbers for each unit, as sums of two squares."""
-        return {layer: Normal((2, 2, size)) for layer, size in self._units.items()}
+        """Two exponential numbers for each m, as sums of two squares."""
+        return {place: Normal((2, 2, *shape)) for place, shape in self._masks.items()}
 
     def init(self, value: Params, noise: Noise = None) -> Params:
-        """The masks of a task, by layer.
+        """The masks of a task, by layer, or by name.
 
         Raises:
             ValueError: when the values are not those that masks were made for.
         """
         self.check(value)
-        return {layer: self._mask(dotted.get(self.logits, layer), entry(noise, layer)) for layer in self._units}
+        return {place: self._mask(dotted.get(self.logits, place), entry(noise, place)) for place in self._masks}
 
     def _mask(
-        self, logit: Float[Tensor, " units"], drawn: Float[Tensor, "2 2 units"] | None
-    ) -> Float[Tensor, " units"]:
+        self, logit: Float[Tensor, " *mask"], drawn: Float[Tensor, "2 2 *mask"] | None
+    ) -> Float[Tensor, " *mask"]:
         if drawn is None:
             return logit.sigmoid()
         one, other = drawn.square().sum(1).unbind()
@@ -85,7 +91,7 @@ class Masked(Rule):
 
     def update(self, gradient: Params, state: Params, value: Params, loss: Tensor) -> tuple[Params, Params]:
         """``−m ∘ g``."""
-        return {name: -_beside(state[_layer(name)], g) * g for name, g in gradient.items()}, state
+        return {name: -_beside(state[self._places[name]], g) * g for name, g in gradient.items()}, state
 
 
 def _layer(name: str) -> str:
@@ -93,5 +99,5 @@ def _layer(name: str) -> str:
     return f"{name.rpartition('.')[0]}.units".lstrip(".")
 
 
-def _beside(mask: Float[Tensor, " units"], like: Tensor) -> Tensor:
-    return mask.view(-1, *(1,) * (like.dim() - 1))
+def _beside(mask: Float[Tensor, " *mask"], like: Tensor) -> Tensor:
+    return mask.view(*mask.shape, *(1,) * (like.dim() - mask.dim()))
