@@ -10,6 +10,8 @@ from fewstep.evaluation import centred_nearest_mean, evaluate
 from fewstep.experiments.run import Run
 from fewstep.recipes import RECIPES
 from fewstep.recipes.problems.images import CifarImages
+from fewstep.training import load_checkpoint
+from fewstep.training.checkpoint import read_state
 
 NAMES = ["nearest class mean", "ridge", "nearest class mean, centred", "logistic regression"]
 
@@ -40,6 +42,28 @@ def test_all_baselines_are_centred_by_the_training_classes(
     )
     assert scores[NAMES[2]].mean() > scores[NAMES[0]].mean(), "the centre is not without effect here"
     assert [name for name in run.test(tasks=2, queries=5).scores if "adapted" not in name] == NAMES[:2]
+
+
+def test_the_mean_of_kept_checkpoints_is_scored_beside_the_best(tmp_path: Path) -> None:
+    """By hand: each checkpoint adapts by its own rates, and their logits are averaged."""
+    config = RECIPES["meta-sgd-omniglot-5way-1shot"]()
+    network = replace(config.method.network, hidden=(4, 4, 4, 4))
+    training = replace(config.training, steps=6, tasks=2, rate=0.05, validate_every=2, validation_tasks=2, keep=2)
+    small = replace(config, method=replace(config.method, network=network), training=training)
+    run = Run.create(small, tmp_path)
+    run.train()
+    name, found = "mean of 2 checkpoints", Run.open(tmp_path).test(tasks=4, queries=3, baselines="none")
+    source = run.problem.source("test", tasks=4, seed=run.config.testing.seed, queries=3)
+    task, logits = source.batch(0), []
+    for step in read_state(tmp_path / "last.safetensors").kept:
+        load_checkpoint(tmp_path / f"best-at-{step}.safetensors", run.method.learner)
+        logits.append(run.method.predict(run.method.adapt(task.support), task.query, task.support).detach())
+    assert not torch.allclose(*logits)
+    right = torch.stack(logits).mean(0).argmax(-1) == task.query.y.argmax(-1)
+    np.testing.assert_allclose(found.scores[name], right.double().mean(1), rtol=1e-12)
+    assert found.baselines == ()
+    one = replace(small, training=replace(training, keep=1))
+    assert name not in Run.create(one, tmp_path / "one").test(tasks=2, queries=3, baselines="none").scores
 
 
 def test_a_regression_has_no_baselines(tmp_path: Path) -> None:

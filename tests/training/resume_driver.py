@@ -32,6 +32,7 @@ OPTIONS = Training(
     log_every=7,
     checkpoint_every=5,
     average=0.9,
+    keep=3,
 )
 
 

@@ -43,7 +43,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 
 
 def assert_same_end(killed: Path, reference: Path) -> None:
-    for name in ("last.safetensors", "best.safetensors"):
+    kept = [{path.name for path in folder.glob("*[!s].safetensors")} for folder in (killed, reference)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 5, "the last, the best, and the three best"
+    for name in kept[0]:
         ours, theirs = load_file(killed / name), load_file(reference / name)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name

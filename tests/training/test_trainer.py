@@ -1,5 +1,6 @@
 import csv
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from resume_driver import OPTIONS, trainer
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fewstep.algorithms import maml, reptile
-from fewstep.core import L2, regression
+from fewstep.algorithms import maml, reptile, residual_prototypes
+from fewstep.core import L2, Method, regression
 from fewstep.data import Dataset, EpisodeSampler, Sinusoids
 from fewstep.evaluation import evaluate
 from fewstep.networks import Conv4, mlp
 from fewstep.training import Training, load_checkpoint, save_checkpoint
+from fewstep.training.candidates import candidates
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.trainer import Trainer
 
@@ -54,6 +56,37 @@ def step_with_nan(run: Trainer) -> dict[str, torch.Tensor]:
     tasks.query.x[0, 0, 0] = float("nan")
     run.step(tasks, draws)
     return before
+
+
+def test_the_best_validations_are_kept(tmp_path: Path) -> None:
+    """The two best of scripted scores; of equals the earlier one, and never what is not a number."""
+    scores = dict(zip(range(10, 70, 10), [0.1, 0.5, 0.3, float("nan"), 0.5, 0.2], strict=True))
+    run = trainer(tmp_path, replace(OPTIONS, steps=60, keep=2, patience=0, average=None))
+    then = {}
+
+    def scripted(method: Method) -> float:
+        then[run.state.step] = {n: t.clone() for n, t in method.learner.state_dict().items()}
+        return scores[run.state.step]
+
+    run.validate = scripted
+    run.run()
+    assert run.state.kept == {"20": 0.5, "50": 0.5}
+    assert sorted(path.name for path in tmp_path.glob("best-at-*")) == [f"best-at-{n}.safetensors" for n in (20, 50)]
+    for found, step in zip(candidates(tmp_path), (20, 50), strict=True):
+        assert all(torch.equal(found[name], tensor) for name, tensor in then[step].items())
+    (tmp_path / "best-at-20.safetensors").write_bytes((tmp_path / "best-at-50.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"best-at-20\.safetensors is of step 50"):
+        candidates(tmp_path)
+    (tmp_path / "best-at-20.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"best-at-20\.safetensors is not there"):
+        candidates(tmp_path)
+
+
+def test_several_are_not_kept_where_settings_are_chosen_for_one(tmp_path: Path) -> None:
+    data = Dataset.from_labels(torch.randn(40, 16), np.repeat(np.arange(8), 5))
+    source = EpisodeSampler(data, ways=5, shots=1, queries=3, tasks=4, seed=0)
+    with pytest.raises(ValueError, match=r"leave training\.keep at 1"):
+        Trainer(residual_prototypes(16), source, replace(OPTIONS, keep=2), lambda _: 0.0, folder=tmp_path)
 
 
 def test_a_thousand_nonfinite_steps_are_counted_and_not_all_told(

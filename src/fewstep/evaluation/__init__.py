@@ -13,6 +13,7 @@ from fewstep.evaluation.curves import learning_curves
 from fewstep.evaluation.exact.oscillations import bayes_forecast, exact_forecast
 from fewstep.evaluation.exact.sine_or_line import exact_posterior
 from fewstep.evaluation.inner_loop import evaluating, inner_steps, set_inner_loop, with_inner_loop
+from fewstep.evaluation.mean_outputs import MeanOutputs
 from fewstep.evaluation.predictive import Predictive, measure
 from fewstep.evaluation.scoring import Evaluation, evaluate
 from fewstep.evaluation.statistics import Interval, interval, paired
@@ -21,6 +22,7 @@ __all__ = [
     "Decision",
     "Evaluation",
     "Interval",
+    "MeanOutputs",
     "Predictive",
     "all_baselines",
     "autoregression",

@@ -153,6 +153,7 @@ def evaluate(
     *,
     unadapted: bool = True,
     baselines: bool | Mapping[str, Baseline] = True,
+    beside: Mapping[str, Baseline] | None = None,
     steps: Sequence[int] = (),
     statistics: Statistics | None = None,
     executor: Executor | None = None,
@@ -175,6 +176,8 @@ def evaluate(
             functions of the supports and the queries, as :func:`~fewstep.evaluation.all_baselines` gives; or, when
             true, nearest class mean and ridge regression for classification, and none for regression or of tokens,
             which have no means. Each is given every task once.
+        beside: also score other predictors, functions as these, which are not without meta-learning: such as
+            :class:`~fewstep.evaluation.MeanOutputs`.
         steps: also score after these numbers of inner steps; for methods with one ``Descend``.
         statistics: batch-normalise queries by the rows of the ``"query"`` (transductive); of the ``"support"``; of the
             support ``"joined"`` by that one query row (Reptile); or by ``"running"`` statistics of the support along
@@ -210,12 +213,13 @@ def evaluate(
     if isinstance(baselines, bool):
         of_numbers = not getattr(getattr(source, "dataset", None), "tokens", False)
         baselines = quick_baselines() if baselines and classifies and of_numbers else {}
-    if taken := sorted(baselines.keys() & numbers.keys()):
+    others = {**(beside or {}), **baselines}
+    if taken := sorted(others.keys() & numbers.keys()):
         raise ValueError(f"evaluate: {taken[0]!r} is the name of a score of the method: call the baseline otherwise")
-    if not baselines:
+    if not others:
         with evaluating(method.learner):
             method, source = once_embedded(method, source, tasks)
-    scores: dict[str, list[Tensor]] = {name: [] for name in (*numbers, *baselines)}
+    scores: dict[str, list[Tensor]] = {name: [] for name in (*numbers, *others)}
     rows: dict[str, list[Tensor]] = {"support": [], "query": []}
     own = ranks.share(tasks)
     done = own.start
@@ -227,9 +231,9 @@ def evaluate(
             }
             found: dict[str, Tensor] = {}
             if part.pools is not None and method.learner.loss.score is accuracy:
-                found, weight = _right_by_class(method, points, baselines, part), part.pools.weight
+                found, weight = _right_by_class(method, points, others, part), part.pools.weight
             if len(found) < len(scores):
-                left = {name: predict for name, predict in baselines.items() if name not in found}
+                left = {name: predict for name, predict in others.items() if name not in found}
                 points = {name: point for name, point in points.items() if name not in found}
                 more, weight = _scored_by_task(method, points, left, part, statistics, each, classifies)
                 found |= more

@@ -22,7 +22,8 @@ from fewstep.data import KnownTasks, TaskSource
 from fewstep.data.storage.files import json_text, read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
-from fewstep.evaluation import Evaluation, evaluate, with_inner_loop
+from fewstep.evaluation import Evaluation, MeanOutputs, evaluate, with_inner_loop
+from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.choosing import choose
 from fewstep.evaluation.scoring import ADAPTED
 from fewstep.evaluation.tables import task_rows, write_files
@@ -61,6 +62,7 @@ from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.problem import SPLITS, Problem, Split
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.training import State, Trainer, load_checkpoint, save_checkpoint
+from fewstep.training.candidates import candidates
 from fewstep.training.checkpoint import newest, read_state, read_weights
 from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.stopping import poll
@@ -77,9 +79,9 @@ CHOICE_QUERIES = 50
 class Run:
     """A folder with the configuration, log, checkpoints, test result and report of one meta-training.
 
-    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · checkpoints ``last`` and ``best`` ·
-    ``extractor.safetensors`` (features only) · ``test.json`` · ``test_tasks.csv`` ·
-    ``report.md`` · ``report.html`` · ``learning_curves.png``
+    ``config.json`` · ``problem.json`` · ``environment.json`` · ``metrics.csv`` · checkpoints ``last`` and ``best``, and
+    ``best-at-STEP`` (``training.keep``) · ``extractor.safetensors`` (features only) · ``test.json`` ·
+    ``test_tasks.csv`` · ``report.md`` · ``report.html`` · ``learning_curves.png``
 
     Args:
         config: what to run.
@@ -443,17 +445,28 @@ class Run:
             "task seed": seed,
             "training seed": self.config.seed,
         }
+        statistics = statistics or testing.statistics
         with self.at_test():
             return self.score(
                 source,
                 tasks,
                 unadapted=True,
                 baselines=baselines_of(self.problem, baselines),
+                beside=self._mean_of_kept(statistics),
                 steps=testing.steps,
-                statistics=statistics or testing.statistics,
+                statistics=statistics,
                 protocol=protocol,
                 progress=progress,
             )
+
+    def _mean_of_kept(self, statistics: Statistics | None) -> dict[str, Baseline]:
+        """What several checkpoints that training has kept predict together, by name."""
+        several = self.config.training.keep > 1
+        members = candidates(self.folder, mark_of(self.folder)) if several else ()
+        if len(members) < 2:
+            return {}
+        executor = self.config.training.make_executor()
+        return {f"mean of {len(members)} checkpoints": MeanOutputs(self.method, members, statistics, executor)}
 
     def at_test(self) -> AbstractContextManager[None]:
         """A context in which the method takes the inner steps of validation and test."""

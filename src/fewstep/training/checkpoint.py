@@ -45,6 +45,7 @@ class State:
         finished: training ended, by its length or by early stopping.
         log: the digest of the log as it then stood; empty where there was none.
         due: the validation after the last step is still to come, as it was stopped.
+        kept: of the best validations, see :mod:`fewstep.training.candidates`: after how many meta-steps, and the score.
     """
 
     step: int = 0
@@ -59,6 +60,7 @@ class State:
     log: str = ""
     due: bool = False
     missed: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -346,9 +348,11 @@ def _state_of(values: Any) -> State:
             raise TypeError(f"its {one.name} is {value!r}")
         if isinstance(value, int) and one.name != "best" and value < 0:
             raise ValueError(f"its {one.name} is {value}")
-    for name in ("sums", "missed"):
+    for name in ("sums", "missed", "kept"):
         if not all(isinstance(value, int | float) for value in values.get(name, {}).values()):
             raise TypeError(f"its {name} are {values[name]}")
+    if not all(step.isdecimal() for step in values.get("kept", {})):
+        raise ValueError(f"its kept are {values['kept']}")
     return State(**values)
 
 

@@ -57,6 +57,9 @@ class Training:
     """Meta-steps between validations."""
     validation_tasks: Count = 600
     """Tasks in a validation, the same ones each time."""
+    keep: Count = 1
+    """How many of the best validations' meta-parameters are kept. Of several, a test shows the score of the mean of
+    their outputs too, as MAML++ has it (5)."""
     patience: CountOrZero = 0
     """Stop after this many validations in a row without a new best. 0: never."""
     log_every: Count = 50

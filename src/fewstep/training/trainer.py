@@ -17,6 +17,7 @@ from fewstep.data.storage.lock import require_there
 from fewstep.data.storage.log import METRICS
 from fewstep.training.auxiliaries import Aside
 from fewstep.training.averaging import Average
+from fewstep.training.candidates import forget, keep
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
@@ -74,6 +75,11 @@ class Trainer:
     ) -> None:
         if any(parameter.is_inference() for parameter in method.learner.parameters()):
             raise ValueError("the network was made within torch.inference_mode, which bars training: make it outside.")
+        if options.keep > 1 and method.alternatives:
+            raise ValueError(
+                f"{method.alternatives[0].name} is chosen after training, for one set of meta-parameters: "
+                "leave training.keep at 1."
+            )
         if ranks.size > source.tasks:
             raise ValueError(
                 f"{ranks.size} processes cannot share {source.tasks} tasks of a meta-step: give fewer "
@@ -129,6 +135,8 @@ class Trainer:
             self._save()
             poll()
             raise
+        if self.ranks.first:
+            forget(self.folder, state)  # it may have been killed before it did
         self.ranks.wait()  # for the first to have written it
         load_checkpoint(self.folder / BEST, self.method.learner, run=self.run_mark)
         return state
@@ -177,6 +185,7 @@ class Trainer:
         keep_previous(self.folder)
         learner, run = self.method.learner, self.run_mark
         save_checkpoint(self.folder / LAST, learner, self.state, self.optimiser, self._others(), run)
+        forget(self.folder, self.state)
 
     def inputs(self, step: int) -> tuple[AnyTask, Draws]:
         """The tasks of a meta-step, and the randomness of adapting to them."""
@@ -302,6 +311,8 @@ class Trainer:
         state, score = self.state, self.validate(self.method)  # which a signal may stop: nothing has changed by then
         state.due = False
         self.metrics.add(state.step, "validation", {self.method.learner.loss.score_name: score})
+        if self.options.keep > 1 and self.ranks.first:
+            keep(self.folder, self.method.learner, state, score, self.options.keep, self.sign, self.run_mark)
         # A score that is not a number is never the best one, except that something must be kept.
         if state.best is None or math.isnan(state.best) or self.sign * (score - state.best) > 0:
             state.best, state.best_step, state.stale = score, state.step, 0
