@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats  # comes with scikit-learn
 
 from fewstep.core.types import Task
-from fewstep.data import Dataset, Deferring, EpisodeSampler, TaskList, TaskSource
+from fewstep.data import Dataset, Deferring, EpisodeSampler, FewerShots, Sinusoids, TaskList, TaskSource
 from fewstep.data.source import deferred_tasks
 
 
@@ -231,3 +231,26 @@ def test_bad_seed(changes: dict[str, int]) -> None:
 def test_negative_step() -> None:
     with pytest.raises(ValueError, match="step must be an integer from 0"):
         sampler().batch(-1)
+
+
+def test_tasks_of_fewer_shots_are_those_of_the_sampler_with_later_examples_as_padding() -> None:
+    """Numbers of shots are uniform from the fewest to all, and the same for any part of a step."""
+    whole = sampler(ways=2, shots=3, queries=1, tasks=9000)
+    mixed = FewerShots(whole, 3, seed=1)
+    assert isinstance(mixed, TaskSource)
+    task, expected = mixed.batch(2), whole.batch(2)
+    weight = task.support.weight.view(-1, 2, 3)
+    assert equal(task._replace(support=task.support._replace(weight=expected.support.weight)), expected)
+    assert torch.equal(weight, (torch.arange(3) < weight.sum(2, keepdim=True)).float()), "the first ones are kept"
+    assert torch.equal(weight[:, 0], weight[:, 1]), "as many of each class"
+    counts = np.bincount(weight[:, 0].sum(1).long().numpy(), minlength=4)
+    assert counts[0] == 0
+    assert stats.chisquare(counts[1:]).pvalue > 1e-3
+    some = slice(10, 14)
+    assert equal(mixed.batch(2, some), part(task, some))
+    assert not equal(mixed.batch(3), task)
+    assert FewerShots(whole, 3, 2, seed=1).batch(0).support.weight.view(-1, 2, 3).sum(2).unique().tolist() == [2, 3]
+    with pytest.raises(ValueError, match="from 4 of 3 shots of classes"):
+        FewerShots(whole, 3, 4, seed=0)
+    with pytest.raises(ValueError, match="shots of regressions"):
+        FewerShots(Sinusoids(shots=5, queries=5, tasks=2, seed=0), 5, seed=0)

@@ -67,7 +67,8 @@ def test_a_recipes_tasks_and_network_are_those_of_its_name(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in IMAGES if "cifarfs-5way-1shot" in name])
 def test_a_recipe_for_photographs_takes_a_meta_step(name: str) -> None:
     config = RECIPES[name]()
-    config = replace(config, data=replace(config.data, queries=1, train_ways=None, train_shots=2))
+    shots = {"train_shots": 2} if config.data.fewest_shots is None else {"fewest_shots": 5}  # whose network wants all
+    config = replace(config, data=replace(config.data, queries=1, train_ways=None, **shots))
     problem = opened(config)
     method = config.method.build(problem)
     source = problem.source("train", tasks=2, seed=0)
@@ -78,6 +79,15 @@ def test_a_recipe_for_photographs_takes_a_meta_step(name: str) -> None:
         assert torch.isfinite(gradient).all(), name
         # A bias before a normalisation changes nothing, nor does what is behind a gate that begins shut.
         assert gradient.abs().max() > 0 or "bias" in name or (".conditioning." in name and "gate" not in name), name
+
+
+def test_shots_may_be_drawn_for_each_task_of_training() -> None:
+    config = RECIPES["snail-omniglot-5way-1shot"]()
+    problem = opened(config)
+    assert problem.protocol["training"] == "5-way 1- to 5-shot"
+    weight = problem.source("train", tasks=50, seed=0).batch(0).support.weight.view(50, 5, 5)
+    assert weight.sum(2).unique().tolist() == [1, 2, 3, 4, 5]
+    assert problem.source("test", tasks=3, seed=0, queries=1).batch(0).support.weight.shape == (3, 5)
 
 
 def test_images_are_augmented_in_training_only() -> None:

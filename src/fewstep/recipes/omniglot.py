@@ -265,11 +265,10 @@ def tpn(ways: int, shots: int) -> Config:
 
 
 def snail(ways: int, shots: int) -> Config:
-    """SNAIL with its paper's widths, trained with the shots of the test; the outer loop is ours.
-
-    The paper draws from one to five shots for every task of training, by which one network serves all.
-    """
-    return _brief(ways, shots, Snail(network=Network("protonet"), most_shots=shots))
+    """SNAIL with its paper's widths, trained with one to five shots a task as there; the outer loop is ours."""
+    config = _brief(ways, shots, Snail(network=Network("protonet"), most_shots=5))
+    assert isinstance(config.data, OmniglotImages)
+    return replace(config, data=replace(config.data, train_shots=5, fewest_shots=1))
 
 
 def csn(ways: int, shots: int) -> Config:

@@ -243,14 +243,13 @@ def tpn(data: Data, shots: int) -> Config:
 
 
 def snail(data: Data, shots: int) -> Config:
-    """SNAIL with its paper's widths on the residual blocks of its embedding; the outer loop is ours.
+    """SNAIL with its paper's widths on the residual blocks of its embedding, trained with one to five shots a task.
 
-    That embedding goes on with two layers, of 2048 and 384 channels, and dropout. The paper draws from one to five
-    shots for every task of training.
+    That embedding goes on with two layers, of 2048 and 384 channels, and dropout. The outer loop is ours.
     """
     return unnamed(
-        data(shots=shots),
-        Snail(network=Network("resnet12", hidden=(64, 96, 128, 256)), most_shots=shots),
+        data(shots=shots, train_shots=5, fewest_shots=1),
+        Snail(network=Network("resnet12", hidden=(64, 96, 128, 256)), most_shots=5),
         replace(TRAINING, tasks=4, rate=1e-4, decay="cosine", compile="off"),
         Testing(tasks=600, queries=15),
     )

@@ -40,7 +40,7 @@ logger = logging.getLogger("fewstep")
 TrainingBar: TypeAlias = Callable[[int], AbstractContextManager[Progress | None]]
 """Shows a training of so many meta-steps."""
 
-OF_TRAINING = ("data.queries", "data.rotations", "data.train_ways", "data.train_shots")
+OF_TRAINING = ("data.queries", "data.rotations", "data.train_ways", "data.train_shots", "data.fewest_shots")
 """Settings of data that do not concern tests."""
 
 

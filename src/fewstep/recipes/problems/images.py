@@ -43,6 +43,9 @@ class Classification(ABC):
     in a test task."""
     train_shots: Count | None = None
     """Support examples of each class in a training task. None: as many as in a test task."""
+    fewest_shots: Count | None = None
+    """Draw for each training task how many support examples its classes have, from this to as many as that (SNAIL: 1
+    to 5). None: always as many."""
 
     def __post_init__(self) -> None:
         require_ranges(self, "data.")
@@ -92,7 +95,12 @@ class Classification(ABC):
                 stream=f"episodes/{split}",
                 **asdict(place),
             )
-            return self._augmented(sampler) if split == "train" else sampler
+            if split != "train":
+                return sampler
+            augmented = self._augmented(sampler)
+            if self.fewest_shots is None:
+                return augmented
+            return data.FewerShots(augmented, sampler.shots, self.fewest_shots, seed=seed)
 
         return source
 
@@ -107,8 +115,9 @@ class Classification(ABC):
         return self.shots if self.train_shots is None else self.train_shots
 
     def _protocol(self, examples: dict[Split, data.Dataset]) -> dict[str, Any]:
+        fewest = "" if self.fewest_shots is None else f"{self.fewest_shots}- to "
         return {
-            "training": f"{self._train_ways(examples['train'])}-way {self._train_shots}-shot",
+            "training": f"{self._train_ways(examples['train'])}-way {fewest}{self._train_shots}-shot",
             "classes": {split: dataset.classes for split, dataset in examples.items()},
         }
 
