@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats  # comes with scikit-learn
 
 from fewstep.core.types import Task
-from fewstep.data import Dataset, Deferring, EpisodeSampler, FewerShots, Sinusoids, TaskList, TaskSource
+from fewstep.data import AnyQueries, Dataset, Deferring, EpisodeSampler, FewerShots, Sinusoids, TaskList, TaskSource
 from fewstep.data.source import deferred_tasks
 
 
@@ -254,3 +254,31 @@ def test_tasks_of_fewer_shots_are_those_of_the_sampler_with_later_examples_as_pa
         FewerShots(whole, 3, 4, seed=0)
     with pytest.raises(ValueError, match="shots of regressions"):
         FewerShots(Sinusoids(shots=5, queries=5, tasks=2, seed=0), 5, seed=0)
+
+
+def test_queries_of_any_class_are_drawn_from_all_that_is_left() -> None:
+    """How many are of the first class is hypergeometric, and which of them uniform."""
+    whole = sampler([5, 9], ways=2, shots=1, queries=4, tasks=20_000)
+    mixed = AnyQueries(whole)
+    assert isinstance(mixed, TaskSource)
+    task, expected = mixed.batch(1), whole.batch(1)
+    assert equal(Task(task.support, task.support), Task(expected.support, expected.support))
+    assert task.query.x.shape == (20_000, 4, 2)
+    assert (task.query.weight == 1).all()
+    classes = task.support.x[..., 0]
+    assert torch.equal(task.query.x[..., 0], classes.gather(1, task.query.y.argmax(2))), "labels are of their rows"
+    small = task.query.x[..., 0] == 0  # of the class that has four left, beside eight
+    counts = np.bincount(small.sum(1).numpy(), minlength=5)
+    chances = stats.hypergeom(12, 4, 4).pmf(np.arange(5))
+    assert stats.chisquare(counts, 20_000 * chances).pvalue > 1e-3
+    x = torch.cat([task.support.x, task.query.x], 1).long()
+    whole_rows = (x[..., 0] * 100 + x[..., 1]).sort(1).values
+    assert (whole_rows.diff(dim=1) > 0).all(), "no example twice"
+    (first,) = np.nonzero((small.sum(1) == 1).numpy())
+    kept = task.query.x[first][..., 1][small[first]].long()
+    left = kept - (kept > task.support.x[first][:, :, 1][classes[first] == 0].long()).long()
+    assert stats.chisquare(np.bincount(left.numpy(), minlength=4)).pvalue > 1e-3
+    some = slice(10, 14)
+    assert equal(mixed.batch(1, some), part(task, some))
+    with pytest.raises(ValueError, match="TaskList has no number of queries"):
+        AnyQueries(TaskList.draw(sampler(), 1))

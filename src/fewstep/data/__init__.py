@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from fewstep.core.lazy import lazily
 
 if TYPE_CHECKING:
+    from fewstep.data.any_queries import AnyQueries as AnyQueries
     from fewstep.data.dataset import Dataset as Dataset
     from fewstep.data.episodes import EpisodeSampler as EpisodeSampler
     from fewstep.data.episodes import TaskIndices as TaskIndices

@@ -271,14 +271,14 @@ def csn(data: Data, shots: int) -> Config:
 def tadam(data: Data, shots: int) -> Config:
     """TADAM with its authors' settings and widths; tests are of 5000 tasks, as their ten of 500.
 
-    Their network has swish for leaky ReLU, and no pool in the last block. They draw 12 queries a task for one shot and
-    32 for five, of any classes; here each has as many.
+    Their network has swish for leaky ReLU, and no pool in the last block. Tests have as
+    many queries of each class, where theirs are drawn as in training.
     """
-    tasks, queries = (5, 2) if shots == 1 else (2, 6)
+    tasks, queries = (5, 12) if shots == 1 else (2, 32)
     outer: dict[str, Any] = {"optimiser": "sgd", "momentum": 0.9, "rate": 0.1, "decay": "drops", "clip_norm": 1.0}
     drops = ((15_000, 0.1), (17_500, 0.01), (20_000, 0.001))
     return unnamed(
-        data(shots=shots, queries=queries),
+        data(shots=shots, queries=queries, queries_of="task"),
         Tadam(network=Network("resnet12", hidden=(64, 128, 256, 512))),
         replace(TRAINING, steps=30_000, tasks=tasks, drops=drops, compile="off", **outer),
         Testing(tasks=5000, queries=20),

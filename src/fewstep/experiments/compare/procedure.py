@@ -40,7 +40,9 @@ logger = logging.getLogger("fewstep")
 TrainingBar: TypeAlias = Callable[[int], AbstractContextManager[Progress | None]]
 """Shows a training of so many meta-steps."""
 
-OF_TRAINING = ("data.queries", "data.rotations", "data.train_ways", "data.train_shots", "data.fewest_shots")
+OF_TRAINING = tuple(
+    f"data.{name}" for name in ("queries", "queries_of", "rotations", "train_ways", "train_shots", "fewest_shots")
+)
 """Settings of data that do not concern tests."""
 
 

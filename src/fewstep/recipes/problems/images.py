@@ -38,6 +38,8 @@ class Classification(ABC):
     """K, support examples of each class."""
     queries: Count = 15
     """Query examples of each class, in training."""
+    queries_of: Literal["class", "task"] = "class"
+    """Or of each task, of whatever classes (TADAM)."""
     train_ways: Ways | None = None
     """Classes in a training task, for methods that take any number; all of them where there are fewer. None: as many as
     in a test task."""
@@ -98,6 +100,8 @@ class Classification(ABC):
             if split != "train":
                 return sampler
             augmented = self._augmented(sampler)
+            if self.queries_of == "task":
+                augmented = data.AnyQueries(augmented)
             if self.fewest_shots is None:
                 return augmented
             return data.FewerShots(augmented, sampler.shots, self.fewest_shots, seed=seed)
