@@ -48,9 +48,7 @@ class AnyQueries:
         """The tasks of a step, or a slice of them."""
         sampler, queries = self.sampler, self.queries
         indices = sampler.indices(step).part(slice_)
-        words = draws.words(sampler.seed, step, f"{sampler.stream}/any", (sampler.tasks, queries))[
-            slice_ or slice(None)
-        ]
+        words = draws.words(sampler.seed, step, f"{sampler.stream}/any", (sampler.tasks, queries))
         # Which examples are of which class is all that is drawn here: those of a class are the sampler's first ones.
         ends = np.cumsum(sampler.dataset.sizes[indices.classes] - sampler.shots, axis=1)
         drawn = draws.distinct(words[slice_ or slice(None)], ends[:, -1])
