@@ -123,9 +123,22 @@ def test_masks_differ_between_steps_tasks_and_queries_and_keep_the_mean() -> Non
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_methods_on_fewsteps_own_networks_run_as_they_are(case: Case) -> None:
-    learner = case.build()[0].learner
-    # The members of an ensemble may be anything; one of several layers is looked after as others' networks are.
-    assert learner.plain or any(isinstance(module, Ensemble) for module in learner.network.modules())
+    assert case.build()[0].learner.plain
+
+
+def test_an_ensemble_is_as_plain_as_its_members() -> None:
+    """One whose members draw is looked after as any other network that does: without noise there are no draws."""
+
+    class Noisy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.dropout(super().forward(x), 0.5)
+
+    assert is_plain(Ensemble(lambda: nn.Linear(2, 3), 2))
+    assert is_plain(nn.Sequential(nn.Flatten(), Ensemble(lambda: nn.Sequential(nn.Linear(2, 3), nn.ReLU()), 2)))
+    noisy, x = Ensemble(lambda: Noisy(2, 3), 2), torch.randn(4, 2)
+    assert not is_plain(noisy)
+    expected = torch.einsum("moi,ri->rmo", noisy.get_parameter("weight"), x) + noisy.get_parameter("bias")
+    torch.testing.assert_close(call(noisy, {}, x).output, expected.flatten(1))
 
 
 def test_plain_layers_are_left_alone_and_hooks_are_not_plain() -> None:

@@ -35,15 +35,15 @@ class Ensemble(nn.Module):
         if buffers:
             raise ValueError(f"Ensemble: members with buffers ({', '.join(buffers)}) are not stacked.")
         self.members = members
-        # In a list, so that it is not registered: its weights belong to nobody.
-        self._shape = [networks[0].to("meta")]
+        # In a list, so that it is not registered: its weights belong to nobody. What looks at a network looks here too.
+        self.unregistered = [networks[0].to("meta")]
         self._names = list(parameters)
         dotted.register(self, {name: nn.Parameter(tensor.detach().clone()) for name, tensor in parameters.items()})
 
     def forward(self, x: Float[Tensor, "rows *features"]) -> Float[Tensor, "rows members_outputs"]:
         """Predictions of every member."""
         weights = {name: dotted.get(self, name) for name in self._names}
-        each: Tensor = vmap(lambda one: functional_call(self._shape[0], one, (x,)), out_dims=1)(weights)
+        each: Tensor = vmap(lambda one: functional_call(self.unregistered[0], one, (x,)), out_dims=1)(weights)
         return each.flatten(1)
 
 

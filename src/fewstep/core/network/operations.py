@@ -147,14 +147,22 @@ def is_plain(network: nn.Module) -> bool:
         (type(module) in _PLAIN or type(module).__module__.split(".")[0] == "fewstep")
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (isinstance(module, nn.Embedding) and (module.max_norm, module.padding_idx) != (None, None))
-        for module in network.modules()
+        for module in _run_by(network)
     )
+
+
+def _run_by(network: nn.Module) -> Iterator[nn.Module]:
+    """Its modules, and what these run without having registered it: ``unregistered``, as an ensemble's members."""
+    for module in network.modules():
+        yield module
+        for other in getattr(module, "unregistered", ()):
+            yield from _run_by(other)
 
 
 @contextmanager
 def _unchanged(network: nn.Module) -> Iterator[None]:
     """Give the modules back the tensors that a forward has put others in place of: those would be of a transform."""
-    before = [(module, dict(module._buffers), dict(vars(module))) for module in network.modules()]
+    before = [(module, dict(module._buffers), dict(vars(module))) for module in _run_by(network)]
     try:
         yield
     finally:
@@ -170,10 +178,11 @@ def _unchanged(network: nn.Module) -> Iterator[None]:
 @_constant
 def _is_reparametrised(network: nn.Module) -> bool:
     """Whether weights are functions of parameters, such as under ``weight_norm``: compiled, these were torch's own."""
-    return any(module._forward_pre_hooks or parametrize.is_parametrized(module) for module in network.modules())
+    return any(module._forward_pre_hooks or parametrize.is_parametrized(module) for module in _run_by(network))
 
 
 _PLAIN = {
+    nn.Module,  # which holds others, and runs nothing
     *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Unflatten, nn.Linear, nn.Bilinear),
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Embedding),
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.Upsample, nn.ZeroPad2d),
