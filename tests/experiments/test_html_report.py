@@ -21,6 +21,7 @@ from fewstep.experiments.report.content import Column, Table, ranged
 from fewstep.experiments.report.details import calibration, hardest
 from fewstep.experiments.report.folders import page_of
 from fewstep.experiments.report.render import html
+from fewstep.experiments.report.runs import verdict
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,14 @@ def test_the_page_of_a_run(folders: dict[str, Path]) -> None:
     for part in ("validation 92.5% at its best", "taken for it in 25.0% of 20", "calibration error", "1,024 MiB"):
         assert part in text
     assert " --out again" in text
+
+
+def test_a_mean_of_checkpoints_is_no_baseline() -> None:
+    scores = {
+        name: {"mean": mean, "half_width": 0.01} for name, mean in (("adapted", 0.5), ("mean of 3 checkpoints", 0.6))
+    }
+    test = {"score": "accuracy", "higher_is_better": True, "tasks": 9, "scores": scores, "differences": {}}
+    assert verdict(test) == "50.00 ± 1.00% accuracy on 9 tasks."
 
 
 def test_several_folders_are_one_page_with_a_table_over_them(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -224,6 +224,19 @@ def test_baselines_have_no_seed(jobs: list[str], tmp_path: Path) -> None:
         file.write_text(as_it_was)
 
 
+def test_a_mean_of_checkpoints_is_of_its_run(jobs: list[str], tmp_path: Path) -> None:
+    """Seeds differ in it, as in every score of the runs; it is no baseline, which would tell of other tasks."""
+    config, name = replace(CURVES, training=replace(TINY, keep=2)), "mean of 2 checkpoints"
+    result = repeat(config, seeds=(0, 1), out=tmp_path)
+    assert result.first.scores[name].shape == (2, 30)
+    assert not np.array_equal(*result.first.scores[name])
+    assert not result.first.baselines
+    file = tmp_path / "seed-1" / "test-5-shot_tasks.csv"
+    file.write_text(file.read_text().replace(name, "mean of 3 checkpoints"))
+    fewer = fewstep.experiments.repeat.procedure.collect(config, (0, 1), result.folders).first
+    assert name not in {**fewer.scores, **fewer.baselines}, "only one seed has it"
+
+
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     with at_work(tmp_path), pytest.raises(ValueError, match=r"another process is at work in .*: wait for it"):
         repeat(CHARACTERS, seeds=(0,), out=tmp_path)

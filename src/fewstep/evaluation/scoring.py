@@ -1,6 +1,7 @@
 """Scores of a method on tasks, of its start without adaptation, and of simple classifiers."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,6 +33,16 @@ from fewstep.evaluation.tables import counted, task_rows
 
 ADAPTED, UNADAPTED = "adapted", "unadapted"
 """Names of scores; those of the baselines are beside them in ``baselines.py``."""
+
+MEAN_OF = "mean of {} checkpoints"
+"""The name of the score of :class:`~fewstep.evaluation.MeanOutputs`."""
+
+
+def is_own(score: str) -> bool:
+    """Whether a score is of the method itself, and not of a baseline."""
+    others = r"after \d+ steps?|" + MEAN_OF.format(r"\d+")
+    return score in (ADAPTED, UNADAPTED) or re.fullmatch(others, score) is not None
+
 
 QUERY_BYTES = 2**24
 """Queries that are predicted at once. They are written once and read by every score, so they should stay in a cache."""

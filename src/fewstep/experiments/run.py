@@ -25,7 +25,7 @@ from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation import Evaluation, MeanOutputs, evaluate, with_inner_loop
 from fewstep.evaluation.baselines import Baseline
 from fewstep.evaluation.choosing import choose
-from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.scoring import ADAPTED, MEAN_OF
 from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.asked import TEST_BATCH, Baselines, baselines_of, check_tasks, check_ways, tasks_of
 from fewstep.experiments.begun import (
@@ -466,7 +466,7 @@ class Run:
         if len(members) < 2:
             return {}
         executor = self.config.training.make_executor()
-        return {f"mean of {len(members)} checkpoints": MeanOutputs(self.method, members, statistics, executor)}
+        return {MEAN_OF.format(len(members)): MeanOutputs(self.method, members, statistics, executor)}
 
     def at_test(self) -> AbstractContextManager[None]:
         """A context in which the method takes the inner steps of validation and test."""

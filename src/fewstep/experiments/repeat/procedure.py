@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import gc
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from fewstep.data.storage.files import read_json, write_atomically
 from fewstep.data.storage.lock import alone_after
 from fewstep.evaluation import Evaluation
-from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
+from fewstep.evaluation.scoring import is_own
 from fewstep.experiments.asked import Baselines, check_tasks
 from fewstep.experiments.begun import DATA, require_same_data, stored_problem
 from fewstep.experiments.engines import Engine, Local
@@ -238,8 +237,9 @@ def collect(config: Config, seeds: Sequence[int], folders: Sequence[Path]) -> Re
     for name in tests_of(config):
         found = [_read(folder, name) for folder in folders]
         first = found[0]
-        own = [s for s in first.scores if s in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", s)]
-        plain = {score: values for one in found[::-1] for score, values in one.scores.items() if score not in own}
+        # A run that has kept fewer checkpoints than another has no such mean to put beside that one's.
+        own = [s for s in first.scores if is_own(s) and all(s in one.scores for one in found)]
+        plain = {score: values for one in found[::-1] for score, values in one.scores.items() if not is_own(score)}
         protocol = [{n: v for n, v in one.protocol.items() if n != "training seed"} for one in found]
         for folder, one, stated in zip(folders, found, protocol, strict=True):
             # Features of one network may differ by rounding between machines, which now and then moves a query.

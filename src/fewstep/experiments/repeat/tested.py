@@ -21,8 +21,8 @@ class SeedScores:
 
     Attributes:
         name: of its files in the folders of the runs: ``"test"`` or ``"test-5-shot"``.
-        scores: ``[seeds, tasks]`` by name, in float64: ``"adapted"``, and as applies ``"unadapted"`` and
-            ``"after 5 steps"``.
+        scores: ``[seeds, tasks]`` by name, in float64: ``"adapted"``, and as applies ``"unadapted"``,
+            ``"after 5 steps"`` and ``"mean of 3 checkpoints"``.
         baselines: ``[tasks]`` by name: classifiers without meta-learning on the same inputs, which have no seed.
         score_name: ``"accuracy"``, a fraction in [0, 1] that is shown in percent, or an error.
         higher_is_better: the direction of the score.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from fewstep.data.storage.files import read_json
 from fewstep.data.storage.log import METRICS, read_log
 from fewstep.data.storage.reading import reading
-from fewstep.evaluation.scoring import ADAPTED, UNADAPTED
 from fewstep.experiments.begun import unfinished
 from fewstep.experiments.folder import CHOICES, CONFIG, ENVIRONMENT
 from fewstep.experiments.results import TEST, own_result
@@ -75,11 +73,6 @@ class RecordedRun:
             loaded[DETAILS] if "calibration" in loaded.get(DETAILS, {}) else {},
             left_out,
         )
-
-
-def is_own(score: str) -> bool:
-    """Whether a score is of the method itself, and not of a baseline."""
-    return score in (ADAPTED, UNADAPTED) or re.fullmatch(r"after \d+ steps?", score) is not None
 
 
 def task_scores(path: Path) -> dict[str, NDArray[np.float64]]:

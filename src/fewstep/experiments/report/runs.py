@@ -11,7 +11,7 @@ from typing import Any
 
 from fewstep.data.storage.log import METRICS
 from fewstep.evaluation.curves import curves_in_words
-from fewstep.evaluation.scoring import ADAPTED
+from fewstep.evaluation.scoring import ADAPTED, is_own
 from fewstep.evaluation.statistics import Interval, Score
 from fewstep.evaluation.tables import plain_text
 from fewstep.experiments.folder import CONFIG
@@ -36,7 +36,7 @@ from fewstep.experiments.report.content import (
     ranged,
     word,
 )
-from fewstep.experiments.report.recorded import RecordedRun, curves_of, is_own, task_scores
+from fewstep.experiments.report.recorded import RecordedRun, curves_of, task_scores
 from fewstep.training.checkpoint import last_state
 
 FIRST = ("dataset", "split", "ways", "shots", "queries", "evaluated on", "task seed")
