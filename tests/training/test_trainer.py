@@ -17,6 +17,7 @@ from fewstep.evaluation import evaluate
 from fewstep.networks import Conv4, mlp
 from fewstep.training import Training, load_checkpoint, save_checkpoint
 from fewstep.training.candidates import candidates
+from fewstep.training.checkpoint import LAST, State, read_state
 from fewstep.training.gradients import all_finite, clip
 from fewstep.training.trainer import Trainer
 
@@ -58,27 +59,47 @@ def step_with_nan(run: Trainer) -> dict[str, torch.Tensor]:
     return before
 
 
-def test_the_best_validations_are_kept(tmp_path: Path) -> None:
-    """The two best of scripted scores; of equals the earlier one, and never what is not a number."""
+def test_the_best_validations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two best of scripted scores; of equals the earlier one, and never what is not a number.
+
+    They are found while a training goes on that deletes one of them, and files that are named alike stay.
+    """
     scores = dict(zip(range(10, 70, 10), [0.1, 0.5, 0.3, float("nan"), 0.5, 0.2], strict=True))
-    run = trainer(tmp_path, replace(OPTIONS, steps=60, keep=2, patience=0, average=None))
-    then = {}
+    options = replace(OPTIONS, steps=60, keep=2, patience=0, average=None)
+    run, then = trainer(tmp_path, options), {}
 
     def scripted(method: Method) -> float:
         then[run.state.step] = {n: t.clone() for n, t in method.learner.state_dict().items()}
         return scores[run.state.step]
 
+    def train_meanwhile(path: Path, word: str) -> State:
+        if "best-at" in path.name and not run.state.finished:
+            run.run()
+        return read_state(path, word)
+
     run.validate = scripted
-    run.run()
+    own = tmp_path / "best-at-home.safetensors"
+    own.touch()
+    while run.state.step < 40:
+        run.advance()
+    assert run.state.kept == {"20": 0.5, "30": 0.3}
+    monkeypatch.setattr("fewstep.training.candidates.read_state", train_meanwhile)
+    both = candidates(tmp_path)
+    assert own.exists()
+    own.unlink()
     assert run.state.kept == {"20": 0.5, "50": 0.5}
     assert sorted(path.name for path in tmp_path.glob("best-at-*")) == [f"best-at-{n}.safetensors" for n in (20, 50)]
-    for found, step in zip(candidates(tmp_path), (20, 50), strict=True):
+    for found, step in zip(both, (20, 50), strict=True):
         assert all(torch.equal(found[name], tensor) for name, tensor in then[step].items())
     (tmp_path / "best-at-20.safetensors").write_bytes((tmp_path / "best-at-50.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"best-at-20\.safetensors is of step 50"):
         candidates(tmp_path)
     (tmp_path / "best-at-20.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"best-at-20\.safetensors is not there"):
+    for again in (candidates, lambda folder: trainer(folder, options)):
+        with pytest.raises(ValueError, match=r"best-at-20\.safetensors is not there: restore it, or delete last"):
+            again(tmp_path)
+    (tmp_path / LAST).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"last\.safetensors is damaged"):
         candidates(tmp_path)
 
 

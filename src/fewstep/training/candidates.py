@@ -5,10 +5,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fewstep.training.checkpoint import State, last_state, read_state, read_weights, save_checkpoint
-
-NAME = "best-at-{}.safetensors"
-"""Of the meta-parameters that were kept after so many meta-steps."""
+from fewstep.training.checkpoint import (
+    KEPT,
+    State,
+    last_state,
+    newest,
+    read_state,
+    read_weights,
+    save_checkpoint,
+    way_on,
+)
 
 
 def keep(folder: Path, learner: nn.Module, state: State, score: float, count: int, sign: float, run: str) -> None:
@@ -27,13 +33,15 @@ def keep(folder: Path, learner: nn.Module, state: State, score: float, count: in
     best = sorted(scores, key=lambda step: (-sign * scores[step], int(step)))[:count]
     state.kept = {step: scores[step] for step in best}
     if str(state.step) in best:
-        save_checkpoint(folder / NAME.format(state.step), learner, state, run=run)
+        save_checkpoint(folder / KEPT.format(state.step), learner, state, run=run)
 
 
 def forget(folder: Path, state: State) -> None:
     """Delete what is no longer among the best; after ``last``, which says so, was written."""
-    for path in folder.glob(NAME.format("*")):
-        if path.name.removeprefix("best-at-").removesuffix(".safetensors") not in state.kept:
+    before, after = KEPT.split("{}")
+    for path in folder.glob(KEPT.format("*")):
+        step = path.name.removeprefix(before).removesuffix(after)
+        if step.isdecimal() and step not in state.kept:  # another name is of the user's own
             path.unlink(missing_ok=True)
 
 
@@ -45,13 +53,19 @@ def candidates(folder: Path, run: str = "") -> list[Mapping[str, Tensor]]:
         run: what they must belong to.
 
     Raises:
-        ValueError: when one is gone, damaged or of something else.
+        ValueError: when one is gone, damaged or of something else, or what says which they are.
     """
-    state = last_state(folder)
-    found: list[Mapping[str, Tensor]] = []
-    for step in [] if state is None else state.kept:
-        path = folder / NAME.format(step)
-        if (at := read_state(path, run).step) != int(step):
-            raise ValueError(f"{path} is of step {at}: restore the folder's files as they were.")
-        found.append(read_weights(path))
-    return found
+    while (path := newest(folder)) is not None:
+        kept = read_state(path, run).kept
+        try:
+            return [_of_step(folder / KEPT.format(step), int(step), run) for step in kept]
+        except ValueError:
+            if (now := last_state(folder)) is None or now.kept == kept:  # else training has gone on meanwhile
+                raise
+    return []
+
+
+def _of_step(path: Path, step: int, run: str) -> Mapping[str, Tensor]:
+    if (at := read_state(path, run).step) != step:
+        raise ValueError(f"{path} is of step {at}: {way_on(path)}")
+    return read_weights(path)

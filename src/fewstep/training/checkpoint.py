@@ -25,6 +25,9 @@ from fewstep.data.storage.tensors import read_metadata, read_tensors, write_tens
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 """Names of the three in a folder."""
 
+KEPT = "best-at-{}.safetensors"
+"""Of the meta-parameters that were kept after so many meta-steps, see :mod:`fewstep.training.candidates`."""
+
 _STATE, _RUN = "fewstep", "run"
 
 
@@ -145,10 +148,10 @@ def load_checkpoint(
     require_fitting(learner, weights, str(path))
     # What was tested as it stands must be numbers. Training may go on from weights that it has itself thrown out.
     if (optimiser is None or not state.nonfinite) and (name := _not_finite(learner, weights)):
-        raise ValueError(f"{path} holds {name} with NaN or infinity, so that it can predict nothing: {_way_on(path)}")
+        raise ValueError(f"{path} holds {name} with NaN or infinity, so that it can predict nothing: {way_on(path)}")
     kept = {key: tensors.get(f"trainer/{key}") for key in others or {}}
     if wrong := [key for key, tensor in (others or {}).items() if _shape(kept[key]) != tensor.shape]:
-        raise ValueError(f"{path} lacks {wrong[0]}, or has it of another shape: {_way_on(path)}")
+        raise ValueError(f"{path} lacks {wrong[0]}, or has it of another shape: {way_on(path)}")
     if optimiser is not None:
         _restore(path, optimiser, learner, tensors, state)
     learner.load_state_dict(weights)
@@ -185,7 +188,7 @@ def resumed(
     if state.step > steps or (state.step == steps and not (state.finished or state.due)):
         raise ValueError(
             f"{path} was written after {state.step} steps, but training has {steps}; its configuration was changed, or "
-            f"the file is of another run: {_way_on(path)}"
+            f"the file is of another run: {way_on(path)}"
         )
     if state.best_step:
         _require_best(path, state, read_state(folder / BEST, run))
@@ -201,7 +204,7 @@ def _require_best(newest: Path, state: State, best: State) -> None:
         path = newest.with_name(BEST)
         raise ValueError(
             f"{path} is of step {best.step}, and {newest.name} says that step {state.best_step} was the best: the "
-            f"folder was copied while it was written to, or one of them is an older one: {_way_on(path)}"
+            f"folder was copied while it was written to, or one of them is an older one: {way_on(path)}"
         )
 
 
@@ -277,7 +280,7 @@ def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
             if isinstance(error, FileNotFoundError)
             else f"is damaged or is no checkpoint of fewstep ({error})"
         )
-        raise ValueError(f"{path} {what}: {_way_on(path)}") from error
+        raise ValueError(f"{path} {what}: {way_on(path)}") from error
     _require_own(path, words, run)
     return state, tensors
 
@@ -326,7 +329,7 @@ def _require_own(path: Path, words: Mapping[str, str], run: str) -> None:
     if run and words.get(_RUN) and words[_RUN] != run:
         raise ValueError(
             f"{path} belongs to a run of other settings or data than its folder says: restore the folder's files as "
-            f"they were, or {_way_on(path)}"
+            f"they were, or {way_on(path)}"
         )
 
 
@@ -356,7 +359,7 @@ def _state_of(values: Any) -> State:
     return State(**values)
 
 
-def _way_on(path: Path) -> str:
+def way_on(path: Path) -> str:
     """How to go on without a checkpoint that cannot be used, in words that end a sentence."""
     folder, anew = path.parent, "training then begins anew, to the same bits"
     again = f"and give the same command again, or --resume {folder}"
@@ -364,7 +367,7 @@ def _way_on(path: Path) -> str:
         with suppress(ValueError):
             step = read_state(folder / PREVIOUS).step
             return f"delete it {again}: training then goes on from {PREVIOUS}, of step {step}, to the same bits"
-    if path.name in (LAST, PREVIOUS, BEST):
+    if path.name in (LAST, PREVIOUS, BEST) or path.match(KEPT.format("*")):
         kept = [name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
         return f"restore it, or delete {', '.join(kept) or 'nothing'} in {folder} {again}: {anew}"
     return "restore it"
@@ -397,7 +400,7 @@ def _restore(
             found = ", ".join(f"{kind} {list(shape)}" for kind, shape in sorted(shapes.items())) or "none"
             raise ValueError(
                 f"{path} lacks the optimiser's moments of {name}, or has them of another shape (it has {found}): "
-                f"{_way_on(path)}"
+                f"{way_on(path)}"
             )
     numbered = {names.index(name): dict(kept) for name, kept in moments.items()}
     optimiser.load_state_dict({**optimiser.state_dict(), "state": numbered})

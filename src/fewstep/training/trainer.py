@@ -17,7 +17,7 @@ from fewstep.data.storage.lock import require_there
 from fewstep.data.storage.log import METRICS
 from fewstep.training.auxiliaries import Aside
 from fewstep.training.averaging import Average
-from fewstep.training.candidates import forget, keep
+from fewstep.training.candidates import candidates, forget, keep
 from fewstep.training.checkpoint import BEST, LAST, State, keep_previous, load_checkpoint, resumed, save_checkpoint
 from fewstep.training.compiling import compiled, or_eager
 from fewstep.training.gradients import all_finite, clip
@@ -103,6 +103,8 @@ class Trainer:
         if options.compiles():
             self.differentiate = or_eager(Differentiate(method, executor, compiled), self.differentiate)
         self.state = resumed(folder, options.steps, method.learner, self.optimiser, self._others(), run)
+        if self.state.kept and (folder / LAST).exists():  # what is before it may name some that were forgotten since
+            candidates(folder, run)
         if not self.parameters and not self.state.finished:  # nothing is meta-learned: there is but a validation
             self.state.due = True
         log, board = folder / METRICS, folder / "tensorboard" if ranks.first else None
