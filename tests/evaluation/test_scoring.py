@@ -143,6 +143,11 @@ def test_what_is_linear_on_all_remaining_rows_is_judged_class_by_class(
         assert rows_at_most is None or sum(fetched) <= rows_at_most
 
 
+def test_what_is_not_linear_is_scored_beside_heads_that_are() -> None:
+    found = evaluate(head(), remaining(1), 10, beside={"a function": lambda *task: nearest_mean(*task)})
+    np.testing.assert_allclose(found.scores["a function"], found.scores["nearest class mean"], rtol=0, atol=1e-15)
+
+
 @pytest.mark.parametrize(("weight", "score"), [(0.0, "that of the first class"), (math.nan, "none")])
 def test_equal_logits_and_none_are_judged_alike_by_class_and_by_task(weight: float, score: str) -> None:
     episodes, method = remaining(1), head()

@@ -277,7 +277,7 @@ def _predicted(
     method: Method, points: Sequence[Point], task: Task, statistics: Statistics, executor: Executor
 ) -> list[Tensor]:
     """What each of the points predicts for the queries of the same tasks."""
-    if len(points) == 1 or not isinstance(method.learner.network, GeneratedHead):
+    if len(points) < 2 or not isinstance(method.learner.network, GeneratedHead):
         return [method.predict(point, task.query, task.support, executor, statistics) for point in points]
 
     # A head alone: its outputs at all the points are one product, which reads the queries once. (Convolutions of the
