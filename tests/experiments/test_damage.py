@@ -268,6 +268,7 @@ def test_a_best_checkpoint_of_before_is_not_taken_for_the_best(run: Path, capsys
     assert told in refused(["export", str(run), str(run.parent / "mine")], capsys)
     (run / LAST).unlink()
     assert f"as far as is known ({LAST} is gone)" in unfinished(run)
+    assert "best so far, at step 2" in unfinished(run), "as its file says, and not the checkpoint before the last"
     assert told.replace(LAST, PREVIOUS) in refused(["evaluate", str(run)], capsys)
 
 

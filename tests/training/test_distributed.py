@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -112,38 +111,20 @@ def test_processes_end_with_their_torchrun(tmp_path: Path) -> None:
     assert status == -signal.SIGKILL
 
 
-def test_a_process_whose_torchrun_is_gone_when_they_meet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        told = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-        told |= {"MASTER_PORT": str(nobody.getsockname()[1]), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        for name, value in told.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=0.5))
-        with pytest.raises(RankLost, match="whoever has begun this process is out of reach"), together("cpu"):
-            pass
-
-
-def test_processes_that_cannot_share_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in (
-        ("RANK", "0"),
-        ("LOCAL_RANK", "0"),
-        ("WORLD_SIZE", "2"),
-        ("MASTER_ADDR", ""),
-        ("MASTER_PORT", "0"),
-    ):
+@pytest.mark.parametrize("alive", [False, True], ids=["its torchrun is gone", "another has not come"])
+def test_a_process_that_meets_nobody_says_so(alive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = agent.port
+    if not alive:
+        del agent
+    here = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in (here | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
         monkeypatch.setenv(name, value)
-    out = str(tmp_path / "run")
-    for words, why in (
-        (("train", "maml-sinusoid", "--out", out, "--processes", "3"), "torchrun has begun 2 processes"),
-        (("repeat", "maml-sinusoid", "--seeds", "2", "--out", out), "give fewstep repeat without it"),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            main(words)
-        assert why in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "run").exists()
+    for name in ("MEETING", "GATHERING"):
+        monkeypatch.setattr(distributed, name, timedelta(seconds=0.5))
+    told = "process 1 of 2 has not come within" if alive else "processes that were begun together do not meet"
+    with pytest.raises(RankLost, match=told), together("cpu"):
+        pass
 
 
 def test_tasks_that_cannot_be_shared_out_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fewstep.evaluation.scoring import is_mean
+
 CARD = "---\nlibrary_name: fewstep\n"
 """How every card begins."""
 
@@ -62,7 +64,7 @@ def _tested(test: Mapping[str, Any]) -> list[str]:
     rows = [
         f"| {name} | {percent * found['mean']:.2f} ± {percent * found['half_width']:.2f} |"
         for name, found in test["scores"].items()
-        if found
+        if found and not is_mean(name)  # of checkpoints, of which a file holds the best
     ]
     kind = "transductive" if test["transductive"] else "inductive"
     stated = ", ".join(f"{name}: {_plain(value)}" for name, value in test["protocol"].items())

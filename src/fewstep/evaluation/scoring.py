@@ -40,8 +40,12 @@ MEAN_OF = "mean of {} checkpoints"
 
 def is_own(score: str) -> bool:
     """Whether a score is of the method itself, and not of a baseline."""
-    others = r"after \d+ steps?|" + MEAN_OF.format(r"\d+")
-    return score in (ADAPTED, UNADAPTED) or re.fullmatch(others, score) is not None
+    return score in (ADAPTED, UNADAPTED) or is_mean(score) or re.fullmatch(r"after \d+ steps?", score) is not None
+
+
+def is_mean(score: str) -> bool:
+    """Whether a score is of several sets of meta-parameters together."""
+    return re.fullmatch(MEAN_OF.format(r"\d+"), score) is not None
 
 
 QUERY_BYTES = 2**24

@@ -12,7 +12,7 @@ from fewstep.data.storage.files import read_json
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation.tables import flat
 from fewstep.experiments.folder import CONFIG, EXTRACTOR, PROBLEM
-from fewstep.training.checkpoint import LAST, last_state, require_own
+from fewstep.training.checkpoint import BEST, LAST, last_state, require_own, told_state
 from fewstep.training.pretraining import FeatureExtractor
 
 DATA = "data"
@@ -81,7 +81,8 @@ def unfinished(folder: Path) -> str:
     if (state := last_state(folder)) is None or state.finished:
         return ""
     known = "" if (folder / LAST).exists() else f", as far as is known ({LAST} is gone)"
-    return f"has not finished training{known}: it is used as it was best so far, at step {state.best_step}"
+    step = (told_state(folder / BEST) or state).best_step  # it is written first, and may be the newer one
+    return f"has not finished training{known}: it is used as it was best so far, at step {step}"
 
 
 def tell_unfinished(folder: Path, note: Callable[[str], None]) -> None:

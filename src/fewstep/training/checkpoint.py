@@ -287,9 +287,14 @@ def _read(path: Path, run: str) -> tuple[State, dict[str, Tensor]]:
 
 def last_state(folder: Path) -> State | None:
     """The counters of the newest checkpoint of a folder, without reading its tensors; None where they are not known."""
+    path = newest(folder)
+    return None if path is None else told_state(path)
+
+
+def told_state(path: Path) -> State | None:
+    """The counters of a checkpoint, without reading its tensors; None where they are not known."""
     with suppress(OSError, KeyError, TypeError, ValueError, RecursionError):
-        if (path := newest(folder)) is not None:
-            return _state_of(json.loads(read_metadata(path)[_STATE]))
+        return _state_of(json.loads(read_metadata(path)[_STATE]))
     return None
 
 

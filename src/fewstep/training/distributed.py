@@ -29,6 +29,9 @@ known at once."""
 MEETING = timedelta(minutes=1)
 """How long a process looks for the store of whoever has begun it, which was there before."""
 
+GATHERING = timedelta(minutes=15)
+"""How long it waits there until all have come."""
+
 ENDING = 60.0
 """Seconds that the other processes have to end in when one has failed, or when they are asked to."""
 
@@ -74,11 +77,19 @@ def together(device: str = "auto") -> Iterator[Ranks]:
 
 def _meet(backend: str) -> None:
     """Join the group of all processes. Its own way there would look as long for a store as it then waits for others."""
-    given: dict[str, Any] = {"timeout": MEETING} if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True) else {}
+    opened = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+    wait: dict[str, Any] = {"timeout": MEETING if opened else GATHERING}
     try:
-        store, rank, size = next(torch.distributed.rendezvous("env://", **given))
+        store, rank, size = next(torch.distributed.rendezvous("env://", **wait))
     except torch.distributed.DistError as error:
-        raise RankLost(f"whoever has begun this process is out of reach: {str(error).splitlines()[0]}") from error
+        raise RankLost(f"the processes that were begun together do not meet: {str(error).splitlines()[0]}") from error
+    store.set(f"present/{rank}", "")
+    deadline, minutes = time.monotonic() + GATHERING.total_seconds(), GATHERING.total_seconds() / 60
+    for other in range(size):
+        while not store.check([f"present/{other}"]):  # unlike its `wait`, this lets signals in
+            if time.monotonic() > deadline:
+                raise RankLost(f"process {other} of {size} has not come within {minutes:g} minutes")
+            time.sleep(0.02)
     store.set_timeout(PATIENCE)
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 

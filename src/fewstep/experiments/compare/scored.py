@@ -31,7 +31,7 @@ TestBar: TypeAlias = Callable[[int], AbstractContextManager[Callable[[int, int],
 WITHOUT_EFFECT = (
     *("recipe", "device", "threads"),
     *(f"testing.{name}" for name in ("tasks", "seed", "queries", "shots", "steps")),
-    *(f"training.{name}" for name in ("log_every", "checkpoint_every", "compile", "recompute")),
+    *(f"training.{name}" for name in ("keep", "log_every", "checkpoint_every", "compile", "recompute")),
 )
 """Settings that make no method another one."""
 
