@@ -89,6 +89,10 @@ def test_what_it_cannot_do_is_said(data: Any) -> None:
         learner().fit(x[:100], y[:100])
     with pytest.raises(ValueError, match="validation names 1 classes that y has not: 'owl'"):
         learner(validation=["owl", "class 01"]).fit(x, y)
+    with pytest.raises(ValueError, match="MetaLearner: 1 of 240 labels are text and the others are not"):
+        learner().fit(x, ["3", *(i // 20 for i in range(1, 240))])
+    with pytest.raises(ValueError, match=r"Complex data not supported: labels are complex128\Z"):
+        learner().fit(x, 1j * np.ones(240))
     with pytest.raises(ValueError, match="give their labels as y"):
         next(ClassKFold(2).split(x))
 

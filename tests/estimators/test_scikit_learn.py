@@ -7,6 +7,7 @@ fails is shown to fail for that reason alone, and passes once a model widens the
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from torch import Tensor, nn
 
-from fewstep import FewShotClassifier, FewShotRegressor, maml
+from fewstep import FewShotClassifier, FewShotRegressor, MetaLearner, maml
 from fewstep.core import Batch, Point, regression
 from fewstep.core.types import Statistics
 from fewstep.estimators.model import Model, TrainedModel
@@ -123,6 +124,9 @@ def test_frames_tensors_and_strange_arrays_are_the_same_rows() -> None:
     assert make_pipeline(scaler, FewShotClassifier()).fit(x, y)[-1].feature_names_in_.tolist() == [
         f"x{i}" for i in range(8)
     ]
+    half = torch.from_numpy(x).bfloat16()  # of which NumPy has no type
+    for kind in (torch.bfloat16, torch.float32, torch.float64):  # what is asked may be of another than what was fitted
+        np.testing.assert_array_equal(FewShotClassifier().fit(half, y).predict(half.to(kind)), y)
     others = [torch.from_numpy(x), x.tolist(), x.astype(">f8"), np.asfortranarray(x), x[::-1].copy()[::-1]]
     for other in [*others, x.astype(np.longdouble), x.astype(object)]:
         np.testing.assert_allclose(FewShotClassifier().fit(other, y).predict_proba(other), wanted, rtol=1e-12)
@@ -139,16 +143,23 @@ def frame_of_labels(frame: Any, y: NDArray[Any]) -> Any:
         (np.array([["2026-01-01"], ["2026-01-02"]], "datetime64[D]"), ValueError, "X must be numbers, but holds dates"),
         (np.array([[object()], [object()]]), (TypeError, ValueError), "float"),
         (np.array([[1.0, None], [2.0, 3.0]]), ValueError, "1 of 2 rows of X hold NaN or infinity, the first is row 0"),
+        (pl.DataFrame({"when": [date(2026, 1, 1), date(2026, 1, 2)]}), ValueError, "X must be .* holds dates"),
+        (pd.DataFrame({"when": pd.to_datetime(["2026-01-01", "2026-01-02"]), "x": [1.0, 2.0]}), ValueError, "dates"),
         (np.ones((2, 2)) * 1j, ValueError, "Complex data not supported"),
+        (pd.DataFrame(np.ones((2, 2)) * 1j), ValueError, "Complex data not supported"),
+        (np.ones(2), ValueError, r"Expected 2D array, got 1D array of the shape \(2,\): Reshape your data"),
         (csr_array(np.eye(2)), TypeError, "dense data is required. Use '.toarray"),
-        (None, ValueError, "Expected 2D array"),
+        (None, ValueError, "X must be numbers, but is None"),
         (np.ones((2, 0)), ValueError, r"0 feature\(s\)"),
     ],
 )
-@pytest.mark.parametrize("estimator", [FewShotClassifier, FewShotRegressor])
-def test_what_is_no_rows_of_numbers_is_refused(estimator: Any, x: Any, error: Any, message: str) -> None:
-    with pytest.raises(error, match=message):
+@pytest.mark.parametrize("estimator", [FewShotClassifier, FewShotRegressor, MetaLearner])
+def test_what_is_no_rows_of_numbers_is_refused_in_a_line(estimator: Any, x: Any, error: Any, message: str) -> None:
+    with pytest.raises(error) as told:
         estimator().fit(x, [0, 1])
+    assert "\n" not in str(told.value)
+    if estimator is not MetaLearner or not message.startswith("1 of 2 rows"):  # whose words for that are scikit-learn's
+        assert re.search(message, str(told.value))
 
 
 def test_the_default_is_class_means_by_the_support_and_knows_one_class_and_rows_of_zeros() -> None:

@@ -126,6 +126,15 @@ def test_what_no_recipe_describes_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("labels", [np.array(["2026-01-01", "2026-01-02"], "datetime64[D]"), np.longdouble([1, 2])])
+def test_labels_that_json_has_no_form_for_are_refused_in_a_line(labels: Any, tmp_path: Path) -> None:
+    fitted = FewShotClassifier().fit(np.eye(2), labels)
+    assert (fitted.predict(np.eye(2)) == labels).all()
+    with pytest.raises(ValueError, match=r"labels that are numbers or text, not \w+.*: fit to y\.astype\(str\)"):
+        fitted.save(tmp_path / "owls")
+    assert not list(tmp_path.iterdir())
+
+
 # -- from strangers ----------------------------------------------------------------------------------------------------
 
 

@@ -105,7 +105,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             ValueError: for what is no array of finite real numbers.
             TypeError: for a sparse matrix.
         """
-        x = numbers(x, "X")
+        x = rows_of_numbers(x, "X")
         # Integers become floats, but for those of images, whose scale would be lost, and for tokens.
         model = getattr(self, "model_", None)
         kept = len(getattr(x, "shape", ())) == 4 or (isinstance(model, TrainedModel) and model.tokens)
@@ -164,7 +164,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             The file.
 
         Raises:
-            ValueError: for a model that no recipe describes, such as a method of your own.
+            ValueError: for a model that no recipe describes, such as a method of your own, and labels such as dates.
             OSError: if the file cannot be written.
         """
         fitted = hasattr(self, "model_")
@@ -226,6 +226,10 @@ _ATTRIBUTES = ("classes_", "n_features_in_", "feature_names_in_", "_single")
 def _attributes(fitted: Estimator) -> dict[str, Any]:
     """What else ``fit`` has found, in JSON's types."""
     found = {name: vars(fitted)[name] for name in _ATTRIBUTES if name in vars(fitted)}
+    labels = found.get("classes_", np.empty(0))
+    if not all(isinstance(label, str | int | float) for label in labels.tolist()):
+        what = f"labels that are numbers or text, not {labels.dtype}"
+        raise ValueError(f"{type(fitted).__name__}: a file holds {what}: fit to y.astype(str).")
     arrays = {
         name: {"kind": value.dtype.kind, "values": value.tolist()}
         for name, value in found.items()
@@ -241,20 +245,51 @@ def _array(kept: Mapping[str, Any]) -> NDArray[Any]:
 
 
 def array_of(given: Any) -> NDArray[Any]:
-    """What a user gives, as an array."""
-    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    """What a user gives, as an array; bfloat16, of which NumPy has no type, becomes float32."""
+    if not isinstance(given, Tensor):
+        return np.asarray(given)
+    return (given.float() if given.dtype == torch.bfloat16 else given).detach().cpu().numpy()
+
+
+def rows_of_numbers(given: Any, name: str) -> Any:
+    """What a user gives for rows, see :func:`numbers`.
+
+    Raises:
+        ValueError: likewise, and for fewer than two axes.
+    """
+    given = numbers(given, name)
+    if isinstance(given, np.ndarray) and given.ndim < 2:
+        remedy = f"{name}.reshape(-1, 1) if it has one feature, {name}.reshape(1, -1) if it is one row"
+        found = f"got {given.ndim}D array of the shape {given.shape}"
+        raise ValueError(f"Expected 2D array, {found}: Reshape your data, {remedy}.")
+    return given
 
 
 def numbers(given: Any, name: str) -> Any:
     """What a user gives for numbers, as scikit-learn takes it; tensors and lists become arrays.
 
     Raises:
-        ValueError: for text, dates and the like, which NumPy would turn into numbers.
+        ValueError: for text, dates and the like, which NumPy would turn into numbers, and for complex ones, which
+            scikit-learn would print.
     """
+    if given is None:
+        raise ValueError(f"{name} must be numbers, but is None.")
     if isinstance(given, Tensor | list | tuple):
         given = array_of(given)
-    dtype = getattr(given, "dtype", None)
-    if isinstance(dtype, np.dtype) and dtype.kind in "USmM":
-        kind = "text" if dtype.kind in "US" else "dates or times"
-        raise ValueError(f"{name} must be numbers, but holds {kind} ({dtype}): encode it as numbers first.")
+    for dtype in [given.dtype] if hasattr(given, "dtype") else getattr(given, "dtypes", ()):
+        kind = _no_number(dtype)
+        if kind == "complex numbers":
+            raise ValueError(f"Complex data not supported: {name} must be real numbers, but holds {dtype}.")
+        if kind:
+            raise ValueError(f"{name} must be numbers, but holds {kind} ({dtype}): encode it as numbers first.")
     return given
+
+
+def _no_number(dtype: Any) -> str:
+    """What else an array, or a column of a frame, holds by its type; of NumPy's, pandas' and polars'."""
+    kind = getattr(dtype, "kind", None)
+    if kind == "c":
+        return "complex numbers"
+    if kind in ("M", "m") or getattr(dtype, "is_temporal", bool)():
+        return "dates or times"
+    return "text" if kind in ("U", "S") else ""

@@ -87,7 +87,7 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         self.model_ = self._resolved()
         x = self._inputs(X, first=True)
         weight = self._weights(sample_weight, x)
-        classes, index = self._labels(y, len(x))
+        classes, index = np.unique(labels_of(y, len(x), type(self).__name__), return_inverse=True)
         if weight is not None:  # a row without weight is not there, nor is a class that has no other
             x, index, weight = x[weight > 0], index[weight > 0], weight[weight > 0]
             kept, index = np.unique(index, return_inverse=True)
@@ -167,24 +167,35 @@ class FewShotClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     def _default(self) -> Model:
         return SimpleModel(Simple(centre="support"))
 
-    def _labels(self, y: Inputs, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """The sorted labels, and the index of each row's."""
-        if y is None:
-            message = "requires y to be passed, but the target y is None: a label is needed for each row"
-            raise self._error(f"{message} of the {rows}")
-        labels = array_of(y)
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = column_or_1d(labels, warn=True)
-        if labels.shape != (rows,):
-            wanted = f"one label for each of the {rows} rows"
-            raise self._error(f"y must hold {wanted}, got the shape {labels.shape}")
-        given = list(y) if isinstance(y, list | tuple) else list(labels)
-        if absent := [i for i, label in enumerate(given) if label is None or label != label or label == ""]:
-            raise self._error(f"{len(absent)} of {rows} labels are missing, the first in row {absent[0]}")
-        texts = sum(isinstance(label, str) for label in given)
-        if 0 < texts < rows:
-            # numpy would turn 1 and "1" into the same class.
-            raise self._error(f"{texts} of {rows} labels are text and the others are not: use one kind")
-        check_classification_targets(labels)
-        classes, index = np.unique(labels, return_inverse=True)
-        return classes, index.astype(np.int64)
+
+def labels_of(y: Inputs, rows: int, where: str) -> NDArray[Any]:
+    """The label of each row, ``[rows]``, of what a user gives.
+
+    Args:
+        y: labels of one kind.
+        rows: how many there should be.
+        where: who asks, for a message.
+
+    Raises:
+        ValueError: for labels that are missing, not one a row, of several kinds, or no classes.
+    """
+    if y is None:
+        message = "requires y to be passed, but the target y is None: a label is needed for each row"
+        raise ValueError(f"{where}: {message} of the {rows}")
+    labels = array_of(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = column_or_1d(labels, warn=True)
+    if labels.shape != (rows,):
+        wanted = f"one label for each of the {rows} rows"
+        raise ValueError(f"{where}: y must hold {wanted}, got the shape {labels.shape}")
+    given = list(y) if isinstance(y, list | tuple) else list(labels)
+    if absent := [i for i, label in enumerate(given) if label is None or label != label or label == ""]:
+        raise ValueError(f"{where}: {len(absent)} of {rows} labels are missing, the first in row {absent[0]}")
+    texts = sum(isinstance(label, str) for label in given)
+    if 0 < texts < rows:
+        # numpy would turn 1 and "1" into the same class.
+        raise ValueError(f"{where}: {texts} of {rows} labels are text and the others are not: use one kind")
+    if labels.dtype.kind == "c":  # which scikit-learn would print
+        raise ValueError(f"{where}: Complex data not supported: labels are {labels.dtype}")
+    check_classification_targets(labels)
+    return labels

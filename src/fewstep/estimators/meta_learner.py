@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupKFold
-from sklearn.utils import check_X_y
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from fewstep.core import Batch
@@ -25,8 +24,8 @@ from fewstep.core.modes import as_usual
 from fewstep.data import Dataset, EpisodeSampler, l2_normalise
 from fewstep.data.checks import check_lengths
 from fewstep.data.dataset import as_tensor
-from fewstep.estimators.base import Inputs, array_of, numbers
-from fewstep.estimators.classifier import FewShotClassifier
+from fewstep.estimators.base import Inputs, array_of, rows_of_numbers
+from fewstep.estimators.classifier import FewShotClassifier, labels_of
 from fewstep.estimators.model import TrainedModel
 from fewstep.estimators.opened import opened
 from fewstep.evaluation import Evaluation, evaluate
@@ -292,8 +291,8 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
         return FewShotClassifier(self.model_).save(path, licence=licence)
 
     def _rows(self, x: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        rows, labels = check_X_y(numbers(x, "X"), array_of(y), dtype=[np.float64, np.float32])
-        return rows, labels
+        rows: NDArray[Any] = check_array(rows_of_numbers(x, "X"), dtype=[np.float64, np.float32], input_name="X")
+        return rows, labels_of(y, len(rows), "MetaLearner")
 
 
 def _predict(model: TrainedModel, support: Batch, query: Batch) -> Tensor:

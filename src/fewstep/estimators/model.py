@@ -109,8 +109,8 @@ class SimpleModel(Model):
         """Nothing is kept."""
 
     def logits(self, point: Point | None, query: Batch, support: Batch, statistics: Statistics) -> Tensor:
-        """See :class:`~fewstep.evaluation.simple.Simple`."""
-        return self.simple(support, query)
+        """See :class:`~fewstep.evaluation.simple.Simple`; in the dtype of the support."""
+        return self.simple(support, query._replace(x=query.x.to(support.x.dtype)))
 
 
 @dataclass(frozen=True)
