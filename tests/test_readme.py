@@ -8,6 +8,7 @@ import pages
 import pytest
 from cases import classification_tasks
 
+from fewstep.commands.main import main
 from fewstep.core import Batch
 from fewstep.data import embeddings
 
@@ -53,6 +54,29 @@ def test_the_example_for_features_of_ones_own_runs(
     score, shape = capsys.readouterr().out.splitlines()
     assert float(score) > 0.8
     assert shape == "(200, 8)"
+
+
+def test_the_commands_for_features_of_ones_own_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The three as they are printed, in less time and without a picture."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fewstep.experiments.fit.report.draw", lambda *_: b"")
+    source = np.random.default_rng(0)
+    labels = np.repeat(np.arange(15), 10)
+    rows = 3 * source.normal(size=(15, 4))[labels] + 0.1 * source.normal(size=(150, 4))
+    np.savez("features.npz", features=rows, labels=labels)
+    of_label = {name: ",".join(map(str, rows[i])) for name, i in (("owl", 0), ("fox", 140))}
+    lines = [f"{name},{row}" for name, row in of_label.items()]
+    Path("labelled.csv").write_text("\n".join(["label,a,b,c,d", *lines]))
+    Path("new.csv").write_text("\n".join(["a,b,c,d", *(",".join(map(str, rows[i])) for i in (141, 1))]))
+    section = README.read_text(encoding="utf-8").split("## On features of your own")[1]
+    commands = [line.split("#")[0].split()[1:] for line in section.split("```")[1].split("\n") if line]
+    assert [words[0] for words in commands] == ["data", "fit", "predict"]
+    for words in commands:
+        main([{"10": "0.001"}.get(word, word) for word in words])
+    answers = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split(",")[1] for line in answers] == ["fox", "owl"]
 
 
 def test_the_page_on_estimators_prints_what_it_shows() -> None:

@@ -267,6 +267,7 @@ def test_points_that_cannot_be_learned_from(
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
+        ("curves", ["--baseline", "ridge"], "no baseline 'ridge' of a model: a regression has none"),
         ("run", ["--noise", "0.3"], "holds a classification, whose predictions are probabilities: --noise is for"),
         ("run", ["--samples", "5", "--interval", "0.5"], "--samples, --interval are for regressions only"),
         ("curves", ["--noise", "-1"], "--noise must be positive and finite, got -1.0"),

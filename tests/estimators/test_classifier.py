@@ -9,12 +9,14 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from fewstep.algorithms import leo, maml
+from fewstep.commands.main import main
 from fewstep.core import Batch, Descend, Differentiate, Method, generator
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.files import classify
 from fewstep.estimators.model import TrainedModel
 from fewstep.evaluation import evaluate
+from fewstep.evaluation.baselines import all_baselines
 from fewstep.networks import Conv4, mlp
 
 NAMES = ["gull", "auk", "tern"]
@@ -201,6 +203,26 @@ def test_files_are_classified_by_the_names_that_training_takes(tmp_path: Path) -
         classify(FewShotClassifier(adapted_leo()), tmp_path / "support.npz", tmp_path / "none.npz")
     with pytest.raises(ValueError, match=r"rows\.txt is neither a folder of images nor a file of features"):
         classify(FewShotClassifier(adapted_leo()), tmp_path / "rows.txt", tmp_path / "query.npz")
+
+
+@pytest.mark.parametrize("name", ["nearest class mean", "ridge", "logistic regression"])
+def test_a_run_predicts_by_the_baselines_of_its_test(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an evaluation scores them: on the features that reach the method, here of length 1."""
+    folder = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0" / "leo-features-1shot"
+    rows = 5 * np.random.default_rng(0).normal(size=(13, 8))
+    labels = np.array(list("bcabca"))
+    np.savez(tmp_path / "few.npz", x=rows[:6], y=labels)
+    np.savez(tmp_path / "new.npz", x=rows[6:])
+    asked = ["--support", str(tmp_path / "few.npz"), "--query", str(tmp_path / "new.npz"), "--baseline", name]
+    main(["predict", str(folder), *asked])
+    found = np.array([line.split(",")[2:] for line in capsys.readouterr().out.splitlines()[1:]], float)
+    x = torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)[None]
+    one_hot = torch.from_numpy(labels[:, None] == np.array(list("abc"))).double()[None]
+    support = Batch(x[:, :6], one_hot, torch.ones(1, 6).double())
+    logits = all_baselines(x[0].mean(0))[name](support, Batch(x[:, 6:], one_hot[:, :1], torch.ones(1, 7).double()))
+    np.testing.assert_allclose(found, logits[0].softmax(1), atol=1e-5)
 
 
 class Sentence(nn.Module):

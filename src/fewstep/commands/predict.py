@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import tyro
 
@@ -12,6 +12,7 @@ from fewstep.commands.arguments import checked
 from fewstep.commands.console import aside, point_to
 from fewstep.core.ranges import Count, Positive, Within
 
+Baseline: TypeAlias = Literal["nearest class mean", "ridge", "logistic regression"]
 Probability: TypeAlias = Annotated[float, Within(0.0, 1.0, above=True, below=True)]
 
 
@@ -24,6 +25,7 @@ def predict(
     noise: Positive | None = None,
     interval: Probability | None = None,
     device: str = "auto",
+    baseline: Baseline | None = None,
     out: Path | None = None,
 ) -> None:
     """Predict for queries from a handful of examples: their classes, or in a regression their targets.
@@ -39,6 +41,7 @@ def predict(
         interval: regression: probability of the interval that is written beside the mean; 0.9 when omitted.
         device: "cpu", "cuda" or "cuda:1"; auto is where the run was trained, or if this machine does not have that, a
             GPU or the CPU.
+        baseline: predict by this one of the run's test, on the same features, in place of what was meta-trained.
         out: CSV file to write, in place of earlier predictions; printed when omitted.
     """
     from fewstep.data.storage.files import begins, csv_text, write_atomically
@@ -55,6 +58,7 @@ def predict(
         noise=noise,
         interval=interval,
         device=device,
+        baseline=baseline,
         note=lambda line: remarks.print(f"note: {line}"),
     )
     text = csv_text([header, *rows])

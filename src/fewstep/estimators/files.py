@@ -13,6 +13,7 @@ from fewstep.data.features.formats import SUFFIXES, arrays_in, rows_in
 from fewstep.data.storage.reading import reading
 from fewstep.estimators.classifier import FewShotClassifier
 from fewstep.estimators.load import load
+from fewstep.estimators.model import TrainedModel
 from fewstep.estimators.regressor import FewShotRegressor
 from fewstep.evaluation.arrays import slices
 
@@ -36,6 +37,7 @@ def predict(
     noise: float | None = None,
     interval: float | None = None,
     device: str = "auto",
+    baseline: str | None = None,
     note: Callable[[str], None] = logger.warning,
 ) -> Table:
     """Adapt a trained run to the support, and predict for every query: :func:`classify` or :func:`regress`.
@@ -48,6 +50,8 @@ def predict(
         noise: of a regression.
         interval: of a regression; 0.9 when omitted.
         device: to compute on, see :func:`~fewstep.estimators.load.load`.
+        baseline: predict by this one of the run's test in its place, see
+            :meth:`~fewstep.estimators.model.TrainedModel.baseline`.
         note: told, in a line, what a user should know of the predictions.
 
     Returns:
@@ -57,6 +61,10 @@ def predict(
         ValueError: when options of a regression are given for a classification; and what the two raise.
     """
     loaded = load(run, device, note)
+    if baseline is not None:
+        if not isinstance(loaded.model, TrainedModel):
+            raise ValueError(f"--baseline is one of a trained run, and {run} holds a simple classifier.")
+        loaded = FewShotClassifier(loaded.model.baseline(baseline))
     if isinstance(loaded, FewShotClassifier):
         options = {"samples": samples, "noise": noise, "interval": interval}
         if given := [f"--{name}" for name, value in options.items() if value is not None]:

@@ -24,8 +24,9 @@ from fewstep.data.dataset import as_tensor
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.images.files import Reading
 from fewstep.evaluation.arrays import take
+from fewstep.evaluation.baselines import LOGISTIC, NEAREST_MEAN, RIDGE
 from fewstep.evaluation.inner_loop import evaluation_copy
-from fewstep.evaluation.simple import Simple
+from fewstep.evaluation.simple import Rule, Simple
 from fewstep.recipes import Config
 
 
@@ -213,6 +214,22 @@ class TrainedModel(Model):
         if not hasattr(self._copies, "stepless"):
             self._copies.stepless = evaluation_copy(self.method, steps=0, shared=True)
         return self._copies.stepless  # type: ignore[no-any-return]
+
+    def baseline(self, name: str) -> SimpleModel:
+        """A baseline of its test, of rows on their way to this model: for whoever finds it the better one.
+
+        Args:
+            name: as tests have it: "nearest class mean", "ridge" or "logistic regression". Of the centred one a model
+                does not know the centre, the mean of the meta-training classes.
+
+        Raises:
+            ValueError: for another one, and a regression.
+        """
+        rules: dict[str, Rule] = {NEAREST_MEAN: "class means", RIDGE: "ridge", LOGISTIC: "logistic regression"}
+        if self.regression or name not in rules:
+            known = "a regression has none" if self.regression else f"there are {', '.join(rules)}"
+            raise ValueError(f"no baseline {name!r} of a model: {known}.")
+        return SimpleModel(Simple(rules[name], normalise=self.normalise), None, self.extractor, self.reading)
 
     @property
     def regression(self) -> bool:
