@@ -6,6 +6,7 @@ import pickletools
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,31 @@ def test_the_hub_keeps_a_model_and_its_card_as_its_own_tools_do(tmp_path: Path) 
         (block,) = pages.blocks(card.text)
         space: dict[str, Any] = {"X_new": rows()[2][:, : model.n_features_in_]}
         exec(block.code.replace(f'"{name}"', repr(str(tmp_path / name))), space)
+
+
+def test_what_is_pushed_is_found_in_the_hubs_own_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that is a folder: what is uploaded lies where huggingface_hub keeps what it has fetched."""
+    kept, commit = tmp_path / "models--me--owls", "0" * 40
+
+    class Hub:
+        def __init__(self, **_: Any) -> None: ...
+
+        def create_repo(self, repo_id: str, **_: Any) -> SimpleNamespace:
+            return SimpleNamespace(repo_id=f"me/{repo_id}")  # as the Hub does for whoever is logged in
+
+        def upload_folder(self, *, folder_path: Path, **_: Any) -> str:
+            shutil.copytree(folder_path, kept / "snapshots" / commit)
+            (kept / "refs").mkdir()
+            (kept / "refs" / "main").write_text(commit)
+            return commit
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    model = fitted()["trained"]
+    assert HubModel(model, licence="MIT").push_to_hub("owls") == commit
+    found = HubModel.from_pretrained("me/owls", cache_dir=tmp_path, local_files_only=True)
+    np.testing.assert_array_equal(answers(found.estimator), answers(model))
+    assert found.licence == "MIT"
+    assert 'HubModel.from_pretrained("me/owls").estimator' in (kept / "snapshots" / commit / "README.md").read_text()
 
 
 def test_a_run_is_exported_with_a_card_that_says_how_it_was_tested(tmp_path: Path) -> None:

@@ -44,10 +44,21 @@ class HubModel(ModelHubMixin, library_name="fewstep"):  # type: ignore[call-arg,
     def __init__(self, estimator: Estimator, licence: str = "") -> None:
         self.estimator, self.licence = estimator, licence
 
+    _pushing = False
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload it with its card, see huggingface_hub's ``ModelHubMixin.push_to_hub``."""
+        self._pushing = True
+        try:
+            return super().push_to_hub(repo_id, **options)  # type: ignore[no-any-return]
+        finally:
+            self._pushing = False
+
     def _save_pretrained(self, save_directory: Path) -> None:
         file = self.estimator.save(save_directory / FILE, licence=self.licence)
         told = told_by(file)
-        name = save_directory.name
+        # What is uploaded lies in a folder OWNER/NAME, by which others will ask for it.
+        name = "/".join(save_directory.parts[-2:]) if self._pushing else save_directory.name
         opening = [
             "from fewstep.estimators.hub import HubModel",
             f'model = HubModel.from_pretrained("{name}").estimator',
@@ -62,4 +73,4 @@ class HubModel(ModelHubMixin, library_name="fewstep"):  # type: ignore[call-arg,
 
             known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
             file = Path(hf_hub_download(model_id, FILE, **{name: options[name] for name in known}))
-        return cls(load(file))
+        return cls(load(file), told_by(file).get("licence", ""))
