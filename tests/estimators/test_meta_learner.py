@@ -93,6 +93,8 @@ def test_what_it_cannot_do_is_said(data: Any) -> None:
         learner().fit(x, ["3", *(i // 20 for i in range(1, 240))])
     with pytest.raises(ValueError, match=r"Complex data not supported: labels are complex128\Z"):
         learner().fit(x, 1j * np.ones(240))
+    with pytest.raises(ValueError, match="MetaLearner: random_state is a whole number, got None"):
+        learner().set_params(random_state=None).fit(x, y)
     with pytest.raises(ValueError, match="give their labels as y"):
         next(ClassKFold(2).split(x))
 

@@ -152,6 +152,8 @@ class MetaLearner(BaseEstimator):  # type: ignore[misc]
 
     def _config(self) -> Config:
         self._check(self.settings)
+        if not isinstance(self.random_state, int | np.integer):
+            raise ValueError(f"MetaLearner: random_state is a whole number, got {self.random_state!r}")
         config = RECIPES[self.recipe]()
         if not isinstance(config.data, Embeddings):
             raise ValueError(f"MetaLearner: {self.recipe} is not of features: take one named …-features-…")
