@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -27,20 +26,15 @@ class Mixture(MetaGradient):
     the likelihoods alone. For M = 1 it is the expected log-likelihood, LEO's Eq. 6, which every sample has to satisfy
     for itself; with more, samples may share the possible answers between them. Not of the LEO paper.
 
-    ``of="row"``: ``∇ [−1/R Σ_j log 1/M Σ_m p(y_j | f_m(x_j))]``, the bound for each row by itself, which is what a
-    predictive likelihood of single targets measures. Samples of a task may share its rows between them, so a sample
-    need not answer the whole task, and nothing is gained by samples that are wider than the answers.
-
     p is normal with deviation σ, ``N(y; f(x), σ² I)``; or, without a ``noise``, ``exp(−loss)`` of the learner's loss,
     which is the categorical likelihood for cross-entropy. The inner loop descends the learner's loss in both cases.
 
     Logged: ``loss``, the objective without penalties; the score, a sample's on average; ``effective_samples``,
-    ``(Σ p)²/Σ p²``, from 1 (one sample answers the query) to M; of rows their mean.
+    ``(Σ p)²/Σ p²``, from 1 (one sample answers the query) to M.
 
     Args:
         samples: M ≥ 1.
         noise: σ > 0, the deviation of the targets' noise in their units; constant.
-        of: "task" or "row", what samples answer together.
         executor: how the samples of a task are run; :class:`Vmap` when omitted. A network that has to be run task by
             task (:class:`Loop`) needs that here too.
 
@@ -56,20 +50,13 @@ class Mixture(MetaGradient):
 
     slope: Slope = staticmethod(exact)
 
-    def __init__(
-        self,
-        samples: int,
-        noise: float | None = None,
-        executor: Executor | None = None,
-        *,
-        of: Literal["task", "row"] = "task",
-    ) -> None:
+    def __init__(self, samples: int, noise: float | None = None, executor: Executor | None = None) -> None:
         if samples < 1:
             raise ValueError(f"Mixture: at least one sample is needed, got {samples}.")
         if noise is not None and not noise > 0:
             raise ValueError(f"Mixture: noise is the deviation σ > 0 of the targets, got {noise}.")
         self.copies = self.samples = samples
-        self.deviation, self.executor, self.of = noise, executor or Vmap(), of
+        self.deviation, self.executor = noise, executor or Vmap()
 
     def __call__(self, learner: Learner, task: AnyTask, noise: Noise, map_tasks: Executor = direct) -> Estimate:
         """The bound and the mean penalties; without noise all samples are equal, and one is taken.
@@ -88,13 +75,11 @@ class Mixture(MetaGradient):
         own = map_tasks(partial(_repeated, samples))(task)
         point, penalties = learner.adapt(own.support, self.slope, noise, each_sample)
         answers = each_sample(partial(self._answer, learner))(point, own.query, entry(noise, "query"))
-        estimate: Estimate = map_tasks(partial(_together, learner.loss.score_name, self.of))(
-            *answers, penalties, task.query
-        )
+        estimate: Estimate = map_tasks(partial(_together, learner.loss.score_name))(*answers, penalties, task.query)
         return estimate
 
     def _answer(self, learner: Learner, point: Point, query: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        """log p of what is answered together ``[answers]``, the query or each of its rows; and its mean score."""
+        """log p of the rows of the query together, and their mean score."""
         prediction = learner.predict(point, query, noise=noise)
         if self.deviation is None:
             rows = -learner.loss.rows(prediction, query.y)
@@ -102,7 +87,7 @@ class Mixture(MetaGradient):
             normalised = ((query.y - prediction) / self.deviation).square()
             rows = -(0.5 * normalised + math.log(self.deviation) + 0.5 * math.log(2 * math.pi)).sum(-1)
         score = reduce_rows(learner.loss.score(prediction.detach(), query.y), query.weight, "mean")
-        return rows if self.of == "row" else reduce_rows(rows, query.weight, "sum")[None], score
+        return reduce_rows(rows, query.weight, "sum"), score
 
 
 def _repeated(samples: int, task: AnyTask) -> Task:
@@ -112,16 +97,13 @@ def _repeated(samples: int, task: AnyTask) -> Task:
 
 def _together(
     score_name: str,
-    of: Literal["task", "row"],
-    likelihoods: Float[Tensor, "samples answers"],
+    likelihoods: Float[Tensor, " samples"],
     scores: Float[Tensor, " samples"],
     penalties: Penalties,
     query: Batch,
 ) -> Estimate:
-    weight = query.weight if of == "row" else query.weight.new_ones(1)
-    loss = reduce_rows(math.log(len(likelihoods)) - likelihoods.logsumexp(0), weight, "sum") / query.weight.sum()
+    loss = (math.log(len(likelihoods)) - likelihoods.logsumexp(0)) / query.weight.sum()
     means = {name: penalty.mean() for name, penalty in penalties.items()}
     share = likelihoods.detach().softmax(0)
-    effective = reduce_rows(1 / share.square().sum(0), weight, "mean")
-    metrics = {"loss": loss.detach(), score_name: scores.mean(), "effective_samples": effective}
+    metrics = {"loss": loss.detach(), score_name: scores.mean(), "effective_samples": 1 / share.square().sum()}
     return Estimate(torch.stack([loss, *means.values()]).sum(), metrics | {n: p.detach() for n, p in means.items()})

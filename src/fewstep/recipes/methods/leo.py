@@ -59,13 +59,10 @@ class LeoNetwork(Settings, algorithm="leo_network"):
     """0: the paper's objective. M ≥ 1: the lower bound of the log predictive likelihood with M samples a task."""
     noise: Positive = 0.3
     """Deviation of targets in that bound."""
-    bound_of: Literal["task", "row"] = "task"
-    """What samples answer together in that bound: the targets of a task, or each of them by itself."""
 
     def build(self, problem: Problem) -> core.Method:
         """LEO on the problem's inputs and targets."""
-        deviation = self.noise if problem.regression else None
-        bound = core.Mixture(self.samples, deviation, of=self.bound_of) if self.samples else None
+        bound = core.Mixture(self.samples, self.noise if problem.regression else None) if self.samples else None
         return self.compose(
             network=self.network.build(problem),
             inputs=math.prod(problem.inputs),
