@@ -9,11 +9,11 @@ from fewstep.core.types import Batch, Task
 from fewstep.data import draws
 from fewstep.data.dataset import as_tensor
 from fewstep.data.episodes import EpisodeSampler
-from fewstep.data.source import TaskSource
+from fewstep.data.source import OfSource, TaskSource
 
 
 @final
-class AnyQueries:
+class AnyQueries(OfSource):
     """The tasks of a sampler, with its ``queries`` for a task in place of a class: a :class:`~fewstep.data.TaskSource`.
 
     They are drawn uniformly from all examples of the task's classes that are not its support, so that a task has more
@@ -26,27 +26,19 @@ class AnyQueries:
         ValueError: for another source.
     """
 
+    source: EpisodeSampler
+
     def __init__(self, source: TaskSource) -> None:
         if not isinstance(source, EpisodeSampler) or source.queries is None:
             raise ValueError(
                 f"AnyQueries: {type(source).__name__} has no number of queries to draw from what it knows of classes; "
                 "take an EpisodeSampler with queries, whose images are not augmented."
             )
-        self.sampler, self.queries = source, source.queries
-
-    @property
-    def ways(self) -> int:
-        """Classes in a task."""
-        return self.sampler.ways
-
-    @property
-    def tasks(self) -> int:
-        """Tasks in a whole batch."""
-        return self.sampler.tasks
+        self.source, self.queries = source, source.queries
 
     def batch(self, step: int, slice_: slice | None = None) -> Task:
         """The tasks of a step, or a slice of them."""
-        sampler, queries = self.sampler, self.queries
+        sampler, queries = self.source, self.queries
         indices = sampler.indices(step).part(slice_)
         words = draws.words(sampler.seed, step, f"{sampler.stream}/any", (sampler.tasks, queries))
         # Which examples are of which class is all that is drawn here: those of a class are the sampler's first ones.

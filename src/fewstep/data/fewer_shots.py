@@ -8,11 +8,11 @@ from fewstep.core.types import Task
 from fewstep.data import draws
 from fewstep.data.checks import check_count
 from fewstep.data.dataset import as_tensor
-from fewstep.data.source import TaskSource
+from fewstep.data.source import OfSource, TaskSource
 
 
 @final
-class FewerShots:
+class FewerShots(OfSource):
     """The tasks of a source, each with as many of its shots as are drawn for it: a :class:`~fewstep.data.TaskSource`.
 
     A task keeps the first K examples of each class, K uniform from ``fewest`` to ``shots``; the others have weight 0,
@@ -37,16 +37,6 @@ class FewerShots:
                 "give a source of classification tasks, and no more than its shots."
             )
         self.source, self.shots, self.fewest, self.seed = source, shots, fewest, seed
-
-    @property
-    def ways(self) -> int | None:
-        """Classes in a task."""
-        return self.source.ways
-
-    @property
-    def tasks(self) -> int:
-        """Tasks in a whole batch."""
-        return self.source.tasks
 
     def batch(self, step: int, slice_: slice | None = None) -> Task:
         """The tasks of a step, or a slice of them."""

@@ -57,6 +57,26 @@ class OnDevice:
         return replace(self, device=device or self.device, dtype=dtype or self.dtype)
 
 
+class OfSource:
+    """A source of the tasks of another one, as many and of as many classes.
+
+    Attributes:
+        source: the other one.
+    """
+
+    source: TaskSource
+
+    @property
+    def ways(self) -> int | None:
+        """Classes in a task; None for regression."""
+        return self.source.ways
+
+    @property
+    def tasks(self) -> int:
+        """Tasks in a whole batch."""
+        return self.source.tasks
+
+
 class Pools(NamedTuple):
     """The queries of some tasks, by the classes that they are taken from: all remaining rows of each class.
 

@@ -7,12 +7,12 @@ from fewstep.core.types import Batch, Task
 from fewstep.data import draws
 from fewstep.data.images.augmentation import Augmentation
 from fewstep.data.images.changes import WORDS
-from fewstep.data.source import TaskSource
+from fewstep.data.source import OfSource, TaskSource
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Augmented:
+class Augmented(OfSource):
     """A source of tasks whose images are augmented: a :class:`~fewstep.data.TaskSource`, for training.
 
     Every image of support and query is changed by a draw of its own. The draws are a function of (seed, stream, step)
@@ -36,16 +36,6 @@ class Augmented:
 
     def __post_init__(self) -> None:
         draws.check_word("seed", self.seed)
-
-    @property
-    def ways(self) -> int | None:
-        """Classes in a task."""
-        return self.source.ways
-
-    @property
-    def tasks(self) -> int:
-        """Tasks in a whole batch."""
-        return self.source.tasks
 
     @property
     def shots(self) -> int:
