@@ -106,7 +106,8 @@ def test_a_training_of_two_processes_is_that_of_one_whatever_happens(tmp_path: P
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a command as Linux shows them")
 def test_processes_end_with_their_torchrun(tmp_path: Path) -> None:
-    words = ["train", "maml-sinusoid", "--training.steps", "100000", "--training.checkpoint-every", "5"]
+    words = ["train", "maml-sinusoid", "--training.steps", "100000", "--training.compile", "off"]
+    words += ["--training.checkpoint-every", "5", "--training.validate-every", "100000"]
     status, _ = after_a_checkpoint(tmp_path, [*words, "--out", str(tmp_path)], signal.SIGKILL, launcher=TORCHRUN)
     assert status == -signal.SIGKILL
 

@@ -10,10 +10,16 @@ PARENT = os.getppid()
 
 
 def launched() -> int:
-    """How many processes torchrun or a command has begun, this one among them; 0 where there are no others."""
+    """How many processes torchrun or a command has begun, this one among them; 0 where there are no others.
+
+    Raises:
+        ValueError: for a number that is none.
+    """
     told = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    size = int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in told) else 1
-    return size if size > 1 else 0
+    size = os.environ["WORLD_SIZE"] if all(name in os.environ for name in told) else "1"
+    if not size.isdecimal():
+        raise ValueError(f"WORLD_SIZE is {size!r}, and no number of processes: unset it, or begin them with torchrun.")
+    return int(size) if int(size) > 1 else 0
 
 
 def spoken_for() -> bool:
