@@ -25,6 +25,7 @@ from fewstep.commands.main import main
 from fewstep.data import EpisodeSampler, SineOrLine, omniglot
 from fewstep.data.storage.tensors import read_tensors, write_tensors
 from fewstep.estimators.base import Estimator
+from fewstep.estimators.card import model_card
 from fewstep.estimators.hub import HubModel
 from fewstep.estimators.model import TrainedModel
 from fewstep.estimators.opened import opened, shipped
@@ -308,3 +309,12 @@ def test_the_shipped_regressor_knows_sines_and_lines_by_a_few_points() -> None:
         inside.append(np.mean((low < truth) & (truth < high)))
     assert errors[:, 0].mean() < 0.5 * errors[:, 1].mean()
     assert np.mean(inside) > 0.6
+
+
+def test_a_card_leaves_out_the_mean_of_checkpoints_of_which_its_file_holds_the_best() -> None:
+    told = told_by(shipped()["omniglot-leo"])
+    mean = {"mean of 3 checkpoints": {"mean": 0.9, "half_width": 0.01}}
+    test = told["facts"]["test"]
+    with_mean = told | {"facts": told["facts"] | {"test": test | {"scores": test["scores"] | mean}}}
+    assert "| adapted |" in model_card(told, ["model = …"], "owls")
+    assert model_card(with_mean, ["model = …"], "owls") == model_card(told, ["model = …"], "owls")

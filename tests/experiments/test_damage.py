@@ -261,14 +261,14 @@ def test_a_checkpoint_without_a_digest_is_looked_at_too(
 
 def test_a_best_checkpoint_of_before_is_not_taken_for_the_best(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As in a copy that was made while the run trained."""
-    without_digest(run / BEST, lambda tensors, state: state.update(step=1))
+    without_digest(run / BEST, lambda tensors, state: state.update(step=1, best_step=1))
     told = f"{run / BEST} is of step 1, and {LAST} says that step 2 was the best"
     assert told in refused(["train", "--resume", str(run)], capsys)
     assert told in refused(["evaluate", str(run)], capsys)
     assert told in refused(["export", str(run), str(run.parent / "mine")], capsys)
     (run / LAST).unlink()
     assert f"as far as is known ({LAST} is gone)" in unfinished(run)
-    assert "best so far, at step 2" in unfinished(run), "as its file says, and not the checkpoint before the last"
+    assert "best so far, at step 1" in unfinished(run), "as its file says, and not the checkpoint before the last"
     assert told.replace(LAST, PREVIOUS) in refused(["evaluate", str(run)], capsys)
 
 

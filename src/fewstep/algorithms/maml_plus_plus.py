@@ -25,8 +25,8 @@ def maml_plus_plus(
     The weights v_k are equal at first, and those of all but the last step fade (:class:`~fewstep.core.Fading`).
     Normalisation with γ and β of each step is the network's, as ``conv4("maml-plus-plus", ...)`` has it; the statistics
     are those of the batch at hand in the authors' program too, which keeps running ones and does not read them. The
-    cosine of the outer rate is an option of training (``decay``, ``rate_floor``). The authors test the mean
-    logits of the five best models of a run, which is an option of training too (``keep``).
+    cosine of the outer rate is an option of training (``decay``, ``rate_floor``). The authors test the mean logits
+    of the five best models of a run, which is an option of training too (``keep``).
 
     Args:
         network: its parameters are θ, γ and β.

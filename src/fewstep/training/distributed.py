@@ -79,17 +79,17 @@ def _meet(backend: str) -> None:
     """Join the group of all processes. Its own way there would look as long for a store as it then waits for others."""
     opened = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
     wait: dict[str, Any] = {"timeout": MEETING if opened else GATHERING}
+    deadline, minutes = time.monotonic() + GATHERING.total_seconds(), GATHERING.total_seconds() / 60
     try:
         store, rank, size = next(torch.distributed.rendezvous("env://", **wait))
+        store.set(f"present/{rank}", "")
+        for other in range(size):
+            while not store.check([f"present/{other}"]):  # unlike its `wait`, this lets signals in
+                if time.monotonic() > deadline:
+                    raise RankLost(f"process {other} of {size} has not come within {minutes:g} minutes")
+                time.sleep(0.02)
     except torch.distributed.DistError as error:
         raise RankLost(f"the processes that were begun together do not meet: {str(error).splitlines()[0]}") from error
-    store.set(f"present/{rank}", "")
-    deadline, minutes = time.monotonic() + GATHERING.total_seconds(), GATHERING.total_seconds() / 60
-    for other in range(size):
-        while not store.check([f"present/{other}"]):  # unlike its `wait`, this lets signals in
-            if time.monotonic() > deadline:
-                raise RankLost(f"process {other} of {size} has not come within {minutes:g} minutes")
-            time.sleep(0.02)
     store.set_timeout(PATIENCE)
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewstep.core import Task
 from fewstep.data import TaskSource, mean_input
+from fewstep.data.source import OfSource
 from fewstep.data.storage.files import csv_text, read_json, sealed
 from fewstep.data.storage.reading import reading
 from fewstep.evaluation.baselines import Baseline
@@ -126,19 +127,11 @@ class _Scored:
 
 
 @dataclass(frozen=True)
-class _From:
+class _From(OfSource):
     """A source from one of its batches on."""
 
     source: TaskSource
     first: int
-
-    @property
-    def ways(self) -> int | None:
-        return self.source.ways
-
-    @property
-    def tasks(self) -> int:
-        return self.source.tasks
 
     def batch(self, step: int, slice_: slice | None = None) -> Task:
         return self.source.batch(self.first + step, slice_)
