@@ -31,8 +31,9 @@ def snail(
 
     Lags begin at 2, as the paper prints, with which the convolutions of a block reach even lags alone; many programs
     begin at 1. The paper draws the number of shots anew for every task, from 1 to 5; that is the tasks' to do
-    (:class:`~fewstep.data.FewerShots`). The support's columns are computed once for all queries, for none of them sees a
-    query. Its appendices, which we could not read, have the embeddings and the widths; those here are quoted by others.
+    (:class:`~fewstep.data.FewerShots`). The support's columns are computed once for all queries, for none of them sees
+    a query. Its appendices, which we could not read, have the embeddings and the widths; those here are quoted by
+    others.
 
     Args:
         network: the embedding e, whose outputs are features ``[rows, features]``, such as ``Conv4(None)``.
