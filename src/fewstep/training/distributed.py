@@ -30,7 +30,7 @@ MEETING = timedelta(minutes=1)
 """How long a process looks for the store of whoever has begun it, which was there before."""
 
 GATHERING = timedelta(minutes=15)
-"""How long it waits there until all have come."""
+"""How long the first process waits for the others in a store of its own, where nobody has opened one before."""
 
 ENDING = 60.0
 """Seconds that the other processes have to end in when one has failed, or when they are asked to."""
@@ -79,15 +79,8 @@ def _meet(backend: str) -> None:
     """Join the group of all processes. Its own way there would look as long for a store as it then waits for others."""
     opened = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
     wait: dict[str, Any] = {"timeout": MEETING if opened else GATHERING}
-    deadline, minutes = time.monotonic() + GATHERING.total_seconds(), GATHERING.total_seconds() / 60
     try:
         store, rank, size = next(torch.distributed.rendezvous("env://", **wait))
-        store.set(f"present/{rank}", "")
-        for other in range(size):
-            while not store.check([f"present/{other}"]):  # unlike its `wait`, this lets signals in
-                if time.monotonic() > deadline:
-                    raise RankLost(f"process {other} of {size} has not come within {minutes:g} minutes")
-                time.sleep(0.02)
     except torch.distributed.DistError as error:
         raise RankLost(f"the processes that were begun together do not meet: {str(error).splitlines()[0]}") from error
     store.set_timeout(PATIENCE)
