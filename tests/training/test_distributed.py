@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,10 @@ from torch.utils._pytree import tree_map
 from fewstep.algorithms import reptile
 from fewstep.commands.main import main
 from fewstep.core import Differentiate, Loop, Vmap, generator
-from fewstep.core.ranks import RankLost, Ranks
+from fewstep.core.ranks import Ranks
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.networks import mlp
-from fewstep.training import Trainer, Training, distributed
-from fewstep.training.distributed import together
+from fewstep.training import Trainer, Training
 
 SOME = ("leo", "residual-prototypes", "imaml-mlp", "reptile-mlp", "maml-mlp-norm")
 
@@ -110,20 +108,6 @@ def test_processes_end_with_their_torchrun(tmp_path: Path) -> None:
     words += ["--training.checkpoint-every", "5", "--training.validate-every", "100000"]
     status, _ = after_a_checkpoint(tmp_path, [*words, "--out", str(tmp_path)], signal.SIGKILL, launcher=TORCHRUN)
     assert status == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("opened", [True, False], ids=["its torchrun is gone", "another has not come"])
-def test_a_process_that_meets_nobody_says_so(opened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    port = agent.port
-    del agent
-    here = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    for name, value in (here | {"TORCHELASTIC_USE_AGENT_STORE": str(opened)}).items():
-        monkeypatch.setenv(name, value)
-    for name in ("MEETING", "GATHERING"):
-        monkeypatch.setattr(distributed, name, timedelta(seconds=0.5))
-    with pytest.raises(RankLost, match="processes that were begun together do not meet"), together("cpu"):
-        pass
 
 
 def test_tasks_that_cannot_be_shared_out_are_refused(tmp_path: Path) -> None:

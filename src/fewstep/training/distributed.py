@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO
 
 import torch
 import torch.distributed
@@ -25,12 +25,6 @@ from fewstep.training.stopping import SIGNALS, Stopped, let_signals_in, signals_
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others, of which one may be reading or embedding data. Those that have ended are
 known at once."""
-
-MEETING = timedelta(minutes=1)
-"""How long a process looks for the store of whoever has begun it, which was there before."""
-
-GATHERING = timedelta(minutes=15)
-"""How long the first process waits for the others in a store of its own, where nobody has opened one before."""
 
 ENDING = 60.0
 """Seconds that the other processes have to end in when one has failed, or when they are asked to."""
@@ -65,7 +59,7 @@ def together(device: str = "auto") -> Iterator[Ranks]:
     if OURS in os.environ or by_torchrun():
         threading.Thread(target=_end_with_launcher, daemon=True).start()
         let_signals_in()
-    _meet("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
     except RankLost:
@@ -73,18 +67,6 @@ def together(device: str = "auto") -> Iterator[Ranks]:
             raise SystemExit(RankLost.status) from None
         raise
     torch.distributed.destroy_process_group()  # not after an error: then nobody is there to do it with
-
-
-def _meet(backend: str) -> None:
-    """Join the group of all processes. Its own way there would look as long for a store as it then waits for others."""
-    opened = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
-    wait: dict[str, Any] = {"timeout": MEETING if opened else GATHERING}
-    try:
-        store, rank, size = next(torch.distributed.rendezvous("env://", **wait))
-    except torch.distributed.DistError as error:
-        raise RankLost(f"the processes that were begun together do not meet: {str(error).splitlines()[0]}") from error
-    store.set_timeout(PATIENCE)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 def launch(arguments: Sequence[str], processes: int, threads: int) -> None:
