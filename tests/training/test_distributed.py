@@ -110,6 +110,32 @@ def test_processes_end_with_their_torchrun(tmp_path: Path) -> None:
     assert status == -signal.SIGKILL
 
 
+def test_processes_that_cannot_share_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (
+        ("RANK", "0"),
+        ("LOCAL_RANK", "0"),
+        ("WORLD_SIZE", "2"),
+        ("MASTER_ADDR", ""),
+        ("MASTER_PORT", "0"),
+    ):
+        monkeypatch.setenv(name, value)
+    out = str(tmp_path / "run")
+    for words, why in (
+        (("train", "maml-sinusoid", "--out", out, "--processes", "3"), "torchrun has begun 2 processes"),
+        (("repeat", "maml-sinusoid", "--seeds", "2", "--out", out), "give fewstep repeat without it"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert why in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "maml-sinusoid", "--out", out])
+    assert "WORLD_SIZE is 'two', and no number of processes" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_tasks_that_cannot_be_shared_out_are_refused(tmp_path: Path) -> None:
     """More processes than tasks, and tasks of which one begins with what another has left."""
     data = Dataset.from_labels(torch.randn(30, 6), np.repeat(np.arange(3), 10))
