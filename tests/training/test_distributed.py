@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,11 @@ from torch.utils._pytree import tree_map
 from fewstep.algorithms import reptile
 from fewstep.commands.main import main
 from fewstep.core import Differentiate, Loop, Vmap, generator
-from fewstep.core.ranks import Ranks
+from fewstep.core.ranks import RankLost, Ranks
 from fewstep.data import Dataset, EpisodeSampler
 from fewstep.networks import mlp
-from fewstep.training import Trainer, Training
+from fewstep.training import Trainer, Training, distributed
+from fewstep.training.distributed import together
 
 SOME = ("leo", "residual-prototypes", "imaml-mlp", "reptile-mlp", "maml-mlp-norm")
 
@@ -80,10 +83,10 @@ def after_a_checkpoint(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a command as Linux shows them")
 def test_a_training_of_two_processes_is_that_of_one_whatever_happens(tmp_path: Path) -> None:
-    """Stopped, a process killed, and ended by torchrun: the log and the scores of one process that was left alone."""
+    """Stopped, one killed, begun by torchrun and one killed again: what one process comes to that was left alone."""
     words = [
         *("train", "maml-sinusoid", "--dtype", "float64", "--threads", "1", "--training.compile", "off"),
-        *("--training.steps", "60", "--training.validate-every", "30", "--training.validation-tasks", "5"),
+        *("--training.steps", "90", "--training.validate-every", "30", "--training.validation-tasks", "5"),
         *("--training.checkpoint-every", "5", "--testing.tasks", "5"),
     ]
     alone, two = tmp_path / "alone", tmp_path / "two"
@@ -95,11 +98,13 @@ def test_a_training_of_two_processes_is_that_of_one_whatever_happens(tmp_path: P
     assert status == 2
     assert "process 1 of 2, counted from 0, was killed by SIGKILL (was memory short?)" in told
     assert again in told
-    subprocess.run([*TORCHRUN, "train", "--resume", two], check=True, timeout=120)
+    restarting = [*TORCHRUN[:3], "--max-restarts", "1", *TORCHRUN[3:]]
+    status, told = after_a_checkpoint(two, ["train", "--resume", str(two)], signal.SIGKILL, 1, restarting)
+    assert (status, "exitcode: -9" in told) == (0, True)
     for of_two, of_one in zip(numbers(two), numbers(alone), strict=True):
         np.testing.assert_allclose(of_two, of_one, rtol=1e-9)
     facts = json.loads((two / "environment.json").read_text())
-    assert [one["processes"] for one in (facts, *facts["continued"])] == [2, 2, 2]
+    assert [one["processes"] for one in (facts, *facts["continued"])] == [2, 2, 2, 2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a command as Linux shows them")
@@ -108,6 +113,36 @@ def test_processes_end_with_their_torchrun(tmp_path: Path) -> None:
     words += ["--training.checkpoint-every", "5", "--training.validate-every", "100000"]
     status, _ = after_a_checkpoint(tmp_path, [*words, "--out", str(tmp_path)], signal.SIGKILL, launcher=TORCHRUN)
     assert status == -signal.SIGKILL
+
+
+def test_processes_meet_in_a_room_that_no_earlier_ones_have_been_in() -> None:
+    """Begun in any order, in a store in which there are the words of others: of dead ones, after a restart."""
+    store = torch.distributed.HashStore()
+    rooms = set()
+    for late in (0, 1, 2):
+
+        def meet(rank: int, last: int = late) -> str:
+            time.sleep(0.1 * (rank == last))
+            return distributed._room(store, rank, 3)
+
+        with ThreadPoolExecutor(3) as pool:
+            (room,) = set(pool.map(meet, range(3)))
+        rooms.add(room)
+    assert len(rooms) == 3
+
+
+@pytest.mark.parametrize("alive", [False, True], ids=["its torchrun is gone", "another has not come"])
+def test_a_process_that_meets_nobody_says_so(alive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = agent.port
+    if not alive:
+        del agent
+    here = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in (here | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=0.5))
+    with pytest.raises(RankLost, match="others had not" if alive else "do not meet"), together("cpu"):
+        pass
 
 
 def test_processes_that_cannot_share_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from fewstep.training.stopping import SIGNALS, Stopped, let_signals_in, signals_
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others, of which one may be reading or embedding data. Those that have ended are
 known at once."""
+
+MEETING = timedelta(minutes=10)
+"""How long it waits for all of them to begin."""
 
 ENDING = 60.0
 """Seconds that the other processes have to end in when one has failed, or when they are asked to."""
@@ -59,14 +63,48 @@ def together(device: str = "auto") -> Iterator[Ranks]:
     if OURS in os.environ or by_torchrun():
         threading.Thread(target=_end_with_launcher, daemon=True).start()
         let_signals_in()
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
+        _meet("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
         yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
     except RankLost:
         if OURS in os.environ:  # the launcher knows which one, and says so
             raise SystemExit(RankLost.status) from None
         raise
     torch.distributed.destroy_process_group()  # not after an error: then nobody is there to do it with
+
+
+def _meet(backend: str) -> None:
+    """Join the group of all processes, in a room of the store that no earlier ones have been in.
+
+    torchrun's processes meet in the store of its agent. After a restart the addresses of dead processes lie there, and
+    ``init_process_group`` by itself would call them; ``TORCHELASTIC_RESTART_COUNT`` is not the same on all machines
+    (pytorch/pytorch#135712). So each process lays a new word there, the first one lays the list of them all, and each
+    one whose word is in the list confirms it: its first word names the room.
+    """
+    try:
+        store, rank, size = next(torch.distributed.rendezvous("env://", timeout=MEETING))
+        room = _room(store, rank, size)
+    except torch.distributed.DistError as error:
+        raise RankLost(f"processes that were begun together do not meet: {str(error).splitlines()[0]}") from error
+    store.set_timeout(PATIENCE)
+    own = torch.distributed.PrefixStore(room, store)
+    torch.distributed.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
+
+
+def _room(store: torch.distributed.Store, rank: int, size: int) -> str:
+    word, deadline = secrets.token_hex(8), time.monotonic() + MEETING.total_seconds()
+    laid = [f"word/{each}" for each in range(size)]
+    store.set(laid[rank], word)
+    while time.monotonic() < deadline:
+        if rank == 0 and store.check(laid):
+            store.set("words", " ".join(store.get(name).decode() for name in laid))
+            if store.add(f"confirmed/{word}", 0) == size - 1:
+                return word
+        elif rank and store.check(["words"]) and word in (words := store.get("words").decode().split()):
+            store.add(f"confirmed/{words[0]}", 1)
+            return words[0]
+        time.sleep(0.02)  # unlike the store's own waiting, this lets signals in
+    raise RankLost(f"{MEETING.total_seconds() / 60:g} minutes after process {rank} had begun, others had not")
 
 
 def launch(arguments: Sequence[str], processes: int, threads: int) -> None:
