@@ -205,24 +205,36 @@ def test_files_are_classified_by_the_names_that_training_takes(tmp_path: Path) -
         classify(FewShotClassifier(adapted_leo()), tmp_path / "rows.txt", tmp_path / "query.npz")
 
 
-@pytest.mark.parametrize("name", ["nearest class mean", "ridge", "logistic regression"])
-def test_a_run_predicts_by_the_baselines_of_its_test(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_and_its_file_predict_by_the_baselines_of_its_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As an evaluation scores them: on the features that reach the method, here of length 1."""
-    folder = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0" / "leo-features-1shot"
-    rows = 5 * np.random.default_rng(0).normal(size=(13, 8))
-    labels = np.array(list("bcabca"))
+    """As an evaluation scores them: on the features that reach the method, here of length 1, centred by the run's."""
+    source = np.random.default_rng(0)
+    base = source.normal(size=(18, 10, 8)).astype(np.float32) + 1
+    np.savez(tmp_path / "base.npz", features=base, split=np.repeat([0, 1, 2], 6).astype(np.uint8))
+    run = ["train", "leo-features-1shot", "--data.path", str(tmp_path / "base.npz"), "--data.queries", "2"]
+    short = ["--training.steps", "1", "--training.validation-tasks", "2", "--testing.tasks", "2"]
+    main([*run, *short, "--training.tasks", "2", "--training.compile", "off", "--out", str(tmp_path / "run")])
+    (tmp_path / "base.npz").unlink()
+    main(["export", str(tmp_path / "run"), str(tmp_path / "model.fewstep.safetensors")])
+    rows, labels = 5 * source.normal(size=(13, 8)), np.array(list("bcabca"))
     np.savez(tmp_path / "few.npz", x=rows[:6], y=labels)
     np.savez(tmp_path / "new.npz", x=rows[6:])
-    asked = ["--support", str(tmp_path / "few.npz"), "--query", str(tmp_path / "new.npz"), "--baseline", name]
-    main(["predict", str(folder), *asked])
-    found = np.array([line.split(",")[2:] for line in capsys.readouterr().out.splitlines()[1:]], float)
-    x = torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)[None]
-    one_hot = torch.from_numpy(labels[:, None] == np.array(list("abc"))).double()[None]
-    support = Batch(x[:, :6], one_hot, torch.ones(1, 6).double())
-    logits = all_baselines(x[0].mean(0))[name](support, Batch(x[:, 6:], one_hot[:, :1], torch.ones(1, 7).double()))
-    np.testing.assert_allclose(found, logits[0].softmax(1), atol=1e-5)
+    unit = torch.nn.functional.normalize
+    x, one_hot = unit(torch.from_numpy(rows), dim=1)[None], torch.from_numpy(labels[:, None] == np.array(list("abc")))
+    support = Batch(x[:, :6], one_hot.double()[None], torch.ones(1, 6).double())
+    query = Batch(x[:, 6:], support.y[:, :1], torch.ones(1, 7).double())
+    for name, of in all_baselines(unit(torch.from_numpy(base[:6]).double(), dim=2).mean((0, 1))).items():
+        for model in ("run", "model.fewstep.safetensors"):
+            capsys.readouterr()
+            asked = ["--support", str(tmp_path / "few.npz"), "--query", str(tmp_path / "new.npz"), "--baseline", name]
+            main(["predict", str(tmp_path / model), *asked])
+            found = np.array([line.split(",")[2:] for line in capsys.readouterr().out.splitlines()[1:]], float)
+            np.testing.assert_allclose(found, of(support, query)[0].softmax(1), atol=1e-5, err_msg=f"{name} of {model}")
+    old = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0" / "leo-features-1shot"
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(old), *asked[:-1], "nearest class mean, centred"])
+    assert "keeps no mean of its meta-training classes" in " ".join(capsys.readouterr().err.split())
 
 
 class Sentence(nn.Module):

@@ -12,7 +12,7 @@ from fewstep.commands.arguments import checked
 from fewstep.commands.console import aside, point_to
 from fewstep.core.ranges import Count, Positive, Within
 
-Baseline: TypeAlias = Literal["nearest class mean", "ridge", "logistic regression"]
+Baseline: TypeAlias = Literal["nearest class mean", "nearest class mean, centred", "ridge", "logistic regression"]
 Probability: TypeAlias = Annotated[float, Within(0.0, 1.0, above=True, below=True)]
 
 

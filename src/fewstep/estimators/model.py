@@ -24,9 +24,10 @@ from fewstep.data.dataset import as_tensor
 from fewstep.data.features.normalise import l2_normalise
 from fewstep.data.images.files import Reading
 from fewstep.evaluation.arrays import take
-from fewstep.evaluation.baselines import LOGISTIC, NEAREST_MEAN, RIDGE
+from fewstep.evaluation.baselines import CENTRED, LOGISTIC, NEAREST_MEAN, RIDGE
 from fewstep.evaluation.inner_loop import evaluation_copy
 from fewstep.evaluation.simple import Rule, Simple
+from fewstep.experiments.begun import CENTRE
 from fewstep.recipes import Config
 
 
@@ -219,17 +220,30 @@ class TrainedModel(Model):
         """A baseline of its test, of rows on their way to this model: for whoever finds it the better one.
 
         Args:
-            name: as tests have it: "nearest class mean", "ridge" or "logistic regression". Of the centred one a model
-                does not know the centre, the mean of the meta-training classes.
+            name: as tests have it: "nearest class mean", "nearest class mean, centred", "ridge" or "logistic
+                regression". The centre is the mean of the meta-training classes, which runs on features keep.
 
         Raises:
-            ValueError: for another one, and a regression.
+            ValueError: for another one, a regression, and the centred one of a model that keeps no centre.
         """
-        rules: dict[str, Rule] = {NEAREST_MEAN: "class means", RIDGE: "ridge", LOGISTIC: "logistic regression"}
+        rules: dict[str, Rule] = {
+            NEAREST_MEAN: "class means",
+            CENTRED: "class means",
+            RIDGE: "ridge",
+            LOGISTIC: "logistic regression",
+        }
         if self.regression or name not in rules:
-            known = "a regression has none" if self.regression else f"there are {', '.join(rules)}"
+            known = "a regression has none" if self.regression else f"there are {'; '.join(rules)}"
             raise ValueError(f"no baseline {name!r} of a model: {known}.")
-        return SimpleModel(Simple(rules[name], normalise=self.normalise), None, self.extractor, self.reading)
+        centre = None
+        if name == CENTRED:
+            if self.origin is None or CENTRE not in self.origin.problem:
+                raise ValueError(
+                    f"{self!r} keeps no mean of its meta-training classes; runs on features do since 0.2."
+                )
+            centre = torch.tensor(self.origin.problem[CENTRE], dtype=torch.float64)
+        simple = Simple(rules[name], centre=centre, normalise=self.normalise)
+        return SimpleModel(simple, None, self.extractor, self.reading)
 
     @property
     def regression(self) -> bool:

@@ -18,6 +18,9 @@ from fewstep.training.pretraining import FeatureExtractor
 DATA = "data"
 """Fingerprints of the splits, in what is kept of a problem."""
 
+CENTRE = "centre"
+"""The mean input of the meta-training classes of a run on features, there."""
+
 ELSEWHERE = ("device", "threads", "data.path", "images.name", "images.path", "images.split", "images.cache")
 """Settings that may change: where a run computes, and where its data lie, which are known by their fingerprints."""
 
@@ -49,6 +52,8 @@ def require_as_begun(folder: Path) -> None:
 
 def stored_problem(folder: Path) -> dict[str, Any]:
     """What a run keeps of its problem: ``inputs``, ``outputs``, ``regression``, ``normalise``, ``features``.
+
+    Of features also their mean over the meta-training classes, ``centre``, since version 0.2.
 
     Raises:
         ValueError: when the file is gone or damaged.

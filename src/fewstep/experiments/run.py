@@ -19,6 +19,7 @@ from fewstep.core.ranges import as_given, require_again
 from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data import KnownTasks, TaskSource
+from fewstep.data.features.normalise import mean_input
 from fewstep.data.storage.files import json_text, read_json, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
@@ -29,6 +30,7 @@ from fewstep.evaluation.scoring import ADAPTED, MEAN_OF
 from fewstep.evaluation.tables import task_rows, write_files
 from fewstep.experiments.asked import TEST_BATCH, Baselines, baselines_of, check_tasks, check_ways, tasks_of
 from fewstep.experiments.begun import (
+    CENTRE,
     DATA,
     kept_extractor,
     mark_of,
@@ -155,6 +157,8 @@ class Run:
         shape = {"inputs": problem.inputs, "outputs": problem.outputs, "regression": problem.regression}
         shape |= {"normalise": problem.normalise, "features": extractor is not None}
         shape |= {DATA: problem.fingerprints()}
+        if problem.of_features and problem.examples is not None:  # for its centred baseline, wherever the data are then
+            shape |= {CENTRE: mean_input(problem.examples()).tolist()}
         facts = environment(run.config.device, config.dtype)
         with alone_in(folder):
             require_empty(folder, "run", CONFIG)
