@@ -134,7 +134,7 @@ def fit(folder: Path) -> Path:
         Row("LEO", "rate 0.1", value, Interval(0.82, 0.01, TASKS), gain, 2, ""),
         Row("ProtoNet", "", None, None, None, 0, "failed: no room"),
     )
-    cells = {k: Cell(k, 5, rows, "LEO", "LEO", HOSTILE, gain, folder / "trials", 200, TASKS) for k in (1, 5)}
+    cells = {k: Cell(k, 5, rows, "LEO", "LEO", "LEO", HOSTILE, gain, folder / "trials", 200, TASKS) for k in (1, 5)}
     trials = [
         {
             "method": "LEO",

@@ -18,7 +18,7 @@ from fewstep.evaluation.simple import Simple
 from fewstep.evaluation.statistics import Interval
 from fewstep.experiments.fit import FitResult, Limits, fit, procedure, report, worker
 from fewstep.experiments.fit.prepare import prepare
-from fewstep.experiments.fit.verdict import gain_of_training, pays, recommended
+from fewstep.experiments.fit.verdict import decided, gain_of_training, pays, recommended
 from fewstep.experiments.folder import stored_config
 from fewstep.experiments.run import Run
 from fewstep.recipes.problems.problem import SPLITS
@@ -245,6 +245,15 @@ def test_in_doubt_the_simpler_one_is_recommended() -> None:
     # b is within a standard error of the best, and simpler; a is simpler still, but too far below.
     assert recommended({"a": scores(0.45), "b": scores(0.50), "c": scores(0.505)}, ("a", "b", "c")) == "b"
     assert recommended({"a": np.full(100, np.nan), "b": scores(0.5)}, ("a", "b")) == "b"
+
+
+def test_the_test_overrules_what_validation_has_chosen_where_it_is_clear() -> None:
+    test = {"means": scores(0.50), "ridge": scores(0.58), "leo": scores(0.54), "protonet": scores(0.59)}
+    assert decided(test, "leo", ["ridge", "leo"]) == "ridge"
+    assert decided(test, "means", ["ridge", "leo"]) == "ridge"
+    assert decided(test, "ridge", ["ridge", "leo"]) == "ridge"
+    assert decided(test, "ridge", ["ridge", "protonet"]) == "ridge"  # 0.01 is no clear difference
+    assert decided(test, "leo", ["leo"]) == "leo"  # where nothing simple was scored
 
 
 def test_training_pays_where_the_whole_interval_is_above_the_best_simple_one() -> None:

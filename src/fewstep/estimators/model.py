@@ -238,9 +238,7 @@ class TrainedModel(Model):
         centre = None
         if name == CENTRED:
             if self.origin is None or CENTRE not in self.origin.problem:
-                raise ValueError(
-                    f"{self!r} keeps no mean of its meta-training classes; runs on features do since 0.2."
-                )
+                raise ValueError(f"{self!r} keeps no mean of its meta-training classes; runs on features do since 0.2.")
             centre = torch.tensor(self.origin.problem[CENTRE], dtype=torch.float64)
         simple = Simple(rules[name], centre=centre, normalise=self.normalise)
         return SimpleModel(simple, None, self.extractor, self.reading)

@@ -46,7 +46,7 @@ def draw(cells: Sequence[Cell], form: str) -> bytes:
         [
             key("without meta-learning", color="0.45", markerfacecolor="white", **dot),
             key("meta-trained", color="C0", markerfacecolor="white", **dot),
-            key("recommended by validation", color="0.2", **dot),
+            key("recommended", color="0.2", **dot),
         ],
     )
     return image(figure, form)

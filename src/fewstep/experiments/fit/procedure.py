@@ -76,8 +76,9 @@ def fit(
 
     Class means, ridge and logistic regression choose their settings, and LEO, ProtoNet and residual prototypes are
     trained and searched, on tasks of training and validation classes, as long as there is time. Of each the best is
-    scored on fresh validation tasks; the best of all, or in doubt a simpler one, is recommended. Then all are tested,
-    once, on the same tasks of test classes.
+    scored on fresh validation tasks; the best of all, or in doubt a simpler one, is chosen. Then all are tested,
+    once, on the same tasks of test classes. The chosen one is recommended, unless the test is clear that the best
+    trained or the best simple one is better.
 
     The same call goes on where an earlier one was stopped. What is tried depends on how fast the machine is; what a
     trial scores, on its settings, its number of meta-steps and the seed alone.

@@ -36,9 +36,10 @@ def markdown(found: FitResult) -> str:
         "\n\n".join(f"**{text}**" for text in found.verdicts()),
         "\n".join(markdown_lines(found.lines([*found.cells], bold=True))),
         "Accuracy in % ± half of the 95% interval over test tasks; gain: over the simple method that is best "
-        "in the test, paired by task. Bold: recommended, "
-        "by validation tasks alone. A method has to be more than a standard error better than a simpler one to be "
-        "recommended. Meta-learning pays where the trained method that validated best lies, with its whole interval, "
+        "in the test, paired by task. Bold: recommended. Validation tasks choose, where a method has to be more than a "
+        "standard error better than a simpler one; the test overrules them where the best trained or the best simple "
+        "method lies above the chosen one with its whole interval. "
+        "Meta-learning pays where the trained method that validated best lies, with its whole interval, "
         "above the simple one that is best in the test. Intervals are of the choice of tasks from these test classes; "
         "other classes, or another training seed, are not covered by them.",
         "![Points over the best simple method](fit.svg)",

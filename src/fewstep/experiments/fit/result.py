@@ -17,7 +17,7 @@ from fewstep.evaluation.tables import terminal_table
 from fewstep.experiments.fit.conclude import best_trial, read_scores
 from fewstep.experiments.fit.methods import SIMPLE, TRAINED, SimpleSettings, settings_text
 from fewstep.experiments.fit.plan import Plan
-from fewstep.experiments.fit.verdict import gain_of_training, pays
+from fewstep.experiments.fit.verdict import decided, gain_of_training, pays
 from fewstep.experiments.fit.worker import TRIAL
 
 ACCURACY = Score("accuracy")
@@ -54,7 +54,8 @@ class Cell:
         shots: K.
         ways: N.
         rows: the simplest method first.
-        recommended: by validation.
+        chosen: by validation.
+        recommended: that, unless the test clearly says otherwise of it and ``trained`` or ``rival``.
         trained: the trained method that is best by validation; None where none was trained.
         rival: the simple method that is best in the test.
         gain: of ``trained`` over ``rival`` in the test, paired.
@@ -66,6 +67,7 @@ class Cell:
     shots: int
     ways: int
     rows: tuple[Row, ...]
+    chosen: str
     recommended: str
     trained: str | None
     rival: str | None
@@ -96,9 +98,9 @@ class Cell:
         text += f" Meta-learning {'pays' if self.pays else 'does not pay'} here: {self.trained} scored {points}"
         zero = abs(self.gain.mean) <= self.gain.half_width
         text += f", which is no clear difference on {self.test_tasks:,} tasks." if zero else "."
-        if self.pays and self.recommended in SIMPLE:
-            text += " (Validation left that in doubt, and then the simpler one is taken.)"
-        if not self.pays and self.recommended in TRAINED:
+        if self.recommended != self.chosen:
+            text += f" (Validation had chosen {self.chosen}, and the test is clear.)"
+        elif not self.pays and self.recommended in TRAINED:
             text += f" (On validation classes {self.recommended} was ahead.)"
         return text
 
@@ -167,7 +169,7 @@ class FitResult:
     def tables(self) -> list[Table]:
         """For ``rich.print``: two numbers of shots fit beside each other into a terminal."""
         ways = next(iter(self.cells.values())).ways
-        title = f"{ways}-way accuracy on new classes; gain over the best simple method; * recommended by validation"
+        title = f"{ways}-way accuracy on new classes; gain over the best simple method; * recommended"
         pairs = [[*self.cells][i : i + 2] for i in range(0, len(self.cells), 2)]
         return [terminal_table(title, self.lines(pair), "lr") for pair in pairs]
 
@@ -198,6 +200,7 @@ class FitResult:
             winner = cell.winner
             cells[str(shots)] = {
                 "ways": cell.ways,
+                "chosen by validation": cell.chosen,
                 "recommended": cell.recommended,
                 "winner": str(winner.relative_to(self.folder)) if isinstance(winner, Path) else asdict(winner),
                 "best trained": cell.trained,
@@ -262,11 +265,12 @@ def _cell(plan: Plan, shots: int, tried: Sequence[Mapping[str, Any]]) -> Cell:
                 error if error.startswith("not tried") or not error else f"failed: {error}",
             )
         )
-    best = choice["recommended"]
+    chosen = choice["recommended"]
+    best = decided(test, chosen, [name for name in (rival, trained) if name is not None])
     winner: SimpleSettings | Path
     winner = SimpleSettings(**choice["settings"][best]) if best in SIMPLE else plan.folder / choice["runs"][best]
     counts = len(next(iter(validation.values()))), len(next(iter(test.values())))
-    return Cell(shots, plan.prepared.ways, tuple(rows), best, trained, rival, gain, winner, *counts)
+    return Cell(shots, plan.prepared.ways, tuple(rows), chosen, best, trained, rival, gain, winner, *counts)
 
 
 def _simple_text(settings: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""The two judgements of a fit: what to use, and whether meta-learning pays."""
+"""The judgements of a fit: what to use, and whether meta-learning pays."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ def best_of(scores: Scores, names: Sequence[str]) -> str | None:
     """The one of some methods with the best mean; None where none of them was scored."""
     there = [name for name in names if name in scores]
     return max(there, key=lambda name: _mean(scores[name]), default=None)
+
+
+def decided(test: Scores, chosen: str, others: Sequence[str]) -> str:
+    """What validation has chosen, unless the test says clearly that another one is better.
+
+    Validation classes may be harder or easier than others, and then another method may be the better one on new
+    classes, whatever the number of validation tasks. Where the test shows it, with the whole interval of the paired
+    difference, its word counts: nobody is told to use what has just been seen to be worse.
+
+    Args:
+        test: scores of test tasks.
+        chosen: by validation.
+        others: few: what is picked among many by their test is as good there by chance.
+    """
+    best = best_of(test, (chosen, *others))
+    assert best is not None
+    return best if best != chosen and pays(paired(test[best], test[chosen])) else chosen
 
 
 def gain_of_training(test: Scores, trained: str, simple: Sequence[str]) -> tuple[str, Interval]:

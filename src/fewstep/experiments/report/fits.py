@@ -93,8 +93,9 @@ def _cell(folder: Path, shots: str, cell: Mapping[str, Any]) -> list[Block]:
         )
     errors = [f"{name}: {one['error']}" for name, one in cell["methods"].items() if one["error"]]
     note = (
-        f"{cell['ways']}-way, {cell['test tasks']:,} test tasks. Bold: recommended, by {cell['validation tasks']:,} "
-        "validation tasks alone; a method has to be more than a standard error better than a simpler one. Mean ± half "
+        f"{cell['ways']}-way, {cell['test tasks']:,} test tasks. Bold: recommended. {cell['validation tasks']:,} "
+        "validation tasks choose, where a method has to be more than a standard error better than a simpler one; the "
+        "test overrules them where it is clear. Mean ± half "
         "of the 95% interval over tasks, differences paired by task: of the choice of tasks from these test classes, "
         "and not of other classes or another training seed."
     )
