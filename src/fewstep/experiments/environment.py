@@ -15,6 +15,10 @@ from typing import Any
 import torch
 import torch.distributed
 
+from fewstep.data.storage.files import read_json, sealed
+from fewstep.evaluation.tables import write_files
+from fewstep.experiments.folder import ENVIRONMENT
+
 
 def environment(device: str, dtype: str) -> dict[str, Any]:
     """What a result depends on besides its configuration, for ``environment.json``."""
@@ -56,6 +60,22 @@ def resumption(facts: dict[str, Any], device: str, dtype: str, step: int) -> tup
         if isinstance(versions, dict) and versions.get(name) != now["versions"][name]:
             told.append(f"{name}: {versions.get(name)} before, {now['versions'][name]} now")
     return facts | {"continued": [*before, {"step": step} | now]}, told
+
+
+def record_resumption(folder: Path, device: str, dtype: str, step: int) -> list[str]:
+    """Say in a run's ``environment.json`` where training goes on; what is otherwise than it was, in sentences."""
+    facts, told = resumption(read_json(folder / ENVIRONMENT), device, dtype, step)
+    write_files(folder, {ENVIRONMENT: sealed(facts)})
+    return told
+
+
+def record_memory(folder: Path, device: str) -> None:
+    """Say there what memory training took at most, of several resumptions the largest."""
+    facts = read_json(folder / ENVIRONMENT)
+    kept, now = facts.get("peak_memory"), peak_memory(device)
+    before = {name: size for name, size in kept.items() if isinstance(size, int)} if isinstance(kept, dict) else {}
+    facts["peak_memory"] = {name: max(size, before.get(name, 0)) for name, size in now.items()}
+    write_files(folder, {ENVIRONMENT: sealed(facts)})
 
 
 def processes_before(facts: Mapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ from fewstep.core.ranks import ALONE, Ranks
 from fewstep.core.types import Statistics
 from fewstep.data import KnownTasks, TaskSource
 from fewstep.data.features.normalise import mean_input
-from fewstep.data.storage.files import json_text, read_json, sealed
+from fewstep.data.storage.files import json_text, sealed
 from fewstep.data.storage.lock import alone_in
 from fewstep.data.storage.tensors import digest_of
 from fewstep.evaluation import Evaluation, MeanOutputs, evaluate, with_inner_loop
@@ -39,7 +39,7 @@ from fewstep.experiments.begun import (
     stored_problem,
     tell_unfinished,
 )
-from fewstep.experiments.environment import environment, peak_memory, resumption
+from fewstep.experiments.environment import environment, record_memory, record_resumption
 from fewstep.experiments.folder import (
     BEGINNING,
     CHOICES,
@@ -343,30 +343,16 @@ class Run:
         )
         if self.ranks.first and not trainer.state.finished:
             (self.folder / CHOICES).unlink(missing_ok=True)  # of a training that went back to an older checkpoint
-            if self.resumed:
-                self._record_resumption(trainer.state.step)
+            where = self.folder, self.config.device, self.config.dtype
+            if self.resumed and (told := record_resumption(*where, trainer.state.step)):
+                self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
         self.resumed, steps = True, trainer.state.step
         trainer.run(progress)
         if self.ranks.first and trainer.state.step > steps:
-            self._record_memory()
+            record_memory(self.folder, str(self.place.device))
         if self.method.alternatives:
             trainer.state.best = self._chosen(trainer.state, undecided)
         return trainer
-
-    def _record_resumption(self, step: int) -> None:
-        """Say in ``environment.json`` where training goes on, and tell what is otherwise than it was."""
-        facts, told = resumption(read_json(self.folder / ENVIRONMENT), self.config.device, self.config.dtype, step)
-        write_files(self.folder, {ENVIRONMENT: sealed(facts)})
-        if told:
-            self.note(f"going on, to other last digits perhaps ({'; '.join(told)})")
-
-    def _record_memory(self) -> None:
-        """Say in ``environment.json`` what memory training took at most, of several resumptions the largest."""
-        facts = read_json(self.folder / ENVIRONMENT)
-        kept, now = facts.get("peak_memory"), peak_memory(str(self.place.device))
-        before = {name: size for name, size in kept.items() if isinstance(size, int)} if isinstance(kept, dict) else {}
-        facts["peak_memory"] = {name: max(size, before.get(name, 0)) for name, size in now.items()}
-        write_files(self.folder, {ENVIRONMENT: sealed(facts)})
 
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
