@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,27 +28,38 @@ from fewstep.training.pretraining import Pretrainer
 from fewstep.training.pretraining.presets import preset
 
 Step = Callable[[int], object]
+Compile = Literal["on", "off"]
 PREDICTED = {"maml-eager": 1.7, "maml-compiled": 1.7, "pretraining": 1.4, "leo-5shot": 1.2}
 """How many times faster two processes are to be; written down before it was measured."""
 
 WARM_UP = 3
 
 
-def maml(ranks: Ranks, compile: str, quick: bool) -> Step:
-    """Convolutional MAML on Omniglot, 5-way 1-shot, 32 tasks."""
+@dataclass(frozen=True)
+class MetaSteps:
+    """Meta-steps of a trainer."""
+
+    trainer: Trainer
+
+    def __call__(self, index: int) -> object:
+        return self.trainer.step(*self.trainer.inputs(index))
+
+
+def maml(ranks: Ranks, compile: Compile, tasks: int) -> MetaSteps:
+    """Convolutional MAML on Omniglot, 5-way 1-shot."""
     config = RECIPES["maml-omniglot-5way-1shot"]()
     problem = config.data.open(config.prepare_device(), lambda _: None, None)
-    source = problem.source("train", tasks=4 if quick else 32, seed=0)
+    source = problem.source("train", tasks=tasks, seed=0)
     return _trainer(config.method.build(problem), source, Training(steps=1000, compile=compile, executor="loop"), ranks)
 
 
-def of_leo(ranks: Ranks, quick: bool) -> Step:
-    """LEO, 5-way 5-shot, 12 tasks of 640 features, compiled."""
+def of_leo(ranks: Ranks, compile: Compile, tasks: int) -> MetaSteps:
+    """LEO, 5-way 5-shot, tasks of 640 features."""
     random = np.random.default_rng(0)
     rows = random.normal(size=(20, 1, 640)) + random.normal(size=(20, 40, 640))
     data = Dataset.from_labels(torch.from_numpy(rows.astype(np.float32)).flatten(0, 1), np.repeat(np.arange(20), 40))
-    source = EpisodeSampler(data, ways=5, shots=5, queries=15, tasks=12, seed=0)
-    return _trainer(leo(640), source, Training(steps=1000, compile="off" if quick else "on"), ranks)
+    source = EpisodeSampler(data, ways=5, shots=5, queries=15, tasks=tasks, seed=0)
+    return _trainer(leo(640), source, Training(steps=1000, compile=compile), ranks)
 
 
 def pretraining(ranks: Ranks, quick: bool) -> Step:
@@ -65,16 +76,15 @@ def pretraining(ranks: Ranks, quick: bool) -> Step:
     return step
 
 
-def _trainer(method: Any, source: TaskSource, options: Training, ranks: Ranks) -> Step:
-    trainer = Trainer(method, source, options, lambda _: 0.0, folder=Path(tempfile.mkdtemp()), ranks=ranks)
-    return lambda index: trainer.step(*trainer.inputs(index))
+def _trainer(method: Any, source: TaskSource, options: Training, ranks: Ranks) -> MetaSteps:
+    return MetaSteps(Trainer(method, source, options, lambda _: 0.0, folder=Path(tempfile.mkdtemp()), ranks=ranks))
 
 
 CASES: dict[str, Callable[[Ranks, bool], Step]] = {
-    "maml-eager": lambda ranks, quick: maml(ranks, "off", quick),
-    "maml-compiled": lambda ranks, quick: maml(ranks, "off" if quick else "on", quick),
+    "maml-eager": lambda ranks, quick: maml(ranks, "off", 4 if quick else 32),
+    "maml-compiled": lambda ranks, quick: maml(ranks, "off" if quick else "on", 4 if quick else 32),
     "pretraining": pretraining,
-    "leo-5shot": of_leo,
+    "leo-5shot": lambda ranks, quick: of_leo(ranks, "off" if quick else "on", 12),
 }
 
 
