@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from benchmarks import estimators, leo, maml, memory, methods, pretraining, sampler, startup
+from benchmarks import estimators, fast_weights, leo, maml, memory, methods, pretraining, sampler, startup
 from benchmarks.measure import Case
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
 STEPS = (1, 5, 20, 50)
 SMALL = (8, 8)  # channels; quick cases spend their time on the compiler, and half of the layers are half of it
+FOUR = (8,) * 4  # for what counts the layers
 
 CASES: dict[str, Callable[[], Case]] = {
     "leo-1shot": lambda: leo.step(12, 5, 1, rounds=25),
@@ -46,6 +47,16 @@ CASES: dict[str, Callable[[], Case]] = {
     "methods-reptile": methods.reptile,
     "methods-imaml": methods.imaml,
     "methods-meta-lstm": methods.meta_lstm,
+    "methods-cavia": fast_weights.cavia,
+    "methods-t-net": fast_weights.t_net,
+    "methods-mt-net": fast_weights.mt_net,
+    "methods-maml-plus-plus": fast_weights.maml_plus_plus,
+    "methods-csn": fast_weights.csn,
+    "methods-omniglot-cavia": fast_weights.cavia_omniglot,
+    "methods-omniglot-t-net": fast_weights.t_net_omniglot,
+    "methods-omniglot-maml-plus-plus": fast_weights.maml_plus_plus_omniglot,
+    "methods-omniglot-csn": fast_weights.csn_omniglot,
+    "methods-omniglot-deml": fast_weights.deml_omniglot,
     "methods-omniglot-protonet": methods.protonet,
     "methods-omniglot-protomaml": methods.protomaml,
     "methods-omniglot-meta-curvature": methods.meta_curvature_omniglot,
@@ -64,6 +75,16 @@ QUICK: dict[str, Callable[[], Case]] = {
     "sampler-gather": lambda: sampler.gather(SIZES[:2]),
     "startup": lambda: startup.startup(rounds=1),
     "pretraining-resnet-9-32": lambda: pretraining.step("resnet-9", 32, 4, rounds=1),
+    "methods-cavia": lambda: fast_weights.cavia(tasks=2, rounds=1),
+    "methods-t-net": lambda: fast_weights.t_net(tasks=2, rounds=1),
+    "methods-mt-net": lambda: fast_weights.mt_net(tasks=2, rounds=1),
+    "methods-maml-plus-plus": lambda: fast_weights.maml_plus_plus(tasks=2, steps=2, rounds=1),
+    "methods-csn": lambda: fast_weights.csn(tasks=2, rounds=1),
+    "methods-omniglot-cavia": lambda: fast_weights.cavia_omniglot(tasks=2, rounds=1, channels=FOUR),
+    "methods-omniglot-t-net": lambda: fast_weights.t_net_omniglot(tasks=2, rounds=1, channels=FOUR),
+    "methods-omniglot-maml-plus-plus": lambda: fast_weights.maml_plus_plus_omniglot(2, 2, rounds=1, channels=FOUR),
+    "methods-omniglot-csn": lambda: fast_weights.csn_omniglot(tasks=2, rounds=1, channels=FOUR),
+    "methods-omniglot-deml": lambda: fast_weights.deml_omniglot(tasks=2, rounds=1, channels=FOUR),
     "methods-imaml": lambda: methods.imaml(tasks=2, steps=2, rounds=1),
     "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1, channels=SMALL),
     "leo-iteration-1shot": lambda: leo.iteration(1),  # last: it takes its compiled code from leo-1shot

@@ -18,7 +18,7 @@ MetaGradient = Callable[..., list[Tensor]]
 Update = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
-def _mean(of_task: Callable[..., Sequence[Tensor]], parameters: Sequence[Tensor]) -> MetaGradient:
+def means_over_tasks(of_task: Callable[..., Sequence[Tensor]], parameters: Sequence[Tensor]) -> MetaGradient:
     """The mean over tasks of the gradients that ``of_task`` returns for one, of these parameters."""
 
     def gradients(*batches: Tensor) -> list[Tensor]:
@@ -54,7 +54,7 @@ def _descent(network: nn.Module, loss: Loss, steps: int, update: Update, learned
             adapted = [a - u for a, u in zip(adapted, update(slopes), strict=True)]
         return torch.autograd.grad(loss(run(adapted, query_x), query_y), trained)
 
-    return _mean(of_task, trained)
+    return means_over_tasks(of_task, trained)
 
 
 def meta_sgd(network: nn.Module, loss: Loss, rates: dict[str, Tensor], steps: int) -> MetaGradient:
@@ -94,7 +94,7 @@ def reptile(network: nn.Module, loss: Loss, rate: float, steps: int, size: int) 
                 torch._foreach_add_(adapted, slopes, alpha=-rate)
         return [(p - a).detach() for p, a in zip(parameters, adapted, strict=True)]
 
-    return _mean(of_task, parameters)
+    return means_over_tasks(of_task, parameters)
 
 
 def imaml(
@@ -138,7 +138,7 @@ def imaml(
             direction = [r + size / before * d for r, d in zip(residual, direction, strict=True)]
         return solution
 
-    return _mean(of_task, parameters)
+    return means_over_tasks(of_task, parameters)
 
 
 def meta_lstm(network: nn.Module, loss: Loss, layer: nn.Linear, gates: nn.Linear, steps: int) -> MetaGradient:
@@ -181,7 +181,7 @@ def meta_lstm(network: nn.Module, loss: Loss, layer: nn.Linear, gates: nn.Linear
             theta = keep * theta - step * slope
         return torch.autograd.grad(loss(run(tensors(theta), query_x), query_y), trained)
 
-    return _mean(of_task, trained)
+    return means_over_tasks(of_task, trained)
 
 
 def _prototypes(embedded: Tensor, y: Tensor, ways: int) -> Tensor:
@@ -197,7 +197,7 @@ def protonet(embedding: nn.Module, ways: int) -> MetaGradient:
         distances = (embedding(query_x).unsqueeze(1) - prototypes).square().sum(2)
         return torch.autograd.grad(F.cross_entropy(-distances, query_y), parameters)
 
-    return _mean(of_task, parameters)
+    return means_over_tasks(of_task, parameters)
 
 
 def protomaml(embedding: nn.Module, ways: int, rate: float, steps: int) -> MetaGradient:
@@ -218,4 +218,4 @@ def protomaml(embedding: nn.Module, ways: int, rate: float, steps: int) -> MetaG
             adapted = [a - rate * g for a, g in zip(adapted, slopes, strict=True)]
         return torch.autograd.grad(F.cross_entropy(logits(adapted, query_x), query_y), parameters)
 
-    return _mean(of_task, parameters)
+    return means_over_tasks(of_task, parameters)
