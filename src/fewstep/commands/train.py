@@ -18,6 +18,7 @@ from fewstep.commands.sharing import as_many_as_fit, begin, in_folder, is_to_beg
 from fewstep.core.ranges import Threads
 from fewstep.recipes import Config
 from fewstep.training.launched import launched, may_restart, restarted
+from fewstep.training.timing import watched
 
 if TYPE_CHECKING:
     from fewstep.core.ranks import Ranks
@@ -94,7 +95,13 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _work(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None:
-    """Train and test in this process, alone or with others."""
+    """Train and test in this process, alone or with others, and say where the time went."""
+    with watched("data and start") as watch:
+        _trained_and_tested(asked, given, device, ranks)
+    say(f"time: {watch}")
+
+
+def _trained_and_tested(asked: Train, given: Sequence[str], device: str, ranks: Ranks) -> None:
     from fewstep.experiments.folder import new_folder
     from fewstep.experiments.run import Run
 

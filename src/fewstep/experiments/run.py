@@ -68,6 +68,7 @@ from fewstep.training.candidates import candidates
 from fewstep.training.checkpoint import newest, read_state, read_weights
 from fewstep.training.device import device_here, device_of_trained
 from fewstep.training.stopping import poll
+from fewstep.training.timing import timed
 from fewstep.training.trackers import Tracker
 from fewstep.training.trainer import Progress
 
@@ -354,6 +355,7 @@ class Run:
             trainer.state.best = self._chosen(trainer.state, undecided)
         return trainer
 
+    @timed("choice of settings")
     def _chosen(self, state: State, undecided: Mapping[str, Tensor]) -> float | None:
         """Choose on validation tasks what they are to choose, once; the score of what was chosen."""
         best = best_checkpoint(self.folder)
@@ -398,6 +400,7 @@ class Run:
         own["ranks"] = self.ranks if tasks > 1 else ALONE
         return evaluate(self.method, source, tasks, **own | options)
 
+    @timed("test")
     @as_usual
     def test(
         self,
@@ -462,6 +465,7 @@ class Run:
         """A context in which the method takes the inner steps of validation and test."""
         return with_inner_loop(self.method.learner, **self.config.at_test())
 
+    @timed("report")
     def record(self, evaluation: Evaluation, name: str = TEST) -> None:
         """Write ``NAME_tasks.csv``, then ``NAME.json``, and bring the reports up to date.
 

@@ -12,6 +12,7 @@ import torch._functorch.config
 
 from fewstep.core import Estimate
 from fewstep.data.storage.cache import cache_folder
+from fewstep.training.timing import timed
 
 logger = logging.getLogger("fewstep")
 
@@ -57,7 +58,8 @@ def or_eager(fast: Callable[..., T], eager: Callable[..., T]) -> Callable[..., T
         if chosen is not None:
             return chosen(*arguments)
         try:
-            result, chosen = fast(*arguments), fast
+            with timed("compilation"):
+                result, chosen = fast(*arguments), fast
         except Exception as error:  # the compiler's failures have no common base class
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             result, chosen = eager(*arguments), eager

@@ -24,6 +24,7 @@ from fewstep.training.gradients import all_finite, clip
 from fewstep.training.metrics import Metrics
 from fewstep.training.options import Training
 from fewstep.training.stopping import Stopped, asked, patiently, poll
+from fewstep.training.timing import timed
 from fewstep.training.trackers import Tracker
 
 logger = logging.getLogger("fewstep")
@@ -111,6 +112,7 @@ class Trainer:
         self.metrics = Metrics(log, self.state.step, board, trackers, self.state.log)
 
     @as_usual
+    @timed("meta-training")
     def run(self, progress: Progress | None = None) -> State:
         """Train until the steps are done or early stopping says so; afterwards the best meta-parameters are in place.
 
@@ -305,6 +307,7 @@ class Trainer:
         asides = {name: tensor for aside in self.asides for name, tensor in aside.tensors().items()}
         return anchors | {f"average/{name}": mean for name, mean in averages.items()} | asides
 
+    @timed("validation")
     def _validate(self) -> None:
         with nullcontext() if self.average is None else self.average.in_place():
             self._validate_as_is()

@@ -24,12 +24,14 @@ from fewstep.training.pretraining.extractor import FeatureExtractor
 from fewstep.training.pretraining.options import Pretraining
 from fewstep.training.pretraining.pretrainer import Progress, pretrain
 from fewstep.training.stopping import poll
+from fewstep.training.timing import timed
 
 _log = logging.getLogger(__name__)
 
 _Split = TypeVar("_Split", bound=str)
 
 
+@timed("embedding")
 def embed(
     extractor: FeatureExtractor,
     dataset: Dataset,

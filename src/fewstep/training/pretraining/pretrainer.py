@@ -33,6 +33,7 @@ from fewstep.training.pretraining.options import Pretraining
 from fewstep.training.pretraining.shared_norms import share_statistics
 from fewstep.training.pretraining.standardised import Standardised
 from fewstep.training.stopping import Stopped, asked, patiently, poll
+from fewstep.training.timing import timed
 
 Progress = Callable[[State, dict[str, float]], None]
 Validate = Callable[[Standardised], dict[str, float]]
@@ -143,6 +144,7 @@ class Pretrainer:
             self.metrics = Metrics(folder / METRICS, self.state.step, board, digest=self.state.log)
 
     @as_usual
+    @timed("pre-training")
     def run(self, progress: Progress | None = None) -> Standardised:
         """Train to the end; afterwards the best network is in place, in evaluation mode.
 
