@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks import estimators, fast_weights, leo, maml, memory, methods, pretraining, sampler, startup
+from benchmarks import compared, estimators, fast_weights, leo, maml, memory, methods, pretraining, sampler, startup
 from benchmarks.measure import Case
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -60,6 +60,19 @@ CASES: dict[str, Callable[[], Case]] = {
     "methods-omniglot-protonet": methods.protonet,
     "methods-omniglot-protomaml": methods.protomaml,
     "methods-omniglot-meta-curvature": methods.meta_curvature_omniglot,
+    "compared-matching": compared.matching,
+    "compared-relation": compared.relation,
+    "compared-tpn": compared.tpn,
+    "compared-tadam": compared.tadam,
+    "compared-ppa": compared.ppa,
+    "compared-dfsl": compared.dfsl,
+    "compared-snail-1shot": compared.snail,
+    "compared-snail-5shot": lambda: compared.snail(shots=5),
+    "compared-omniglot-matching": compared.matching_omniglot,
+    "compared-omniglot-relation": compared.relation_omniglot,
+    "compared-omniglot-tpn": compared.tpn_omniglot,
+    "compared-omniglot-tadam": compared.tadam_omniglot,
+    "compared-omniglot-snail": compared.snail_omniglot,
 }
 
 QUICK: dict[str, Callable[[], Case]] = {
@@ -87,6 +100,15 @@ QUICK: dict[str, Callable[[], Case]] = {
     "methods-omniglot-deml": lambda: fast_weights.deml_omniglot(tasks=2, rounds=1, channels=FOUR),
     "methods-imaml": lambda: methods.imaml(tasks=2, steps=2, rounds=1),
     "methods-omniglot-protomaml": lambda: methods.protomaml(tasks=2, rounds=1, channels=SMALL),
+    "compared-matching": lambda: compared.matching(tasks=2, rounds=1),
+    "compared-relation": lambda: compared.relation(tasks=2, rounds=1),
+    "compared-tpn": lambda: compared.tpn(tasks=2, rounds=1),
+    "compared-tadam": lambda: compared.tadam(tasks=2, rounds=1),
+    "compared-ppa": lambda: compared.ppa(tasks=2, rounds=1),
+    "compared-dfsl": lambda: compared.dfsl(tasks=2, rounds=1),
+    "compared-snail-1shot": lambda: compared.snail(tasks=2, rounds=1),
+    "compared-omniglot-relation": lambda: compared.relation_omniglot(tasks=1, rounds=1),
+    "compared-omniglot-tadam": lambda: compared.tadam_omniglot(tasks=1, rounds=1),
     "leo-iteration-1shot": lambda: leo.iteration(1),  # last: it takes its compiled code from leo-1shot
 }
 
