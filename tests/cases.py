@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fewstep import algorithms
@@ -126,10 +127,16 @@ def vectors() -> Task:
     return classification_tasks(6)
 
 
-def known_vectors() -> KnownTask:
-    """Each of three classes of five that are known."""
-    classes = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(i))[:3] for i in range(4)])
-    return KnownTask(*vectors(), classes)
+def known_vectors(others: int = 0) -> KnownTask:
+    """Each of three classes of five that are known; with an even number of rows of the other two, if any."""
+    order = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(i)) for i in range(4)])
+    support, query = vectors()
+    if others:
+        x = torch.randn(4, others, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        y = F.one_hot(3 + order[:, 3:].repeat_interleave(others // 2, 1), 8).double()
+        labels = torch.cat([F.pad(query.y, (0, 5)), y], 1)
+        query = Batch(torch.cat([query.x, x], 1), labels, F.pad(query.weight, (0, others), value=1.0))
+    return KnownTask(support, query, order[:, :3])
 
 
 def images() -> Task:
@@ -409,7 +416,7 @@ CASES = [
     Case("ppa", lambda: jittered_ppa(6), vectors, equivariant=True),
     Case("ppa-conv", lambda: jittered_ppa(4).on(conv(None)), images, equivariant=True),
     Case("dfsl", lambda: dfsl(6, 5), vectors, equivariant=True),
-    Case("dfsl-known", lambda: dfsl(6, 5), known_vectors, equivariant=True),
+    Case("dfsl-known", lambda: dfsl(6, 5, others=4), lambda: known_vectors(others=4), equivariant=True),
     Case("dfsl-averaging", lambda: dfsl(6), vectors, equivariant=True),
     Case("dfsl-conv", lambda: dfsl(4, 5).on(conv(None)), images, equivariant=True),
     Case("gaussian-prior", lambda: prior(6), vectors, equivariant=True),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import classification_tasks
+from cases import classification_tasks, known_vectors
 from sklearn.linear_model import Ridge as Reference
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
@@ -134,9 +134,12 @@ def test_a_cosine_classifier_attends_to_known_classes() -> None:
     assert not bias.any()
     queries = torch.tensor([[1.0, 1, 0], [0, 0, 1]], dtype=torch.float64)
     queries = queries / queries.norm(dim=1, keepdim=True)
-    found = torch.cat([start.known_logits(queries), queries @ weight.T], 1)
-    expected = [[5.0, 7.071068, 8.164966, 9.088245], [7.071068, 0, 5.773503, 3.966792]]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-6)
+    expected = torch.tensor([[9.088245, 5.0, 7.071068, 8.164966], [3.966792, 7.071068, 0, 5.773503]]).double()
+    torch.testing.assert_close(queries @ weight.T, expected[:, :1], rtol=0, atol=2e-6)
+    start.others, elsewhere = 1, torch.tensor([3])
+    head = start.begin_known(Generated(), Batch(x, ones[:, None], ones), elsewhere, None)[0].value
+    found = queries @ head["weight"].T + head["bias"]  # the new class, then those that are known
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
 
 
 def test_a_tasks_own_classes_are_out_of_sight() -> None:
@@ -154,7 +157,11 @@ def test_a_tasks_own_classes_are_out_of_sight() -> None:
     absent = attending()
     absent.weights.data[[0, 2]] = 0
     torch.testing.assert_close(absent.fit(*support)[0], seen[1])
-    assert absent.known_logits(x).softmax(1)[:, [0, 2]].max() == 0
+    start.others = 1
+    head = learner.adapt(support, classes=torch.tensor([0, 2]))[0].value
+    answers = (x @ head["weight"].T + head["bias"]).softmax(1)
+    assert answers[:, [2, 4]].max() == 0  # after the two of the task, known classes 0 and 2
+    assert answers[:, 3].min() > 0
     averaged = Attending(3, 0, scale=2.0).double().fit(*support)[0]
     torch.testing.assert_close(averaged, 2 * x)
 
@@ -173,10 +180,30 @@ def test_tasks_say_which_classes_they_are_of() -> None:
         KnownTasks(Sinusoids(tasks=4, shots=5, queries=5, seed=0))
 
 
-def test_meta_training_hides_a_tasks_own_classes_and_names_all() -> None:
-    """The objective of known tasks is that with their weights away; the loss beside it is over all base classes."""
-    batch = Batch(torch.randn(7, 6), torch.eye(5)[[0, 1, 2, 3, 4, 0, 1]], torch.ones(7))
-    method, given = dfsl(6, 5, base=lambda source: batch), tasks()
+def test_rows_of_other_known_classes_stand_beside_a_tasks_own() -> None:
+    data = Dataset.from_sorted(torch.arange(60.0).view(60, 1), range(0, 61, 10))
+    sampler = EpisodeSampler(data, ways=3, shots=2, queries=2, tasks=4, seed=0)
+    known, plain = KnownTasks(sampler, known=5, others=40), KnownTasks(sampler).batch(5)
+    task = known.batch(5)
+    assert task.query.y.shape == (4, 6 + 40, 3 + 5)
+    torch.testing.assert_close(task.query.y[:, :6, :3], plain.query.y)
+    torch.testing.assert_close(task.query.x[:, :6], plain.query.x)
+    of = task.query.x[:, 6:, 0] // 10
+    torch.testing.assert_close(task.query.y[:, 6:].argmax(2), of.long() + 3)
+    assert task.query.y.sum(2).eq(1).all()
+    assert task.query.weight.eq(1).all()
+    for own, others in zip(task.classes.tolist(), of.tolist(), strict=True):
+        assert {*others} == {0.0, 1, 2, 3, 4} - {*map(float, own)}  # the sixth is not known
+    part = known.batch(5, slice(1, 3))
+    assert all(torch.equal(a, b[1:3]) for a, b in zip(part.query, task.query, strict=True))
+    assert not torch.equal(known.batch(6).query.x[:, 6:], task.query.x[:, 6:])
+    with pytest.raises(ValueError, match="tasks of 3 classes leave none of 3 known ones for other rows"):
+        KnownTasks(sampler, known=3, others=1)
+
+
+def test_meta_training_hides_a_tasks_own_classes() -> None:
+    """The objective of known tasks is that with their weights away."""
+    method, given = dfsl(6, 5, others=0), tasks()
     method.learner.double()
     classes = torch.tensor([[0, 1, 2], [1, 2, 3], [4, 0, 1], [2, 3, 4]])
     together = method.objective(KnownTask(*given, classes), None).metrics["loss"]
@@ -187,12 +214,23 @@ def test_meta_training_hides_a_tasks_own_classes_and_names_all() -> None:
         alone = method.objective(Task(*(Batch(*(t[i : i + 1] for t in side)) for side in given)), None).metrics["loss"]
         torch.testing.assert_close(together[i : i + 1], alone)
         method.learner.start.weights.data.copy_(kept)
-    (beside,) = method.auxiliaries
-    rows = Batch(*(t.double() for t in batch))
-    x, weights = rows.x / rows.x.norm(dim=1, keepdim=True), kept / kept.norm(dim=1, keepdim=True)
-    expected = nn.functional.cross_entropy(10 * x @ weights.T, rows.y.argmax(1))
-    torch.testing.assert_close(beside.loss(method.learner, rows), expected, rtol=1e-6, atol=0)
-    assert beside.weight == 1.0
+
+
+def test_meta_training_is_among_new_and_known_classes() -> None:
+    """The loss by hand: a softmax over a task's own classes and the known ones that it is not of."""
+    method, task, unit = dfsl(6, 5, others=4), known_vectors(others=4), nn.functional.normalize
+    method.learner.double()
+    start = method.learner.start
+    assert isinstance(start, Attending)
+    found = method.objective(task, None).metrics["loss"]
+    for i, own in enumerate(task.classes.tolist()):
+        support = Batch(*(t[i] for t in task.support))
+        weight, _ = start.fit(unit(support.x, dim=1), support.y, support.weight, task.classes[i])
+        left = [c for c in range(5) if c not in own]
+        scores = unit(task.query.x[i], dim=1) @ torch.cat([weight, 10 * unit(start.weights[left], dim=1)]).T
+        columns = [0, 1, 2, *(3 + c for c in left)]
+        expected = nn.functional.cross_entropy(scores, task.query.y[i][:, columns].argmax(1))
+        torch.testing.assert_close(found[i], expected.detach(), rtol=1e-6, atol=0)
 
 
 KNOWN = [[1.0, 0, 2], [3, 1, 0], [2, -1, 1], [2, 0, -1]]

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 import fewstep
 from fewstep.core import Differentiate
-from fewstep.data import embeddings, softmax_weights
+from fewstep.data import cosine_weights, embeddings, softmax_weights
 from fewstep.data.images.class_splits import class_split
 from fewstep.experiments.ablate.rows import table_2
 from fewstep.experiments.compare.procedure import compare
@@ -115,10 +115,11 @@ def test_the_ranges_hold_what_the_authors_found() -> None:
             assert one.low < setting(recipe(), one.setting) < one.high, one
 
 
+OF_PAPERS = [f"{method}-miniimagenet-features-1shot" for method in ("tpn", "tadam", "dfsl")]
 NEUTRAL = [name for name in RECIPES if re.fullmatch(r"(?!.*(imagenet|cifarfs)).*-features-[15]shot", name)]
 
 
-@pytest.mark.parametrize("name", [*(n for n in RECIPES if "cifarfs" in n and "way-" not in n), *NEUTRAL])
+@pytest.mark.parametrize("name", [*(n for n in RECIPES if "cifarfs" in n and "way-" not in n), *NEUTRAL, *OF_PAPERS])
 def test_a_recipe_on_features_trains_every_parameter(name: str, features: Path) -> None:
     config = tiny(features, name)
     problem = config.data.open(HERE, lambda _: None)
@@ -178,6 +179,24 @@ def test_softmax_weights_are_those_of_scikit_learn(features: Path) -> None:
     x, y = data.gather(own, dtype=torch.float64).numpy(), np.repeat(np.arange(4), 7)
     fit = LogisticRegression(C=1 / (0.01 * len(x)), fit_intercept=False, tol=1e-10, max_iter=1000).fit(x, y)
     np.testing.assert_allclose(found, fit.coef_, atol=1e-5)
+
+
+def test_cosine_weights_are_a_minimum_and_better_than_class_means(features: Path) -> None:
+    data = embeddings(features, "train")
+    rows = data.gather(np.arange(len(data)), dtype=torch.float64)
+    y = torch.from_numpy(data.labels)
+
+    def loss(weights: torch.Tensor) -> float:
+        scores = rows @ weights.T / rows.norm(dim=1, keepdim=True) / weights.norm(dim=1)
+        return torch.nn.functional.cross_entropy(2 * scores, y).item()
+
+    found = cosine_weights(data, rows=30, scale=2.0, iterations=1000)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(4, dtype=torch.float64))
+    means = torch.stack([rows[y == c].mean(0) for c in range(4)])
+    assert loss(found) < loss(means) - 0.01
+    for seed in range(5):
+        step = 1e-3 * torch.randn(found.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert loss(found + step) > loss(found)
 
 
 def stated(data: Embeddings) -> str:

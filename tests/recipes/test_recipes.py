@@ -39,7 +39,8 @@ def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewstep.data.omniglot", lambda split, **_: noise(split, 28, 1))
     for loader in ("cifar_fs", "fc100"):
         monkeypatch.setattr(f"fewstep.data.{loader}", lambda split, **_: noise(split, 32, 3))
-    monkeypatch.setattr("fewstep.data.mini_imagenet", lambda split, path, size, **_: noise(split, size, 3))
+    for loader in ("mini_imagenet", "tiered_imagenet"):
+        monkeypatch.setattr(f"fewstep.data.{loader}", lambda split, path, size, **_: noise(split, size, 3))
 
 
 def opened(config: Config) -> Problem:

@@ -1,14 +1,9 @@
 """DFSL: dynamic few-shot learning without forgetting (Gidaris and Komodakis 2018)."""
 
-from collections.abc import Callable
-from typing import cast
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.core import L2, Attending, Auxiliary, Backprop, Batch, Learner, Loss, Method
-from fewstep.core.loss import cross_entropy
+from fewstep.core import L2, Attending, Backprop, Learner, Loss, Method
 from fewstep.core.ranges import Count, CountOrZero, Positive, PositiveOrZero, checked
 from fewstep.networks import Generated, UnitLength
 
@@ -20,32 +15,34 @@ def dfsl(
     *,
     scale: Positive = 10.0,
     sharpness: Positive = 10.0,
+    others: CountOrZero = 15,
     l2_weight: PositiveOrZero = 5e-4,
-    base: Callable[[torch.Generator], Batch] | None = None,
     loss: Loss | None = None,
 ) -> Method:
     """Generate a cosine classifier from class means and from weights of known classes, on fixed features.
 
     ``p(y = n | x) ∝ exp s cos(z, w_n)``, ``w_n = φ ⊙ mean_k z̄_k + ψ ⊙ mean_k Σ_b a_kb v̄_b``,
     ``a_k = softmax_b γ cos(Q z̄_k + q, κ_b)``, where ``v̄ = v/‖v‖`` (section 3.2). Gradient ``∇L_Q`` with respect to
-    all of them, the weights v and keys κ of known classes too. In meta-training tasks are of known classes, whose own
-    weights are out of sight (:class:`~fewstep.core.KnownTask`). This is the paper's second stage, with features that
-    stay as they are; there is no inner loop.
+    all of them, the weights v and keys κ of known classes too. There is no inner loop.
 
-    The authors classify new and other known classes together, 64 less the five of a task and these five. Here a
-    query is one of the task's classes, and ``base`` adds the loss of naming known classes to the meta-objective. They
-    begin v at a cosine classifier that the features were trained with, where these are pre-trained without it; and
-    decay s and γ too, of which the logarithms are learned here.
+    This is the paper's second stage. Tasks of meta-training are of known classes as if these were new, so that their
+    own weights are out of sight (:class:`~fewstep.core.KnownTask`). Their queries, and rows of other known classes
+    beside them, are classified among all: the new classes of the task, and the known ones that it is not of. The first
+    stage trains features and v by a cosine classifier of the known classes (``Pretraining.classifier``); v alone, on
+    features that are there, is :func:`~fewstep.data.cosine_weights`. A test is among a task's classes alone, as theirs.
+
+    The authors decay s and γ too, of which the logarithms are learned here, and their scores have a bias, the same for
+    all classes, which a softmax does not see.
 
     Args:
         features: width of a row.
         known: weights v of known classes, to begin with; or how many there are. 0: w_n is ``φ ⊙ mean_k z̄_k``, the
-            paper's generator by averaging.
+            paper's generator by averaging, and there is nothing to classify beside a task's classes.
         scale: the initial s.
         sharpness: the initial γ.
+        others: rows of other known classes in the query of a task of meta-training. 0: its own classes are told apart
+            from each other alone.
         l2_weight: of ``½‖·‖²`` of all other parameters.
-        base: draws rows of known classes with their labels, such as ``RandomRows(dataset, 600)``; None: they are not
-            named.
         loss: of query rows; softmax cross-entropy when omitted.
 
     Example:
@@ -54,13 +51,7 @@ def dfsl(
         >>> method.predict(points, clusters.query).shape
         torch.Size([4, 15, 3])
     """
-    start = Attending(features, known, scale=scale, sharpness=sharpness)
+    start = Attending(features, known, scale=scale, sharpness=sharpness, others=others)
     learner = Learner(nn.Sequential(UnitLength(), Generated()), start, [], loss=loss)
     decayed = [name for name, parameter in learner.named_parameters() if parameter.dim() > 0]
-
-    def naming(learner: Learner, batch: Batch) -> Tensor:
-        logits = cast(Attending, learner.start).known_logits(learner.features(batch))
-        return cross_entropy(logits[:, : batch.y.shape[1]], batch.y).mean()
-
-    beside = [] if base is None else [Auxiliary(naming, base, 1.0)]
-    return Method(learner, Backprop(), [L2(l2_weight, decayed)], auxiliaries=beside)
+    return Method(learner, Backprop(), [L2(l2_weight, decayed)])

@@ -2,13 +2,15 @@
 
 from torch import nn
 
-from fewstep.core import Backprop, Learner, Loss, Method, Predicted
-from fewstep.core.ranges import Count, Positive, checked
+from fewstep.core import L2, Backprop, Learner, Loss, Method, Predicted
+from fewstep.core.ranges import Count, Positive, PositiveOrZero, checked
 from fewstep.networks import Generated, UnitLength
 
 
 @checked
-def ppa(features: Count, *, scale: Positive | None = None, loss: Loss | None = None) -> Method:
+def ppa(
+    features: Count, *, scale: Positive | None = None, l2_weight: PositiveOrZero = 0.0, loss: Loss | None = None
+) -> Method:
     """Predict the weights of a classifier from the mean activation of each class, on fixed features.
 
     ``φ(s) = l₂(B relu(A l₂(s) + a) + b)``, ``w_n = φ(mean of x over the support of class n)``,
@@ -25,6 +27,7 @@ def ppa(features: Count, *, scale: Positive | None = None, loss: Loss | None = N
     Args:
         features: width of a row.
         scale: the initial s, which is meta-learned; None: it stays 1, as in the paper.
+        l2_weight: of ``½‖·‖²`` of φ (the authors: 5e-4).
         loss: of query rows; softmax cross-entropy when omitted.
 
     Example:
@@ -38,4 +41,6 @@ def ppa(features: Count, *, scale: Positive | None = None, loss: Loss | None = N
         nn.init.eye_(layer.weight)
         nn.init.zeros_(layer.bias)
     start = Predicted(nn.Sequential(UnitLength(), first, nn.ReLU(), second, UnitLength()), scale)
-    return Method(Learner(Generated(), start, [], loss=loss), Backprop())
+    learner = Learner(Generated(), start, [], loss=loss)
+    decayed = [name for name, parameter in learner.named_parameters() if parameter.dim() > 0]
+    return Method(learner, Backprop(), [L2(l2_weight, decayed)] if l2_weight else [])

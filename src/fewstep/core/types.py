@@ -74,7 +74,8 @@ class KnownTask(NamedTuple):
 
     Attributes:
         support: as of a :class:`Task`.
-        query: likewise.
+        query: likewise; or with rows of other known classes as well. Its labels then have a column for each way, and
+            after these one for each known class.
         classes: ``[ways]``, which classes of meta-training its ways are, counted from 0.
 
     Example:

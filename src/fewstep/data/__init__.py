@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fewstep.data.features.normalise import class_means as class_means
     from fewstep.data.features.normalise import l2_normalise as l2_normalise
     from fewstep.data.features.normalise import mean_input as mean_input
+    from fewstep.data.features.softmax import cosine_weights as cosine_weights
     from fewstep.data.features.softmax import softmax_weights as softmax_weights
     from fewstep.data.fewer_shots import FewerShots as FewerShots
     from fewstep.data.functions.oscillations import Oscillations as Oscillations

@@ -330,9 +330,10 @@ class Run:
         names = {name for setting in self.method.alternatives for values in setting.options.values() for name in values}
         undecided = {n: tensor.clone() for n, tensor in self.method.learner.state_dict().items() if n in names}
         source = self.problem.source("train", tasks=options.tasks, seed=self.config.seed)
+        start = self.method.learner.start
         trainer = Trainer(
             self.method,
-            KnownTasks(source) if self.method.learner.start.knows else source,
+            KnownTasks(source, start.knows, start.others) if start.knows else source,
             options,
             lambda _: self._validated(validation),
             folder=self.folder,

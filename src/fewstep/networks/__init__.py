@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fewstep.networks.contextual import Concatenated as Concatenated
     from fewstep.networks.contextual import FeatureWise as FeatureWise
     from fewstep.networks.conv_net import ConvNet as ConvNet
+    from fewstep.networks.cosine import Cosine as Cosine
     from fewstep.networks.distances import Distances as Distances
     from fewstep.networks.ensemble import Ensemble as Ensemble
     from fewstep.networks.forecaster import Forecaster as Forecaster

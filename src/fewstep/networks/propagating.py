@@ -63,14 +63,18 @@ class Propagating(JointHead):
         return edges * (near | near.T)
 
 
-def width_of_vectors(features: int, hidden: int = 64) -> nn.Sequential:
+def width_of_vectors(features: int, hidden: int = 64, begins: float = 0.3) -> nn.Sequential:
     """σ of vectors: a layer of ``hidden`` units with batch normalisation, one of eight, and σ; ours.
 
-    It begins near 0.3 for all rows: where σ is about zero, rows lie far from all others.
+    Args:
+        features: of a vector.
+        hidden: units of the first layer.
+        begins: about what σ is for all rows at first. Where it is far above the distances between rows, all are equally
+            near and nothing is learned; where it is about zero, rows lie far from all others.
     """
     last = nn.Linear(8, 1)
-    nn.init.normal_(last.weight, std=0.03)
-    nn.init.constant_(last.bias, 0.3)
+    nn.init.normal_(last.weight, std=0.1 * begins)
+    nn.init.constant_(last.bias, begins)
     layers = [nn.Linear(features, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, 8), nn.ReLU()]
     return nn.Sequential(*layers, last)
 

@@ -1,12 +1,13 @@
 """Recipes: complete typed configurations by name, rows of published tables where there are such."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from fewstep.recipes import features, omniglot, oscillations, photographs, sine_line, sinusoid
+from fewstep.recipes import compared, features, omniglot, oscillations, photographs, sine_line, sinusoid
 from fewstep.recipes.config import Config, Testing, differences, dotted, from_json, to_json
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
-from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, Published, Row
+from fewstep.recipes.published import CIFAR_FS, LEO_FEATURES, MINI_IMAGENET, OMNIGLOT, TIERED_IMAGENET, Published, Row
 from fewstep.recipes.recipe import Recipe
 from fewstep.recipes.space import Range, with_settings
 
@@ -42,11 +43,12 @@ def _omniglot(*makes: Callable[[int, int], Config], ways: Sequence[int] = (5, 20
             yield from _pair(make, f"{stem}-{n}way", f"{stem}-{_some(ways)}way", row, n, ways=n)
 
 
-def _photographs(*makes: Callable[[photographs.Data, int], Config]) -> Iterator[Recipe]:
-    """Five ways on CIFAR-FS and on miniImageNet."""
+def _photographs(*makes: Callable[[photographs.Data, int], Config], tiered: bool = False) -> Iterator[Recipe]:
+    """Five ways on CIFAR-FS, on miniImageNet, and on tieredImageNet where something is published for it."""
+    of_tiered = partial(ImageNetImages, dataset="tieredImageNet")
     datasets = ("cifarfs", CifarImages, CIFAR_FS), ("miniimagenet", ImageNetImages, MINI_IMAGENET)
     for make in makes:
-        for name, data, published in datasets:
+        for name, data, published in (*datasets, *([("tieredimagenet", of_tiered, TIERED_IMAGENET)] if tiered else [])):
             stem = f"{_dashed(make)}-{name}-5way"
             yield from _pair(make, stem, stem, published.get(make.__name__, {}), data)
 
@@ -82,6 +84,18 @@ _RECIPES = (
     ),
     *_pair(features.protonet_features, "protonet-features", "protonet-features", {}, space=features.PROTONET_SPACE),
     *(recipe for make in features.OWN for recipe in _pair(make, _dashed(make), _dashed(make), {})),
+    *_features(compared.matching, "matching-{}-features", *_PUBLISHED),
+    *_features(compared.relation, "relation-{}-features", *_PUBLISHED),
+    *_features(compared.tpn, "tpn-{}-features", *_PUBLISHED),
+    *_features(compared.tadam, "tadam-{}-features", *_PUBLISHED),
+    *_features(compared.ppa, "ppa-{}-features", *_PUBLISHED),
+    *_features(compared.dfsl, "dfsl-{}-features", *_PUBLISHED),
+    *_features(compared.gaussian_prior, "gaussian-prior-{}-features", *_PUBLISHED),
+    *(
+        recipe
+        for make, space in compared.OWN.items()
+        for recipe in _pair(make, _dashed(make), _dashed(make), {}, space=space)
+    ),
     *_single(omniglot.leo_omniglot, omniglot.leo_omniglot_5way),
     *_single(omniglot.leo_joint_omniglot, omniglot.leo_joint_omniglot_5way),
     *_omniglot(omniglot.maml),
@@ -102,7 +116,8 @@ _RECIPES = (
     *_photographs(photographs.t_net, photographs.mt_net),
     *_photographs(photographs.bayesian_maml, photographs.llama, photographs.platipus),
     *_photographs(photographs.imaml, photographs.protonet),
-    *_photographs(photographs.matching, photographs.relation, photographs.tpn),
+    *_photographs(photographs.matching),
+    *_photographs(photographs.relation, photographs.tpn, tiered=True),
     *_photographs(photographs.snail, photographs.csn, photographs.tadam),
     *_single(sinusoid.maml_sinusoid, sinusoid.meta_sgd_sinusoid, sinusoid.fomaml_sinusoid),
     *_single(sinusoid.cavia_sinusoid, sinusoid.t_net_sinusoid, sinusoid.mt_net_sinusoid),

@@ -23,19 +23,9 @@ from fewstep.recipes.methods.adapting import (
 )
 from fewstep.recipes.methods.leo import JointLeo, Leo, LeoNetwork
 from fewstep.recipes.methods.network import Network
-from fewstep.recipes.methods.others import (
-    Dfsl,
-    GaussianPrior,
-    NeuralProcess,
-    Ppa,
-    Protomaml,
-    Protonet,
-    R2d2,
-    Reptile,
-    ResidualPrototypes,
-)
+from fewstep.recipes.methods.others import NeuralProcess, Protomaml, Protonet, R2d2, Reptile, ResidualPrototypes
 from fewstep.recipes.methods.probabilistic import BayesianMaml, Llama, Platipus
-from fewstep.recipes.methods.remembering import Csn, Matching, Relation, Snail, Tadam, Tpn
+from fewstep.recipes.methods.remembering import Csn, Snail
 from fewstep.recipes.problems.stored_features import Embeddings
 from fewstep.recipes.space import Range
 from fewstep.training import Training
@@ -103,7 +93,7 @@ _BRIEF_STEPS = {1: 1500, 5: 700}
 """By shots: about twice what the best of our search took, as more classes are trained on afterwards."""
 
 
-def _base(dataset: Dataset, shots: int) -> Config:
+def as_leo(dataset: Dataset, shots: int) -> Config:
     """Tasks, outer loop and test of LEO's paper; on CIFAR-FS the last two are shorter. The method is to be set.
 
     Where ten validations bring no new best, training stops: the paper stops early and does not say when.
@@ -130,7 +120,7 @@ def leo(dataset: Dataset, shots: int) -> Config:
     The search was on middle-layer features of a ResNet-9 (docs/results.md). The published numbers are of five runs that
     were trained on validation classes too (``--data.train-on trainval``).
     """
-    return _leo(_base(dataset, shots), (_README | _FOUND)[dataset, shots])
+    return _leo(as_leo(dataset, shots), (_README | _FOUND)[dataset, shots])
 
 
 def leo_paper(dataset: Dataset, shots: int) -> Config:
@@ -139,7 +129,7 @@ def leo_paper(dataset: Dataset, shots: int) -> Config:
     Nobody is known to have trained this formulation, which differs from the authors' code in a dozen places
     (docs/leo.md). Table 6 may well be for their code: λ₂ = 303 multiplies a sum here, and a mean there.
     """
-    base = _base(dataset, shots)
+    base = as_leo(dataset, shots)
     training = replace(base.training, task_reduction="sum", clip_scope="global")
     return _leo(replace(base, training=training), _TABLE_6[dataset, shots], "paper")
 
@@ -156,7 +146,7 @@ def meta_sgd(dataset: Dataset, shots: int) -> Config:
     The paper prints none of its settings; those of this recipe are ours.
     """
     method = MetaSgd(network=Network("mlp", hidden=()), rate=(1.0, 1.0), steps=5, dropout=0.3)
-    return replace(_base(dataset, shots), method=method)
+    return replace(as_leo(dataset, shots), method=method)
 
 
 def meta_curvature(dataset: Dataset, shots: int) -> Config:
@@ -165,12 +155,12 @@ def meta_curvature(dataset: Dataset, shots: int) -> Config:
     Its paper reports this on LEO's embeddings without the size of the perceptron; one layer of 128 units is ours.
     """
     method = MetaCurvature(network=Network("mlp", hidden=(128,)), rate=1.0, steps=5, per_step=True)
-    return replace(_base(dataset, shots), method=method)
+    return replace(as_leo(dataset, shots), method=method)
 
 
 def protonet(dataset: Dataset, shots: int) -> Config:
     """Prototypical network on features: a learned linear map and ReLU to as many dimensions; settings are ours."""
-    return replace(_base(dataset, shots), method=Protonet(network=Network("mlp", hidden=(640,))))
+    return replace(as_leo(dataset, shots), method=Protonet(network=Network("mlp", hidden=(640,))))
 
 
 # -- features of your own ----------------------------------------------------------------------------------------------
@@ -184,8 +174,9 @@ def _own(config: Config, method: Algorithm | None = None, **training: Any) -> Co
     return replace(config, data=Embeddings(shots=config.data.shots), method=method or config.method, training=options)
 
 
-def _brief(shots: int, method: Algorithm, **training: Any) -> Config:
-    return _own(_base("CIFAR-FS", shots), method, **training)
+def on_own(shots: int, method: Algorithm, **training: Any) -> Config:
+    """A method on features that the user gives, with as short an outer loop as on CIFAR-FS."""
+    return _own(as_leo("CIFAR-FS", shots), method, **training)
 
 
 def leo_features(shots: int) -> Config:
@@ -199,62 +190,62 @@ def leo_features(shots: int) -> Config:
 def leo_joint_features(shots: int) -> Config:
     """LEO on what a linear map and ReLU make of features of your own, learned by the same meta-gradient; untuned."""
     method = leo_features(shots).method
-    return _brief(shots, JointLeo(**asdict(method), network=Network("mlp", hidden=(640,))))
+    return on_own(shots, JointLeo(**asdict(method), network=Network("mlp", hidden=(640,))))
 
 
 def leo_network_features(shots: int) -> Config:
     """A linear classifier of your own features generated whole from one code for a task, then five steps; untuned."""
-    return _brief(shots, LeoNetwork(network=_LINEAR, latent_rate=1.0, finetuning_steps=5, finetuning_rate=10.0))
+    return on_own(shots, LeoNetwork(network=_LINEAR, latent_rate=1.0, finetuning_steps=5, finetuning_rate=10.0))
 
 
 def maml_features(shots: int) -> Config:
     """MAML on features of your own: a linear classifier, five steps; untuned."""
-    return _brief(shots, Maml(network=_LINEAR, rate=10.0, steps=5))
+    return on_own(shots, Maml(network=_LINEAR, rate=10.0, steps=5))
 
 
 def fomaml_features(shots: int) -> Config:
     """First-order MAML on features of your own, with the settings of MAML."""
-    return _brief(shots, Maml(network=_LINEAR, rate=10.0, steps=5, first_order=True))
+    return on_own(shots, Maml(network=_LINEAR, rate=10.0, steps=5, first_order=True))
 
 
 def maml_plus_plus_features(shots: int) -> Config:
     """MAML++ on features of your own: a linear classifier, five steps with rates of their own; untuned."""
-    return _brief(shots, MamlPlusPlus(network=_LINEAR, rate=10.0))
+    return on_own(shots, MamlPlusPlus(network=_LINEAR, rate=10.0))
 
 
 def anil_features(shots: int) -> Config:
     """ANIL on features of your own: a layer of 128 units, and a linear classifier that alone is adapted; untuned."""
-    return _brief(shots, Anil(network=_PERCEPTRON, rate=1.0, steps=5))
+    return on_own(shots, Anil(network=_PERCEPTRON, rate=1.0, steps=5))
 
 
 def bayesian_maml_features(shots: int) -> Config:
     """Bayesian MAML on features of your own: five linear classifiers, five steps; untuned."""
-    return _brief(shots, BayesianMaml(network=_LINEAR, particles=5, rate=1.0, steps=5))
+    return on_own(shots, BayesianMaml(network=_LINEAR, particles=5, rate=1.0, steps=5))
 
 
 def llama_features(shots: int) -> Config:
     """LLAMA on features of your own: a linear classifier, five steps, as MAML; untuned."""
-    return _brief(shots, Llama(network=_LINEAR, rate=10.0, steps=5))
+    return on_own(shots, Llama(network=_LINEAR, rate=10.0, steps=5))
 
 
 def platipus_features(shots: int) -> Config:
     """PLATIPUS on features of your own: a linear classifier, five steps; untuned."""
-    return _brief(shots, Platipus(network=_LINEAR, rate=10.0, steps=5))
+    return on_own(shots, Platipus(network=_LINEAR, rate=10.0, steps=5))
 
 
 def cavia_features(shots: int) -> Config:
     """CAVIA on features of your own: 100 numbers beside them, a layer of 128 units, five steps; untuned."""
-    return _brief(shots, Cavia(network=_PERCEPTRON, rate=1.0, steps=5))
+    return on_own(shots, Cavia(network=_PERCEPTRON, rate=1.0, steps=5))
 
 
 def cnp_features(shots: int) -> Config:
     """CNP on features of your own, with labels as numbers beside them: a context of 128 numbers; untuned."""
-    return _brief(shots, NeuralProcess(latents=0))
+    return on_own(shots, NeuralProcess(latents=0))
 
 
 def neural_process_features(shots: int) -> Config:
     """NP on features of your own: as CNP, with a latent code of 128 numbers; untuned."""
-    return _brief(shots, NeuralProcess())
+    return on_own(shots, NeuralProcess())
 
 
 def meta_sgd_features(shots: int) -> Config:
@@ -264,7 +255,7 @@ def meta_sgd_features(shots: int) -> Config:
 
 def deml_features(shots: int) -> Config:
     """DEML on features of your own: a linear map and ReLU to 640 dimensions that name base classes too; untuned."""
-    return _brief(shots, Deml(network=Network("mlp", hidden=(640,)), hidden=()))
+    return on_own(shots, Deml(network=Network("mlp", hidden=(640,)), hidden=()))
 
 
 def meta_curvature_features(shots: int) -> Config:
@@ -274,29 +265,29 @@ def meta_curvature_features(shots: int) -> Config:
 
 def t_net_features(shots: int) -> Config:
     """T-net on features of your own: a layer of 128 units, five steps; untuned."""
-    return _brief(shots, MtNet(network=_PERCEPTRON, rate=1.0, steps=5, masked=False))
+    return on_own(shots, MtNet(network=_PERCEPTRON, rate=1.0, steps=5, masked=False))
 
 
 def mt_net_features(shots: int) -> Config:
     """MT-net on features of your own, otherwise as T-net; untuned."""
-    return _brief(shots, MtNet(network=_PERCEPTRON, rate=1.0, steps=5))
+    return on_own(shots, MtNet(network=_PERCEPTRON, rate=1.0, steps=5))
 
 
 def meta_lstm_features(shots: int) -> Config:
     """Meta-LSTM on features of your own: a linear classifier, ten steps; untuned."""
-    return _brief(shots, MetaLstm(network=_LINEAR, steps=10))
+    return on_own(shots, MetaLstm(network=_LINEAR, steps=10))
 
 
 def reptile_features(shots: int) -> Config:
     """Reptile on features of your own: a layer of 128 units, ten steps of Adam; untuned."""
     outer: dict[str, Any] = {"optimiser": "sgd", "rate": 1.0, "decay": "linear", "clip_value": None, "clip_norm": None}
-    config = _brief(shots, Reptile(network=_PERCEPTRON, rate=1e-2, steps=10), **outer)
+    config = on_own(shots, Reptile(network=_PERCEPTRON, rate=1e-2, steps=10), **outer)
     return replace(config, data=Embeddings(shots=shots, train_shots=max(5, shots)))
 
 
 def imaml_features(shots: int) -> Config:
     """iMAML on features of your own: a linear classifier, 16 steps, λ = 0.1; untuned."""
-    return _brief(shots, Imaml(network=_LINEAR, rate=1.0, steps=16, prox=0.1))
+    return on_own(shots, Imaml(network=_LINEAR, rate=1.0, steps=16, prox=0.1))
 
 
 def protonet_features(shots: int) -> Config:
@@ -305,66 +296,23 @@ def protonet_features(shots: int) -> Config:
     Trained on 20-way tasks, as its paper recommends more ways than in testing. A search on your validation classes
     (``fewstep search``) will find better settings.
     """
-    config = _brief(shots, Protonet(network=Network("mlp", hidden=(640,)), scale=1.0), tasks=3)
+    config = on_own(shots, Protonet(network=Network("mlp", hidden=(640,)), scale=1.0), tasks=3)
     return replace(config, data=Embeddings(shots=shots, train_ways=20))
 
 
 def r2d2_features(shots: int) -> Config:
     """R2-D2 on features of your own: ridge regression after a linear map and ReLU to 640 dimensions; untuned."""
-    return _brief(shots, R2d2(network=Network("mlp", hidden=(640,)), scale=10.0))
-
-
-def matching_features(shots: int) -> Config:
-    """Matching network on features of your own: cosines after a linear map and ReLU to 640 dimensions; untuned."""
-    return _brief(shots, Matching(network=Network("mlp", hidden=(640,)), scale=10.0))
-
-
-def relation_features(shots: int) -> Config:
-    """Relation network on features of your own, as vectors: a linear map and ReLU to 128 dimensions; untuned."""
-    return _brief(shots, Relation(network=Network("mlp", hidden=(128,))))
-
-
-def tpn_features(shots: int) -> Config:
-    """TPN on features of your own: a graph on a linear map and ReLU to 640 dimensions; transductive, untuned."""
-    return _brief(shots, Tpn(network=Network("mlp", hidden=(640,))))
+    return on_own(shots, R2d2(network=Network("mlp", hidden=(640,)), scale=10.0))
 
 
 def snail_features(shots: int) -> Config:
     """SNAIL on features of your own, after a linear map and ReLU to 128 dimensions; for these ways alone; untuned."""
-    return _brief(shots, Snail(network=Network("mlp", hidden=(128,)), most_shots=shots, filters=64))
+    return on_own(shots, Snail(network=Network("mlp", hidden=(128,)), most_shots=shots, filters=64))
 
 
 def csn_features(shots: int) -> Config:
     """Conditionally shifted neurons on features of your own: two layers of 128 units, for these ways alone; untuned."""
-    return _brief(shots, Csn(network=Network("mlp", hidden=(128, 128))))
-
-
-def tadam_features(shots: int) -> Config:
-    """TADAM on features of your own: a linear map and ReLU to 640 dimensions that the task conditions; untuned."""
-    return _brief(shots, Tadam(network=Network("mlp", hidden=(640,))))
-
-
-def ppa_features(shots: int) -> Config:
-    """PPA on features of your own: weights predicted from class means, trained on 20-way 1-shot tasks; untuned."""
-    return replace(_brief(shots, Ppa(scale=10.0)), data=Embeddings(shots=shots, train_ways=20, train_shots=1))
-
-
-def dfsl_features(shots: int) -> Config:
-    """DFSL on features of your own: class means, and weights of base classes that they attend to; untuned.
-
-    Its authors report 56.20 ± 0.86 % and 73.00 ± 0.64 % on miniImageNet, as LEO's paper quotes them, on features of a
-    network that was trained with such a classifier.
-    """
-    return _brief(shots, Dfsl())
-
-
-def gaussian_prior_features(shots: int) -> Config:
-    """The most probable weights by a Gaussian that base classes have, on features of your own; untuned.
-
-    Nothing is meta-learned: the Gaussian is fitted when the run begins, and there is one validation. Its authors report
-    56.30 ± 0.40 % and 73.90 ± 0.30 % on miniImageNet, as LEO's paper quotes them, on features of a ResNet-34.
-    """
-    return _brief(shots, GaussianPrior(rate=0.05))
+    return on_own(shots, Csn(network=Network("mlp", hidden=(128, 128))))
 
 
 def residual_prototypes_features(shots: int) -> Config:
@@ -381,13 +329,13 @@ def residual_prototypes_features(shots: int) -> Config:
         "validate_every": 200,
         "validation_tasks": 1000,
     }
-    config = _brief(shots, ResidualPrototypes(), **outer)
+    config = on_own(shots, ResidualPrototypes(), **outer)
     return replace(config, data=Embeddings(shots=shots, train_ways=20, train_shots=1))
 
 
 def protomaml_features(shots: int) -> Config:
     """Proto-MAML on features of your own: a layer of 128 units, five steps from the classes' prototypes; untuned."""
-    return _brief(shots, Protomaml(network=_PERCEPTRON, rate=1.0, steps=5))
+    return on_own(shots, Protomaml(network=_PERCEPTRON, rate=1.0, steps=5))
 
 
 OWN = (
@@ -397,7 +345,6 @@ OWN = (
     *(cnp_features, neural_process_features, deml_features),
     *(meta_curvature_features, t_net_features, mt_net_features),
     *(meta_lstm_features, reptile_features, imaml_features, protomaml_features, r2d2_features),
-    *(matching_features, relation_features, tpn_features, snail_features, csn_features),
-    *(ppa_features, dfsl_features, tadam_features, gaussian_prior_features),
+    *(snail_features, csn_features),
 )
-"""Every method that takes vectors, on features of your own, but for those that have spaces to search as well."""
+"""Every method that takes vectors, on features of your own, but for those that stand in tables of other data too."""

@@ -233,9 +233,12 @@ def tpn(data: Data, shots: int) -> Config:
 
     They chose the checkpoint by hand, and feed pixels from 0 to 255.
     """
-    outer: dict[str, Any] = {"steps": 210_000, "tasks": 1, "decay": "halving", "halve_every": 10_000}
+    images = data(shots=shots)
+    tiered = isinstance(images, ImageNetImages) and images.dataset == "tieredImageNet"
+    outer: dict[str, Any] = {"steps": 210_000, "tasks": 1, "decay": "halving"}
+    outer["halve_every"] = 25_000 if tiered else 10_000
     return unnamed(
-        data(shots=shots),
+        images,
         Tpn(network=Network("protonet")),
         replace(TRAINING, **outer, compile="off"),
         Testing(tasks=600, queries=15),

@@ -15,6 +15,7 @@ from fewstep.training.pretraining import Architecture, FeatureExtractor, Standar
 
 NETWORKS = {
     "convnet": Architecture("convnet", (4, 6, 8), pools=2),
+    "cosine": Architecture("convnet", (4, 6, 8), pools=2, classifier="cosine"),
     "resnet9": Architecture("resnet9", (4, 6, 8, 8)),
     "resnet12": Architecture("resnet12", (4, 6, 8)),
     "wrn": Architecture("wrn", depth=16, factor=1, dropout=0.5),
@@ -25,6 +26,7 @@ LAYERS = [
     ("convnet", "1", "blocks.block1", 4),
     ("convnet", "blocks.block2.norm", "blocks.block2.norm", 6),  # before a ReLU in place
     ("convnet", "head", "head", 5),
+    ("cosine", "last", "blocks.block3", 8),
     ("resnet9", "middle", "widen", 8),
     ("resnet9", "last", "second", 8),
     ("resnet9", "3", "first", 6),

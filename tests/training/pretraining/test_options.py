@@ -96,6 +96,20 @@ def test_architectures_build_what_they_name() -> None:
             assert Architecture(kind).build(3, 2).head.in_features == (256 if kind == "convnet" else 640)
 
 
+def test_a_cosine_classifier_sees_no_lengths() -> None:
+    torch.manual_seed(0)
+    built = Architecture("convnet", (4, 6), pools=1, classifier="cosine").build(3, 2)
+    head = built.head
+    x = torch.randn(5, 6)
+    cosines = torch.nn.functional.cosine_similarity(x[:, None], head.weight[None], dim=2)
+    torch.testing.assert_close(head(x), 10 * cosines)
+    with torch.no_grad():
+        head.weight *= torch.tensor([[0.1], [3.0], [20.0]])
+        head.scale.fill_(2.0)
+    torch.testing.assert_close(head(7 * x), 2 * cosines)
+    assert {name for name, _ in built.named_parameters() if "head" in name} == {"head.weight", "head.scale"}
+
+
 def test_settings_survive_json() -> None:
     options = Pretraining(
         Architecture("wrn", depth=10, factor=1, strides=(2, 2, 2)),

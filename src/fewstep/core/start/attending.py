@@ -4,7 +4,7 @@ import math
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fewstep.core.network.heads import generated_head
@@ -23,7 +23,8 @@ class Attending(FittedHead):
     :class:`FittedHead`; the head alone is adapted.
 
     In meta-training tasks are made of the known classes themselves. Of a :class:`KnownTask` none attends to the weights
-    of its own classes, as if they were new (Gidaris and Komodakis 2018, section 3.2).
+    of its own classes, as if they were new (Gidaris and Komodakis 2018, section 3.2). With ``others`` the head then has
+    all known classes beside the new ones, ``[W; s v_b/‖v_b‖]``, of which those of the task are never the answer.
 
     Args:
         features: width of a row.
@@ -31,6 +32,8 @@ class Attending(FittedHead):
             weights that are drawn; 0: there is no attention, and w_n is ``φ ⊙ mean_k z_k``.
         scale: the initial s, meta-learned as its logarithm.
         sharpness: the initial γ, likewise.
+        others: rows of other known classes in the query of a task of meta-training; 0: its own classes are told apart
+            from each other alone.
 
     Example:
         >>> support = Batch(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.eye(2), torch.ones(2))
@@ -40,8 +43,6 @@ class Attending(FittedHead):
                 [0., 3.]])
     """
 
-    knows = True
-
     def __init__(
         self,
         features: int,
@@ -49,6 +50,7 @@ class Attending(FittedHead):
         *,
         scale: float = 10.0,
         sharpness: float = 10.0,
+        others: int = 0,
     ) -> None:
         super().__init__(adapts=())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
@@ -63,7 +65,7 @@ class Attending(FittedHead):
             nn.init.zeros_(self.asking.bias)
             self.attended_gain = nn.Parameter(torch.ones(features))
             self.log_sharpness = nn.Parameter(torch.tensor(sharpness).log())
-        self.attends = bool(len(weights))
+        self.knows, self.others = len(weights), others if len(weights) else 0
 
     def begin_known(
         self, network: nn.Module, support: Batch, classes: Int[Tensor, " ways"], noise: Noise
@@ -72,6 +74,9 @@ class Attending(FittedHead):
         head = generated_head(network)
         rows = self.embedded(network, support, noise)
         weight, bias = self.fit(rows, support.y, support.weight, classes)
+        if self.others:
+            weight = torch.cat([weight, self.log_scale.exp() * _unit(self.weights)])
+            bias = torch.cat([bias, bias.new_zeros(self.knows).masked_fill(self._hidden(classes), _NEVER)])
         return Point({f"{head}weight": weight, f"{head}bias": bias}, {}), {}
 
     def fit(
@@ -85,19 +90,18 @@ class Attending(FittedHead):
         members = y.T * weight
         members = members / members.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         made = self.mean_gain * (members @ x)
-        if self.attends:
+        if self.knows:
             near = self.log_sharpness.exp() * (_unit(self.asking(x)) @ _unit(self.keys).T)
-            hidden = (self.weights == 0).all(1)
-            if classes is not None:
-                hidden = hidden | (torch.arange(len(hidden), device=x.device)[:, None] == classes).any(1)
-            shares = near.masked_fill(hidden, _NEVER).softmax(1)
+            shares = near.masked_fill(self._hidden(classes), _NEVER).softmax(1)
             made = made + self.attended_gain * (members @ (shares @ _unit(self.weights)))
         return self.log_scale.exp() * _unit(made), made.new_zeros(len(made))
 
-    def known_logits(self, x: Float[Tensor, "rows features"]) -> Float[Tensor, "rows classes"]:
-        """``s cos(x, v_b)``: the scores of known classes, for embedded rows of length 1."""
-        logits = self.log_scale.exp() * (x @ _unit(self.weights).T)
-        return logits.masked_fill((self.weights == 0).all(1), _NEVER)
+    def _hidden(self, classes: Int[Tensor, " ways"] | None) -> Bool[Tensor, " known"]:
+        """Which known classes there are not, or are those of the task itself."""
+        absent = (self.weights == 0).all(1)
+        if classes is None:
+            return absent
+        return absent | (torch.arange(len(absent), device=absent.device)[:, None] == classes).any(1)
 
 
 _NEVER = -1e9

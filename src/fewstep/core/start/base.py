@@ -28,8 +28,13 @@ class Start(nn.Module, ABC):
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The starting point of a task, and penalties on it (none in evaluation, when ``noise`` is None)."""
 
-    knows: bool = False
-    """Whether it asks which classes of meta-training a task is of: it is then trained on :class:`KnownTask`."""
+    knows: int = 0
+    """Of how many classes of meta-training it holds something. If any, it asks which of them a task is of, and is
+    trained on :class:`KnownTask`."""
+
+    others: int = 0
+    """How many rows of other known classes such a task has in its query. If any, the query is classified among the
+    task's own and all known classes together, in this order."""
 
     def begin_known(
         self, network: nn.Module, support: Batch, classes: Int[Tensor, " ways"], noise: Noise

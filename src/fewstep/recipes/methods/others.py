@@ -100,8 +100,8 @@ class Dfsl(Settings, algorithm="dfsl"):
 
     base_classes: CountOrZero = before("scale", 256)
     """Most classes of meta-training that have weights, to which new ones attend. 0: none (generation by averaging)."""
-    base_rows: Count = before("scale", 600)
-    """Rows of these classes that are to be named in a meta-step (the authors: 8 times 75)."""
+    base_rows: Count = before("scale", 100)
+    """Most rows of each of these classes that a cosine classifier is fitted to, whose weights they begin with."""
 
     def build(self, problem: Problem) -> core.Method:
         """DFSL on the problem's features."""
@@ -110,16 +110,15 @@ class Dfsl(Settings, algorithm="dfsl"):
             raise ValueError(f"dfsl works on feature vectors; the data gives inputs of shape {shape}.")
         if problem.examples is None or not self.base_classes:
             return self.compose(features=problem.inputs[0], known=self.base_classes, loss=loss_of(problem))
-        import torch
+        from torch.nn.functional import pad
 
-        from fewstep.data import RandomRows
+        from fewstep.data import cosine_weights
 
-        examples, features = problem.examples(), problem.inputs[0]
+        examples = problem.examples()
         named = examples.subset(range(min(examples.classes, self.base_classes)))
-        weights = torch.randn(self.base_classes, features) * (2 / features) ** 0.5
-        weights[named.classes :] = 0  # there are no more
-        base = RandomRows(named, self.base_rows)
-        return self.compose(features=features, known=weights, base=base, loss=loss_of(problem))
+        weights = cosine_weights(named, self.base_rows, self.scale)
+        weights = pad(weights.float(), (0, 0, 0, self.base_classes - named.classes))  # zeros: there are no more
+        return self.compose(features=problem.inputs[0], known=weights, loss=loss_of(problem))
 
 
 class ResidualPrototypes(Settings, algorithm="residual_prototypes", omit=("seen",)):

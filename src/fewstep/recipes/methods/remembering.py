@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fewstep import core
-from fewstep.core.ranges import Count, CountOrZero
+from fewstep.core.ranges import Count, CountOrZero, Positive
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -60,6 +60,8 @@ class Tpn(Settings, algorithm="tpn"):
     """The embedding."""
     widths: bool = before("neighbours", True)
     """Learn how wide the neighbourhood of a row is; false: all are alike (label propagation)."""
+    begins: Positive = before("neighbours", 0.3)
+    """About what the width of vectors is at first; maps have the published network."""
 
     def build(self, problem: Problem) -> core.Method:
         """TPN on the problem's inputs."""
@@ -70,7 +72,7 @@ class Tpn(Settings, algorithm="tpn"):
         if self.widths and isinstance(network, Conv4) and network.readout == "flatten":
             width = width_of_maps(*network.maps)
         elif self.widths:
-            width = width_of_vectors(_shape(network, problem)[0])
+            width = width_of_vectors(_shape(network, problem)[0], begins=self.begins)
         return self.compose(network=network, width=width, loss=loss_of(problem))
 
 

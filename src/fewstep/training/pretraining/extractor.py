@@ -74,7 +74,7 @@ class FeatureExtractor(nn.Module):
         self.network.backbone.get_submodule(self.layer).register_forward_hook(_stop)
         self.architecture, self.views, self.side, self.normalise = architecture, views, side, normalise
         self.reading = reading
-        self.classes = int(torch.as_tensor(network.backbone.head.bias).numel())
+        self.classes = len(torch.as_tensor(network.backbone.head.weight))
         # What the layer gives is known by trying: any submodule may be asked for.
         smallest = network.backbone.smallest
         weight = next(network.parameters())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import cattrs
 
@@ -39,6 +39,9 @@ class Architecture:
     """Probability with which an activation inside a residual block is dropped in training (wrn)."""
     strides: tuple[Count, Count, Count] = (1, 2, 2)
     """By how much each group of blocks reduces the resolution (wrn)."""
+    classifier: Literal["linear", "cosine"] = "linear"
+    """What names the base classes by the last layer's features: a linear layer; or cosines times a learned scale, the
+    first stage of DFSL."""
 
     def __post_init__(self) -> None:
         require_ranges(self, "architecture: ")
@@ -49,6 +52,14 @@ class Architecture:
         Raises:
             ValueError: for settings that make no network.
         """
+        network = self._linear(classes, inputs)
+        if self.classifier == "cosine":
+            from fewstep.networks import Cosine
+
+            network.head = Cosine(cast("torch.nn.Linear", network.head).in_features, classes)
+        return network
+
+    def _linear(self, classes: int, inputs: int) -> Backbone:
         import torch
 
         from fewstep.networks import ConvNet, ResNet9, ResNet12, WideResNet
