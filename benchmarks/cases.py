@@ -2,7 +2,19 @@
 
 from collections.abc import Callable
 
-from benchmarks import compared, estimators, fast_weights, leo, maml, memory, methods, pretraining, sampler, startup
+from benchmarks import (
+    compared,
+    estimators,
+    fast_weights,
+    leo,
+    maml,
+    memory,
+    methods,
+    pretraining,
+    probabilistic,
+    sampler,
+    startup,
+)
 from benchmarks.measure import Case
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -52,6 +64,13 @@ CASES: dict[str, Callable[[], Case]] = {
     "methods-mt-net": fast_weights.mt_net,
     "methods-maml-plus-plus": fast_weights.maml_plus_plus,
     "methods-csn": fast_weights.csn,
+    "methods-bayesian-maml": probabilistic.bayesian_maml,
+    "methods-llama": probabilistic.llama,
+    "methods-platipus": probabilistic.platipus,
+    "methods-cnp": lambda: probabilistic.neural_process(latents=0),
+    "methods-cnp-128": lambda: probabilistic.neural_process(latents=0, width=128),
+    "methods-np": probabilistic.neural_process,
+    "methods-np-128": lambda: probabilistic.neural_process(latents=128, width=128),
     "methods-omniglot-cavia": fast_weights.cavia_omniglot,
     "methods-omniglot-t-net": fast_weights.t_net_omniglot,
     "methods-omniglot-maml-plus-plus": fast_weights.maml_plus_plus_omniglot,
@@ -93,6 +112,11 @@ QUICK: dict[str, Callable[[], Case]] = {
     "methods-mt-net": lambda: fast_weights.mt_net(tasks=2, rounds=1),
     "methods-maml-plus-plus": lambda: fast_weights.maml_plus_plus(tasks=2, steps=2, rounds=1),
     "methods-csn": lambda: fast_weights.csn(tasks=2, rounds=1),
+    "methods-bayesian-maml": lambda: probabilistic.bayesian_maml(tasks=2, particles=3, rounds=1),
+    "methods-llama": lambda: probabilistic.llama(tasks=2, rounds=1),
+    "methods-platipus": lambda: probabilistic.platipus(tasks=2, rounds=1),
+    "methods-cnp": lambda: probabilistic.neural_process(tasks=2, latents=0, rounds=1),
+    "methods-np": lambda: probabilistic.neural_process(tasks=2, rounds=1),
     "methods-omniglot-cavia": lambda: fast_weights.cavia_omniglot(tasks=2, rounds=1, channels=FOUR),
     "methods-omniglot-t-net": lambda: fast_weights.t_net_omniglot(tasks=2, rounds=1, channels=FOUR),
     "methods-omniglot-maml-plus-plus": lambda: fast_weights.maml_plus_plus_omniglot(2, 2, rounds=1, channels=FOUR),

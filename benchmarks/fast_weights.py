@@ -210,7 +210,7 @@ def deml_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CH
     """Without base classes, whose naming is no part of the meta-gradient of tasks."""
     torch.manual_seed(0)
     concepts, network = Conv4(None, channels=channels, scale=True), mlp((channels[-1], 64, 32, 5))
-    method = fewstep.deml(network, concepts, features=channels[-1])
+    method = fewstep.deml(network, concepts, features=channels[-1], rate=(0.5, 1.0))
 
     def loop(method: Method) -> MetaGradient:
         rule = method.learner.stages[0].rule

@@ -1,0 +1,63 @@
+"""Bayesian MAML, LLAMA, PLATIPUS and neural processes: the meta-gradient of each beside a hand-written loop over tasks.
+
+On sinusoids, with networks of 40 + 40 units; neural processes also with their authors' 128 units.
+"""
+
+import torch
+
+import fewstep
+from benchmarks import probabilistic_loops as loops
+from benchmarks.fast_weights import RATE, on_sinusoids, sinusoid_network
+from benchmarks.measure import Case
+from benchmarks.method_loops import MetaGradient
+from benchmarks.workloads import DEVICE, sinusoids
+from fewstep.core import Method, generator, regression
+from fewstep.networks import mlp
+from fewstep.networks.ensemble import Ensemble
+from fewstep.networks.particles import Particle, regression_of_each
+
+
+def bayesian_maml(tasks: int = 25, particles: int = 10, rounds: int = 25) -> Case:
+    """By the chaser loss."""
+    torch.manual_seed(0)
+    network = Ensemble(lambda: Particle(mlp((1, 40, 40, 1)), noise=1.0), particles)
+    method, rate = fewstep.bayesian_maml(network, rate=1e-3, loss=regression_of_each()), 1e-3
+
+    def loop(method: Method) -> MetaGradient:
+        return loops.bayesian_maml(method, rate)
+
+    what = f"Bayesian MAML, {particles} particles, 1 step and 1 of the leaders"
+    return on_sinusoids("bayesian-maml", what, method, sinusoids(tasks), loop, rounds)
+
+
+def llama(tasks: int = 25, rounds: int = 25) -> Case:
+    """With a weight that is large enough for the determinant to be seen in the gradient: the paper has 1e-6."""
+    weight, damping = 0.1, 0.1
+    method = fewstep.llama(sinusoid_network(), rate=RATE, weight=weight, damping=damping, loss=regression())
+
+    def loop(method: Method) -> MetaGradient:
+        return loops.llama(method, RATE, 1, weight, damping)
+
+    return on_sinusoids("llama", "LLAMA, 1 step", method, sinusoids(tasks), loop, rounds)
+
+
+def platipus(tasks: int = 25, rounds: int = 25) -> Case:
+    kl_weight, batch = 1e-4, sinusoids(tasks)
+    method = fewstep.platipus(sinusoid_network(), rate=RATE, kl_weight=kl_weight, loss=regression())
+
+    def loop(method: Method) -> MetaGradient:
+        return loops.platipus(method, RATE, 1, kl_weight)
+
+    drawn = method.learner.noise(batch, generator(0, 0, "noise", DEVICE))["stages"][1]["decode"]
+    vector = torch.cat([drawn[name].flatten(1) for name, _ in method.learner.network.named_parameters()], 1)
+    return on_sinusoids("platipus", "PLATIPUS, 1 step", method, batch, loop, rounds, [vector])
+
+
+def neural_process(tasks: int = 25, latents: int = 40, width: int = 40, rounds: int = 25) -> Case:
+    """CNP without latents."""
+    torch.manual_seed(0)
+    method = fewstep.neural_process(1, 1, latents=latents, width=width, hidden=width)
+    batch, name = sinusoids(tasks), "np" if latents else "cnp"
+    begin = method.learner.noise(batch, generator(0, 0, "noise", DEVICE))["begin"]["start"]
+    what = f"{name.upper()}, {width} units"
+    return on_sinusoids(name, what, method, batch, loops.neural_process, rounds, list(begin.values()))
