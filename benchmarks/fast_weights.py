@@ -68,14 +68,14 @@ def on_sinusoids(
     return beside_loop(name, what, method, tasks, batches, loop, VMAP, 1e-3, rounds)
 
 
-def sinusoid_network(context: int = 0) -> nn.Sequential:
+def sinusoid_network(width: int = 40, context: int = 0) -> nn.Sequential:
     """MAML's, of 40 + 40 units."""
     torch.manual_seed(0)
-    return mlp((1, 40, 40, 1), context=context)
+    return mlp((1, width, width, 1), context=context)
 
 
 def cavia(tasks: int = 25, rounds: int = 25) -> Case:
-    method = fewstep.cavia(sinusoid_network(CONTEXT), rate=1.0, loss=regression())
+    method = fewstep.cavia(sinusoid_network(context=CONTEXT), rate=1.0, loss=regression())
 
     def loop(method: Method) -> MetaGradient:
         return loops.cavia(method, CONTEXT, 1.0, 1)

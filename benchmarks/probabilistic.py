@@ -30,10 +30,10 @@ def bayesian_maml(tasks: int = 25, particles: int = 10, rounds: int = 25) -> Cas
     return on_sinusoids("bayesian-maml", what, method, sinusoids(tasks), loop, rounds)
 
 
-def llama(tasks: int = 25, rounds: int = 25) -> Case:
+def llama(tasks: int = 25, width: int = 40, rounds: int = 25) -> Case:
     """With a weight that is large enough for the determinant to be seen in the gradient: the paper has 1e-6."""
     weight, damping = 0.1, 0.1
-    method = fewstep.llama(sinusoid_network(), rate=RATE, weight=weight, damping=damping, loss=regression())
+    method = fewstep.llama(sinusoid_network(width), rate=RATE, weight=weight, damping=damping, loss=regression())
 
     def loop(method: Method) -> MetaGradient:
         return loops.llama(method, RATE, 1, weight, damping)
