@@ -15,13 +15,13 @@ def test_what_is_done_within_something_else_counts_for_itself_alone(monkeypatch:
     @timed("validation")
     def validate(fails: bool = False) -> None:
         if fails:
-            raise ValueError
+            raise ValueError("validation fails")
 
     validate()  # nobody watches
     with watched("start") as watch:
         with timed("training"):
             validate()
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match="validation fails"):
                 validate(fails=True)
         with timed("training"):
             pass
