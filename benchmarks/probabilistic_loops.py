@@ -76,9 +76,13 @@ def llama(method: Method, rate: float, steps: int, weight: float, damping: float
     """MAML, and ``η/2 log det`` of K-FAC's Fisher information of normal targets on the query."""
     trained = list(method.learner.parameters())
 
-    def log_det(factor: Tensor, rows: int) -> Tensor:
+    # Of a layer's inputs with a 1 for the bias, and of its errors.
+    sizes = {size for weight, _ in in_groups(trained, 2) for size in (len(weight), weight.shape[1] + 1)}
+    damped = {size: damping * torch.eye(size, device=trained[0].device) for size in sizes}
+
+    def log_det(factor: Tensor) -> Tensor:
         """``log det(factorᵀ factor / rows + δ I)``."""
-        return torch.logdet(factor.T @ factor / rows + damping * torch.eye(factor.shape[1], device=factor.device))
+        return torch.logdet(torch.addmm(damped[factor.shape[1]], factor.T, factor, alpha=1 / len(factor)))
 
     def outer(adapted: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
         layers = in_groups(adapted, 2)
@@ -92,7 +96,7 @@ def llama(method: Method, rate: float, steps: int, weight: float, damping: float
         ones, dets = h.new_ones(len(x), 1), []
         for given, error in zip(inputs, reversed(errors), strict=True):
             with_bias = torch.cat([given, ones], 1)
-            dets.append(error.shape[1] * log_det(with_bias, len(x)) + with_bias.shape[1] * log_det(error, len(x)))
+            dets.append(error.shape[1] * log_det(with_bias) + with_bias.shape[1] * log_det(error))
         return F.mse_loss(h, y) + 0.5 * weight * torch.stack(dets).sum()
 
     def of_task(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Sequence[Tensor]:
