@@ -31,8 +31,8 @@ def bayesian_maml(tasks: int = 25, particles: int = 10, rounds: int = 25) -> Cas
 
 
 def llama(tasks: int = 25, width: int = 40, rounds: int = 25) -> Case:
-    """With a weight that is large enough for the determinant to be seen in the gradient: the paper has 1e-6."""
-    weight, damping = 0.1, 0.1
+    """With a weight by which the determinant is seen in the gradient, and a damping that float32 can invert."""
+    weight, damping = 0.1, 1.0
     method = fewstep.llama(sinusoid_network(width), rate=RATE, weight=weight, damping=damping, loss=regression())
 
     def loop(method: Method) -> MetaGradient:
