@@ -13,11 +13,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$(cd "$venv/bin" && pwd)/python
 pip() { "$python" -m pip --disable-pip-version-check "$@"; }
 
-# First, so that its bounds choose the torch. Every peer comes with --no-deps and so cannot replace it.
-pip install --quiet --editable "$root"
+# First, so that it chooses the torch. Every peer comes with --no-deps and so cannot replace it.
+pip install --quiet --editable "$root" --constraint "$root/constraints.txt"
 
-# optree and graphviz: what `import torchopt` needs beyond torch. tqdm: what `import learn2learn` does.
-pip install --quiet --no-deps higher==0.2.1 torchopt==0.7.3 optree graphviz tqdm
+# optree and graphviz: what `import torchopt` needs beyond torch. tqdm and requests: what `import learn2learn` does.
+pip install --quiet --no-deps higher==0.2.1 torchopt==0.7.3 optree graphviz
+pip install --quiet tqdm requests
 
 # learn2learn imports its environments and vision data sets with itself. They are not used here, and a torchvision must
 # match the build of torch exactly, so gym and torchvision become names that can be imported, no more.

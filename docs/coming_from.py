@@ -1,8 +1,7 @@
 """Run the code of ``coming_from.md``, ours and theirs, and write what theirs prints below it.
 
-``python docs/coming_from.py learn2learn higher torchopt`` in the environment of
-``benchmarks/install_peers.sh``;
-``easyfsl`` in one of its own. Sections of other libraries are left as they are.
+``python docs/coming_from.py learn2learn higher torchopt`` in the environment of ``benchmarks/install_peers.sh``;
+``easyfsl`` in one of its own, as ``benchmarks/PEERS.md`` says. Sections of other libraries are left as they are.
 """
 
 import contextlib
