@@ -35,7 +35,7 @@ language = "en"
 # exported lazily, and some are partials or stand behind a decorator that checks arguments, so that only an import shows
 # the signature that a user meets. autosummary writes a page for each package, from its __all__.
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**.ipynb"]  # pages that were opened as notebooks
 templates_path = ["_templates"]
 
 # Markdown

@@ -26,17 +26,16 @@ def draw_codes(codes: CodeMap) -> Any:
         for axis in axes[row]:
             axis.set_xticks([])
             axis.set_yticks([])
-        for points, colour in zip(places, (_BEFORE, _AFTER), strict=True):
-            _scatter(axes[row, 0], points, colour)
+        _both(axes[row, 0], *places)
         axes[row, 0].set_title(f"{title}: before and after", fontsize=10, loc="left")
         if codes.classes is not None:
             of = codes.classes.ravel()
             colours = _class_colours(len(codes.names))[of]
             chosen = int(of[0])
-            for points, colour in zip(places, (_BEFORE, _AFTER), strict=True):
+            for points in places:
                 _scatter(axes[row, 1], points, colours)
                 _scatter(axes[row, 2], points[of != chosen], _QUIET)
-                _scatter(axes[row, 2], points[of == chosen], colour, 5.0)
+            _both(axes[row, 2], *places[:, of == chosen], size=5.0)
             axes[row, 1].set_title("by class", fontsize=10, loc="left")
             axes[row, 2].set_title(f"class {codes.names[chosen]}", fontsize=10, loc="left")
         if row:
@@ -45,6 +44,13 @@ def draw_codes(codes: CodeMap) -> Any:
     dot = {"linestyle": "", "marker": "o", "markersize": 4}
     legend_below(figure, [key("before: z", color=_BEFORE, **dot), key("after: z'", color=_AFTER, **dot)], 9.0)
     return figure
+
+
+def _both(axis: Any, before: Any, after: Any, size: float = 2.0) -> None:
+    """Both in a mixed order: those that are drawn last would hide the others."""
+    order = np.random.default_rng(0).permutation(len(before) + len(after))
+    colours = np.repeat([_BEFORE, _AFTER], [len(before), len(after)])
+    _scatter(axis, np.concatenate([before, after])[order], colours[order], size)
 
 
 def _scatter(axis: Any, points: Any, colour: Any, size: float = 2.0) -> None:
