@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from fewstep.commands.main import main
+from fewstep.evaluation.analysis import Spectrum, StepLengths
+from fewstep.evaluation.analysis.hessian import Place, Space
 from fewstep.experiments.analyse.procedure import analyse
+from fewstep.experiments.analyse.result import Analysed, Analysis
 
 SHORT = [
     *("--data.path", "features.npz", "--training.steps", "3", "--training.tasks", "2", "--data.queries", "2"),
@@ -73,6 +76,21 @@ def test_its_numbers_agree_with_each_other(written: Path) -> None:
     np.testing.assert_allclose(told, np.log10(steps[0] / steps[1]).mean())
     gain = columns["silhouette after (validation task)"] - columns["silhouette before (validation task)"]
     np.testing.assert_allclose(numbers["silhouette, z' − z, paired"]["mean"], gain.mean())
+
+
+def test_as_many_eigenvalues_of_both_spaces_are_compared() -> None:
+    """A loss of many rows has more by weights than by codes; the smallest would decide the ratio."""
+    by_codes = [Spectrum(np.array([8.0, -2.0]), 2, True)] * 2
+    by_weights = [Spectrum(np.array([4.0, 0.25, 1e-9]), 9, False)] * 2
+    spectra: dict[tuple[Space, Place], list[Spectrum]] = {
+        ("codes", "start"): by_codes,
+        ("weights", "start"): by_weights,
+    }
+    numbers = Analysis(None, [Analysed("run", spectra, None, StepLengths({}, {}))], {}, {}).numbers()
+    assert {name.split(", ")[-1]: round(10**found.mean, 9) for name, found in numbers.items()} == {
+        "start: largest |λ|": 2.0,
+        "start: typical |λ|": 4.0,
+    }
 
 
 def test_the_training_done_again_ends_where_the_run_has(written: Path, runs: Path) -> None:

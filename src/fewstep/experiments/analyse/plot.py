@@ -26,7 +26,7 @@ def draw_codes(codes: CodeMap) -> Any:
         for axis in axes[row]:
             axis.set_xticks([])
             axis.set_yticks([])
-        _both(axes[row, 0], *places)
+        _both(axes[row, 0], places)
         axes[row, 0].set_title(f"{title}: before and after", fontsize=10, loc="left")
         if codes.classes is not None:
             of = codes.classes.ravel()
@@ -35,7 +35,7 @@ def draw_codes(codes: CodeMap) -> Any:
             for points in places:
                 _scatter(axes[row, 1], points, colours)
                 _scatter(axes[row, 2], points[of != chosen], _QUIET)
-            _both(axes[row, 2], *places[:, of == chosen], size=5.0)
+            _both(axes[row, 2], places[:, of == chosen], 5.0)
             axes[row, 1].set_title("by class", fontsize=10, loc="left")
             axes[row, 2].set_title(f"class {codes.names[chosen]}", fontsize=10, loc="left")
         if row:
@@ -46,11 +46,12 @@ def draw_codes(codes: CodeMap) -> Any:
     return figure
 
 
-def _both(axis: Any, before: Any, after: Any, size: float = 2.0) -> None:
-    """Both in a mixed order: those that are drawn last would hide the others."""
-    order = np.random.default_rng(0).permutation(len(before) + len(after))
-    colours = np.repeat([_BEFORE, _AFTER], [len(before), len(after)])
-    _scatter(axis, np.concatenate([before, after])[order], colours[order], size)
+def _both(axis: Any, places: Any, size: float = 2.0) -> None:
+    """Before and after, in a mixed order: those that are drawn last would hide the others."""
+    points = np.concatenate(places)
+    order = np.random.default_rng(0).permutation(len(points))
+    colours = np.repeat([_BEFORE, _AFTER], len(points) // 2)
+    _scatter(axis, points[order], colours[order], size)
 
 
 def _scatter(axis: Any, points: Any, colour: Any, size: float = 2.0) -> None:

@@ -190,8 +190,8 @@ class Analysis:
             "![codes](codes.png)" if self.codes is not None else "",
             "![curvature and reach](curvature.png)",
             "\n".join(markdown_lines(self._cells())),
-            "Largest: max |λ| of a task. Typical: the geometric mean of the |λ| of a task that are not zero. Intervals "
-            "are of the choice of test tasks; another training seed is not covered by them.",
+            "Largest: max |λ| of a task. Typical: the geometric mean of the |λ| of a task that are not zero, as many "
+            "by z as by θ. Intervals are of the choice of test tasks; another training seed is not covered by them.",
             "Eigenvalues that are zero are left out: " + "; ".join(rank) + ".",
             "\n".join(markdown_lines([("", "run", "of", "at", *map(_percent, QUANTILES)), *boxes])),
             "\n".join(protocol_lines(self.protocol)),
@@ -200,9 +200,19 @@ class Analysis:
 
 
 def _orders(codes: Sequence[Spectrum], weights: Sequence[Spectrum], name: str) -> Interval:
-    """log₁₀ of a ratio of tasks' numbers; tasks with a loss so flat that one is zero do not have it."""
-    pairs = np.array([[getattr(one, name) for one in pair] for pair in zip(codes, weights, strict=True)])
-    return interval(np.log10(pairs[:, 0] / pairs[:, 1])[(pairs > 0).all(1)])
+    """log₁₀ of a ratio: of the largest |λ| of a task, or of geometric means, of as many eigenvalues by z as by θ.
+
+    There are more by θ than by z where the loss is of many rows, and the smallest ones would decide. Tasks with a loss
+    so flat that there are none do not have it.
+    """
+    found = []
+    for pair in zip(codes, weights, strict=True):
+        count = min(one.rank for one in pair)
+        if count:
+            count = 1 if name == "largest" else count
+            logs = [np.log10(np.abs(one.values[:count])).mean() for one in pair]
+            found.append(logs[0] - logs[1])
+    return interval(np.array(found))
 
 
 def _box(quantity: str, run: str, space: str, place: str, values: Any) -> dict[str, Any]:
