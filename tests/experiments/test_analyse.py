@@ -60,6 +60,19 @@ def test_it_writes_pictures_numbers_and_what_they_are_of(written: Path) -> None:
     assert len({code["class"] for code in codes}) == 6
 
 
+def test_a_context_that_is_adapted_has_a_map_on_which_all_begin_at_one_point(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    main(["train", "cavia-features-1shot", *SHORT, "--method.context", "3", "--out", "cavia"])
+    found = analyse(runs / "cavia", tasks=TASKS, note=lambda _: None)
+    assert found.codes is not None
+    assert found.codes.before.shape == (TASKS, 1, 3)
+    assert not found.codes.before.any()
+    assert found.codes.after.any(2).all()
+    assert (found.codes.classes, found.codes.separation) == (None, None)
+
+
 def test_its_numbers_agree_with_each_other(written: Path) -> None:
     tasks = rows_of(written / "curvature_tasks.csv")
     boxes = {(b["quantity"], b["run"], b["space"], b["place"]): b for b in rows_of(written / "curvature.csv")}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewstep.core import Batch, Method, Reduction, Task
+from fewstep.core import Batch, Method, Reduction, Task, Zeros
 from fewstep.data import SineOrLine, TaskSource
 from fewstep.evaluation.analysis import (
     Spectrum,
@@ -102,7 +102,7 @@ def analyse(
     def at_step(method: Method) -> Mapping[tuple[Space, Place], list[Spectrum]]:
         return curvature(*in_double(method, some), rows=rows, reduction=reduction)
 
-    training = _along_training(first, steps, at_step, note) if steps and codes is not None else {}
+    training = _along_training(first, steps, at_step, note) if steps and ("codes", "start") in runs[0].spectra else {}
     protocol: dict[str, Any] = {
         **first.problem.protocol,
         "shots": getattr(first.config.data, "shots", None),
@@ -172,7 +172,8 @@ def _code_map(run: Run, tasks: int, seed: int, perplexity: float, note: Callable
     batch = _tasks(run, "val", tasks, seed, 1)
     with run.at_test():
         method, batch = in_double(run.method, batch)
-    if not passed(method, take(batch.support, slice(1))).codes:
+    # A context that alone is adapted is a code too, which steers a network in place of being decoded.
+    if not (passed(method, take(batch.support, slice(1))).codes or isinstance(method.learner.start, Zeros)):
         note(f"{run.config.recipe} has no codes: there is no map of them")
         return None
     before, after = latent_codes(method, batch.support)
