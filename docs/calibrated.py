@@ -145,33 +145,45 @@ def rows(options: Options, shots: int) -> list[str]:
 
 def draw(options: Options, file: Path) -> None:
     """How often what is said to be so probable is right: a panel for each method and number of shots."""
-    found = {shots: kept(options, shots) for shots in (1, 5)}
-    names = list(found[1])
-    figure, panels = plt.subplots(
-        2, len(names), figsize=(1.55 * len(names), 3.9), sharex=True, sharey=True, layout="constrained"
+    found = [(shots, name, of) for shots in (1, 5) for name, of in kept(options, shots).items()]
+    columns = 4
+    figure, grid = plt.subplots(
+        -(-len(found) // columns),
+        columns,
+        figsize=(8.4, 0.5 + 2.1 * -(-len(found) // columns)),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
-    for shots, row in zip(found, panels, strict=True):
-        for name, panel in zip(names, row, strict=True):
-            of = found[shots][name]
-            temperature = fit_temperature(of["val"].astype(float), of["val_labels"].astype(int))
-            panel.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-            for at, colour, style in ((1.0, "C0", "o-"), (temperature, "C1", "s--")):
-                probabilities = softmax(of["test"].astype(float) / at, axis=1)
-                sure, right = probabilities.max(1), probabilities.argmax(1) == of["test_labels"]
-                which = np.minimum((sure * BINS).astype(int), BINS - 1)
-                bins = [b for b in range(BINS) if (which == b).sum() >= 200]
-                points = [(sure[which == b].mean(), right[which == b].mean()) for b in bins]
-                panel.plot(*zip(*points, strict=True), style, color=colour, markersize=3, linewidth=1)
-            if row is panels[0]:
-                panel.set_title(name.replace(", ", ",\n"), fontsize=8)
-            panel.set_xlim(0.15, 1)
-            panel.set_ylim(0.15, 1)
-            panel.set_aspect("equal")
-            panel.tick_params(labelsize=7)
-        row[0].set_ylabel(f"{shots} shot{'s' * (shots > 1)}: right", fontsize=8)
-    figure.supxlabel("the largest probability that was said", fontsize=8)
-    lines = [panels[0][0].lines[1], panels[0][0].lines[2]]
-    figure.legend(lines, ["as trained", "with a temperature"], loc="outside upper right", fontsize=8, ncols=2)
+    panels = grid.flatten()
+    for panel, (shots, name, of) in zip(panels, found, strict=False):
+        temperature = fit_temperature(of["val"].astype(float), of["val_labels"].astype(int))
+        panel.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+        for at, colour, style in ((1.0, "C0", "o-"), (temperature, "C1", "s--")):
+            probabilities = softmax(of["test"].astype(float) / at, axis=1)
+            sure, right = probabilities.max(1), probabilities.argmax(1) == of["test_labels"]
+            which = np.minimum((sure * BINS).astype(int), BINS - 1)
+            points = [
+                (sure[which == b].mean(), right[which == b].mean()) for b in range(BINS) if (which == b).sum() > 199
+            ]
+            panel.plot(*zip(*points, strict=True), style, color=colour, markersize=4, linewidth=1)
+        panel.set_title(f"{name}, {shots}-shot", fontsize=8)
+        panel.set_xlim(0.15, 1)
+        panel.set_ylim(0.15, 1)
+        panel.set_aspect("equal")
+        panel.tick_params(labelsize=7)
+    for panel in panels[len(found) :]:
+        panel.set_axis_off()
+    figure.supxlabel("the largest probability that was said", fontsize=9)
+    figure.supylabel("how often it was right", fontsize=9)
+    lines = panels[0].lines[1:3]
+    figure.legend(
+        lines,
+        ["as trained", "at a temperature that validation tasks give"],
+        loc="outside upper center",
+        fontsize=8,
+        ncols=2,
+    )
     figure.savefig(file, dpi=140)
 
 
