@@ -4,16 +4,17 @@ On features, on MAML's Omniglot network, and for relation networks on their own.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 import fewstep
 from benchmarks import compared_loops
-from benchmarks.measure import Case, Contender
+from benchmarks.measure import Case
 from benchmarks.method_loops import MetaGradient
-from benchmarks.workloads import DEVICE, clusters, gradients
+from benchmarks.workloads import DEVICE, beside, clusters
 from fewstep.core import Batch, Executor, KnownTask, Loop, Method, Task, Vmap, generator
 from fewstep.networks import Conv4
 from fewstep.networks.propagating import width_of_vectors
@@ -35,15 +36,7 @@ def _case(name: str, what: str, method: Method, tasks: Task | KnownTask, loop: L
     if conv:
         ours = {"loop": (Loop(), False), "loop, compiled": (Loop(), True)}
 
-    def rival() -> Callable[[], list[Tensor]]:
-        meta_gradient = loop(method)
-        return lambda: meta_gradient(*batches)
-
-    contenders = [Contender("loop", rival)]
-    contenders += [
-        Contender(f"fewstep, {kind}", lambda how=how: gradients(method, tasks, *how))  # type: ignore[misc]
-        for kind, how in ours.items()
-    ]
+    contenders = beside({"loop": partial(loop, method)}, method, tasks, batches, ours)
     size = f"{len(tasks.support.x)} tasks, 5-way {tasks.support.x.shape[1] // 5}-shot, 15 queries"
     # A bias before a norm has no gradient but rounding (in float64 all agree to 1e-7).
     tolerance = 5e-2 if method.learner.batch_normalised else 2e-3

@@ -5,15 +5,16 @@ network of as many units for Gaussian ones.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 import fewstep
 from benchmarks import fast_weight_loops as loops
-from benchmarks.measure import Case, Contender, Work
+from benchmarks.measure import Case
 from benchmarks.method_loops import MetaGradient
-from benchmarks.workloads import DEVICE, clusters, gradients, sinusoids
+from benchmarks.workloads import DEVICE, beside, clusters, sinusoids
 from fewstep.core import Executor, Loop, Method, Task, Vmap, generator, regression
 from fewstep.networks import Conv4, mlp
 from fewstep.networks.norms import without_norms
@@ -38,15 +39,7 @@ def beside_loop(
     """``batches`` are what the loop's meta-gradient is called with."""
     method.learner.to(DEVICE)
 
-    def rival() -> Work:
-        meta_gradient = loop(method)
-        return lambda: meta_gradient(*batches)
-
-    contenders = [Contender("loop", rival)]
-    contenders += [
-        Contender(f"fewstep, {kind}", lambda how=how: gradients(method, tasks, *how))  # type: ignore[misc]
-        for kind, how in ours.items()
-    ]
+    contenders = beside({"loop": partial(loop, method)}, method, tasks, batches, ours)
     return Case(f"methods-{name}", what, contenders, tolerance=tolerance, rounds=rounds, flops="loop")
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import fewstep
 from benchmarks import method_loops, peers
-from benchmarks.measure import Case, Contender, Work
+from benchmarks.measure import Case
 from benchmarks.method_loops import MetaGradient
-from benchmarks.workloads import DEVICE, clusters, gradients, plain_conv4, sinusoids
+from benchmarks.workloads import DEVICE, beside, clusters, plain_conv4, sinusoids
 from fewstep.core import Executor, Loop, Method, Task, Vmap, generator, regression
 from fewstep.networks import Conv4, mlp
 
@@ -31,21 +31,8 @@ def _case(
 ) -> Case:
     """``batches`` are what rivals are called with; those of libraries that are not installed are left out."""
     method.learner.to(DEVICE)
-
-    def rival(build: Callable[[], MetaGradient]) -> Work:
-        meta_gradient = build()
-        return lambda: meta_gradient(*batches)
-
-    present = {"loop", *peers.installed()}
-    contenders = [
-        Contender(kind, lambda build=build: rival(build))  # type: ignore[misc]
-        for kind, build in rivals.items()
-        if kind in present
-    ]
-    contenders += [
-        Contender(f"fewstep, {kind}", lambda how=how: gradients(method, tasks, *how))  # type: ignore[misc]
-        for kind, how in ours.items()
-    ]
+    present = {kind: build for kind, build in rivals.items() if kind in {"loop", *peers.installed()}}
+    contenders = beside(present, method, tasks, batches, ours)
     return Case(f"methods-{name}", what, contenders, tolerance=tolerance, rounds=rounds, flops="loop")
 
 

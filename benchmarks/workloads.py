@@ -1,12 +1,15 @@
 """Tasks and networks of the benchmarks, and one meta-step as every contender takes it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.measure import Contender, Work
 from fewstep.core import Batch, Differentiate, Executor, Method, Task, generator
+from fewstep.core.types import AnyTask
 from fewstep.networks import Conv4
 from fewstep.training.compiling import compiled
 from fewstep.training.gradients import all_finite, clip
@@ -55,11 +58,32 @@ def plain_conv4(like: Conv4, pool: bool) -> nn.Module:
     return network.to(DEVICE)
 
 
-def gradients(method: Method, tasks: Task, executor: Executor, compile: bool = False) -> Callable[[], Sequence[Tensor]]:
+def gradients(
+    method: Method, tasks: AnyTask, executor: Executor, compile: bool = False
+) -> Callable[[], Sequence[Tensor]]:
     """The meta-gradient alone, of a method without randomness."""
     differentiate = Differentiate(method, executor, compiled if compile else None)
     draws = method.learner.draws(tasks, generator(0, 0, "noise", DEVICE))
     return lambda: differentiate(tasks, draws).gradients
+
+
+def beside(
+    rivals: Mapping[str, Callable[[], Callable[..., Sequence[Tensor]]]],
+    method: Method,
+    tasks: AnyTask,
+    batches: Sequence[Tensor],
+    ours: Mapping[str, tuple[Executor, bool]],
+) -> list[Contender]:
+    """The meta-gradient as rivals take it, called with ``batches``, and as we do, by executor and compiled or not."""
+
+    def of_rival(build: Callable[[], Callable[..., Sequence[Tensor]]]) -> Work:
+        meta_gradient = build()
+        return lambda: meta_gradient(*batches)
+
+    theirs = [Contender(kind, partial(of_rival, build)) for kind, build in rivals.items()]
+    return theirs + [
+        Contender(f"fewstep, {kind}", partial(gradients, method, tasks, *how)) for kind, how in ours.items()
+    ]
 
 
 class Outer:
