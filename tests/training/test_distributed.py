@@ -115,8 +115,9 @@ def test_processes_end_with_their_torchrun(tmp_path: Path) -> None:
     assert status == -signal.SIGKILL
 
 
-def test_processes_meet_in_a_room_that_no_earlier_ones_have_been_in() -> None:
+def test_processes_meet_in_a_room_that_no_earlier_ones_have_been_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun in any order, in a store in which there are the words of others: of dead ones, after a restart."""
+    monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=10))
     store = torch.distributed.HashStore()
     rooms = set()
     for late in (0, 1, 2):
