@@ -26,7 +26,7 @@ from fewstep.evaluation import evaluate
 from fewstep.networks import BatchNorm, Distances, Generated, Matching, Propagating, Relating, ResNet12, Snail, mlp
 from fewstep.networks.conditioning import Modulator
 from fewstep.networks.matching import Context
-from fewstep.networks.relating import encoder, of_maps
+from fewstep.networks.relating import encoder, of_maps, of_vectors
 from fewstep.networks.snail import Attention, Dense, Layer
 
 
@@ -109,6 +109,20 @@ def test_pairs_are_scored(reduce: str, scores: tuple[list[float], ...], error: f
     close(found.sigmoid(), *scores)
     loss = relation(nn.Identity(), pair).learner.loss
     assert loss.rows(found, torch.eye(2, dtype=torch.float64)).mean().item() == pytest.approx(error, abs=6e-7)
+
+
+@pytest.mark.parametrize(
+    ("module", "row"), [(of_vectors(3, 4), [3]), (of_maps(3, 10, hidden=4), [3, 10, 10]), (of_maps(3, 4), [3, 4, 4])]
+)
+def test_pairs_go_through_their_first_layer_as_if_they_were_made(module: nn.Sequential, row: list[int]) -> None:
+    source = torch.Generator().manual_seed(0)
+    for parameter in module.double().parameters():
+        parameter.data.normal_(generator=source)
+    x = torch.randn(10, *row, dtype=torch.float64, generator=source)
+    labels, after = [0, 1, 1, 0, 0, 1], nn.Sequential(nn.Identity(), module)  # which is asked for the pairs themselves
+    found, expected = (asked(Relating(g), x[:6], labels, x[6:]) for g in (module, after))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert found.std() > 1e-3
 
 
 def test_relation_networks_have_the_published_sizes() -> None:

@@ -1,9 +1,10 @@
 """A head that scores a row beside each class by a network that is learned; and the networks that were published."""
 
 import math
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -19,7 +20,9 @@ class Relating(MemoryHead):
 
     Args:
         module: g, from pairs ``[rows, 2·channels, ways, *space]``, the class first, to one number for each class: its
-            norms then count a row's pairs as the row. See :func:`of_vectors` and :func:`of_maps`.
+            norms then count a row's pairs as the row. See :func:`of_vectors` and :func:`of_maps`. Where its first layer
+            is a convolution that looks at one pair at a time, ``W [c, x] + b`` is computed as ``W_c c + W_x x + b``:
+            classes and rows go through it once, and not once for each pair.
         reduce: how rows of a class become one.
     """
 
@@ -33,10 +36,38 @@ class Relating(MemoryHead):
         if self.reduce == "mean":
             members = members / members.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         classes = (members @ self.remembered.flatten(1)).unflatten(1, x.shape[1:])  # [ways, channels, *space]
-        shape = (len(x), len(classes), *x.shape[1:])
-        pairs = torch.cat([classes.unsqueeze(0).expand(shape), x.unsqueeze(1).expand(shape)], 2)
-        found: Tensor = self.module(pairs.transpose(1, 2)).flatten(1)
-        return found
+        layers = list(self.module) if isinstance(self.module, nn.Sequential) else [self.module]
+        if layers and _sees_one_pair(layers[0]):
+            found = _of_pairs(layers.pop(0), classes, x)
+        else:
+            shape = (len(x), len(classes), *x.shape[1:])
+            pairs = torch.cat([classes.unsqueeze(0).expand(shape), x.unsqueeze(1).expand(shape)], 2)
+            found = pairs.transpose(1, 2)
+        for layer in layers:
+            found = layer(found)
+        return found.flatten(1)
+
+
+def _sees_one_pair(layer: nn.Module) -> bool:
+    """Whether it is a convolution of pairs, each by itself."""
+    if type(layer) is not nn.Conv1d and type(layer) is not nn.Conv3d:
+        return False
+    one = layer.kernel_size[0] == layer.stride[0] == layer.groups == 1
+    return one and layer.padding_mode == "zeros" and layer.padding not in ("same", "valid") and layer.padding[0] == 0
+
+
+def _of_pairs(
+    layer: nn.Module, classes: Float[Tensor, "ways channels *space"], x: Float[Tensor, "rows channels *space"]
+) -> Float[Tensor, "rows hidden ways *made"]:
+    """Such a convolution of all pairs, without them."""
+    assert isinstance(layer, nn.Conv1d | nn.Conv3d)
+    of_class, of_row = layer.weight.squeeze(2).chunk(2, 1)
+    if isinstance(layer, nn.Conv1d):
+        left, right = F.linear(classes, of_class), F.linear(x, of_row, layer.bias)
+    else:
+        how: dict[str, Any] = {name: getattr(layer, name)[1:] for name in ("stride", "padding", "dilation")}
+        left, right = F.conv2d(classes, of_class, **how), F.conv2d(x, of_row, layer.bias, **how)
+    return right.unsqueeze(2) + left.transpose(0, 1)
 
 
 def of_vectors(features: int, hidden: int = 64) -> nn.Sequential:
