@@ -14,13 +14,14 @@ import fewstep
 from benchmarks import compared_loops
 from benchmarks.measure import Case
 from benchmarks.method_loops import MetaGradient
-from benchmarks.workloads import DEVICE, beside, clusters
-from fewstep.core import Batch, Executor, KnownTask, Loop, Method, Task, Vmap, generator
+from benchmarks.workloads import AT_ONCE, DEVICE, SOME, Ways, beside, clusters
+from fewstep.core import Batch, KnownTask, Method, Task, Vmap, generator
 from fewstep.networks import Conv4
 from fewstep.networks.propagating import width_of_vectors
 from fewstep.networks.relating import encoder, of_maps, of_vectors
 
 FEATURES, KNOWN, OTHERS = 640, 64, 15
+FEW: Ways = AT_ONCE | {f"{count} at a time, compiled": (Vmap(count), True) for count in (3, 6)}
 LoopOf = Callable[[Method], MetaGradient]
 
 
@@ -32,11 +33,7 @@ def _case(name: str, what: str, method: Method, tasks: Task | KnownTask, loop: L
     order = method.learner.noise(tasks, generator(0, 0, "noise", DEVICE))["begin"]["start"].get("order")
     if order is not None:
         batches.append(order.argsort(-1))
-    ours: dict[str, tuple[Executor, bool]] = {"compiled": (Vmap(), True), "eager": (Vmap(), False)}
-    if conv:
-        ours = {"loop": (Loop(), False), "loop, compiled": (Loop(), True)}
-
-    contenders = beside({"loop": partial(loop, method)}, method, tasks, batches, ours)
+    contenders = beside({"loop": partial(loop, method)}, method, tasks, batches, SOME if conv else FEW)
     size = f"{len(tasks.support.x)} tasks, 5-way {tasks.support.x.shape[1] // 5}-shot, 15 queries"
     # A bias before a norm has no gradient but rounding (in float64 all agree to 1e-7).
     tolerance = 5e-2 if method.learner.batch_normalised else 2e-3

@@ -14,15 +14,13 @@ import fewstep
 from benchmarks import fast_weight_loops as loops
 from benchmarks.measure import Case
 from benchmarks.method_loops import MetaGradient
-from benchmarks.workloads import DEVICE, beside, clusters, sinusoids
-from fewstep.core import Executor, Loop, Method, Task, Vmap, generator, regression
+from benchmarks.workloads import AT_ONCE, DEVICE, ONE_BY_ONE, SOME, Ways, beside, clusters, sinusoids
+from fewstep.core import Method, Task, generator, regression
 from fewstep.networks import Conv4, mlp
 from fewstep.networks.norms import without_norms
 
 RATE, STEPS, CONTEXT = 0.01, 5, 5
 CHANNELS = (64,) * 4
-VMAP: dict[str, tuple[Executor, bool]] = {"compiled": (Vmap(), True), "eager": (Vmap(), False)}
-LOOP: dict[str, tuple[Executor, bool]] = {"loop": (Loop(), False), "loop, compiled": (Loop(), True)}
 
 
 def beside_loop(
@@ -32,7 +30,7 @@ def beside_loop(
     tasks: Task,
     batches: Sequence[Tensor],
     loop: Callable[[Method], MetaGradient],
-    ours: dict[str, tuple[Executor, bool]],
+    ours: Ways,
     tolerance: float,
     rounds: int,
 ) -> Case:
@@ -58,7 +56,7 @@ def on_sinusoids(
     """``draws`` of the tasks are what the loop is called with beside their rows."""
     batches = [tasks.support.x, tasks.support.y, tasks.query.x, tasks.query.y, *draws]
     what = f"{what}, sinusoid, {len(batches[0])} tasks, 10 shots"
-    return beside_loop(name, what, method, tasks, batches, loop, VMAP, 1e-3, rounds)
+    return beside_loop(name, what, method, tasks, batches, loop, AT_ONCE, 1e-3, rounds)
 
 
 def sinusoid_network(width: int = 40, context: int = 0) -> nn.Sequential:
@@ -130,7 +128,7 @@ def csn(tasks: int = 25, rounds: int = 25) -> Case:
     torch.manual_seed(0)
     method = fewstep.csn(mlp((20, 40, 40, 5)), mlp((20, 40, 40)), 5)
     batch, what = clusters(tasks, 5, 1, 15, 20), f"CSN, 20-40-40-5, {tasks} tasks, 5-way 1-shot, 15 queries"
-    return beside_loop("csn", what, method, batch, _of_classes(batch), _csn_loop, VMAP, 1e-3, rounds)
+    return beside_loop("csn", what, method, batch, _of_classes(batch), _csn_loop, AT_ONCE, 1e-3, rounds)
 
 
 def _of_classes(tasks: Task) -> list[Tensor]:
@@ -151,12 +149,18 @@ def _embedding(network: Conv4) -> nn.Sequential:
 
 
 def _on_images(
-    name: str, what: str, method: Method, tasks: int, loop: Callable[[Method], MetaGradient], rounds: int
+    name: str,
+    what: str,
+    method: Method,
+    tasks: int,
+    loop: Callable[[Method], MetaGradient],
+    rounds: int,
+    ours: Ways = ONE_BY_ONE,
 ) -> Case:
     batch = clusters(tasks, 5, 1, 15, 1, 28, 28)
     what = f"{what}, conv4 stride 2, {tasks} tasks, 5-way 1-shot, 15 queries"
     # Biases before a norm have no gradient but rounding: 5e-2, as in methods.py.
-    return beside_loop(f"omniglot-{name}", what, method, batch, _of_classes(batch), loop, LOOP, 5e-2, rounds)
+    return beside_loop(f"omniglot-{name}", what, method, batch, _of_classes(batch), loop, ours, 5e-2, rounds)
 
 
 def cavia_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS, width: int = 100) -> Case:
@@ -166,7 +170,7 @@ def cavia_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = C
     def loop(method: Method) -> MetaGradient:
         return loops.cavia_conv(method, width, 1.0, 2)
 
-    return _on_images("cavia", "CAVIA, 2 steps", method, tasks, loop, rounds)
+    return _on_images("cavia", "CAVIA, 2 steps", method, tasks, loop, rounds, SOME)
 
 
 def t_net_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
@@ -196,7 +200,7 @@ def maml_plus_plus_omniglot(
 def csn_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
     torch.manual_seed(0)
     base, key = Conv4(5, channels=channels, scale=True), Conv4(None, channels=channels, scale=True)
-    return _on_images("csn", "CSN, all layers shifted", fewstep.csn(base, key, 5), tasks, _csn_loop, rounds)
+    return _on_images("csn", "CSN, all layers shifted", fewstep.csn(base, key, 5), tasks, _csn_loop, rounds, SOME)
 
 
 def deml_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
@@ -210,4 +214,4 @@ def deml_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CH
         rates = [rule[name] for name, _ in method.learner.network.named_parameters()]
         return loops.deml(method, _embedding(method.learner.embedding), rates)
 
-    return _on_images("deml", "DEML without naming, 1 step", method, tasks, loop, rounds)
+    return _on_images("deml", "DEML without naming, 1 step", method, tasks, loop, rounds, SOME)

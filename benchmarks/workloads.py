@@ -2,19 +2,33 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measure import Contender, Work
-from fewstep.core import Batch, Differentiate, Executor, Method, Task, generator
+from fewstep.core import Batch, Differentiate, Executor, Loop, Method, Task, Vmap, generator
 from fewstep.core.types import AnyTask
 from fewstep.networks import Conv4
 from fewstep.training.compiling import compiled
 from fewstep.training.gradients import all_finite, clip
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+Ways: TypeAlias = Mapping[str, tuple[Executor, bool]]
+"""How fewstep does a case's work: the executor, and whether it is compiled."""
+
+AT_ONCE: Ways = {"compiled": (Vmap(), True), "eager": (Vmap(), False)}
+ONE_BY_ONE: Ways = {"loop": (Loop(), False), "loop, compiled": (Loop(), True)}
+SOME: Ways = {
+    "loop": (Loop(), False),
+    "4 at a time": (Vmap(4), False),
+    "2 at a time, compiled": (Vmap(2), True),
+    "4 at a time, compiled": (Vmap(4), True),
+}
+"""For convolutions that tasks share: rows of several tasks go through them as one batch."""
 
 
 def clusters(tasks: int, ways: int, shots: int, queries: int, *shape: int) -> Task:
@@ -72,7 +86,7 @@ def beside(
     method: Method,
     tasks: AnyTask,
     batches: Sequence[Tensor],
-    ours: Mapping[str, tuple[Executor, bool]],
+    ours: Ways,
 ) -> list[Contender]:
     """The meta-gradient as rivals take it, called with ``batches``, and as we do, by executor and compiled or not."""
 

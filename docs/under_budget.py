@@ -102,7 +102,9 @@ def measure(options: Options, method: str) -> None:
 
 def rows(options: Options) -> list[str]:
     """The table, in Markdown; differences are paired by task."""
-    told = ["| | meta-steps × tasks | accuracy | − {0} | by the support | − {0} | untrained |".format(options.methods[0])]
+    told = [
+        "| | meta-steps × tasks | accuracy | − {0} | by the support | − {0} | untrained |".format(options.methods[0])
+    ]
     told += ["|---|---|---|---|---|---|---|"]
     first: dict[str, NDArray[np.float64]] = {}
     for method in options.methods:

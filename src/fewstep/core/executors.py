@@ -71,7 +71,7 @@ class Vmap:
 
 @dataclass(frozen=True)
 class Loop:
-    """One task after another: least memory, and the faster one for convolutions on a CPU.
+    """One task after another: least memory, and on a CPU the faster one for convolutions that every task adapts.
 
     Example:
         >>> tasks = torch.arange(6.0).view(3, 2)  # three tasks of two numbers

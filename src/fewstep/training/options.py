@@ -67,7 +67,8 @@ class Training:
     checkpoint_every: Count = 500
     """Meta-steps between checkpoints; a killed run loses at most these."""
     executor: Literal["vmap", "loop"] = "vmap"
-    """Run the tasks of a batch at once, or one after another (less memory; faster for convolutions on a CPU)."""
+    """Run the tasks of a batch at once, or one after another (less memory; faster for convolutions that every task
+    adapts, on a CPU)."""
     chunk: Count | None = None
     """With vmap: tasks at a time. None: all."""
     recompute: bool = False
