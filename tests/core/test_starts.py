@@ -105,12 +105,12 @@ def test_weights_are_predicted_from_activations() -> None:
     x = torch.tensor([[[2.0, 0, 4], [0, -1, 2], [4, 0, 4]]], dtype=torch.float64)
     point = method.adapt(Batch(x, labels[None, [0, 1, 0]], weight))
     expected = torch.tensor([[0.6, 0, 0.8], [0, 0, 1]], dtype=torch.float64)
-    torch.testing.assert_close(point.value["weight"][0], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(point.value["weight"][0], expected, rtol=0, atol=5.01e-7)
     query = Batch(torch.tensor([[[1.0, 2, 2], [0, 1, 3]]], dtype=torch.float64), labels[None], weight[:, :2])
     logits = torch.tensor([[[2.2, 2.0], [2.4, 3.0]]], dtype=torch.float64)
-    torch.testing.assert_close(method.predict(point, query), logits, rtol=0, atol=1e-6)
+    torch.testing.assert_close(method.predict(point, query), logits, rtol=0, atol=5.01e-7)
     loss = method.objective(Task(Batch(x, labels[None, [0, 1, 0]], weight), query), None).objective
-    assert loss.item() == pytest.approx(0.517813, abs=6e-7)
+    assert loss.item() == pytest.approx(0.517813, abs=5.01e-7)
 
 
 def attending() -> Attending:
@@ -253,7 +253,7 @@ def test_descent_from_a_gaussian_ends_at_the_most_probable_weights(
     y = torch.eye(2, dtype=torch.float64)[None, [0, 1, 0, 1]]
     support = Batch(x, y, torch.ones(1, 4, dtype=torch.float64))
     weight = method.adapt(support).value["weight"][0]
-    torch.testing.assert_close(weight, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=6e-7)
+    torch.testing.assert_close(weight, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=5.01e-7)
     torch.testing.assert_close(weight.mean(0), known.mean(0), rtol=0, atol=1e-12)
     torch.testing.assert_close(
         method.adapt(support._replace(weight=0 * support.weight)).value["weight"][0, 1], known.mean(0)
@@ -302,7 +302,7 @@ def test_its_head_may_be_a_ridge_regression_and_its_steps_those_of_descent() -> 
     unit = Task(*(batch._replace(x=l2_normalise(batch.x)) for batch in given))
     expected = ridge(*unit, penalty=0.3)
     found = method.predict(method.adapt(given.support), given.query)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5.01e-7)
     rate.take(method.learner, "1")
     weight = method.adapt(given.support).value["weight"]
     begun = protonet(Generated()).adapt(unit.support).value  # class means, to be told from
@@ -314,7 +314,7 @@ def test_its_head_may_be_a_ridge_regression_and_its_steps_those_of_descent() -> 
             -(rows.weight * ((rows.x @ w.T + still["bias"]).log_softmax(-1) * rows.y).sum(-1)).sum() / rows.weight.sum()
         )
     )(still["weight"])
-    torch.testing.assert_close(weight[1], still["weight"] - slope, rtol=0, atol=1e-6)
+    torch.testing.assert_close(weight[1], still["weight"] - slope, rtol=0, atol=5.01e-7)
 
 
 def test_a_prior_is_a_mixture_around_the_classes_that_there_are() -> None:

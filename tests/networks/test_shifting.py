@@ -47,7 +47,7 @@ def known(network: nn.Module) -> dict[str, Tensor]:
 
 
 def close(found: Tensor, expected: list[list[float]]) -> None:
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=D), rtol=0, atol=6e-7)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=D), rtol=0, atol=5.01e-7)
 
 
 def test_values_are_those_of_the_notes() -> None:
