@@ -1,10 +1,14 @@
 """The demo's server, on a free port, for all of its tests."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from fewstep.demo.guard import is_local
 from fewstep.demo.models import Models, models
 from fewstep.demo.server import Server
 
@@ -16,9 +20,26 @@ def shipped() -> Models:
 
 @pytest.fixture(scope="session")
 def server(shipped: Models) -> Iterator[Server]:
-    with Server(shipped) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    """It may itself connect to no other machine, nor look for one."""
+    asked, connect, look = list[str](), socket.socket.connect, socket.getaddrinfo
+
+    def connected(self: socket.socket, address: Any) -> None:
+        asked.append(address[0])
+        connect(self, address)
+
+    def looked(host: Any, *rest: Any, **more: Any) -> Any:
+        asked.append(host)
+        return look(host, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connected)
+        patch.setattr(socket, "getaddrinfo", looked)
+        with Server(shipped) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            yield server
+            server.shutdown()
+            thread.join()
+    assert [one for one in asked if not is_local(one)] == []

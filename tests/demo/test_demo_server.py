@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,29 @@ from fewstep import FewShotClassifier, FewShotRegressor, maml, protonet
 from fewstep.commands.main import main
 from fewstep.core import Descend
 from fewstep.data.images.files import Reading
+from fewstep.demo import characters, functions
 from fewstep.demo.characters import named
 from fewstep.demo.drawing import as_omniglot, drawing
+from fewstep.demo.guard import BYTES, is_local
 from fewstep.demo.models import Models, models
-from fewstep.demo.server import BYTES, Server, is_local
+from fewstep.demo.server import Server
 from fewstep.estimators.model import TrainedModel
 from fewstep.evaluation.exact.sine_or_line import exact_posterior
 from fewstep.evaluation.inner_loop import evaluation_copy
 from fewstep.evaluation.simple import Simple
 from fewstep.networks import Conv4
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.*")
+
 HOOK, BAR, ZED = [[[0.2, 0.2], [0.7, 0.2], [0.7, 0.8]]], [[[0.1, 0.5], [0.8, 0.4]]], [[[0, 0], [1, 0], [0, 1], [1, 1]]]
 JSON = {"Content-Type": "application/json"}
+JOIN, DONE = "/gradio_api/queue/join", "process_completed"
+SESSIONS = count()
 
 
 def send(server: Server, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
     """Status, headers and content of a reply."""
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
+    connection = http.client.HTTPConnection(*server.socket.getsockname()[:2], timeout=60)
     try:
         connection.request(method, path, body, headers or {})
         reply = connection.getresponse()
@@ -40,22 +47,29 @@ def send(server: Server, method: str, path: str, body: Any = None, headers: dict
         connection.close()
 
 
-def ask(server: Server, path: str, asked: Any, **headers: str) -> tuple[int, Any]:
-    body = asked if isinstance(asked, bytes) else json.dumps(asked)
-    status, _, content = send(server, "POST", path, body, {**JSON, **headers})
-    return status, json.loads(content)
+def ask(server: Server, *inputs: Any) -> Any:
+    """What the page of characters shows of its inputs, by the two requests that a page makes; an error is None."""
+    page = send(server, "GET", "/")[2].decode()
+    config = json.loads(re.findall(r"window\.gradio_config = (\{.*?\});</script>", page)[0])
+    (told,) = (one["id"] for one in config["dependencies"] if one["api_name"] == "told")
+    session = f"{next(SESSIONS)}"
+    question = {"data": inputs, "fn_index": told, "session_hash": session}
+    assert send(server, "POST", JOIN, json.dumps(question), JSON)[0] == 200
+    events = send(server, "GET", f"/gradio_api/queue/data?session_hash={session}")[2].decode()
+    (last,) = (event for event in map(json.loads, re.findall(r"data: (.*)", events)) if event["msg"] == DONE)
+    return last["output"]["data"] if last["success"] else None
 
 
-def test_pages_are_served_and_name_no_other_place(server: Server) -> None:
-    pages = {path: send(server, "GET", path) for path in ("/", "/functions", *server.files)}
-    assert {status for status, _, _ in pages.values()} == {200}
-    for path, (_, headers, content) in pages.items():
-        assert "default-src 'none'" in headers["Content-Security-Policy"], path
-        foreign = set(re.findall(r"(?:https?:)?//[\w.]+\.\w+[\w/]*", content.decode()))
-        assert foreign <= {"http://www.w3.org/2000/svg", "//www.w3.org/2000/svg"}, path
+def test_pages_are_served_with_a_policy_that_forbids_every_other_place(server: Server) -> None:
+    pages = {path: send(server, "GET", path) for path in ("/", "/functions", "/theme.css")}
+    for path, (status, headers, _) in pages.items():
+        policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+        places = {word for words in policy.values() for word in words.split()}
+        assert status == 200, path
+        assert places == {"'none'", "'self'", "'unsafe-inline'", "'unsafe-eval'", "data:"}, path
+        assert policy["default-src"] == "'none'", path
     assert b"omniglot-leo" in pages["/"][2]
     assert b"sine-line-leo, trained on 5 points" in pages["/functions"][2]
-    assert send(server, "GET", "/../server.py")[0] == 404
 
 
 def test_stages_are_those_of_the_method(shipped: Models) -> None:
@@ -91,70 +105,125 @@ def test_a_method_without_codes_has_fewer_stages(method: str, stages: list[str])
     assert (list(found.stages), found.codes.size) == (stages, 0)
 
 
-def test_functions_are_those_of_the_regressor_beside_the_exact_posterior(server: Server, shipped: Models) -> None:
+def test_functions_are_those_of_the_regressor_beside_the_exact_posterior(shipped: Models) -> None:
     x, y = np.array([-3.0, 0.5, 2.0]), np.array([1.0, -1.0, 2.5])
-    status, answer = ask(server, "/functions", {"points": np.stack([x, y], 1).tolist()})
-    grid = np.array(answer["x"])
+    found = functions.answer(shipped.functions, shipped.tasks.noise, np.stack([x, y], 1))
     regressor = FewShotRegressor("sine-line-leo", noise=0.3).fit(x[:, None], y)
     exact = exact_posterior(x[None], y[None])
-    assert (status, shipped.tasks.noise) == (200, 0.3)
-    np.testing.assert_allclose(answer["learned"]["mean"], regressor.predict(grid[:, None]), atol=1e-3)
-    np.testing.assert_allclose(answer["exact"]["mean"], exact.mean(grid[None])[0], atol=1e-3)
-    assert answer["exact"]["line"] == pytest.approx(exact.line[0], abs=1e-4)
-    assert np.shape(answer["learned"]["functions"]) == np.shape(answer["exact"]["functions"])
+    assert shipped.tasks.noise == 0.3
+    np.testing.assert_allclose(found.learned.mean, regressor.predict(found.x[:, None]), atol=1e-6)
+    np.testing.assert_allclose(found.exact.mean, exact.mean(found.x[None])[0], atol=1e-9)
+    assert found.exact.line == pytest.approx(exact.line[0])
+    assert found.learned.functions.shape == found.exact.functions.shape
 
 
 def test_many_users_share_nothing(server: Server) -> None:
     """Each is answered as if alone, however questions arrive."""
-    asked = [{"examples": [a, b], "query": ZED} for a in (HOOK, BAR, ZED) for b in (HOOK, BAR, ZED)]
-    alone = [ask(server, "/characters", one) for one in asked]
+    asked = [(2, a, b, [], [], [], ZED) for a in (HOOK, BAR, ZED) for b in (HOOK, BAR, ZED)]
+    alone = [ask(server, *one) for one in asked]
     with ThreadPoolExecutor(6) as users:
-        together = list(users.map(lambda one: ask(server, "/characters", one), asked * 2))
+        together = list(users.map(lambda one: ask(server, *one), asked * 2))
     assert together == alone * 2
-    assert len({json.dumps(answer["stages"]) for _, answer in alone}) > 5
+    assert len({answer[0] for answer in alone}) > 5
+    assert all(answer[0].startswith("It is <b>") for answer in alone)
 
 
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("examples", "query", "why"),
     [
-        (b"\x89PNG\r\n\x1a\n", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b'{"examples": [], "query": NaN}', "no JSON"),
-        ([], "examples and a query"),
-        ({"examples": [HOOK, BAR], "query": ZED, "path": "/etc/passwd"}, "nothing else"),
-        ({"examples": [HOOK], "query": ZED}, "draw 2 to 5"),
-        ({"examples": [HOOK] * 6, "query": ZED}, "draw 2 to 5"),
-        ({"examples": [HOOK, []], "query": ZED}, "example B is empty"),
-        ({"examples": [HOOK, BAR], "query": "data:image/png;base64,AAAA"}, "the query is no drawing"),
+        ({}, ZED, "2 to 5 examples"),
+        ([HOOK], ZED, "2 to 5 examples"),
+        ([HOOK] * 6, ZED, "2 to 5 examples"),
+        ([HOOK, []], ZED, "example B is empty"),
+        ([HOOK, BAR], "data:image/png;base64,AAAA", "the query is no drawing"),
     ],
 )
-def test_what_is_no_question_is_refused(server: Server, asked: Any, why: str) -> None:
-    status, answer = ask(server, "/characters", asked)
-    assert (status, why in answer["error"]) == (400, True), answer
+def test_what_is_no_question_is_refused(shipped: Models, examples: Any, query: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        characters.answer(shipped.characters, examples, query)
 
 
 @pytest.mark.parametrize(
     "points", [[], [[0, 9]], [[-5.1, 0]], [[0]], [["0", 0]], [[0, 0]] * 21, "0,0", [[True, 0]], [[0, 1e999]]]
 )
-def test_what_are_no_points_is_refused(server: Server, points: Any) -> None:
-    assert ask(server, "/functions", {"points": points})[0] == 400
+def test_what_are_no_points_is_refused(points: Any) -> None:
+    with pytest.raises(ValueError, match="point"):
+        functions.points(points)
+
+
+def test_a_page_says_why_a_drawing_is_refused(server: Server) -> None:
+    assert "no drawing" in ask(server, 2, HOOK, "data:image/png;base64,AAAA", [], [], [], ZED)[0]
+    assert "more than" in ask(server, 2, HOOK, BAR, [], [], [], HOOK * 65)[0]
+    assert ask(server, 7, HOOK, BAR, [], [], [], ZED) is None  # no number of the page's
+    assert ask(server, 2, HOOK) is None
+    assert "It is" in ask(server, 2, HOOK, BAR, [], [], [], ZED)[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "no question"),
+        (b"[" * 100_000, "no question"),
+        (b'{"data": [NaN]}', "no number"),
+        (b'{"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}', "names a file"),
+        (b'{"data": [[{"p\\u0061th": "http://127.0.0.1/", "meta": {"_type": "gradio.FileData"}}]]}', "names a file"),
+    ],
+)
+def test_what_is_no_json_or_names_a_file_is_refused(server: Server, body: bytes, why: str) -> None:
+    status, _, content = send(server, "POST", JOIN, body, JSON)
+    assert (status, why in json.loads(content)["error"]) == (400, True), content
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/gradio_api/upload"),
+        ("POST", "/gradio_api/run/told"),
+        ("POST", "/gradio_api/call/told"),
+        ("POST", "/gradio_api/component_server"),
+        ("POST", "/gradio_api/process_recording"),
+        ("GET", "/gradio_api/file=/etc/hostname"),
+        ("GET", "/gradio_api/proxy=http://127.0.0.1/"),
+        ("GET", "/gradio_api/info"),
+        ("GET", "/gradio_api/runs"),
+        ("GET", "/monitoring"),
+        ("GET", "/docs"),
+        ("PUT", "/"),
+    ],
+)
+def test_what_no_page_asks_is_not_there(server: Server, method: str, path: str) -> None:
+    assert send(server, method, path, b"{}", JSON)[0] == 404
 
 
 def test_uploads_are_refused(server: Server) -> None:
     form = {"Content-Type": "multipart/form-data; boundary=x"}
-    assert send(server, "POST", "/characters", b"--x--", form)[0] == 415
-    assert send(server, "POST", "/upload", b"{}", JSON)[0] == 404
-    assert send(server, "PUT", "/characters", b"{}", JSON)[0] == 501
-    assert send(server, "POST", "/characters", None, {**JSON, "Content-Length": str(BYTES + 1)})[0] == 413
-    assert send(server, "POST", "/characters", None, {**JSON, "Content-Length": "-1"})[0] == 411
+    assert send(server, "POST", JOIN, b"--x--", form)[0] == 415
+    assert send(server, "POST", JOIN, None, {**JSON, "Content-Length": str(BYTES + 1)})[0] == 413
+    assert send(server, "POST", JOIN, None, {**JSON, "Content-Length": "-1"})[0] in (400, 411)
+    assert send(server, "POST", JOIN, iter([b"{}"]), {**JSON, "Transfer-Encoding": "chunked"})[0] == 411
+    for path in ("/assets/../../../../pyproject.toml", "/static/..%2f..%2fblocks.py"):
+        assert send(server, "GET", path)[0] in (403, 404), path
 
 
 def test_pages_of_other_sites_cannot_ask(server: Server) -> None:
-    question = {"examples": [HOOK, BAR], "query": HOOK}
     own = server.url.removesuffix("/")
-    assert ask(server, "/characters", question, Origin=own)[0] == 200
-    assert ask(server, "/characters", question, Origin="http://example.org")[0] == 403
-    assert send(server, "GET", "/", None, {"Host": "example.org"})[0] == 403  # a name made to point here
+    for headers, status in (
+        ({"Origin": own}, 200),
+        ({"Origin": "http://example.org"}, 403),
+        ({"Host": "example.org"}, 403),  # a name made to point here
+    ):
+        assert send(server, "GET", "/", None, headers)[0] == status
+        if status != 200:
+            assert send(server, "POST", JOIN, b"{}", {**JSON, **headers})[0] == status
+
+
+def test_without_gradio_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fewstep.commands.demo.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["demo"])
+    assert "pip install 'fewstep[demo]'" in capsys.readouterr().err
 
 
 def test_only_this_machine_is_served_unless_asked_otherwise(capsys: pytest.CaptureFixture[str]) -> None:

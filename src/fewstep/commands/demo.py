@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -28,6 +29,8 @@ def demo(
         port: likewise; 0 takes a free one.
         device: "cpu", "cuda" or "cuda:1"; auto is a GPU where there is one.
     """
+    if find_spec("gradio") is None:
+        raise ValueError("the demo is made with Gradio, which is not installed: pip install 'fewstep[demo]'")
     from fewstep.demo.models import models
     from fewstep.demo.server import Server
 

@@ -15,6 +15,9 @@ from fewstep.estimators.model import TrainedModel, one_task
 FEWEST, MOST = 2, 5
 """Characters of a task."""
 
+LETTERS = "ABCDE"
+"""Their names."""
+
 
 class Naming(NamedTuple):
     """What a learner makes of a query.
@@ -82,27 +85,22 @@ def _principal(codes: list[Any]) -> tuple[Float[np.ndarray, "moments codes 2"], 
     return found, float(np.square(values[:2]).sum()) / total if total > 0 else 0.0
 
 
-def answer(model: TrainedModel, asked: Any) -> dict[str, Any]:
-    """What the page shows, in JSON's types.
+def answer(model: TrainedModel, examples: Any, query: Any) -> tuple[Naming, UInt8[np.ndarray, "pictures 1 28 28"]]:
+    """Name a drawing of a page.
 
     Args:
         model: of Omniglot's drawings.
-        asked: of the page: ``{"examples": [drawing, …], "query": drawing}``, see
-            :func:`~fewstep.demo.drawing.drawing`.
+        examples: of the page: a list of drawings, one of each class, see :func:`~fewstep.demo.drawing.drawing`.
+        query: the drawing that is to be named.
+
+    Returns:
+        What it is named, and what the learner saw: the examples, then the query.
 
     Raises:
         ValueError: for anything else.
     """
-    if not isinstance(asked, dict) or asked.keys() != {"examples", "query"} or not isinstance(asked["examples"], list):
-        raise ValueError("examples and a query are needed, and nothing else")
-    if not FEWEST <= (ways := len(asked["examples"])) <= MOST:
-        raise ValueError(f"there are {ways} examples: draw {FEWEST} to {MOST}, one of each character")
-    given = [drawing(one, f"example {'ABCDE'[i]}") for i, one in enumerate(asked["examples"])]
-    images = np.stack([as_omniglot(strokes) for strokes in [*given, drawing(asked["query"], "the query")]])
-    found = named(model, images[:-1], images[-1])
-    return {
-        "stages": {name: p.round(6).tolist() for name, p in found.stages.items()},
-        "codes": found.codes.round(6).tolist(),
-        "shown": round(found.shown, 4),
-        "seen": [image.tobytes().hex() for image in images],
-    }
+    if not isinstance(examples, list) or not FEWEST <= len(examples) <= MOST:
+        raise ValueError(f"{FEWEST} to {MOST} examples are needed, one of each character")
+    given = [drawing(one, f"example {LETTERS[i]}") for i, one in enumerate(examples)]
+    images = np.stack([as_omniglot(strokes) for strokes in [*given, drawing(query, "the query")]])
+    return named(model, images[:-1], images[-1]), images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +15,32 @@ ACROSS, UP, POINTS = 5.0, 8.0, 20
 """Inputs and targets go from minus to plus so much; and how many points are taken."""
 
 SAMPLES, DRAWN, WITHIN = 100, 25, 0.9
-"""Functions that are sampled; those of them that are sent; and the probability of the interval."""
+"""Functions that are sampled; those of them that are drawn; and the probability of the interval."""
+
+
+class Curves(NamedTuple):
+    """What is known of a function.
+
+    Attributes:
+        functions: samples.
+        mean: of all of them.
+        low, high: between them lies a target with the probability :data:`WITHIN`.
+        line: the probability that it is a line.
+    """
+
+    functions: Float[np.ndarray, "functions inputs"]
+    mean: Float[np.ndarray, " inputs"]
+    low: Float[np.ndarray, " inputs"]
+    high: Float[np.ndarray, " inputs"]
+    line: float
+
+
+class Functions(NamedTuple):
+    """Functions through the same points, at the inputs ``x``: a learner's, and the exact posterior's."""
+
+    x: Float[np.ndarray, " inputs"]
+    learned: Curves
+    exact: Curves
 
 
 def points(given: Any) -> Float[np.ndarray, "points 2"]:
@@ -34,33 +59,27 @@ def points(given: Any) -> Float[np.ndarray, "points 2"]:
     return np.array(given, np.float64)
 
 
-def answer(model: TrainedModel, noise: float, asked: Any) -> dict[str, Any]:
-    """What the page shows, in JSON's types: of the learner and of the exact posterior the same.
+def answer(model: TrainedModel, noise: float, given: Float[np.ndarray, "points 2"]) -> Functions:
+    """What the page shows of a learner, and of the exact posterior.
 
     Args:
         model: of sine-or-line tasks.
         noise: standard deviation of targets in these tasks.
-        asked: of the page: ``{"points": [[x, y], …]}``.
+        given: see :func:`points`.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: where the learner's functions are not finite.
     """
-    if not isinstance(asked, dict) or asked.keys() != {"points"}:
-        raise ValueError("points are needed, and nothing else")
-    x, y = points(asked["points"]).T
+    x, y = given.T
     grid = np.linspace(-ACROSS, ACROSS, 101)
     found = FewShotRegressor(model, samples=SAMPLES, noise=noise).fit(x[:, None], y).predict_distribution(grid[:, None])
     exact = exact_posterior(x[None], y[None], noise=noise)
     best = exact.at(grid[None])
     low, high = best.interval(WITHIN)
-
-    def told(functions: Any, mean: Any, low: Any, high: Any, line: float) -> dict[str, Any]:
-        curves = {"functions": functions[:DRAWN], "mean": mean, "low": low, "high": high}
-        return {name: curve.round(3).tolist() for name, curve in curves.items()} | {"line": round(line, 4)}
-
     lines = float(mode_mass(grid, found.samples[None], noise=noise)[0])
-    return {
-        "x": grid.round(3).tolist(),
-        "learned": told(found.samples, found.mean, *found.interval(WITHIN), lines),
-        "exact": told(exact.sample(DRAWN, 0)(grid[None])[0], best.mean()[0], low[0], high[0], float(exact.line[0])),
-    }
+    below, above = found.interval(WITHIN)
+    return Functions(
+        grid,
+        Curves(found.samples[:DRAWN], found.mean, below, above, lines),
+        Curves(exact.sample(DRAWN, 0)(grid[None])[0], best.mean()[0], low[0], high[0], float(exact.line[0])),
+    )
