@@ -55,7 +55,7 @@ def characters(model: TrainedModel, name: str) -> None:
         with gr.Column(min_width=300, scale=3):
             said = gr.HTML("Draw the examples first.", html_template='<p id="said" role="status">${value}</p>')
             with gr.Row(visible=False, elem_id="stages") as stages:
-                labels = [gr.Label(label=title, show_heading=False, min_width=180) for title in STAGES.values()]
+                labels = [gr.Label(label=title, show_heading=False, min_width=130) for title in STAGES.values()]
     pads, pictures, clears = map(list, zip(*drawings, strict=True))
     moves = gr.HTML(visible=False, elem_id="movement", container=True)
 

@@ -93,6 +93,8 @@ def curves(
     axis.tick_params(length=0, labelcolor=_INK, labelsize=9)
     axis.grid(color=_GREY, linewidth=0.6)
     axis.spines[:].set_visible(False)
+    axis.axhline(0, color=_INK, linewidth=0.6, alpha=0.5)
+    axis.axvline(0, color=_INK, linewidth=0.6, alpha=0.5)
     if found is not None:
         axis.fill_between(x, found.low, found.high, color=colour, alpha=0.18, linewidth=0)
         axis.plot(x, found.functions.T, color=colour, alpha=0.45, linewidth=0.7)
