@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -20,6 +21,13 @@ from fewstep.recipes import RECIPES, Config
 
 TRIAL = 20
 
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "protonet-of-5-ways": ("protonet", {"train_ways": 5}, {"tasks": 4, "decay": "cosine"}),
+    "relation-of-20-ways": ("relation", {"train_ways": 20, "queries": 5}, {}),
+    "tadam-of-20-ways": ("tadam", {"train_ways": 20}, {"tasks": 1}),
+}
+"""Recipes with other tasks of training, and another outer loop: what these are worth."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -30,7 +38,7 @@ class Options:
     out: Path
     """Folder of all that is made."""
     methods: tuple[str, ...]
-    """Stems of recipes, the one that others are compared with first."""
+    """Stems of recipes or variants of them, the one that others are compared with first."""
     path: str | None = None
     """The images, where they are not in the package."""
     minutes: float = 10.0
@@ -51,13 +59,15 @@ class Options:
 
 def of(options: Options, method: str, steps: int) -> Config:
     """A recipe, its length apart."""
-    base = RECIPES[f"{method}-{options.images}-5way-1shot"]()
+    stem, data, outer = VARIANTS.get(method, (method, {}, {}))
+    base = RECIPES[f"{stem}-{options.images}-5way-1shot"]()
+    base = replace(base, data=replace(base.data, **data), training=replace(base.training, **outer))
     if options.path:
         base = replace(base, data=replace(base.data, path=options.path))
     every = -(-steps // options.validations)
     tasks = 1 if steps == TRIAL else options.validation_tasks
-    outer = replace(base.training, steps=steps, validate_every=every, validation_tasks=tasks, compile="off")
-    return replace(base, training=outer, seed=options.seed, threads=1)
+    training = replace(base.training, steps=steps, validate_every=every, validation_tasks=tasks, compile="off")
+    return replace(base, training=training, seed=options.seed, threads=1)
 
 
 def steps_within(options: Options, method: str) -> int:
