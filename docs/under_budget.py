@@ -9,11 +9,12 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from torch import nn
 
 from fewstep.evaluation import interval, paired
 from fewstep.experiments.run import Run
@@ -25,8 +26,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "protonet-of-5-ways": ("protonet", {"train_ways": 5}, {"tasks": 4, "decay": "cosine"}),
     "relation-of-20-ways": ("relation", {"train_ways": 20, "queries": 5}, {}),
     "tadam-of-20-ways": ("tadam", {"train_ways": 20}, {"tasks": 1}),
+    "snail-after-protonet": ("snail", {}, {}),
 }
-"""Recipes with other tasks of training, and another outer loop: what these are worth."""
+"""Recipes with other tasks of training, another outer loop, or an embedding that another method has learned."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ def measure(options: Options, method: str) -> None:
     config = of(options, method, json.loads(file.read_text()))
     scores = {"untrained": scored(options, Run(config, folder / "untrained"), None)}
     run = Run.continued(config, folder / "run", print)
+    if method == "snail-after-protonet" and not (folder / "run" / "last.safetensors").exists():
+        trained = Run.open(options.out / "protonet" / "run").method.learner.network
+        cast("nn.Sequential", run.method.learner.network)[0].load_state_dict(trained.state_dict())
     began = time.process_time()
     run.train()
     print(method, config.training.steps, f"meta-steps, {(time.process_time() - began) / 60:.1f} min", flush=True)
