@@ -9,7 +9,7 @@ import imports
 import pages
 import pytest
 
-HEAVY = ("matplotlib", "sklearn", "scipy", "pandas", "optuna", "torch._dynamo")
+HEAVY = ("matplotlib", "sklearn", "scipy", "pandas", "optuna", "torch._dynamo", "gradio")
 
 LOWER = ("training", "evaluation", "data", "networks", "core")
 FOLDERS = {

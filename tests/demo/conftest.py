@@ -1,12 +1,11 @@
 """The demo's server, on a free port, for all of its tests."""
 
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from serving import served
 
 from fewstep.demo.guard import is_local
 from fewstep.demo.models import Models, models
@@ -34,12 +33,6 @@ def server(shipped: Models) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connected)
         patch.setattr(socket, "getaddrinfo", looked)
-        with Server(shipped) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            while not server.started:
-                time.sleep(0.01)
+        with served(shipped) as server:
             yield server
-            server.shutdown()
-            thread.join()
     assert [one for one in asked if not is_local(one)] == []

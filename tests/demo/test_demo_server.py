@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from serving import served
 
 from fewstep import FewShotClassifier, FewShotRegressor, maml, protonet
 from fewstep.commands.main import main
@@ -103,6 +104,18 @@ def test_a_method_without_codes_has_fewer_stages(method: str, stages: list[str])
         found.stages["after"], expected.predict_proba((examples[1:2] / 255).astype("f"))[0], atol=1e-6
     )
     assert (list(found.stages), found.codes.size) == (stages, 0)
+
+
+def test_a_page_of_a_method_without_codes_has_two_stages_and_no_paths(shipped: Models) -> None:
+    model = TrainedModel(maml(Conv4(outputs=3), rate=0.4, steps=2), reading=Reading())
+    with served(shipped._replace(characters=model)) as server:
+        said, _, before, latent, after, moves, *pictures = ask(server, 3, HOOK, BAR, ZED, [], [], ZED)
+    assert re.fullmatch(
+        r"It is <b>[ABC]</b>, with probability [\d.]+ before adaptation, [\d.]+ after adaptation.", said
+    )
+    assert [stage["visible"] for stage in (before, latent, after)] == [True, False, True]
+    assert (after["label"], moves["visible"]) == ("After adaptation", False)
+    assert [bool(picture) for picture in pictures] == [True, True, True, False, False, True]
 
 
 def test_functions_are_those_of_the_regressor_beside_the_exact_posterior(shipped: Models) -> None:

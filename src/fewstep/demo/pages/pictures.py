@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -117,5 +118,7 @@ def _svg(figure: Any, label: str) -> str:
         axis.patch.set_visible(False)
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         text = image(figure, "svg").decode()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GREY, "var(--border-color-primary)")
+    # Within a page, its style would be that of all pictures.
+    text = re.sub("<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = text.replace(_INK, "currentColor").replace(_GREY, "var(--border-color-primary)")
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
