@@ -43,8 +43,8 @@ class Server:
         self.local = is_local(host)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.create_server((host, port), family=family)
-        settings = uvicorn.Config(app(models, self.local), log_level="warning", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(settings)
+        quiet: dict[str, Any] = {"ws": "none", "log_level": "warning", "timeout_graceful_shutdown": 1}
+        self._server = uvicorn.Server(uvicorn.Config(app(models, self.local), **quiet))
 
     @property
     def url(self) -> str:
