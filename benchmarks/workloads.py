@@ -22,12 +22,7 @@ Ways: TypeAlias = Mapping[str, tuple[Executor, bool]]
 
 AT_ONCE: Ways = {"compiled": (Vmap(), True), "eager": (Vmap(), False)}
 ONE_BY_ONE: Ways = {"loop": (Loop(), False), "loop, compiled": (Loop(), True)}
-SOME: Ways = {
-    "loop": (Loop(), False),
-    "4 at a time": (Vmap(4), False),
-    "2 at a time, compiled": (Vmap(2), True),
-    "4 at a time, compiled": (Vmap(4), True),
-}
+SOME: Ways = ONE_BY_ONE | {"4 at a time": (Vmap(4), False), "2 at a time, compiled": (Vmap(2), True)}
 """For convolutions that tasks share: rows of several tasks go through them as one batch."""
 
 
