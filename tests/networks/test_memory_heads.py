@@ -112,7 +112,14 @@ def test_pairs_are_scored(reduce: str, scores: tuple[list[float], ...], error: f
 
 
 @pytest.mark.parametrize(
-    ("module", "row"), [(of_vectors(3, 4), [3]), (of_maps(3, 10, hidden=4), [3, 10, 10]), (of_maps(3, 4), [3, 4, 4])]
+    ("module", "row"),
+    [
+        (of_vectors(3, 4), [3]),
+        (of_maps(3, 10, hidden=4), [3, 10, 10]),
+        (of_maps(3, 4), [3, 4, 4]),
+        # without a norm, for which a bias is nothing
+        (nn.Sequential(nn.Conv3d(6, 2, (1, 4, 4), (1, 2, 2), (0, 1, 1)), nn.Tanh()), [3, 4, 4]),
+    ],
 )
 def test_pairs_go_through_their_first_layer_as_if_they_were_made(module: nn.Sequential, row: list[int]) -> None:
     source = torch.Generator().manual_seed(0)
@@ -123,6 +130,19 @@ def test_pairs_go_through_their_first_layer_as_if_they_were_made(module: nn.Sequ
     found, expected = (asked(Relating(g), x[:6], labels, x[6:]) for g in (module, after))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert found.std() > 1e-3
+
+
+def test_layers_that_are_more_than_themselves_are_asked_as_they_are() -> None:
+    class Doubled(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = of_vectors(3, 4)
+    expected = 2 * asked(Relating(plain), x[:4], [0, 1, 1, 0], x[4:])
+    torch.testing.assert_close(asked(Relating(Doubled(*plain)), x[:4], [0, 1, 1, 0], x[4:]), expected)
+    plain[0].register_forward_hook(lambda layer, given, made: 0 * made)
+    assert asked(Relating(plain), x[:4], [0, 1, 1, 0], x[4:]).unique().numel() == 1
 
 
 def test_relation_networks_have_the_published_sizes() -> None:

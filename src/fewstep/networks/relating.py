@@ -36,7 +36,7 @@ class Relating(MemoryHead):
         if self.reduce == "mean":
             members = members / members.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         classes = (members @ self.remembered.flatten(1)).unflatten(1, x.shape[1:])  # [ways, channels, *space]
-        layers = list(self.module) if isinstance(self.module, nn.Sequential) else [self.module]
+        layers = list(self.module) if type(self.module) is nn.Sequential else [self.module]
         if layers and _sees_one_pair(layers[0]):
             found = _of_pairs(layers.pop(0), classes, x)
         else:
@@ -49,8 +49,10 @@ class Relating(MemoryHead):
 
 
 def _sees_one_pair(layer: nn.Module) -> bool:
-    """Whether it is a convolution of pairs, each by itself."""
+    """Whether it is a convolution of pairs, each by itself, and nothing but that."""
     if type(layer) is not nn.Conv1d and type(layer) is not nn.Conv3d:
+        return False
+    if layer._forward_pre_hooks or layer._forward_hooks:  # such as those of weight_norm, which make its weight
         return False
     one = layer.kernel_size[0] == layer.stride[0] == layer.groups == 1
     return one and layer.padding_mode == "zeros" and layer.padding not in ("same", "valid") and layer.padding[0] == 0
