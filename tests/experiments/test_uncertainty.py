@@ -234,6 +234,21 @@ def test_deviations_that_a_method_predicts_are_its_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(one.measures.negative_log_likelihood, rows.mean(1), rtol=1e-4)
 
 
+def test_networks_that_leo_generates_predict_deviations(tmp_path: Path) -> None:
+    config = RECIPES["leo-deviations-sine-line"]()
+    trained(replace(config, training=TINY), tmp_path / "leo")
+    result = measure_runs([tmp_path / "leo"], tasks=4, samples=3, queries=5, validation_tasks=5, ambiguous=2)
+    one, run, tasks = result.methods[0], Run.open(tmp_path / "leo"), tasks_of(tmp_path / "leo", "test", 4, queries=5)
+    assert (one.noise, one.functions) == (None, 3)
+    ((mean, deviation),) = Functions(run.method, 3, 0, "test").read(tasks, x_of(tasks))
+    assert deviation is not None
+    assert deviation.min() > 0.1
+    y = torch.from_numpy(numbers(tasks.query.y))[:, None]
+    each = torch.distributions.Normal(torch.from_numpy(mean), torch.from_numpy(deviation)).log_prob(y)
+    mixed = math.log(3) - each.logsumexp(1)
+    np.testing.assert_allclose(one.measures.negative_log_likelihood, mixed.mean(1), rtol=1e-6)
+
+
 def test_samples_and_modes_by_hand(runs: Path, found: Uncertainty) -> None:
     leo, run = found.methods[0], Run.open(runs / LEO)
     test, validation = tasks_of(runs / LEO, "test", TASKS), tasks_of(runs / LEO, "val", VALIDATION)

@@ -4,12 +4,13 @@ import inspect
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 
 from fewstep import algorithms, recipes
 from fewstep.commands.evaluate import Evaluate
@@ -22,7 +23,9 @@ from fewstep.recipes.methods.adapting import Adapting, MetaLstm, MetaSgd
 from fewstep.recipes.methods.leo import JointLeo, LeoNetwork
 from fewstep.recipes.methods.network import Network
 from fewstep.recipes.methods.settings import Settings, arguments_of
+from fewstep.recipes.problems.problem import Problem
 from fewstep.training import Training
+from fewstep.training.device import Place
 
 METHODS: Sequence[type[Settings]] = get_args(Algorithm)
 
@@ -127,3 +130,43 @@ def test_a_configuration_with_an_unknown_setting_is_refused(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(text.replace('"first_order"', '"second_order"'))
     with pytest.raises(ValueError, match="second_order"):
         from_json(tmp_path / "config.json")
+
+
+def numbers(recipe: str) -> tuple[Any, Any]:
+    """The loss of a recipe whose network predicts deviations, and the numbers that it makes of a row."""
+    config = RECIPES[recipe]()
+    problem = config.data.open(Place(torch.device("cpu"), torch.float32), print)
+    method = replace(config.method, network=replace(config.method.network, deviations=True)).build(problem)
+    support = problem.source("val", tasks=2, seed=0).batch(0).support
+    return method.learner.loss, method.predict(method.adapt(support), support).detach()
+
+
+@pytest.mark.parametrize("stem", ["maml", "leo", "leo-bound", "platipus"])
+def test_networks_of_a_regression_predict_deviations(stem: str) -> None:
+    loss, made = numbers(f"{stem}-sine-line")
+    mean, deviation = loss.readout(made)
+    assert (made.shape[-1], mean.shape[-1]) == (2, 1)
+    target = mean + 0.5
+    expected = -torch.distributions.Normal(mean, deviation).log_prob(target).sum(-1)
+    torch.testing.assert_close(loss.rows(made.flatten(0, 1), target.flatten(0, 1)), expected.flatten())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ("maml-ensemble-sine-line", "an ensemble averages targets"),
+        ("bayesian-maml-sine-line", "noise of their own"),
+        ("llama-sine-line", "classification.. or regression.. for the loss"),
+        ("maml-oscillations", "this is forecaster with a head, for targets"),
+    ],
+)
+def test_deviations_are_refused_where_nothing_would_read_them(recipe: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        numbers(recipe)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_classes_and_features_have_no_deviations(head: bool) -> None:
+    problem = Problem(lambda **_: None, (4,), 5, {}, regression=not head)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match="an mlp that is a whole network of a regression; this is mlp with"):
+        Network("mlp", deviations=True).build(problem, head=head)

@@ -39,6 +39,15 @@ def leo_sine_line() -> Config:
     return unnamed(SineOrLineTasks(), _LEO, TRAINING, _TESTING)
 
 
+def leo_deviations_sine_line() -> Config:
+    """The paper's objective with the likelihood for its loss: each network predicts deviations too, a variant of ours.
+
+    The inner loop descends that likelihood, and no noise is fitted to it.
+    """
+    method = replace(_LEO, network=replace(_LEO.network, deviations=True))
+    return unnamed(SineOrLineTasks(), method, TRAINING, _TESTING)
+
+
 def leo_bound_sine_line() -> Config:
     """The same, trained on a lower bound of the log predictive likelihood: a variant of ours.
 

@@ -33,7 +33,7 @@ class Adapting(Settings):
         """Arguments that the algorithms share and that are no settings."""
         network = self.network.build(problem)
         adapts = None if self.adapt_norms else networks.without_norms(network)
-        return {"network": network, "adapts": adapts, "loss": loss_of(problem, self.support_reduction)}
+        return {"network": network, "adapts": adapts, "loss": loss_of(problem, self.support_reduction, self.network)}
 
 
 class Maml(Adapting, algorithm="maml"):
@@ -47,12 +47,14 @@ class Maml(Adapting, algorithm="maml"):
         """Arguments that the algorithms share, for one network or for an ensemble.
 
         Raises:
-            ValueError: for an ensemble of classifiers.
+            ValueError: for an ensemble of classifiers, or of networks that predict deviations.
         """
         if self.members is None:
             return super().parts(problem)
         if not problem.regression:
             raise ValueError("an ensemble predicts regression targets; for classification leave method.members out.")
+        if self.network.deviations:
+            raise ValueError("an ensemble averages targets, and no deviations: leave method.network.deviations out.")
         from fewstep.networks.ensemble import squared_error_of_each, squared_error_of_the_mean
 
         network = networks.Ensemble(lambda: self.network.build(problem), self.members)
@@ -84,7 +86,7 @@ class Cavia(Settings, algorithm="cavia"):
     def build(self, problem: Problem) -> core.Method:
         """CAVIA on the problem's inputs."""
         network = self.network.build(problem, context=self.context)
-        return self.compose(network=network, loss=loss_of(problem, self.support_reduction))
+        return self.compose(network=network, loss=loss_of(problem, self.support_reduction, self.network))
 
 
 class MetaSgd(Adapting, algorithm="meta_sgd"):
@@ -139,7 +141,7 @@ class MamlPlusPlus(Adapting, algorithm="maml_plus_plus"):
         """Arguments that the algorithms share, for a network that knows the steps."""
         network = self.network.build(problem, norm_steps=self.steps if self.stepwise_norms else 0)
         adapts = None if self.adapt_norms else networks.without_norms(network)
-        return {"network": network, "adapts": adapts, "loss": loss_of(problem, self.support_reduction)}
+        return {"network": network, "adapts": adapts, "loss": loss_of(problem, self.support_reduction, self.network)}
 
 
 class MetaLstm(Adapting, algorithm="meta_lstm"):

@@ -58,16 +58,17 @@ class LeoNetwork(Settings, algorithm="leo_network"):
     samples: CountOrZero = 0
     """0: the paper's objective. M ≥ 1: the lower bound of the log predictive likelihood with M samples a task."""
     noise: Positive = 0.3
-    """Deviation of targets in that bound."""
+    """Deviation of targets in that bound, where the network does not predict it."""
 
     def build(self, problem: Problem) -> core.Method:
         """LEO on the problem's inputs and targets."""
-        bound = core.Mixture(self.samples, self.noise if problem.regression else None) if self.samples else None
+        noise = self.noise if problem.regression and not self.network.deviations else None
+        bound = core.Mixture(self.samples, noise) if self.samples else None
         return self.compose(
             network=self.network.build(problem),
             inputs=math.prod(problem.inputs),
             outputs=problem.outputs,
             formulation={"bounded": core.BOUNDED, "official": core.OFFICIAL, "paper": core.PAPER}[self.formulation],
-            loss=loss_of(problem),
+            loss=loss_of(problem, network=self.network),
             meta_gradient=bound,
         )

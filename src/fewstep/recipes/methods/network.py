@@ -37,6 +37,9 @@ class Network:
     """conv4: learn the normalisation's γ beside its β. None: as in the paper."""
     momentum: Portion | None = None
     """conv4: weight of the newest statistics in running ones. None: 0.9."""
+    deviations: bool = False
+    """mlp, of a regression: predict a deviation of each target beside its mean. The loss, of inner loop and query, is
+    the negative log-likelihood then."""
 
     def __post_init__(self) -> None:
         require_ranges(self, "method.network.")
@@ -48,12 +51,19 @@ class Network:
         shifts of the third block's channels. With ``norm_steps``, four blocks normalise anew for each of so many steps.
         """
         outputs, shape = problem.outputs if head else None, problem.inputs
+        if self.deviations and (self.kind != "mlp" or outputs is None or not problem.regression):
+            of, whole = "targets" if problem.regression else "classes", "with" if head else "without"
+            raise ValueError(
+                "method.network.deviations are predicted by an mlp that is a whole network of a regression; this is "
+                f"{self.kind} {whole} a head, for {of}."
+            )
         if context and self.kind in ("relation", "resnet12", "forecaster"):
             raise ValueError(f"{self.kind} takes no context; choose mlp, maml-fc or a paper's four blocks.")
         if self.kind == "mlp":
             if len(shape) != 1:
                 raise ValueError(f"mlp is a network for vectors; the data gives inputs of shape {list(shape)}.")
-            widths = (*shape, *((40, 40) if self.hidden is None else self.hidden), outputs)
+            numbers = outputs if outputs is None else outputs * (1 + self.deviations)
+            widths = (*shape, *((40, 40) if self.hidden is None else self.hidden), numbers)
             return networks.mlp(widths, std=self.std, context=context)
         if self.kind == "forecaster":
             if len(shape) != 1 or not problem.regression or outputs is None:
@@ -97,6 +107,8 @@ class Network:
         return networks.conv4(self.kind, outputs, inputs=shape[0], size=shape[1], **changes)
 
 
-def loss_of(problem: Problem, reduction: core.Reduction = "mean") -> core.Loss:
-    """Cross-entropy, or the squared error of a regression."""
+def loss_of(problem: Problem, reduction: core.Reduction = "mean", network: Network | None = None) -> core.Loss:
+    """Cross-entropy, or the squared error of a regression; their likelihood where the network predicts deviations."""
+    if network is not None and network.deviations:
+        return core.normal_regression(reduction)
     return (core.regression if problem.regression else core.classification)(reduction)

@@ -29,7 +29,7 @@ class Reptile(Settings, algorithm="reptile"):
 
     def build(self, problem: Problem) -> core.Method:
         """Reptile on the problem's inputs."""
-        return self.compose(network=self.network.build(problem), loss=loss_of(problem))
+        return self.compose(network=self.network.build(problem), loss=loss_of(problem, network=self.network))
 
 
 class Protonet(Settings, algorithm="protonet"):

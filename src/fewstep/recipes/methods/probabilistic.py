@@ -31,6 +31,8 @@ class BayesianMaml(Settings, algorithm="bayesian_maml"):
         from fewstep.networks.particles import regression_of_each
 
         if problem.regression:
+            if self.network.deviations:
+                raise ValueError("particles have noise of their own: leave method.network.deviations out.")
             make = lambda: networks.Particle(self.network.build(problem), self.noise)  # noqa: E731
             return self.compose(network=networks.Ensemble(make, self.particles), loss=regression_of_each())
         network = self.network.build(problem, head=False)
@@ -55,4 +57,4 @@ class Platipus(Settings, algorithm="platipus"):
         """PLATIPUS on the problem's inputs."""
         network = self.network.build(problem)
         adapts = None if self.adapt_norms else networks.without_norms(network)
-        return self.compose(network=network, adapts=adapts, loss=loss_of(problem))
+        return self.compose(network=network, adapts=adapts, loss=loss_of(problem, network=self.network))
