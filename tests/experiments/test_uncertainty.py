@@ -30,7 +30,13 @@ from fewstep.evaluation.statistics import Interval, paired
 from fewstep.experiments.begun import mark_of
 from fewstep.experiments.run import Run
 from fewstep.experiments.uncertainty.functions_plot import clear_and_ambiguous, plot
-from fewstep.experiments.uncertainty.procedure import GRID, measure_runs, run_labels, zero_where_not_finite
+from fewstep.experiments.uncertainty.procedure import (
+    GRID,
+    measure_runs,
+    run_labels,
+    wide_where_not_finite,
+    zero_where_not_finite,
+)
 from fewstep.experiments.uncertainty.result import EXACT, MethodMeasures, Uncertainty
 from fewstep.recipes import RECIPES, Config
 from fewstep.recipes.methods.adapting import Maml
@@ -336,6 +342,16 @@ def test_one_bad_value_makes_its_function_zero_and_no_other() -> None:
     kept, failed = zero_where_not_finite(values)
     assert failed == 1
     assert kept.tolist() == [[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10], [0, 0]]]
+
+
+def test_a_bad_deviation_makes_its_function_bad_and_wide() -> None:
+    values, deviations = np.arange(1.0, 9).reshape(2, 2, 2), np.full((2, 2, 2), 0.5)
+    deviations[0, 1, 1], values[1, 0, 0] = math.nan, math.inf
+    values, deviations = wide_where_not_finite(values, deviations, unknown=3.0)
+    kept, failed = zero_where_not_finite(values)
+    assert failed == 2
+    assert kept.tolist() == [[[1, 2], [0, 0]], [[0, 0], [7, 8]]]
+    assert deviations.tolist() == [[[0.5, 0.5], [3, 3]], [[3, 3], [0.5, 0.5]]]
 
 
 def changed(runs: Path, folder: Path, **data: Any) -> Path:

@@ -93,8 +93,11 @@ def measure_runs(
             ((fitted, _),) = of["validation"].read(validation, validation.query.x[..., 0])
             ((found, own),) = of["test"].read(test, test.query.x[..., 0])
             on_grid = of["ambiguous"](unclear, grid)[0] if len(chosen) else np.empty((0, samples, len(GRID)))
+        past = _numbers(validation.query.y)
+        if own is not None:
+            found, own = wide_where_not_finite(found, own, float(np.sqrt(np.mean(past**2))))
         (fitted, _), (found, failed), (on_grid, _) = map(zero_where_not_finite, (fitted, found, on_grid))
-        deviation = fit_noise(fitted, _numbers(validation.query.y), bounds=NOISES) if own is None else own
+        deviation = fit_noise(fitted, past, bounds=NOISES) if own is None else own
         lines = mode_mass(GRID, on_grid, noise=data.noise) if len(chosen) else np.empty(0)
         measures, noise = measure(Predictive(found, deviation), y), deviation if isinstance(deviation, float) else None
         methods.append(MethodMeasures(label, noise, found.shape[1], measures, lines, failed))
@@ -137,6 +140,17 @@ def zero_where_not_finite(functions: NDArray[np.float64]) -> tuple[NDArray[np.fl
     """Functions ``[tasks, functions, rows]``, zero everywhere where the inner loop threw one out; tasks with such."""
     bad: NDArray[np.bool_] = np.asarray(~np.isfinite(functions).all(-1))
     return np.where(bad[..., None], 0.0, functions), int(bad.any(-1).sum())
+
+
+def wide_where_not_finite(
+    functions: NDArray[np.float64], deviations: NDArray[np.float64], unknown: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Functions ``[tasks, functions, rows]``, NaN where they or their deviations are not finite, with that deviation.
+
+    ``unknown`` is of targets about zero, which is what such a function is then taken to be.
+    """
+    bad: NDArray[np.bool_] = np.asarray(~(np.isfinite(functions) & np.isfinite(deviations)).all(-1))
+    return np.where(bad[..., None], np.nan, functions), np.where(bad[..., None], unknown, deviations)
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
