@@ -331,24 +331,27 @@ def test_a_mixture_of_one_sample_is_back_propagation() -> None:
     torch.testing.assert_close(found.metrics["effective_samples"], torch.ones(4, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("granularity", ["task", "step"])
-def test_a_mixture_is_the_log_of_a_mean_of_likelihoods(granularity: Any) -> None:
-    method, tasks = built(**STEPS, meta_gradient=Mixture(3, noise=0.4)), padded_tasks()
+def test_a_mixture_is_the_log_of_a_mean_of_likelihoods(granularity: Any, weighted: bool) -> None:
+    method, tasks = built(**STEPS, meta_gradient=Mixture(3, noise=0.4, weighted=weighted)), padded_tasks()
     tasks.query.weight[0, 1] = 0
     noise = noise_of(method, tasks)
     found = method.objective(tasks, noise, Vmap(), granularity)
     objectives = []
     for t in range(4):
         task = tree_map(lambda tensor, t=t: tensor[t], tasks)
-        likelihoods, penalties = [], []
+        likelihoods, weights, penalties = [], [], []
         for m in range(3):
             own = tree_map(lambda tensor, t=t, m=m: tensor[t, m], noise["copies"])
             point, of_sample = method.learner.adapt(task.support, noise=own)
-            density = torch.distributions.Normal(method.learner.predict(point, task.query), 0.4)
-            rows = density.log_prob(task.query.y).squeeze(-1)
-            likelihoods.append(rows[task.query.weight > 0].sum().exp())
+            for rows, of in (task.query, likelihoods), (task.support, weights):
+                density = torch.distributions.Normal(method.learner.predict(point, rows), 0.4)
+                of.append(density.log_prob(rows.y).squeeze(-1)[rows.weight > 0].sum().exp())
             penalties.append(sum(of_sample.values()))
-        bound = (sum(likelihoods) / 3).log() / task.query.weight.sum()
+        shares = [weight / sum(weights) if weighted else 1 / 3 for weight in weights]
+        together = sum(share * likelihood for share, likelihood in zip(shares, likelihoods, strict=True))
+        bound = together.log() / task.query.weight.sum()
         objectives.append(sum(penalties) / 3 - bound)
     expected = sum(objectives) / 4 + sum(method.penalties().values())
     torch.testing.assert_close(found.objective, expected, rtol=1e-10, atol=1e-12)

@@ -23,7 +23,7 @@ from fewstep.core import Batch, Method, Task, generator
 from fewstep.data.functions.sine_or_line import SineOrLine
 from fewstep.data.storage.tensors import read_tensors, write_tensors
 from fewstep.evaluation.exact.sine_or_line import exact_posterior, mode_mass
-from fewstep.evaluation.functions import Functions
+from fewstep.evaluation.functions import Functions, resampled
 from fewstep.evaluation.inner_loop import inner_steps
 from fewstep.evaluation.predictive import Measures, Predictive, fit_noise, measure
 from fewstep.evaluation.statistics import Interval, paired
@@ -184,6 +184,25 @@ def test_the_bound_is_of_another_objective_and_not_another_method() -> None:
     np.testing.assert_array_equal(one, other)
     noise = bound.noise(tasks, torch.Generator().manual_seed(0))
     assert noise["copies"]["begin"]["start"]["code"].shape == (4, 5, 4), "tasks, samples, latents"
+
+
+def test_a_weighted_bound_has_each_function_as_often_as_its_likelihood_on_the_support_says() -> None:
+    tasks, drawn = some_tasks(30), 40
+    plain, weighted = (untrained(BOUND, samples=2, spread=1.0, weighted=weighted) for weighted in (False, True))
+    on_query, on_support = Functions(plain, drawn)(tasks, x_of(tasks), tasks.support.x[..., 0])
+    (found,) = Functions(weighted, drawn)(tasks, x_of(tasks))
+    density = -0.5 * ((tasks.support.y[..., 0].numpy()[:, None] - on_support) / 0.3) ** 2
+    share = np.exp(density.sum(-1) - density.sum(-1).max(1, keepdims=True))
+    share /= share.sum(1, keepdims=True)
+    often = (np.abs(found[:, None] - on_query[:, :, None]).max(-1) < 1e-9).sum(2)
+    assert (often.sum(1) == drawn).all(), "nothing but what was drawn"
+    assert np.abs(often - drawn * share).max() < 1
+    assert 2 < (often > 0).sum(1).max() < drawn
+
+
+def test_what_has_no_weight_is_not_taken_and_where_nothing_has_one_all_are() -> None:
+    logs = torch.tensor([[0.0, math.nan, math.log(3), -math.inf], [math.nan, math.inf, -math.inf, math.nan]])
+    assert resampled(logs).tolist() == [[0, 2, 2, 2], [4, 5, 6, 7]]
 
 
 def test_functions_are_counted_from_one() -> None:

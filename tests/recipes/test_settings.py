@@ -165,6 +165,12 @@ def test_deviations_are_refused_where_nothing_would_read_them(recipe: str, reaso
         numbers(recipe)
 
 
+def test_weights_are_of_the_bound() -> None:
+    problem = RECIPES["leo-sine-line"]().data.open(Place(torch.device("cpu"), torch.float32), print)
+    with pytest.raises(ValueError, match=r"set method.samples to 1 or more"):
+        LeoNetwork(weighted=True).build(problem)
+
+
 @pytest.mark.parametrize("head", [True, False])
 def test_classes_and_features_have_no_deviations(head: bool) -> None:
     problem = Problem(lambda **_: None, (4,), 5, {}, regression=not head)  # type: ignore[arg-type, return-value]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from fewstep.core import Batch, Executor, Method, Point, Task, generator
+from fewstep.core import Batch, Executor, Method, Mixture, Point, Task, generator
 from fewstep.core.noise import Noise
 from fewstep.core.types import Statistics
 from fewstep.evaluation.arrays import slices, take, to_numpy
@@ -65,8 +67,10 @@ class Functions:
     """The functions that a method finds for each task: one, one for each member, or as many as are sampled.
 
     A start that generates (LEO for whole networks) is sampled from: ``samples`` codes and parameters a task, each
-    adapted. An :class:`~fewstep.networks.Ensemble` has its members. Any other method has one function. Where a
-    prediction is a mean and a deviation (:func:`~fewstep.core.normal_regression`), its function is the mean.
+    adapted; if the method weights them (:class:`~fewstep.core.Mixture`), as many of these, in proportion to their
+    weights (Rubin's sampling/importance resampling, systematic). An :class:`~fewstep.networks.Ensemble` has its
+    members. Any other method has one function. Where a prediction is a mean and a deviation
+    (:func:`~fewstep.core.normal_regression`), its function is the mean.
 
     Draws are made on the CPU, and are the same on every device. There is no dropout, as in any evaluation.
 
@@ -114,6 +118,10 @@ class Functions:
             drawn = learner.noise(Task(many, many), generator(self.seed, place, f"functions/{self.stream}"))
             noise = tree_map(lambda tensor: tensor.to(many.x.device), _undropped(drawn))
         points = self.method.adapt(many, executor, self.statistics, noise)
+        if copies > 1 and isinstance(mixture := self.method.meta_gradient, Mixture) and mixture.weighted:
+            found = self.method.predict(points, many, many, executor, self.statistics)
+            weights = torch.vmap(partial(mixture.log_likelihood, learner.loss))(found, many)
+            points = take(points, resampled(weights.unflatten(0, (-1, copies))).flatten())
         return Adapted(self.method, points, copies, self.members, many, self.statistics, executor)
 
     def __call__(self, tasks: Task, *inputs: Float[Tensor, "tasks _"]) -> list[NDArray[np.float64]]:
@@ -137,6 +145,20 @@ class Functions:
             adapted = self.adapt(take(tasks.support, some), some.start)
             parts.append([adapted.read(x[some, :, None]) for x in inputs])
         return [tuple(map(_joined, zip(*of_one, strict=True))) for of_one in zip(*parts, strict=True)]
+
+
+def resampled(log_weights: Float[Tensor, "tasks samples"]) -> Int[Tensor, "tasks samples"]:
+    """As many samples of each task in proportion to their weights, by their places among those of all tasks.
+
+    Systematic: of S samples, those in which the cumulative share passes (s + ½)/S. So a sample is taken as often as its
+    share of S says, to within one. One whose weight is not a number is never taken, unless all are so.
+    """
+    tasks, samples = log_weights.shape
+    share = log_weights.double().nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    share = torch.where(share.isneginf().all(1, keepdim=True), 0.0, share).softmax(1)
+    levels = (torch.arange(samples, dtype=share.dtype, device=share.device) + 0.5) / samples
+    chosen = torch.searchsorted(share.cumsum(1), levels.expand(tasks, -1).contiguous()).clamp(max=samples - 1)
+    return chosen + samples * torch.arange(tasks, device=chosen.device)[:, None]
 
 
 def ensemble_members(method: Method) -> int:

@@ -126,7 +126,7 @@ _RECIPES = (
     *_single(sinusoid.cnp_sinusoid, sinusoid.neural_process_sinusoid),
     *_single(sinusoid.reptile_sinusoid, sinusoid.imaml_sinusoid, sinusoid.meta_lstm_sinusoid),
     *_single(sine_line.leo_sine_line, sine_line.leo_deviations_sine_line),
-    *_single(sine_line.leo_bound_sine_line, sine_line.leo_bound_deviations_sine_line),
+    *_single(sine_line.leo_bound_sine_line, sine_line.leo_weighted_sine_line),
     *_single(sine_line.maml_sine_line, sine_line.maml_ensemble_sine_line),
     *_single(sine_line.bayesian_maml_sine_line, sine_line.llama_sine_line, sine_line.platipus_sine_line),
     *_single(sine_line.cnp_sine_line, sine_line.neural_process_sine_line),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from fewstep import core, networks
-from fewstep.core.ranges import CountOrZero, Positive
+from fewstep.core.ranges import CountOrZero, Positive, refuse
 from fewstep.recipes.methods.network import Network, loss_of
 from fewstep.recipes.methods.settings import Settings, before
 from fewstep.recipes.problems.problem import Problem
@@ -57,13 +57,18 @@ class LeoNetwork(Settings, algorithm="leo_network"):
     begin near zero; or eᵘ. The authors' code takes the mean of a penalty, the others its sum."""
     samples: CountOrZero = 0
     """0: the paper's objective. M ≥ 1: the lower bound of the log predictive likelihood with M samples a task."""
+    weighted: bool = False
+    """In that bound, and in predictions of a method that is trained on it, samples count by their likelihood on the
+    support."""
     noise: Positive = 0.3
     """Deviation of targets in that bound, where the network does not predict it."""
 
     def build(self, problem: Problem) -> core.Method:
         """LEO on the problem's inputs and targets."""
         noise = self.noise if problem.regression and not self.network.deviations else None
-        bound = core.Mixture(self.samples, noise) if self.samples else None
+        if self.weighted and not self.samples:
+            refuse("method.weighted is of the bound: set method.samples to 1 or more, or leave it out.")
+        bound = core.Mixture(self.samples, noise, weighted=self.weighted) if self.samples else None
         return self.compose(
             network=self.network.build(problem),
             inputs=math.prod(problem.inputs),
