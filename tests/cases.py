@@ -482,5 +482,5 @@ CASES = [
     ),
     Case("leo-network-conv", lambda: images_network(latents=2), images),
     Case("leo-network-mixture", lambda: network(meta_gradient=Mixture(3, noise=0.3), average=True), regression_tasks),
-    Case("leo-network-conv-mixture", lambda: images_network(meta_gradient=Mixture(2)), images),
+    Case("leo-network-conv-mixture", lambda: images_network(meta_gradient=Mixture(2, weighted=True)), images),
 ]
