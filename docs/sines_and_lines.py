@@ -27,7 +27,7 @@ from fewstep.recipes import RECIPES, Config
 TRIAL = 200, 1000
 """Meta-steps of two trials: what they differ by is without the time that it takes to begin."""
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"cnp-of-16-tasks": ("cnp", {"tasks": 16})}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"cnp-of-16-tasks": ("cnp", {"tasks": 16, "rate": 3e-3})}
 """Recipes with another outer loop."""
 
 
