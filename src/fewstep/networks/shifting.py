@@ -1,5 +1,6 @@
 """A network whose units are shifted for every query, by what a memory holds of errors on the support."""
 
+from collections.abc import Callable
 from typing import Literal, final
 
 import torch
@@ -76,17 +77,22 @@ class ConditionallyShifted(MemoryHead):
         known, values = self.remembered.split([keys.shape[1], self.remembered.shape[1] - keys.shape[1]], 1)
         if self.similarity == "cosine":
             keys, known = (nn.functional.normalize(vectors, dim=1) for vectors in (keys, known))
-        return self._run(x, attention(keys @ known.T, self.weights) @ values, self.inside)[0]
+        shares = attention(keys @ known.T, self.weights)
+        # Read layer by layer: the derivative of a part of one product would be as large as the whole.
+        return self._run(x, lambda units: shares @ values[:, units], self.inside)[0]
 
-    def _run(self, x: Tensor, shifts: Tensor | None = None, inside: bool = True) -> tuple[Tensor, list[Tensor]]:
-        """Logits, and what the shifts were added to: inputs of ReLUs, then the logits."""
+    def _run(
+        self, x: Tensor, shifts: Callable[[slice], Tensor] | None = None, inside: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and what the shifts of some units were added to: inputs of ReLUs, then the logits."""
         inputs, place = [], 0
 
         def shift(at: Tensor) -> Tensor:
             nonlocal place
-            place += at[0].numel()
             assert shifts is not None, "it is asked for where there are some"
-            return shifts[:, place - at[0].numel() : place].view(at.shape)
+            units = slice(place, place + at[0].numel())
+            place = units.stop
+            return shifts(units).view(at.shape)
 
         for i, layer in enumerate(self.base):
             if i not in self.shifted:
@@ -124,7 +130,7 @@ class ConditionallyShifted(MemoryHead):
         none = torch.cat([torch.zeros_like(a.detach()).flatten(1) for a in inputs], 1)
 
         def loss(at: dict[str, Tensor]) -> Tensor:
-            logits = self._run(x, at["shifts"])[0]
+            logits = self._run(x, lambda units: at["shifts"][:, units])[0]
             return -((self.labels * logits.log_softmax(1)).sum(1) * self.weights).sum()
 
         return exact(loss, {"shifts": none})[0]["shifts"]
