@@ -62,7 +62,7 @@ def leo_bound_sine_line() -> Config:
 def leo_weighted_sine_line() -> Config:
     """The bound of four codes a task, which count by their likelihood on the support; networks predict deviations.
 
-    A variant of ours, nearest to the exact posterior of all that are here (docs/results.md).
+    A variant of ours, nearest to the exact posterior of those that were measured (docs/results.md).
     """
     return unnamed(SineOrLineTasks(), replace(_DEVIATIONS, samples=4, weighted=True), TRAINING, _TESTING)
 
