@@ -20,10 +20,7 @@ def differences(case: Case, backend: str) -> dict[str, float]:
     method, tasks = case.build()
     draws = method.draws(tasks, generator(0, 0, "noise"))
     names = [name for name, _ in method.learner.named_parameters()]
-    # The settings of training where code is generated; elsewhere the graph alone.
-    transform = compiled if backend == "inductor" else partial(torch.compile, fullgraph=True, backend=backend)
-
-    eager, traced = Differentiate(method), Differentiate(method, transform=transform)
+    eager, traced = Differentiate(method), Differentiate(method, transform=partial(compiled, backend=backend))
     torch._dynamo.reset()
     apart = dict.fromkeys(("objective", *names), 0.0)
     for progress in (method.learner.progress.item(), 0.5):  # which is read at every step, and no constant of the graph

@@ -15,7 +15,7 @@ from fewstep.core.method import Method
 from fewstep.core.network.foreign import differentiated_twice, require_second_derivatives
 from fewstep.core.noise import Drawn, Draws, Noise, fill
 from fewstep.core.overflow import where_overflowed
-from fewstep.core.types import AnyTask, Estimate
+from fewstep.core.types import AnyTask
 
 
 class MetaStep(NamedTuple):
@@ -37,7 +37,7 @@ class MetaStep(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-Transform: TypeAlias = Callable[[Callable[..., Estimate]], Callable[..., Estimate]]
+Transform: TypeAlias = Callable[[Callable[..., MetaStep]], Callable[..., MetaStep]]
 
 
 class Differentiate:
@@ -51,8 +51,9 @@ class Differentiate:
     Args:
         method: what is differentiated, with respect to all parameters of its learner that are not frozen.
         executor: how tasks are run; :class:`Vmap`, all at once, when omitted.
-        transform: applied to the function that is differentiated, such as ``torch.compile``. For networks that are not
-            of fewstep's own or torch's plain layers the first meta-gradient is held against the eager one.
+        transform: applied to the function that gives a group's meta-gradient, such as
+            :func:`~fewstep.training.compiling.compiled`. For networks that are not of fewstep's own or torch's plain
+            layers the first meta-gradient is held against the eager one.
 
     Raises:
         ValueError: when all parameters are frozen.
@@ -69,7 +70,7 @@ class Differentiate:
     def __init__(self, method: Method, executor: Executor | None = None, transform: Transform | None = None) -> None:
         self.method, self.executor = method, executor or Vmap()
         self._begun, self._transformed = False, transform is not None
-        self._objective: Callable[..., Estimate] = transform(self._of_group) if transform else self._of_group
+        self._group: Callable[..., MetaStep] = transform(self._of_group) if transform else self._of_group
 
     def __call__(self, tasks: AnyTask, draws: Draws | None, begin: int = 0, of: int | None = None) -> MetaStep:
         """The meta-gradient of a batch of tasks; or of a share of one, whose sum over all shares is that of the batch.
@@ -107,8 +108,7 @@ class Differentiate:
 
     def _of_share(self, tasks: AnyTask, draws: Draws | None, begin: int, count: int) -> MetaStep:
         """What these tasks, of which the first is task ``begin`` of ``count``, add to the meta-step."""
-        parameters, plain = self.method.learner.trained(), self.method.learner.plain
-        mine = len(tasks.support.weight)
+        mine, plain = len(tasks.support.weight), self.method.learner.plain
         chunk = getattr(self.executor, "chunk", None)
         size = mine if chunk is None else min(chunk, mine)
 
@@ -119,11 +119,7 @@ class Differentiate:
             if drawn is not None and not plain:  # what such a network draws is found out by running it
                 drawn = fill(self.method.sites(tasks), drawn)
             with differentiated_twice():
-                objective, metrics = self._objective(some, drawn, count, begin + first == 0)
-                if not (self._begun or self._transformed or plain):
-                    require_second_derivatives(objective)
-                gradients = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
-            return MetaStep(objective.detach(), gradients, metrics)
+                return self._group(some, drawn, count, begin + first == 0)
 
         total = step(0)
         for first in range(size, mine, size):
@@ -143,10 +139,17 @@ class Differentiate:
                 "leave the transform out."
             )
 
-    def _of_group(self, tasks: AnyTask, drawn: Drawn | Noise, count: int, regularised: bool) -> Estimate:
-        """What a group adds to the objective and to the metrics' means over ``count`` tasks."""
+    def _of_group(self, tasks: AnyTask, drawn: Drawn | Noise, count: int, regularised: bool) -> MetaStep:
+        """What a group adds to the meta-step, metrics' means over ``count`` tasks: compilers see all of it at once."""
+        learner = self.method.learner
         noise = fill(self.method.sites(tasks), drawn) if isinstance(drawn, Drawn) else drawn
         estimates = self.method.estimate(tasks, noise, self.executor)
         objective = estimates.objective.sum() / (count if self.method.task_reduction == "mean" else 1)
         metrics = {name: values.sum() / count for name, values in estimates.metrics.items()}
-        return with_penalties(objective, metrics, self.method.penalties() if regularised else {})
+        objective, metrics = with_penalties(objective, metrics, self.method.penalties() if regularised else {})
+        if not (
+            self._transformed or self._begun or learner.plain
+        ):  # in this order: a compiler holds on to what it read
+            require_second_derivatives(objective)
+        gradients = torch.autograd.grad(objective, learner.trained(), materialize_grads=True)
+        return MetaStep(objective.detach(), list(gradients), metrics)

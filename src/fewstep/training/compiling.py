@@ -1,16 +1,16 @@
-"""Compilation of the meta-objective, where a compiler is there and succeeds."""
+"""Compilation of the meta-gradient, where a compiler is there and succeeds."""
 
 import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch._functorch.config
 
-from fewstep.core import Estimate
+from fewstep.core import MetaStep
 from fewstep.data.storage.cache import cache_folder
 from fewstep.training.timing import timed
 
@@ -19,20 +19,30 @@ logger = logging.getLogger("fewstep")
 T = TypeVar("T")
 
 
-def compiled(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-    """``function`` compiled into one graph with its derivative.
+def compiled(function: Callable[..., MetaStep], backend: str = "inductor") -> Callable[..., MetaStep]:
+    """``function`` compiled: into one graph with the derivatives that it takes, if this torch traces these.
 
     Generated code is kept in fewstep's cache folder; where that cannot be written, in torch's own.
     Shapes are constants of the graph: others compile again.
     """
+    import torch._dynamo.config  # which takes a second
+
     folder = cache_folder() / "inductor"
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ and _writable(folder):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    graph = torch.compile(function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
+    whole = hasattr(torch._dynamo.config, "trace_autograd_ops")
+    # The layout that suits a convolution alone costs a task's own convolutions more in copies than it saves.
+    options: dict[str, Any] | None = (
+        {"cpp_wrapper": True, "layout_optimization": False} if backend == "inductor" else None
+    )
+    graph = torch.compile(function, fullgraph=whole, dynamic=False, backend=backend, options=options)
 
-    def call(*arguments: object) -> Estimate:
-        # Left alone, the partitioner saves boolean masks for the backward pass, which a CPU writes one by one, and
-        # saves what is cheaper to compute again: for 5-shot LEO this setting is a third of the time.
+    def call(*arguments: object) -> MetaStep:
+        if whole:
+            with torch._dynamo.config.patch(trace_autograd_ops=True):
+                return graph(*arguments)
+        # Two graphs. Left alone, the partitioner saves boolean masks for the backward pass, which a CPU writes one by
+        # one, and saves what is cheaper to compute again: for 5-shot LEO this setting is a third of the time.
         with torch._functorch.config.patch(aggressive_recomputation=True):
             return graph(*arguments)
 
