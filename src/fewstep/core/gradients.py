@@ -81,7 +81,7 @@ class Differentiate:
             begin: which task of the batch is the first one of the share.
             of: tasks of the batch; as many as are given when omitted.
         """
-        if not self.method.learner.trained():
+        if not any(parameter.requires_grad for parameter in self.method.learner.parameters()):
             raise ValueError(
                 "All parameters of the learner are frozen (requires_grad_(False)): nothing is meta-learned."
             )

@@ -207,11 +207,10 @@ class Learner(nn.Module):
 
         Networks of torch's plain layers and of fewstep's own are known; others cost two forwards.
         """
-        given = _single(batch)
-        for module, rows in ((self.embedding, given), (self.network, None)):
+        for module in (self.embedding, self.network):
             if module is None or is_plain(module):
                 continue
-            rows = self._as_embedded(given) if rows is None else rows
+            rows = _single(batch) if module is self.embedding else self._as_embedded(_single(batch))
             key = (module is self.network, rows.x.shape, *(part.training for part in module.modules()))
             if key not in self._mixing:
                 weights = self._some_weights(rows) if module is self.network else {}

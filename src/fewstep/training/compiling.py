@@ -25,21 +25,22 @@ def compiled(function: Callable[..., MetaStep], backend: str = "inductor") -> Ca
     Generated code is kept in fewstep's cache folder; where that cannot be written, in torch's own.
     Shapes are constants of the graph: others compile again.
     """
-    import torch._dynamo.config  # which takes a second
+    from torch._dynamo import config  # which takes a second
 
     folder = cache_folder() / "inductor"
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ and _writable(folder):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    whole = hasattr(torch._dynamo.config, "trace_autograd_ops")
-    # The layout that suits a convolution alone costs a task's own convolutions more in copies than it saves.
-    options: dict[str, Any] | None = (
-        {"cpp_wrapper": True, "layout_optimization": False} if backend == "inductor" else None
-    )
-    graph = torch.compile(function, fullgraph=whole, dynamic=False, backend=backend, options=options)
+    whole = hasattr(config, "trace_autograd_ops")
+    settings: dict[str, Any] = {}
+    if backend == "inductor":
+        # A graph without a tape counts as inference, for which torch lays out convolutions anew: those of few rows
+        # become a third slower by it.
+        settings["options"] = {"cpp_wrapper": True, "layout_optimization": False}
+    graph = torch.compile(function, fullgraph=whole, dynamic=False, backend=backend, **settings)
 
     def call(*arguments: object) -> MetaStep:
         if whole:
-            with torch._dynamo.config.patch(trace_autograd_ops=True):
+            with config.patch(trace_autograd_ops=True):
                 return graph(*arguments)
         # Two graphs. Left alone, the partitioner saves boolean masks for the backward pass, which a CPU writes one by
         # one, and saves what is cheaper to compute again: for 5-shot LEO this setting is a third of the time.

@@ -262,6 +262,8 @@ class Trainer:
 
     def _require_independent(self) -> None:
         """Refuse to share out tasks of which one begins with what another has left: seen at the first meta-step."""
+        if not self._unchanged:
+            return
         now = dict(self.method.learner.named_buffers())
         if changed := [name for name, before in self._unchanged.items() if not torch.equal(before, now[name])]:
             raise ValueError(
