@@ -27,9 +27,6 @@ from fewstep.recipes import RECIPES, Config
 TRIAL = 200, 1000
 """Meta-steps of two trials: what they differ by is without the time that it takes to begin."""
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"cnp-of-16-tasks": ("cnp", {"tasks": 16, "rate": 3e-3})}
-"""Recipes with another outer loop."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -38,7 +35,7 @@ class Options:
     out: Path
     """Folder of all that is made."""
     methods: tuple[str, ...]
-    """Stems of recipes or variants of them."""
+    """Recipes, without ``-sine-line``."""
     seeds: tuple[int, ...] = (0,)
     """Of training; the first one's meta-steps are those of all."""
     minutes: float = 10.0
@@ -51,10 +48,9 @@ class Options:
 
 def of(options: Options, method: str, steps: int, seed: int) -> Config:
     """A recipe, its length apart."""
-    stem, outer = VARIANTS.get(method, (method, {}))
-    base = RECIPES[f"{stem}-sine-line"]()
+    base = RECIPES[f"{method}-sine-line"]()
     training = replace(base.training, steps=steps, validate_every=-(-steps // options.validations), compile="on")
-    return replace(base, training=replace(training, **outer), seed=seed, threads=1)
+    return replace(base, training=training, seed=seed, threads=1)
 
 
 def steps_within(options: Options, method: str) -> int:

@@ -64,8 +64,11 @@ def by_hand(method: Method, task: Task, drawn: Tensor) -> Tensor:
     return -(likelihood - kl_divergence(posterior, prior).sum() / len(both)).mean()
 
 
-def test_a_neural_process_is_the_bound_of_its_program() -> None:
-    method, tasks = process(), regression_tasks()
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_neural_process_is_the_bound_of_its_program(smooth: bool) -> None:
+    method, tasks = process(smooth=smooth), regression_tasks()
+    between = {type(module) for module in method.learner.modules()} & {nn.ReLU, nn.GELU}
+    assert between == {nn.GELU if smooth else nn.ReLU}
     noise = method.noise(tasks, generator(0, 0, "noise"))
     drawn = noise["begin"]["start"]["code"]
     expected = torch.stack([by_hand(method, of(i, tasks), drawn[i]) for i in range(4)]).mean()

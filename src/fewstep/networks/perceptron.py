@@ -1,6 +1,6 @@
 """Multi-layer perceptrons."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -18,19 +18,21 @@ def mlp(
     eps: float = 1e-5,
     std: float | None = None,
     context: int = 0,
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """Linear layers with ReLU between, linear at the end.
+    """Linear layers with an activation between, linear at the end.
 
     Args:
         widths: of the input, the hidden layers and the output; ``(1, 40, 40, 1)`` is the sinusoid network. An output
-            of None is a :class:`Generated` head, whose weights a start makes; the features are then the last ReLU's.
-        norm: batch normalisation before every ReLU, as in MAML's fully connected Omniglot network (784, 256, 128, 64,
-            64, N; no ``scale``, ``eps`` 0.001, ``std`` 0.01).
+            of None is a :class:`Generated` head, whose weights a start makes; features are then the last activation's.
+        norm: batch normalisation before every activation, as in MAML's fully connected Omniglot network (784, 256, 128,
+            64, 64, N; no ``scale``, ``eps`` 0.001, ``std`` 0.01).
         scale: learn the normalisation's γ.
         eps: of the normalisation.
         std: standard deviation of normal weights, truncated at two of them, with zero biases (0.01 in MAML's sinusoid
             code); torch's default initialisation when omitted.
         context: numbers of a context beside the inputs, see :class:`Concatenated` (CAVIA).
+        activation: makes the layer after each hidden one.
 
     Raises:
         ValueError: for a width of None that is not the last.
@@ -49,5 +51,5 @@ def mlp(
             nn.init.zeros_(linear.bias)
         layers.append(linear)
         if i < len(widths) - 2:
-            layers += [BatchNorm(b, eps=eps, scale=scale), nn.ReLU()] if norm else [nn.ReLU()]
+            layers += [BatchNorm(b, eps=eps, scale=scale), activation()] if norm else [activation()]
     return nn.Sequential(*layers)

@@ -92,6 +92,12 @@ def cnp_sine_line() -> Config:
     return unnamed(SineOrLineTasks(), NeuralProcess(latents=0), replace(TRAINING, tasks=64, **_PROCESS), _TESTING)
 
 
+def cnp_smooth_sine_line() -> Config:
+    """CNP with GELU in place of ReLU and 16 tasks a step: a variant of ours, near the exact posterior sooner."""
+    training = replace(TRAINING, tasks=16, **_PROCESS | {"rate": 2e-3})
+    return unnamed(SineOrLineTasks(), NeuralProcess(latents=0, smooth=True), training, _TESTING)
+
+
 def neural_process_sine_line() -> Config:
     """NP, whose samples of one latent code are functions, each with deviations of its own; otherwise as CNP.
 
