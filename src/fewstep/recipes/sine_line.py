@@ -94,7 +94,7 @@ def cnp_sine_line() -> Config:
 
 def cnp_smooth_sine_line() -> Config:
     """CNP with GELU in place of ReLU and 16 tasks a step: a variant of ours, near the exact posterior sooner."""
-    training = replace(TRAINING, tasks=16, **_PROCESS | {"rate": 2e-3})
+    training = replace(TRAINING, tasks=16, **_PROCESS | {"rate": 4e-3})
     return unnamed(SineOrLineTasks(), NeuralProcess(latents=0, smooth=True), training, _TESTING)
 
 
