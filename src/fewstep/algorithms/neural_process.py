@@ -48,7 +48,7 @@ def neural_process(
         hidden: units of every hidden layer, and what l ends with.
         kl_weight: of the divergence; other weights than 1 are no bound.
         floor: least deviation of a target, between 0 and 1, in units of y.
-        smooth: GELU in place of ReLU, a variant of ours: on smooth functions a fraction of the meta-steps is enough.
+        smooth: GELU in place of ReLU, a variant of ours: on sines and lines a fraction of the meta-steps is enough.
         loss: of rows, whose predictions have one number an output; the likelihood when omitted.
 
     Example:

@@ -147,9 +147,8 @@ class Differentiate:
         objective = estimates.objective.sum() / (count if self.method.task_reduction == "mean" else 1)
         metrics = {name: values.sum() / count for name, values in estimates.metrics.items()}
         objective, metrics = with_penalties(objective, metrics, self.method.penalties() if regularised else {})
-        if not (
-            self._transformed or self._begun or learner.plain
-        ):  # in this order: a compiler holds on to what it read
+        # In this order: compiled code holds on to what it has read, and is made again when that has changed.
+        if not (self._transformed or self._begun or learner.plain):
             require_second_derivatives(objective)
         gradients = torch.autograd.grad(objective, learner.trained(), materialize_grads=True)
         return MetaStep(objective.detach(), list(gradients), metrics)
