@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from cases import CASES, Case
+from torch._dynamo.utils import counters
 
 from fewstep.core import Differentiate, generator
 from fewstep.training.compiling import compiled
@@ -22,6 +23,7 @@ def differences(case: Case, backend: str) -> dict[str, float]:
     names = [name for name, _ in method.learner.named_parameters()]
     eager, traced = Differentiate(method), Differentiate(method, transform=partial(compiled, backend=backend))
     torch._dynamo.reset()
+    counters.clear()
     apart = dict.fromkeys(("objective", *names), 0.0)
     for progress in (method.learner.progress.item(), 0.5):  # which is read at every step, and no constant of the graph
         method.learner.progress.fill_(progress)
@@ -29,7 +31,9 @@ def differences(case: Case, backend: str) -> dict[str, float]:
         pairs = zip((expected.objective, *expected.gradients), (found.objective, *found.gradients), strict=True)
         for name, (a, b) in zip(apart, pairs, strict=True):
             apart[name] += ((b - a).abs().max() / (a.abs().max() + 1e-3)).item()
-    return apart
+    # Torch that does not trace the derivative breaks once, before it.
+    untraced = 0 if hasattr(torch._dynamo.config, "trace_autograd_ops") else 1
+    return apart | {"graph breaks": max(0, sum(counters["graph_break"].values()) - untraced)}
 
 
 def main(backend: str, *names: str) -> int:

@@ -74,7 +74,7 @@ class Training:
     recompute: bool = False
     """Compute every inner step twice instead of keeping its graph: memory hardly grows with the number of steps."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the meta-objective (half a minute to two, once; kept in the cache for later runs). Auto: when not
+    """Compile the meta-gradient (half a minute to two, once; kept in the cache for later runs). Auto: when not
     recomputing, and from 5,000 meta-steps on. Where the compiler is missing or fails, the run goes on without. Not
     together with recompute."""
 
@@ -111,7 +111,7 @@ class Training:
         return torch.optim.Adam(moved, lr=self.rate, eps=self.eps, fused=True)
 
     def compiles(self) -> bool:
-        """Whether these options compile the meta-objective."""
+        """Whether these options compile the meta-gradient."""
         return self.compile == "on" or (self.compile == "auto" and not self.recompute and self.steps >= 5000)
 
     def make_executor(self) -> core.Executor:
