@@ -44,6 +44,13 @@ def test_finiteness(bad: float) -> None:
     assert not all_finite(torch.tensor(1.0), [*good, torch.tensor([0.0, bad])])
 
 
+def test_finite_numbers_are_finite_where_their_norm_overflows() -> None:
+    large = torch.full((4,), 3e38)
+    assert large.norm().isinf()
+    assert all_finite(torch.tensor(1.0), [torch.ones(3), large])
+    assert not all_finite(torch.tensor(1.0), [torch.tensor([float("nan")]), large])
+
+
 def poisoned(folder: Path, nonfinite: str) -> Trainer:
     """A trainer whose next task batch holds a NaN."""
     run = trainer(folder)
