@@ -100,8 +100,9 @@ def search(folder: Path) -> Path:
     best = max((row for row in rows if row.state == "complete"), key=lambda row: row.value or 0.0)
     config, told = RECIPES["leo-features-1shot"](), {"complete": 9, "pruned": 1, "failed": 1, "waiting": 1}
     shares = {"training.rate": 0.9, "method.dropout": 0.1}
+    weighed = shares, 11, 100
     found = SearchResult(
-        config, best.value or 0.0, best.index, told, "s", shares, rows, space, PROTOCOL, "accuracy", True
+        config, best.value or 0.0, best.index, told, "s", *weighed, rows, space, PROTOCOL, "accuracy", True
     )
     write_files(folder, {"search.json": {}, "result.json": found.to_json(), "best.json": to_json(config)})
     return folder

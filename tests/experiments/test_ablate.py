@@ -98,9 +98,8 @@ class Stubs:
             raise ValueError("none of 2 configurations reached the end of its training; trial 0: it diverged.")
         settings = {range.setting: range.at(1 / (1 + asked["trials"])) for range in space}
         row = Trial(0, "complete", 0.5, 10, 10, 1.0, settings, "")
-        return SearchResult(
-            with_settings(config, settings), 0.5, 0, {"complete": 1}, "", {}, [row], space, {}, "accuracy", True
-        )
+        best, weighed = with_settings(config, settings), ({}, 1, None)
+        return SearchResult(best, 0.5, 0, {"complete": 1}, "", *weighed, [row], space, {}, "accuracy", True)
 
     def repeat(self, config: Config, **asked: Any) -> RepeatResult:
         self.runs.append((config, asked))

@@ -34,7 +34,7 @@ class Ablate(OnRecipe):
     train_on: Literal["train", "trainval"] | None = None
     """Classes of the final runs. None: trainval for stored features, as in the last stage of the paper."""
     prune: bool = True
-    """Let a search stop trials early that validate worse than the median."""
+    """Let a search stop most trials early, by successive halving."""
 
 
 def ablate(arguments: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ class Search(OnRecipe):
     search_seed: SearchSeed = 0
     """Of what is drawn."""
     prune: bool = True
-    """Stop trials early that validate worse than the median of those before."""
+    """Stop most trials early: after a ninth and a third of the meta-steps the best third goes on."""
 
 
 def search(arguments: Sequence[str]) -> None:

@@ -22,7 +22,8 @@ from optuna.trial import TrialState
 from search_driver import SPACE, config, run
 
 from fewstep.experiments.folder import stored_config
-from fewstep.experiments.search import Status, report, search, study
+from fewstep.experiments.search import Status, report, search, study, worker
+from fewstep.experiments.search.halving import Halving
 from fewstep.experiments.search.plot import draw
 from fewstep.experiments.search.result import SearchResult, Trial, importances
 from fewstep.experiments.search.study import Plan, in_one_line
@@ -118,24 +119,78 @@ def test_a_search_writes_what_train_takes_and_grows(tmp_path: Path) -> None:
     assert (tmp_path / "search.png").read_bytes() == b"picture"
 
 
-def test_what_is_worse_than_the_median_is_pruned_after_the_second_validation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stopped", [(), (8, 10), (5, 7)], ids=["", "at a rung", "after one"])
+def test_the_best_third_goes_on_from_a_rung(
+    stopped: tuple[int, ...], halved: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "FIRST_PRUNING", 2)
-    found = search(config(), SPACE, trials=6, out=tmp_path, workers=1)
-    pruned = [row for row in found.rows if row.state == "pruned"]
-    assert pruned
-    assert found.trials["complete"] >= 2
-    assert all(row.steps is not None and 10 <= row.steps < 20 for row in pruned)
-    there = optuna.load_study(study_name="maml-sinusoid", storage=f"sqlite:///{tmp_path / 'study.db'}").get_trials()
-    for trial in there:
-        values = list(trial.intermediate_values.values())
-        assert values == sorted(values, reverse=True), "the best so far never gets worse"
-        if trial.state == TrialState.PRUNED:
-            step = max(trial.intermediate_values)
-            others = [t.intermediate_values[step] for t in there[: trial.number] if t.state == TrialState.COMPLETE]
-            assert trial.value is not None
-            assert trial.value > np.median(others)
+    """Whether the search is stopped in the middle or not."""
+    if stopped:
+        train = worker.Run.train
+
+        def interrupted(self: worker.Run, progress: Callable[[Any, Any], None]) -> Any:
+            def tell(state: Any, metrics: Any) -> None:
+                progress(state, metrics)
+                if (int(self.folder.name), state.step) == stopped:
+                    raise KeyboardInterrupt
+
+            return train(self, tell)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(worker.Run, "train", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                search(config(), SPACE, trials=10, out=tmp_path, workers=1, seed=1)
+    found = search(config(), SPACE, trials=10, out=tmp_path, workers=1, seed=1)
+    assert [(row.state, row.value, row.steps) for row in found.rows] == [
+        (row.state, row.value, row.steps) for row in halved.rows
+    ]
+    assert (found.importances, found.weighed, found.weighed_at) == (halved.importances, 10, 5)
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    """Ten configurations, whose rungs are after 5 and 10 of 20 meta-steps."""
+    out = tmp_path_factory.mktemp("halved")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw", lambda *_: b"")
+        found = search(config(), SPACE, trials=10, out=out, workers=1, seed=1)
+    there = optuna.load_study(study_name="maml-sinusoid", storage=f"sqlite:///{out / 'study.db'}").get_trials()
+    came: dict[int, list[float]] = {5: [], 10: []}
+    for trial, row in zip(there, found.rows, strict=True):
+        values = trial.intermediate_values
+        assert list(values.values()) == sorted(values.values(), reverse=True), "the best so far never gets worse"
+        for rung, before in came.items():
+            if rung in values:
+                before.append(values[rung])
+                goes_on = values[rung] in sorted(before)[: max(1, len(before) // 3)]
+                assert goes_on == (max(values) > rung), (row, before)
+        assert row.state == ("complete" if max(values) == 20 else "pruned")
+    assert len({row.steps for row in found.rows}) == 3, "nothing was stopped at one of the rungs"
+    assert found.importances
+    return found
+
+
+def test_a_configuration_that_was_killed_counts_once() -> None:
+    there, rungs = optuna.create_study(direction="maximize"), Halving(steps=27, every=1)
+
+    def come(index: int, value: float, state: TrialState = TrialState.RUNNING) -> None:
+        told: dict[str, Any] = {"user_attrs": {"index": index}, "intermediate_values": {3: value}}
+        there.add_trial(optuna.create_trial(state=state, **told))
+
+    for index, value in enumerate((0.5, 0.4, 0.3, 0.2, 0.1)):
+        come(index, value)
+    come(4, 0.1, TrialState.FAIL)
+    assert [rungs.prune(there, trial) for trial in there.get_trials()[:2]] == [False, True]
+    come(5, 0.0)
+    assert [rungs.prune(there, trial) for trial in there.get_trials()[:3]] == [False, False, True]
+
+
+RUNGS = [(1500, 100, [200, 500]), (160, 40, [40, 80]), (20, 10, [10]), (20, 20, []), (5, 9, [])]
+
+
+@pytest.mark.parametrize(("steps", "every", "rungs"), RUNGS)
+def test_rungs_are_validations_before_the_last(steps: int, every: int, rungs: list[int]) -> None:
+    assert Halving(steps, every).rungs == rungs
+    assert str(Halving(steps, every)).endswith("meta-steps" if rungs else "none")
 
 
 def test_whole_numbers_are_drawn_kept_and_weighed_as_such(tmp_path: Path) -> None:
@@ -290,11 +345,12 @@ def rows(number: int) -> list[Trial]:
 
 
 def test_importances() -> None:
-    shares = importances(rows(30), plan(Path()))
+    scores = {row.index: row.value or 0.0 for row in rows(30)}
+    shares = importances(scores, plan(Path()))
     assert shares["training.rate"] > 10 * shares["method.rate"]
-    assert shares == importances(rows(30), plan(Path()))
-    assert importances(rows(9), plan(Path())) == {}
-    assert importances([replace(row, value=1.0) for row in rows(30)], plan(Path())) == {}
+    assert shares == importances(scores, plan(Path()))
+    assert importances(dict(list(scores.items())[:9]), plan(Path())) == {}
+    assert importances(dict.fromkeys(scores, 1.0), plan(Path())) == {}
 
 
 @pytest.mark.parametrize("number", [1, 30])
@@ -304,9 +360,9 @@ def test_the_picture(number: int) -> None:
         drawn[3] = replace(drawn[3], state="failed", value=None, reason="killed 3 times")
         drawn[5] = replace(drawn[5], value=1e9)
         drawn[8] = replace(drawn[8], state="pruned")
-    found = SearchResult(
-        config(), 1.0, 0, {"complete": number}, "s", importances(drawn, plan(Path())), drawn, SPACE, {}, "mse", False
-    )
+    shares = importances({row.index: row.value or 0.0 for row in drawn}, plan(Path()))
+    states = {"complete": number}
+    found = SearchResult(config(), 1.0, 0, states, "s", shares, number, None, drawn, SPACE, {}, "mse", False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a layout that does not fit
         assert draw(found, "png").startswith(b"\x89PNG")

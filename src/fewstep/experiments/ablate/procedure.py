@@ -89,7 +89,7 @@ def ablate(
         final_steps: meta-steps of the final runs; those of a trial when omitted.
         train_on: classes of the final runs; when omitted, "trainval" for stored features, as in the last stage of the
             paper, and "train" for other data. The searches are on training classes alone.
-        prune: let a search stop trials early that validate worse than the median.
+        prune: let a search stop trials early, by successive halving.
         workers: processes of a search, and runs at once; as many as there are cores for when omitted.
         engine: where trials and runs are computed; processes of this machine when omitted.
         note: is given a line about what takes time, and about the budget before anything else.

@@ -279,7 +279,7 @@ class AblationResult:
         yield (
             "Every row has had a random search of its own, all with one seed: rows whose spaces begin alike draw "
             "alike. As many trials, of as many meta-steps"
-            + (" at most (a trial is stopped early when it validates worse than the median)" if self.pruned else "")
+            + (" at most (most trials are stopped early, by successive halving)" if self.pruned else "")
             + (f". Spaces differ in their dimensions: {searched}." if searched else ".")
         )
         yield (

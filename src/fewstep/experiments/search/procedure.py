@@ -94,7 +94,7 @@ def search(
         workers: processes; 1 trains in this one. As many as there are cores for when omitted; one on a GPU.
         threads: CPU threads of each.
         engine: where trials are computed; processes of this machine when omitted.
-        prune: stop trials early that validate worse than the median of complete ones did after as many meta-steps.
+        prune: stop trials early by successive halving, see :class:`~fewstep.experiments.search.halving.Halving`.
         note: is given a line about what takes time before the search starts.
         progress: called about every second with where the search stands.
 
@@ -189,7 +189,7 @@ def _protocol(plan: Plan, problem: Problem) -> Mapping[str, Any]:
         f"{testing.seed}, queries: {queries})",
         "meta-steps": f"at most {training.steps} in a trial, a validation every {training.validate_every}"
         + (f", early stopping after {training.patience} without a new best" if training.patience else ""),
-        "pruning": "by the median of complete trials, from the second validation on" if plan.prune else "none",
+        "pruning": str(plan.halving or "none"),
         "seed of the draws": plan.seed,
         "training seed": plan.config.seed,
     }

@@ -14,7 +14,7 @@ from fewstep.experiments.search.study import Plan, by_index, deciding, quiet
 from fewstep.recipes import Config, Range, with_settings
 
 FEWEST = 10
-"""Complete trials from which on importances are estimated."""
+"""Trials from which on importances are estimated."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class SearchResult:
         index: its number.
         trials: how many configurations there are of each state of :class:`Trial`.
         study: Optuna's name of the study.
-        importances: the share of each setting in the variance of the score (fANOVA); empty where too few trials are
-            complete, or all score the same.
+        importances: the share of each setting in the variance of the score (fANOVA); empty where there are too few
+            trials, or all score the same.
+        weighed: how many trials that is of: complete ones, or in a search that prunes all that came to its first rung.
+        weighed_at: the meta-steps of that rung.
         rows: every configuration.
         space: what was drawn.
         protocol: what the search's report must state, by name.
@@ -67,6 +69,8 @@ class SearchResult:
     trials: Mapping[str, int]
     study: str
     importances: Mapping[str, float]
+    weighed: int
+    weighed_at: int | None
     rows: Sequence[Trial]
     space: Sequence[Range]
     protocol: Mapping[str, Any]
@@ -95,12 +99,15 @@ class SearchResult:
 
     def importance_text(self) -> str:
         """The importances in a line, or why there are none."""
+        these = f"{self.weighed} trials after {self.weighed_at} meta-steps"
+        if self.weighed_at is None:
+            these = f"{self.weighed} complete trials"
         if self.importances:
             shares = ", ".join(f"{name} {share:.2f}" for name, share in self.importances.items())
-            return f"Shares of the variance of the score among {len(self.ranked)} complete trials (fANOVA): {shares}."
-        if len(self.ranked) < FEWEST:
-            return f"{len(self.ranked)} complete trials are too few to estimate importances; {FEWEST} are needed."
-        return "All complete trials have the same score: no setting has made a difference."
+            return f"Shares of the variance of the score among {these} (fANOVA): {shares}."
+        if self.weighed < FEWEST:
+            return f"{these} are too few to estimate importances; {FEWEST} are needed."
+        return f"All {these} have the same score: no setting has made a difference."
 
 
 def finite(value: float | None) -> float | None:
@@ -151,13 +158,16 @@ def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score
         why = next((f"; trial {row.index}: {row.reason}" for row in rows if row.reason), "")
         raise ValueError(f"none of {len(rows)} configurations reached the end of its training{why}.")
     states = [row.state for row in rows]
+    scores, at = _weighed(study, plan, rows)
     return SearchResult(
         with_settings(plan.config, best.settings),
         best.value,
         best.index,
         {state: states.count(state) for state in _STATES.values() if state in states},
         plan.name,
-        importances(rows, plan),
+        importances(scores, plan),
+        len(scores),
+        at,
         rows,
         plan.space,
         protocol,
@@ -166,10 +176,19 @@ def found_in(study: optuna.Study, plan: Plan, protocol: Mapping[str, Any], score
     )
 
 
-def importances(rows: Sequence[Trial], plan: Plan) -> dict[str, float]:
-    """fANOVA's shares, largest first; none where they cannot be estimated."""
-    complete = [row for row in rows if row.state == "complete" and row.value is not None]
-    if len(complete) < FEWEST or math.isclose(*(f(row.value or 0.0 for row in complete) for f in (min, max))):
+def _weighed(study: optuna.Study, plan: Plan, rows: Sequence[Trial]) -> tuple[dict[int, float], int | None]:
+    """Scores after the same meta-steps, by configuration, and those meta-steps where they are not the last ones."""
+    if plan.halving is None or not plan.halving.rungs:
+        return {row.index: row.value for row in rows if row.state == "complete" and row.value is not None}, None
+    first = plan.halving.rungs[0]
+    attempts = by_index(study.get_trials(deepcopy=False))
+    reached = {index: deciding(there).intermediate_values for index, there in attempts.items()}
+    return {index: values[first] for index, values in reached.items() if first in values}, first
+
+
+def importances(scores: Mapping[int, float], plan: Plan) -> dict[str, float]:
+    """fANOVA's shares in scores of configurations, largest first; none where they cannot be estimated."""
+    if len(scores) < FEWEST or math.isclose(min(scores.values()), max(scores.values())):
         return {}
     # A study of its own, in the order of configurations: the forest depends on it, and the order of processes must not
     # change the result.
@@ -181,7 +200,7 @@ def importances(rows: Sequence[Trial], plan: Plan) -> dict[str, float]:
         else optuna.distributions.FloatDistribution(r.low, r.high, log=r.log)
         for r in plan.space
     }
-    for row in complete:
-        study.add_trial(optuna.create_trial(value=row.value, params=dict(row.settings), distributions=ranges))
+    for index, score in scores.items():
+        study.add_trial(optuna.create_trial(value=score, params=plan.draw(index), distributions=ranges))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return {name: float(share) for name, share in evaluator.evaluate(study).items()}

@@ -23,6 +23,7 @@ import sqlalchemy
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from fewstep.experiments.search.halving import Halving
 from fewstep.recipes import Config, Range, differences, dotted
 from fewstep.training.stopping import patiently
 
@@ -37,9 +38,6 @@ RETRIES = 2
 PATIENCE = 10.0
 """Seconds without a new trial after which a process that was filling the study counts as killed."""
 
-FIRST_PRUNING = 8
-"""Complete trials before any is pruned."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -52,7 +50,7 @@ class Plan:
         storage: URL of the database or the journal.
         name: of the study.
         out: gets a run folder for each trial.
-        prune: stop trials that are worse than the median of those before.
+        prune: stop trials by :class:`~fewstep.experiments.search.halving.Halving`.
         higher_is_better: accuracy rather than error.
         heartbeat: seconds between signs of life.
         grace: seconds without one until a trial counts as killed.
@@ -81,6 +79,12 @@ class Plan:
             range.setting: min(max(range.at(float(share)), range.low), range.high)
             for range, share in zip(self.space, shares, strict=True)
         }
+
+    @property
+    def halving(self) -> Halving | None:
+        """What stops trials, if something does."""
+        training = self.config.training
+        return Halving(training.steps, training.validate_every) if self.prune else None
 
     def folder(self, index: int) -> Path:
         """The run folder of a configuration."""
@@ -254,15 +258,8 @@ def _take_turns(engine: sqlalchemy.Engine) -> None:
 
 
 def load(plan: Plan) -> optuna.Study:
-    """The study of a search, as a worker sees it.
-
-    A trial is pruned when its best validation so far is worse than the median of what complete trials had reached
-    after as many meta-steps; not at its first validation, and not before there are a few complete ones.
-    """
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if plan.prune:
-        second = 2 * plan.config.training.validate_every
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_PRUNING, n_warmup_steps=second)
+    """The study of a search, as a worker sees it."""
+    pruner = plan.halving or optuna.pruners.NopPruner()
     # What the sampler would draw is never used: every trial comes from the queue with its settings.
     sampler = optuna.samplers.RandomSampler(seed=0)
     return optuna.load_study(study_name=plan.name, storage=open_storage(plan), sampler=sampler, pruner=pruner)

@@ -218,6 +218,8 @@ def _train(trial: optuna.Trial, plan: Plan, index: int, tick: Callable[[], None]
             return
         if state.step not in reported:
             trial.report(best, state.step)
+        elif state.step < max(reported):
+            return  # before it was killed, it went on from here
         if not state.finished and trial.should_prune():
             raise optuna.TrialPruned(f"{best:g} after {state.step} meta-steps")
 
