@@ -68,7 +68,9 @@ def test_a_script_for_slurm_gives_the_same_command_to_every_job(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "a search"
-    cli.main(["search", "tiny", "--trials", "4", "--no-prune", "--workers=3", "--engine", "slurm-script", "--out", str(out)])
+    cli.main(
+        ["search", "tiny", "--trials", "4", "--no-prune", "--workers=3", "--engine", "slurm-script", "--out", str(out)]
+    )
     script = capsys.readouterr().out
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert "#SBATCH --array=1-3\n" in script
