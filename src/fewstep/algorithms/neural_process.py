@@ -33,10 +33,11 @@ def neural_process(
 
     As the authors' notebooks have it: in meta-training z is drawn from the posterior that has seen the query, in tests
     from the support's own, which is the same network. There it is its mean, unless it is sampled, see
-    ``Method.adapt``. They draw the number of support points anew at each meta-step, here it is that of the data; their
-    other latent process, without r, is ``width=0``. A class label is an output like others, given a ``loss`` of
-    classes; the paper's classifier, which encodes each class apart, is left out. What is published of regression are
-    pictures; of that classifier, on Omniglot, 95.3 % and 98.5 % in five ways (from memory, unchecked).
+    ``Method.adapt``. They draw the number of support points anew at each meta-step, for which there is
+    :class:`~fewstep.data.FewerShots`; their other latent process, without r, is ``width=0``. A class label is an output
+    like others, given a ``loss`` of classes; the paper's classifier, which encodes each class apart, is left out. What
+    is published of regression are pictures; of that classifier, on Omniglot, 95.3 % and 98.5 % in five ways (from
+    memory, unchecked).
 
     Args:
         inputs: entries of an input row.

@@ -15,27 +15,25 @@ from fewstep.data.source import OfSource, TaskSource
 class FewerShots(OfSource):
     """The tasks of a source, each with as many of its shots as are drawn for it: a :class:`~fewstep.data.TaskSource`.
 
-    A task keeps the first K examples of each class, K uniform from ``fewest`` to ``shots``; the others have weight 0,
-    as padding. So one network learns for several numbers of shots, as SNAIL's authors train theirs.
+    A task keeps the first K examples of each class, or of a regression, K uniform from ``fewest`` to ``shots``; the
+    others have weight 0, as padding. So one network learns for several numbers of shots, as the authors of SNAIL and of
+    neural processes train theirs.
 
     Args:
-        source: of classification tasks, the rows of a class side by side.
+        source: of tasks, the rows of a class side by side.
         shots: of the source's tasks.
         fewest: of the tasks here.
         seed: of the numbers of shots; those of a step are a function of it and the step.
 
     Raises:
-        ValueError: for a number that is not positive, more than ``shots``, or a source of regressions.
+        ValueError: for a number that is not positive, or more than ``shots``.
     """
 
     def __init__(self, source: TaskSource, shots: int, fewest: int = 1, *, seed: int) -> None:
         check_count("fewest", fewest)
         draws.check_word("seed", seed)
-        if source.ways is None or fewest > shots:
-            raise ValueError(
-                f"FewerShots: from {fewest} of {shots} shots of {'regressions' if source.ways is None else 'classes'}; "
-                "give a source of classification tasks, and no more than its shots."
-            )
+        if fewest > shots:
+            raise ValueError(f"FewerShots: from {fewest} of {shots} shots; give no more than those of the source.")
         self.source, self.shots, self.fewest, self.seed = source, shots, fewest, seed
 
     def batch(self, step: int, slice_: slice | None = None) -> Task:

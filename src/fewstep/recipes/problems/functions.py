@@ -29,6 +29,8 @@ class Regression(ABC):
     """K, support points."""
     queries: Count = 20
     """Query points in training."""
+    fewest_shots: Count | None = None
+    """Draw for each training task how many support points it has, from this to all of them. None: always all."""
 
     def __post_init__(self) -> None:
         require_ranges(self, "data.")
@@ -40,14 +42,18 @@ class Regression(ABC):
         def source(
             split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
         ) -> data.TaskSource:
-            return sampler(
-                shots=self.shots if shots is None else shots,
+            shots = self.shots if shots is None else shots
+            functions = sampler(
+                shots=shots,
                 queries=self.queries if split == "train" else 100 if queries is None else queries,
                 tasks=tasks,
                 seed=seed,
                 stream=f"{protocol['dataset']}/{split}",
                 **asdict(place),
             )
+            if self.fewest_shots is None or split != "train":
+                return functions
+            return data.FewerShots(functions, shots, self.fewest_shots, seed=seed)
 
         baselines, yardsticks = self._rivals()
         return Problem(
