@@ -1,8 +1,10 @@
 """Commands that take hours: stopped by Ctrl-C or ``kill``, continued by the command that they name, and detached."""
 
 import os
+import pty
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,7 +94,10 @@ def test_a_detached_command_is_given_again_without_detach(
     assert "kill 7" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+STATUSES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+
+
+@pytest.mark.parametrize(("number", "status"), STATUSES)
 def test_a_stopped_training_is_resumed(
     number: int, status: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -103,6 +108,32 @@ def test_a_stopped_training_is_resumed(
     said = capfd.readouterr()
     assert f"{signal.Signals(number).name}: ending in order; a second signal ends at once" in said.err
     assert f"continue with: fewstep train --resume '{tmp_path / 'a run'}'" in said.out
+
+
+def test_a_command_whose_terminal_is_closed_ends_in_order(tmp_path: Path) -> None:
+    """Nothing that it prints from then on fails, and nobody is at the other end to see how it ends."""
+    script = f"""
+import time
+from fewstep.commands.console import say
+from fewstep.commands.long_running import stoppable
+
+try:
+    with stoppable("train", "--resume", "a run"):
+        say("at work")
+        time.sleep(60)
+except SystemExit as end:
+    say(f"ended with {{end}}")
+    open({str(tmp_path / "said")!r}, "w").write(str(end))
+    raise
+"""
+    process, terminal = pty.fork()
+    if not process:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    with os.fdopen(terminal, "rb", closefd=True) as end:
+        assert end.readline() == b"at work\r\n"
+    _, status = os.waitpid(process, 0)
+    assert (tmp_path / "said").read_text() == "129"
+    assert os.waitstatus_to_exitcode(status) == 129
 
 
 def test_what_ends_by_itself_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

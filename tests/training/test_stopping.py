@@ -60,7 +60,9 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "step"), [(signal.SIGINT, 0), (signal.SIGTERM, 5), (signal.SIGUSR1, 10)], ids=["INT", "TERM", "USR1"]
+    ("number", "step"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 5), (signal.SIGHUP, 7), (signal.SIGUSR1, 10)],
+    ids=["INT", "TERM", "HUP", "USR1"],
 )  # the first step, and others between checkpoints, logs and validations
 def test_stopped_in_a_step(number: signal.Signals, step: int, reference: Path, tmp_path: Path) -> None:
     stopped = trainer(tmp_path)

@@ -7,6 +7,7 @@ bold or coloured says so by its style.
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 
 from rich.console import Console
@@ -52,7 +53,19 @@ def aside() -> Console:
 
 def told(name: str) -> None:
     """Say that a signal has come. Inside its handler nothing may be printed: it may have come in another print."""
+    if name == "SIGHUP":
+        _leave_terminals()
     if spoken_for():
         return
     with suppress(OSError):
         os.write(2, f"\n{name}: ending in order; a second signal ends at once\n".encode())
+
+
+def _leave_terminals() -> None:
+    """Write to nowhere what is for a terminal that is gone: the next print would fail, and with it what prints."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                os.dup2(nowhere, number)
+    os.close(nowhere)

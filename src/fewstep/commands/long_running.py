@@ -52,9 +52,9 @@ def removed_if_empty(out: Path | None, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def stoppable(*words: str) -> Iterator[None]:
-    """Let SIGINT (Ctrl-C), SIGTERM (``kill PID``) and SIGUSR1 (Slurm) end what happens inside in order.
+    """Let SIGINT (Ctrl-C), SIGTERM (``kill PID``), SIGHUP and SIGUSR1 (Slurm) end what happens inside in order.
 
-    The user is told the words that continue it, and the status is that of shells: 130, 143 or 138.
+    The user is told the words that continue it, and the status is that of shells: 130, 143, 129 or 138.
     """
     try:
         with stopping.stoppable(told):

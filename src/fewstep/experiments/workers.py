@@ -250,7 +250,9 @@ class _Forward(logging.Handler):
 
 def _work(job: Job, threads: int, connection: Connection) -> None:
     """What a process does, until it is done or asked to end; then its status is that of the signal."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    for name in ("SIGINT", "SIGHUP"):  # which a terminal sends to all; the parent decides
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         with stoppable():
             _work_alone(job, threads, connection)

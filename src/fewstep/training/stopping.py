@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""Ctrl-C, ``kill``, and what Slurm can be told to send before it takes a job's machine away."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Ctrl-C, ``kill``, a terminal that goes, and what Slurm can be told to send before it takes a job's machine away."""
 
 ECHO = 1.0
 """Seconds within which the same signal counts as one: a terminal and a launcher may both send it."""
@@ -72,7 +72,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def stoppable(told: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGUSR1 end what happens inside in order; another one ends the process at once.
+    """Any of :data:`SIGNALS` ends what happens inside in order; another one ends the process at once.
 
     A training stops after the meta-step that it is at, or between two batches of its validation, and leaves a
     checkpoint from which it goes on to the same bits. Anything else stops where it is. Signals that were ignored still
