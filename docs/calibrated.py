@@ -71,11 +71,14 @@ def by_means(method: Method, support: Batch, query: Batch) -> Tensor:
 
 
 def by_draws(method: Method, support: Batch, query: Batch) -> Tensor:
-    """The logarithm of the mean probability over draws."""
+    """The logarithm of the mean probability over draws; those that diverged in a task are left out there, and told."""
     many, asked = (Batch(*(part.repeat_interleave(DRAWS, 0) for part in side)) for side in (support, query))
     noise: Noise = method.learner.noise(Task(many, asked), generator(0, 0, "calibration"))
     drawn = method.predict(method.adapt(many, noise=noise), asked, many)
-    return drawn.unflatten(0, (-1, DRAWS)).double().softmax(-1).mean(1).log()
+    drawn = drawn.unflatten(0, (-1, DRAWS)).double().softmax(-1)
+    if lost := int((~(finite := drawn.isfinite().all(-1).all(-1))).sum()):
+        print(f"{lost} of {finite.numel()} draws diverged, in {int((~finite.all(1)).sum())} of {len(finite)} tasks")
+    return drawn.nanmean(1).log()
 
 
 def measure(options: Options, method: str, shots: int) -> None:
