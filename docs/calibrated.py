@@ -76,9 +76,11 @@ def by_draws(method: Method, support: Batch, query: Batch) -> Tensor:
     noise: Noise = method.learner.noise(Task(many, asked), generator(0, 0, "calibration"))
     drawn = method.predict(method.adapt(many, noise=noise), asked, many)
     drawn = drawn.unflatten(0, (-1, DRAWS)).double().softmax(-1)
-    if lost := int((~(finite := drawn.isfinite().all(-1).all(-1))).sum()):
-        print(f"{lost} of {finite.numel()} draws diverged, in {int((~finite.all(1)).sum())} of {len(finite)} tasks")
-    return drawn.nanmean(1).log()
+    finite = drawn.isfinite().all(-1).all(-1)
+    if not finite.all():
+        lost, tasks = int((~finite).sum()), int((~finite.all(1)).sum())
+        print(f"{lost} of {finite.numel()} draws diverged, in {tasks} of {len(finite)} tasks", flush=True)
+    return drawn.where(finite[..., None, None], torch.nan).nanmean(1).log()
 
 
 def measure(options: Options, method: str, shots: int) -> None:
