@@ -18,7 +18,7 @@ from fewstep.recipes.config import from_json, to_json
 from fewstep.recipes.problems.functions import OscillationTasks
 from fewstep.recipes.problems.images import CifarImages, ImageNetImages
 from fewstep.recipes.problems.omniglot_features import OmniglotFeatures
-from fewstep.recipes.problems.problem import Problem
+from fewstep.recipes.problems.problem import SPLITS, Problem
 from fewstep.training import Training
 from fewstep.training.device import Place
 from fewstep.training.pretraining import Architecture, Pretraining
@@ -181,3 +181,15 @@ def test_copies_of_images_are_left_out_where_that_is_asked(monkeypatch: pytest.M
     protocols = [CifarImages(copies=how).open(HERE, lambda _: None).protocol for how in ("keep", "drop")]
     assert set(asked) == {"keep", "drop"}
     assert [protocol.get("copies of images") for protocol in protocols] == [None, "left out"]
+
+
+def test_functions_of_fewer_points_are_of_training_alone() -> None:
+    data = replace(RECIPES["leo-sine-line"]().data, fewest_shots=2)
+    problem = data.open(HERE, lambda _: None)
+    points = {split: problem.source(split, tasks=100, seed=0).batch(0).support.weight.sum(1) for split in SPLITS}
+    assert {split: set(found.tolist()) for split, found in points.items()} == {
+        "train": {2, 3, 4, 5},
+        "val": {5},
+        "test": {5},
+    }
+    assert problem.protocol["training"] == "2- to 5-shot"

@@ -38,6 +38,8 @@ class Regression(ABC):
     def open(self, place: Place, report: Callable[[str], None], extractor: FeatureExtractor | None = None) -> Problem:
         """Sources of functions; training, validation and test draw from independent streams."""
         sampler, protocol, (inputs, outputs) = self._sampler(), self._protocol(), self._widths()
+        if self.fewest_shots is not None:
+            protocol |= {"training": f"{self.fewest_shots}- to {self.shots}-shot"}
 
         def source(
             split: Split, tasks: int, seed: int, shots: int | None = None, queries: int | None = None
