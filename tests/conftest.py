@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ForwardRef, Literal, get_args, get_origin
@@ -57,6 +58,17 @@ jaxtyping.jaxtyped = _checked  # type: ignore[assignment]
 def _deterministic() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(int(os.environ.get("FEWSTEP_TEST_THREADS", "1")))
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """In the background SIGINT may be ignored, and under nohup SIGHUP; what is ignored stays so, in children too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

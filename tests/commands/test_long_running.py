@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,20 +21,14 @@ from fewstep.commands import detached
 from fewstep.commands.long_running import stoppable
 from fewstep.commands.main import main
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 PROCEDURES = {
     "repeat": (fewstep.experiments.repeat.procedure, ["maml-sinusoid"], "repeats"),
     "search": (fewstep.experiments.search, ["leo-features-1shot", "--trials", "2"], "searches"),
     "ablate": (fewstep.experiments.ablate.procedure, ["leo-features-1shot"], "ablations"),
     "compare": (fewstep.experiments.compare.procedure, ["maml-sinusoid", "meta-sgd-sinusoid"], "comparisons"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """In the background SIGINT may be ignored, and what is ignored stays so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def killed(number: Any = signal.SIGTERM, *_: Any, **__: Any) -> NoReturn:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,19 +20,13 @@ from fewstep.training import Stopped, Trainer, stoppable
 from fewstep.training.checkpoint import LAST, read_state
 from fewstep.training.stopping import SIGNALS, poll
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 SHORT = replace(resume_driver.OPTIONS, steps=12, tasks=2, validate_every=4, validation_tasks=2, patience=0, log_every=5)
 
 
 def trainer(folder: Path) -> Trainer:
     return resume_driver.trainer(folder, SHORT)
-
-
-@pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """In the background SIGINT may be ignored, and what is ignored stays so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
