@@ -79,7 +79,7 @@ def maml_ensemble_sine_line() -> Config:
 
 def bayesian_maml_sine_line() -> Config:
     """Bayesian MAML of ten such networks: ten functions a task, which repel each other; its settings here are ours."""
-    method = BayesianMaml(network=_NETWORK, noise=0.3, rate=0.01, steps=5)
+    method = BayesianMaml(network=_NETWORK, noise=0.3, rate=0.001, steps=5)
     return unnamed(SineOrLineTasks(), method, TRAINING, _TESTING)
 
 
