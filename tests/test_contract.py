@@ -20,7 +20,7 @@ def once(case: Case) -> object:
     return pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.tasks is images and others else [])
 
 
-contract_of_algorithms = pytest.mark.parametrize("case", map(once, CASES))
+contract_of_algorithms = pytest.mark.parametrize("case", [once(case) for case in CASES])
 """For what depends on the parts of a method and not on the network."""
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import regression_tasks
+from cases import classification_tasks, regression_tasks
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.utils._pytree import tree_map
@@ -22,6 +22,7 @@ from fewstep.core import (
     Mixture,
     Task,
     Zeros,
+    classification,
     generator,
     normal_regression,
     regression,
@@ -87,6 +88,26 @@ def test_divergence_and_bound_have_the_known_values() -> None:
     assert kl.item() == pytest.approx(0.331678, abs=5e-7)
     density = log_density(*(torch.tensor(number).double() for number in (1.0, 0.8, 0.5)))
     assert (kl / 2 - density).item() == pytest.approx(0.471630, abs=5e-7)
+
+
+def test_by_class_a_context_is_the_means_of_all_classes_and_zeros_where_there_is_no_row() -> None:
+    method, support = cnp(6, 3, by_class=True, loss=classification(), **SIZES), classification_tasks(6).support
+    method.learner.double()
+    first = tree_map(lambda t: t[:1].clone(), support)
+    labels = first.y[0].argmax(1)
+    first.weight[0, labels == 1] = 0
+    start = method.learner.start
+    assert isinstance(start, Encoded)
+    encoded = [start.encoder(row).detach() for row in first.x[0]]
+    kept = {label: [encoded[i] for i in torch.nonzero((labels == label) & (first.weight[0] > 0))] for label in range(3)}
+    assert [len(rows) for rows in kept.values()] == [2, 0, 1]
+    means = [sum(rows) / len(rows) if rows else torch.zeros(4).double() for rows in kept.values()]
+    torch.testing.assert_close(method.adapt(first).value["0.context"][0], torch.cat(means), rtol=1e-12, atol=1e-14)
+
+
+def test_numbers_have_no_classes_to_be_encoded_apart() -> None:
+    with pytest.raises(ValueError, match="by_class is for rows that have classes"):
+        cnp(1, 1, by_class=True)
 
 
 def test_order_and_copies_of_the_whole_support_change_nothing_and_a_copy_of_one_row_does() -> None:

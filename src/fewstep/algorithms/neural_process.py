@@ -22,6 +22,7 @@ def neural_process(
     kl_weight: PositiveOrZero = 1.0,
     floor: Share = 0.1,
     smooth: bool = False,
+    by_class: bool = False,
     loss: Loss | None = None,
 ) -> Method:
     """Predict a distribution of each target from the mean of the encoded support, without an inner loop.
@@ -35,9 +36,10 @@ def neural_process(
     from the support's own, which is the same network. There it is its mean, unless it is sampled, see
     ``Method.adapt``. They draw the number of support points anew at each meta-step, for which there is
     :class:`~fewstep.data.FewerShots`; their other latent process, without r, is ``width=0``. A class label is an output
-    like others, given a ``loss`` of classes; the paper's classifier, which encodes each class apart, is left out. What
-    is published of regression are pictures; of that classifier, on Omniglot, 95.3 % and 98.5 % in five ways (from
-    memory, unchecked).
+    like others, given a ``loss`` of classes, or says whose mean a row belongs to (``by_class``), as in the paper's
+    classifier: r is then the means of all classes in their order, so that other ways need another network. What is
+    published of regression are pictures; of that classifier, on Omniglot, 95.3 % and 98.5 % in five ways (from memory,
+    unchecked).
 
     Args:
         inputs: entries of an input row.
@@ -50,7 +52,11 @@ def neural_process(
         kl_weight: of the divergence; other weights than 1 are no bound.
         floor: least deviation of a target, between 0 and 1, in units of y.
         smooth: GELU in place of ReLU, a variant of ours: on sines and lines a fraction of the meta-steps is enough.
+        by_class: encode each class apart; classes alone have it.
         loss: of rows, whose predictions have one number an output; the likelihood when omitted.
+
+    Raises:
+        ValueError: for ``by_class`` without a loss of classes.
 
     Example:
         >>> method = cnp(inputs=1, outputs=1, width=16, hidden=16)
@@ -59,14 +65,17 @@ def neural_process(
         >>> mean.shape, deviation.shape
         (torch.Size([4, 10, 1]), torch.Size([4, 10, 1]))
     """
+    if by_class and loss is None:
+        raise ValueError("neural_process: by_class is for rows that have classes: give a loss of classes.")
     perceptron = partial(mlp, activation=nn.GELU if smooth else nn.ReLU)
     inner = [hidden] * (encoder_depth - 1)
-    encoder = perceptron((inputs + outputs, *inner, width)) if width else None
-    latent = perceptron((inputs + outputs, *inner, hidden)) if latents else None
-    moments = perceptron((hidden, (hidden + latents) // 2, 2 * latents)) if latents else None
+    read, classes = (inputs, outputs) if by_class else (inputs + outputs, 1)
+    encoder = perceptron((read, *inner, width)) if width else None
+    latent = perceptron((read, *inner, hidden)) if latents else None
+    moments = perceptron((classes * hidden, (hidden + latents) // 2, 2 * latents)) if latents else None
     numbers = outputs if loss else 2 * outputs
-    network = perceptron((inputs, *[hidden] * (decoder_depth - 1), numbers), context=width + latents)
-    start = Encoded(encoder, latent, moments, latents, kl_weight)
+    network = perceptron((inputs, *[hidden] * (decoder_depth - 1), numbers), context=classes * width + latents)
+    start = Encoded(encoder, latent, moments, latents, kl_weight, by_class)
     learner = Learner(network, start, [], loss=loss or normal_regression(floor=floor))
     return Method(learner, Backprop(support_rows=True))
 

@@ -21,14 +21,19 @@ class Encoded(Start):
     there too. In meta-training z comes from the posterior of an estimator's targets T, by the same l: ``q(z | T)``, at
     the cost of ``KL(q(z | T) ‖ p(z | S))/|T|``, in nats a target.
 
+    By class, e and l read inputs alone, and labels say to whose mean a row goes: r and s are the means of all classes
+    side by side, zeros for a class without rows, with ``e([x_i, y_i])`` replaced by ``e(x_i)``.
+
     The value is the context itself, ``[width of r + latents]``: stages can go on from where the encoder begins.
 
     Args:
-        encoder: e, from rows ``[rows, inputs + outputs]`` to ``[rows, width]``; None: there is no r.
+        encoder: e, from rows ``[rows, inputs + outputs]`` to ``[rows, width]``; None: there is no r. By class, from
+            ``[rows, inputs]``, and r is ``[classes · width]``.
         latent: l, likewise; None: there is no z.
-        moments: from s ``[width]`` to μ and the argument of σ, ``[2 · latents]``.
+        moments: from s ``[width]``, by class ``[classes · width]``, to μ and the argument of σ, ``[2 · latents]``.
         latents: width of z.
         kl_weight: β of the divergence; 1 makes the objective a bound of the likelihood.
+        by_class: encode each class apart.
 
     Raises:
         ValueError: for neither encoder nor latent; by the learner, for a network without a single
@@ -49,6 +54,7 @@ class Encoded(Start):
         moments: nn.Module | None = None,
         latents: int = 0,
         kl_weight: float = 1.0,
+        by_class: bool = False,
     ) -> None:
         super().__init__()
         if encoder is None and latent is None:
@@ -57,6 +63,7 @@ class Encoded(Start):
             raise ValueError("Encoded: a latent code needs all of latent, moments and latents.")
         self.encoder, self.latent, self.moments = encoder, latent, moments
         self.latents, self.kl_weight, self.infers = latents, kl_weight, latent is not None
+        self.by_class = by_class
 
     def begin(self, network: nn.Module, support: Batch, noise: Noise) -> tuple[Point, Penalties]:
         """The encoding, and a code of the prior."""
@@ -71,7 +78,7 @@ class Encoded(Start):
         return self._point(network, support, posterior, noise), {"kl": self.kl_weight * kl}
 
     def _point(self, network: nn.Module, support: Batch, moments: tuple[Tensor, Tensor] | None, noise: Noise) -> Point:
-        parts = [] if self.encoder is None else [_mean(self.encoder, support)]
+        parts = [] if self.encoder is None else [self._mean(self.encoder, support)]
         if moments is not None:
             mean, deviation = moments
             parts.append(mean if noise is None else mean + deviation * noise["code"])
@@ -87,8 +94,18 @@ class Encoded(Start):
         """μ and σ of a code."""
         if self.latent is None or self.moments is None:
             return None
-        mean, raw = self.moments(_mean(self.latent, rows)).split(self.latents)
+        mean, ramember = self.moments(self._mean(self.latent, rows)).split(self.latents)
         return mean, 0.1 + 0.9 * raw.sigmoid()
+
+    def _mean(self, module: nn.Module, rows: Batch) -> Float[Tensor, " width"]:
+        """The mean over real rows of what a module makes of them, or the means of all classes."""
+        x = rows.x.flatten(1)
+        encoded: Tensor = module(x if self.by_class else torch.cat([x, rows.y], 1))
+        if not self.by_class:
+            return rows.weight @ encoded / rows.weight.sum()
+        member = rows.weight[:, None] * rows.y
+        number = member.sum(0)
+        return (member.T @ encoded / torch.where(number > 0, number, 1)[:, None]).flatten()
 
     @staticmethod
     def _slot(network: nn.Module) -> tuple[str, Tensor]:
@@ -112,9 +129,3 @@ class Encoded(Start):
     def begin_sites(self, network: nn.Module, support: Batch) -> Sites:
         """A standard-normal number for each latent dimension."""
         return {"code": Normal((self.latents,))} if self.latents else {}
-
-
-def _mean(module: nn.Module, rows: Batch) -> Float[Tensor, " width"]:
-    """The mean over real rows of what a module makes of inputs and labels."""
-    encoded: Tensor = module(torch.cat([rows.x.flatten(1), rows.y], 1))
-    return rows.weight @ encoded / rows.weight.sum()
