@@ -141,7 +141,7 @@ def rows(options: Options, shots: int) -> list[str]:
         logits = logits.reshape(-1, 5 * QUERIES, logits.shape[-1])  # by task
         labels = labels.reshape(logits.shape[:2])
         temperature = fit_temperature(of["val"].astype(float), of["val_labels"].astype(int))
-        cells = [str(interval(100 * (logits.argmax(-1) == labels).mean(1)))]
+        cells = [interval(100 * (logits.argmax(-1) == labels).mean(1)).text(decimals=1)]
         for at in (1.0, temperature):
             surprise = np.take_along_axis(log_softmax(logits / at, -1), labels[..., None], -1)[..., 0].mean(1)
             cells += [f"{surprise.mean():.3f} ± {1.96 * surprise.std(ddof=1) / len(surprise) ** 0.5:.3f}"]

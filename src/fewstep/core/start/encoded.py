@@ -94,7 +94,7 @@ class Encoded(Start):
         """μ and σ of a code."""
         if self.latent is None or self.moments is None:
             return None
-        mean, ramember = self.moments(self._mean(self.latent, rows)).split(self.latents)
+        mean, raw = self.moments(self._mean(self.latent, rows)).split(self.latents)
         return mean, 0.1 + 0.9 * raw.sigmoid()
 
     def _mean(self, module: nn.Module, rows: Batch) -> Float[Tensor, " width"]:
