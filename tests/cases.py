@@ -359,9 +359,7 @@ CASES = [
     Case("bayesian-maml-conv", lambda: particle_heads(conv(None), leader_steps=2, halved=False), images, False),
     Case("svgd", svgd, regression_tasks),
     Case("cnp", lambda: cnp(1, 1, **PROCESS), regression_tasks),
-    Case(
-        "cnp-by-class", lambda: cnp(6, 3, by_class=True, loss=classification(), **PROCESS), vectors, equivariant=False
-    ),
+    Case("cnp-by-class", lambda: cnp(6, 3, by_class=True, loss=classification(), **PROCESS), vectors),
     Case("cnp-conv", lambda: cnp(4, 3, loss=classification(), **PROCESS).on(conv(None)), images),
     Case("neural-process", lambda: neural_process(1, 1, latents=3, **PROCESS), regression_tasks),
     Case("neural-process-latent", lambda: neural_process(1, 1, latents=3, **PROCESS | {"width": 0}), regression_tasks),
