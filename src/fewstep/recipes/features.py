@@ -166,7 +166,7 @@ def protonet(dataset: Dataset, shots: int) -> Config:
 # -- features of your own ----------------------------------------------------------------------------------------------
 
 # Inner rates of MAML and its kin are the best of a few on validation tasks of CIFAR-FS (middle layer) after 150
-# meta-steps, one for both shots: twice the rate of a linear classifier costs 18 to 24 points at five shots, half of it 2.
+# meta-steps, one for both shots: twice the rate of a linear classifier costs 18 to 24 points at 5 shots, half of it 2.
 _LINEAR, _PERCEPTRON = Network("mlp", hidden=()), Network("mlp", hidden=(128,))
 _BY_CLASS: dict[str, Any] = {"by_class": True, "encoder_depth": 2, "decoder_depth": 2}
 
