@@ -137,7 +137,7 @@ def test_many_users_share_nothing(server: Server) -> None:
     with ThreadPoolExecutor(6) as users:
         together = list(users.map(lambda one: ask(server, *one), asked * 2))
     assert together == alone * 2
-    assert len({answer[0] for answer in alone}) > 5
+    assert len({str(answer) for answer in alone}) == len(asked)  # so that one for another would be seen
     assert all(answer[0].startswith("It is <b>") for answer in alone)
 
 
