@@ -153,7 +153,8 @@ def rows(options: Options, shots: int) -> list[str]:
 
 def draw(options: Options, file: Path) -> None:
     """How often what is said to be so probable is right: a panel for each method and number of shots."""
-    found = [(shots, name, of) for shots in (1, 5) for name, of in kept(options, shots).items()]
+    found = [(name, shots, of) for shots in (1, 5) for name, of in kept(options, shots).items()]
+    found.sort(key=lambda entry: entry[:2])
     columns = 4
     figure, grid = plt.subplots(
         -(-len(found) // columns),
@@ -164,7 +165,7 @@ def draw(options: Options, file: Path) -> None:
         layout="constrained",
     )
     panels = grid.flatten()
-    for panel, (shots, name, of) in zip(panels, found, strict=False):
+    for panel, (name, shots, of) in zip(panels, found, strict=False):
         temperature = fit_temperature(of["val"].astype(float), of["val_labels"].astype(int))
         panel.plot([0, 1], [0, 1], color="0.8", linewidth=1)
         for at, colour, style in ((1.0, "C0", "o-"), (temperature, "C1", "s--")):
