@@ -364,6 +364,11 @@ CASES = [
     Case("neural-process", lambda: neural_process(1, 1, latents=3, **PROCESS), regression_tasks),
     Case("neural-process-latent", lambda: neural_process(1, 1, latents=3, **PROCESS | {"width": 0}), regression_tasks),
     Case(
+        "neural-process-weighted",
+        lambda: neural_process(1, 1, latents=3, samples=3, weighted=True, **PROCESS | {"width": 0}),
+        regression_tasks,
+    ),
+    Case(
         "neural-process-conv",
         lambda: neural_process(4, 3, latents=3, loss=classification(), **PROCESS).on(conv(None)),
         images,

@@ -80,6 +80,37 @@ def test_a_neural_process_is_the_bound_of_its_program(smooth: bool) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_likelihood_by_samples_is_of_their_mixture(weighted: bool) -> None:
+    method, tasks = process(width=0, samples=3, weighted=weighted), regression_tasks()
+    start, network = method.learner.start, method.learner.network
+    assert isinstance(start, Encoded)
+    noise = method.noise(tasks, generator(0, 0, "noise"))
+
+    def likelihood(rows: Batch, code: Tensor) -> Tensor:
+        h = torch.cat([rows.x, code.expand(len(rows.x), -1)], 1)
+        for layer in list(network)[1:]:  # the first one adds the context
+            h = layer(h)
+        return Normal(h[:, 0], 0.1 + 0.9 * torch.log1p(h[:, 1].exp())).log_prob(rows.y[:, 0]).sum()
+
+    losses = []
+    for i, drawn in enumerate(noise["copies"]["begin"]["start"]["code"]):
+        support, query = of(i, tasks)
+        mean, raw = start.moments(start.latent(torch.cat([support.x, support.y], 1)).mean(0)).chunk(2)
+        codes = mean + (0.1 + 0.9 * torch.sigmoid(raw)) * drawn
+        weights = torch.stack([weighted * likelihood(support, code) for code in codes]).exp()
+        p = torch.stack([likelihood(query, code) for code in codes]).exp()
+        losses.append(-(weights @ p / weights.sum()).log() / len(query.x))
+    expected, found = torch.stack(losses).mean(), method.objective(tasks, noise).objective
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"latents": 0, "samples": 2}, {"samples": 0, "weighted": True}])
+def test_samples_are_of_codes_and_weights_of_samples(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="samples are of codes, and weights are of samples"):
+        process(**options)
+
+
 def test_divergence_and_bound_have_the_known_values() -> None:
     """Of the reference notes: two latents, and two targets of one density each."""
     one, other = (0.1 + 0.9 * torch.sigmoid(torch.tensor(raw).double()) for raw in ([0.2, -0.4], [0.0, 0.0]))

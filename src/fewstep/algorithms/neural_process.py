@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from fewstep.core import Backprop, Encoded, Learner, Loss, Method, normal_regression
+from fewstep.core import Backprop, Encoded, Learner, Loss, Method, Mixture, normal_regression
 from fewstep.core.ranges import Count, CountOrZero, PositiveOrZero, Share, checked
 from fewstep.networks import mlp
 
@@ -23,6 +23,8 @@ def neural_process(
     floor: Share = 0.1,
     smooth: bool = False,
     by_class: bool = False,
+    samples: CountOrZero = 0,
+    weighted: bool = False,
     loss: Loss | None = None,
 ) -> Method:
     """Predict a distribution of each target from the mean of the encoded support, without an inner loop.
@@ -41,6 +43,10 @@ def neural_process(
     published of regression are pictures; of that classifier, on Omniglot, 95.3 % and 98.5 % in five ways (from memory,
     unchecked).
 
+    With ``samples`` the objective is the likelihood of the query itself, by so many codes of the support's own
+    distribution, as Foong et al. (2020) train: :class:`~fewstep.core.Mixture`, which also says what ``weighted`` is, a
+    variant of ours.
+
     Args:
         inputs: entries of an input row.
         outputs: entries of a label row: targets, or ways.
@@ -49,14 +55,16 @@ def neural_process(
         encoder_depth: layers of e, and of l.
         decoder_depth: layers of d.
         hidden: units of every hidden layer, and what l ends with.
-        kl_weight: of the divergence; other weights than 1 are no bound.
+        kl_weight: of the divergence, in the bound; other weights than 1 are no bound.
         floor: least deviation of a target, between 0 and 1, in units of y.
         smooth: GELU in place of ReLU, a variant of ours: on sines and lines a fraction of the meta-steps is enough.
         by_class: encode each class apart; classes alone have it.
+        samples: codes a task in meta-training; 0: one of the posterior, and the bound.
+        weighted: the samples count by their likelihood on the support, in meta-training and in predictions.
         loss: of rows, whose predictions have one number an output; the likelihood when omitted.
 
     Raises:
-        ValueError: for ``by_class`` without a loss of classes.
+        ValueError: for ``by_class`` without a loss of classes, samples without codes, or weights without samples.
 
     Example:
         >>> method = cnp(inputs=1, outputs=1, width=16, hidden=16)
@@ -67,6 +75,11 @@ def neural_process(
     """
     if by_class and loss is None:
         raise ValueError("neural_process: by_class is for rows that have classes: give a loss of classes.")
+    if (samples and not latents) or (weighted and not samples):
+        raise ValueError(
+            f"neural_process: samples are of codes, and weights are of samples: "
+            f"got latents={latents}, samples={samples}, weighted={weighted}."
+        )
     perceptron = partial(mlp, activation=nn.GELU if smooth else nn.ReLU)
     inner = [hidden] * (encoder_depth - 1)
     read, classes = (inputs, outputs) if by_class else (inputs + outputs, 1)
@@ -77,7 +90,7 @@ def neural_process(
     network = perceptron((inputs, *[hidden] * (decoder_depth - 1), numbers), context=classes * width + latents)
     start = Encoded(encoder, latent, moments, latents, kl_weight, by_class)
     learner = Learner(network, start, [], loss=loss or normal_regression(floor=floor))
-    return Method(learner, Backprop(support_rows=True))
+    return Method(learner, Mixture(samples, weighted=weighted) if samples else Backprop(support_rows=True))
 
 
 cnp = partial(neural_process, latents=0)

@@ -129,7 +129,12 @@ _RECIPES = (
     *_single(sine_line.leo_bound_sine_line, sine_line.leo_weighted_sine_line),
     *_single(sine_line.maml_sine_line, sine_line.maml_ensemble_sine_line),
     *_single(sine_line.bayesian_maml_sine_line, sine_line.llama_sine_line, sine_line.platipus_sine_line),
-    *_single(sine_line.cnp_sine_line, sine_line.cnp_smooth_sine_line, sine_line.neural_process_sine_line),
+    *_single(
+        sine_line.cnp_sine_line,
+        sine_line.cnp_smooth_sine_line,
+        sine_line.neural_process_sine_line,
+        sine_line.neural_process_weighted_sine_line,
+    ),
     *_single(oscillations.leo_oscillations, oscillations.maml_oscillations),
 )
 
