@@ -107,12 +107,12 @@ def neural_process_sine_line() -> Config:
 
 
 def neural_process_weighted_sine_line() -> Config:
-    """NP of eight codes a task, which count by their likelihood on the support; GELU, and no mean beside the code.
+    """NP of four codes a task, which count by their likelihood on the support; GELU, and no mean beside the code.
 
     A variant of ours, nearest to the exact posterior of those that were measured (docs/results.md). It is trained on
     2 to 5 points, for of few points it is more often open what they are of.
     """
-    method = NeuralProcess(width=0, smooth=True, samples=8, weighted=True)
+    method = NeuralProcess(width=0, smooth=True, samples=4, weighted=True)
     training = replace(TRAINING, tasks=16, **_PROCESS | {"rate": 2e-3})
     return unnamed(SineOrLineTasks(fewest_shots=2), method, training, _TESTING)
 
