@@ -128,10 +128,14 @@ def _straight_through(raised: Tensor) -> Tensor:
     return (raised > 0).to(soft.dtype) + (soft - soft.detach())
 
 
-def t_net_conv(method: Method, rate: float, steps: int) -> MetaGradient:
-    """On the convolutional network, by effective kernels T W: they cost less than a product at every position."""
+def mt_net_conv(method: Method, rate: float, steps: int) -> MetaGradient:
+    """On the convolutional network, by effective kernels T W: they cost less than a product at every position.
+
+    Of tasks with a logistic number for each unit of a layer. T-net is without these.
+    """
     trained = list(method.learner.parameters())
-    blocks, head = in_groups(trained[:-3], 5), trained[-3:]
+    count = sum(1 for _ in method.learner.network.parameters())
+    blocks, head, logits = in_groups(trained[: count - 3], 5), trained[count - 3 : count], trained[count:]
     start = [tensor for layer in (*blocks, head) for tensor in layer[:2]]
 
     def effective(weight: Tensor, bias: Tensor, transform: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,10 +147,15 @@ def t_net_conv(method: Method, rate: float, steps: int) -> MetaGradient:
             x = normalised(x, *effective(weight, bias, transform), scale, shift).relu()
         return F.linear(x.mean((2, 3)), *effective(last[0], last[1], head[2]))
 
-    def of_task(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Sequence[Tensor]:
+    def of_task(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor, *logistic: Tensor) -> Sequence[Tensor]:
+        masks = [_straight_through(logit + drawn) for logit, drawn in zip(logits, logistic, strict=True)]
+        of_each = [mask for mask in masks for _ in range(2)]  # of a weight, and of a bias
         adapted: Sequence[Tensor] = start
         for _ in range(steps):
+            slopes: Sequence[Tensor]
             slopes = torch.autograd.grad(F.cross_entropy(predict(adapted, x), y), adapted, create_graph=True)
+            if of_each:
+                slopes = [s * m.view(-1, *[1] * (s.ndim - 1)) for m, s in zip(of_each, slopes, strict=True)]
             adapted = [a - rate * s for a, s in zip(adapted, slopes, strict=True)]
         return torch.autograd.grad(F.cross_entropy(predict(adapted, query_x), query_y), trained)
 

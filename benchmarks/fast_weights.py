@@ -85,11 +85,15 @@ def mt_net(tasks: int = 25, rounds: int = 25) -> Case:
         _off_the_identity(fewstep.mt_net(sinusoid_network(), rate=RATE, loss=regression())),
         sinusoids(tasks),
     )
+    return on_sinusoids("mt-net", "MT-net, 1 step", method, batch, _mt_net_loop, rounds, _logistic(method, batch))
+
+
+def _logistic(method: Method, batch: Task) -> list[Tensor]:
+    """The numbers that masks are made of."""
     method.learner.to(DEVICE)
     noise = method.learner.noise(batch, generator(0, 0, "noise", DEVICE))["shuffles"][0]["rule"]["0"]
     one, other = zip(*(drawn.square().sum(2).unbind(1) for drawn in noise.values()), strict=True)
-    logistic = [(a / b).log() for a, b in zip(one, other, strict=True)]
-    return on_sinusoids("mt-net", "MT-net, 1 step", method, batch, _mt_net_loop, rounds, logistic)
+    return [(a / b).log() for a, b in zip(one, other, strict=True)]
 
 
 def _mt_net_loop(method: Method) -> MetaGradient:
@@ -148,7 +152,7 @@ def _embedding(network: Conv4) -> nn.Sequential:
 # -- images -----------------------------------------------------------------------------------------------------------
 
 
-def _on_images(
+def on_images(
     name: str,
     what: str,
     method: Method,
@@ -156,11 +160,13 @@ def _on_images(
     loop: Callable[[Method], MetaGradient],
     rounds: int,
     ours: Ways = ONE_BY_ONE,
+    drawn: Callable[[Method, Task], list[Tensor]] = lambda *_: [],
 ) -> Case:
     batch = clusters(tasks, 5, 1, 15, 1, 28, 28)
     what = f"{what}, conv4 stride 2, {tasks} tasks, 5-way 1-shot, 15 queries"
     # Biases before a norm have no gradient but rounding: 5e-2, as in methods.py.
-    return beside_loop(f"omniglot-{name}", what, method, batch, _of_classes(batch), loop, ours, 5e-2, rounds)
+    batches = [*_of_classes(batch), *drawn(method, batch)]
+    return beside_loop(f"omniglot-{name}", what, method, batch, batches, loop, ours, 5e-2, rounds)
 
 
 def cavia_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS, width: int = 100) -> Case:
@@ -170,18 +176,25 @@ def cavia_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = C
     def loop(method: Method) -> MetaGradient:
         return loops.cavia_conv(method, width, 1.0, 2)
 
-    return _on_images("cavia", "CAVIA, 2 steps", method, tasks, loop, rounds, SOME)
+    return on_images("cavia", "CAVIA, 2 steps", method, tasks, loop, rounds, SOME)
 
 
 def t_net_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
     torch.manual_seed(0)
     network = Conv4(5, channels=channels, scale=True)
     method = _off_the_identity(fewstep.t_net(network, rate=RATE, adapts=without_norms(network)))
+    return on_images("t-net", "T-net, 1 step", method, tasks, _mt_net_conv_loop, rounds)
 
-    def loop(method: Method) -> MetaGradient:
-        return loops.t_net_conv(method, RATE, 1)
 
-    return _on_images("t-net", "T-net, 1 step", method, tasks, loop, rounds)
+def mt_net_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
+    torch.manual_seed(0)
+    network = Conv4(5, channels=channels, scale=True)
+    method = _off_the_identity(fewstep.mt_net(network, rate=RATE, adapts=without_norms(network)))
+    return on_images("mt-net", "MT-net, 1 step", method, tasks, _mt_net_conv_loop, rounds, drawn=_logistic)
+
+
+def _mt_net_conv_loop(method: Method) -> MetaGradient:
+    return loops.mt_net_conv(method, RATE, 1)
 
 
 def maml_plus_plus_omniglot(
@@ -194,13 +207,13 @@ def maml_plus_plus_omniglot(
     def loop(method: Method) -> MetaGradient:
         return loops.maml_plus_plus_conv(method, *_rates_and_weights(method, without_norms(method.learner.network)))
 
-    return _on_images("maml-plus-plus", f"MAML++, {steps} steps", method, tasks, loop, rounds)
+    return on_images("maml-plus-plus", f"MAML++, {steps} steps", method, tasks, loop, rounds)
 
 
 def csn_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
     torch.manual_seed(0)
     base, key = Conv4(5, channels=channels, scale=True), Conv4(None, channels=channels, scale=True)
-    return _on_images("csn", "CSN, all layers shifted", fewstep.csn(base, key, 5), tasks, _csn_loop, rounds, SOME)
+    return on_images("csn", "CSN, all layers shifted", fewstep.csn(base, key, 5), tasks, _csn_loop, rounds, SOME)
 
 
 def deml_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
@@ -214,4 +227,4 @@ def deml_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CH
         rates = [rule[name] for name, _ in method.learner.network.named_parameters()]
         return loops.deml(method, _embedding(method.learner.embedding), rates)
 
-    return _on_images("deml", "DEML without naming, 1 step", method, tasks, loop, rounds, SOME)
+    return on_images("deml", "DEML without naming, 1 step", method, tasks, loop, rounds, SOME)

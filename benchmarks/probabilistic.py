@@ -1,19 +1,24 @@
 """Bayesian MAML, LLAMA, PLATIPUS and neural processes: the meta-gradient of each beside a hand-written loop over tasks.
 
-On sinusoids, with networks of 40 + 40 units; neural processes also with their authors' 128 units.
+On sinusoids, with networks of 40 + 40 units, neural processes also with their authors' 128 units; LLAMA and PLATIPUS
+on MAML's Omniglot network too.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 import fewstep
 from benchmarks import probabilistic_loops as loops
-from benchmarks.fast_weights import RATE, on_sinusoids, sinusoid_network
+from benchmarks.fast_weights import CHANNELS, RATE, on_images, on_sinusoids, sinusoid_network
 from benchmarks.measure import Case
 from benchmarks.method_loops import MetaGradient
 from benchmarks.workloads import DEVICE, sinusoids
-from fewstep.core import Method, generator, regression
-from fewstep.networks import mlp
+from fewstep.core import Method, Task, generator, regression
+from fewstep.networks import Conv4, mlp
 from fewstep.networks.ensemble import Ensemble
+from fewstep.networks.norms import without_norms
 from fewstep.networks.particles import Particle, regression_of_each
 
 
@@ -41,6 +46,17 @@ def llama(tasks: int = 25, width: int = 40, rounds: int = 25) -> Case:
     return on_sinusoids("llama", "LLAMA, 1 step", method, sinusoids(tasks), loop, rounds)
 
 
+def llama_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
+    torch.manual_seed(0)
+    weight, damping, network = 1e-4, 1.0, Conv4(5, channels=channels, scale=True)
+    method = fewstep.llama(network, rate=RATE, weight=weight, damping=damping, adapts=without_norms(network))
+
+    def loop(method: Method) -> MetaGradient:
+        return loops.llama_conv(method, RATE, 1, weight, damping)
+
+    return on_images("llama", "LLAMA, 1 step", method, tasks, loop, rounds)
+
+
 def platipus(tasks: int = 25, rounds: int = 25) -> Case:
     kl_weight, batch = 1e-4, sinusoids(tasks)
     method = fewstep.platipus(sinusoid_network(), rate=RATE, kl_weight=kl_weight, loss=regression())
@@ -48,9 +64,26 @@ def platipus(tasks: int = 25, rounds: int = 25) -> Case:
     def loop(method: Method) -> MetaGradient:
         return loops.platipus(method, RATE, 1, kl_weight)
 
+    return on_sinusoids("platipus", "PLATIPUS, 1 step", method, batch, loop, rounds, _drawn(method, batch))
+
+
+def platipus_omniglot(tasks: int = 8, rounds: int = 15, channels: Sequence[int] = CHANNELS) -> Case:
+    torch.manual_seed(0)
+    kl_weight, network = 1e-4, Conv4(5, channels=channels, scale=True)
+    method = fewstep.platipus(network, rate=RATE, kl_weight=kl_weight, adapts=without_norms(network))
+
+    def loop(method: Method) -> MetaGradient:
+        return loops.platipus_conv(method, RATE, 1, kl_weight)
+
+    return on_images("platipus", "PLATIPUS, 1 step", method, tasks, loop, rounds, drawn=_drawn)
+
+
+def _drawn(method: Method, batch: Task) -> list[Tensor]:
+    """The standard-normal numbers of all weights, as one vector a task."""
+    method.learner.to(DEVICE)
     drawn = method.learner.noise(batch, generator(0, 0, "noise", DEVICE))["stages"][1]["decode"]
-    vector = torch.cat([drawn[name].flatten(1) for name, _ in method.learner.network.named_parameters()], 1)
-    return on_sinusoids("platipus", "PLATIPUS, 1 step", method, batch, loop, rounds, [vector])
+    names = [name for name, _ in method.learner.network.named_parameters() if name in drawn]
+    return [torch.cat([drawn[name].flatten(1) for name in names], 1)]
 
 
 def neural_process(tasks: int = 25, latents: int = 40, width: int = 40, rounds: int = 25) -> Case:

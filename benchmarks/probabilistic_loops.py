@@ -5,15 +5,17 @@ are one vector, of which the layers' weights are pieces; its gradient is taken a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.fast_weight_loops import in_groups, perceptron
-from benchmarks.method_loops import MetaGradient, means_over_tasks
+from benchmarks.fast_weight_loops import EPS, in_groups, normalised, perceptron
+from benchmarks.method_loops import Loss, MetaGradient, means_over_tasks
 from fewstep.core import Method
+
+Network = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 # -- Bayesian MAML ----------------------------------------------------------------------------------------------------
 
@@ -109,31 +111,83 @@ def llama(method: Method, rate: float, steps: int, weight: float, damping: float
     return means_over_tasks(of_task, trained)
 
 
+def llama_conv(method: Method, rate: float, steps: int, weight: float, damping: float) -> MetaGradient:
+    """On the convolutional network, of classes: patches for inputs, and the errors of every label that is expected."""
+    trained = list(method.learner.parameters())
+    *convolutional, head_weight, head_bias = trained
+    blocks = in_groups(convolutional, 4)
+    start = [*(tensor for block in blocks for tensor in block[:2]), head_weight, head_bias]
+    sizes = {size for matrix in start[::2] for size in (len(matrix), matrix[0].numel() + 1, len(head_bias))}
+    damped = {size: damping * torch.eye(size, device=head_bias.device) for size in sizes}
+    classes = torch.eye(len(head_bias), device=head_bias.device).unsqueeze(1)
+
+    def log_det(factor: Tensor, count: int) -> Tensor:
+        """``log det(factorᵀ factor / count + δ I)``."""
+        return torch.logdet(torch.addmm(damped[factor.shape[1]], factor.T, factor, alpha=1 / count))
+
+    def run(adapted: Sequence[Tensor], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Inputs and outputs of every layer."""
+        *kernels, head = in_groups(adapted, 2)
+        inputs, outputs = [x], []
+        for kernel, (_, _, scale, shift) in zip(kernels, blocks, strict=True):
+            outputs.append(F.conv2d(inputs[-1], *kernel, 2, 1))
+            inputs.append(F.batch_norm(outputs[-1], None, None, scale, shift, True, eps=EPS).relu())
+        inputs[-1] = inputs[-1].mean((2, 3))
+        return inputs, [*outputs, F.linear(inputs[-1], *head)]
+
+    def outer(adapted: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        inputs, (*hidden, logits) = run(adapted, x)
+        p = logits.softmax(1)
+        roots = p.T.sqrt().unsqueeze(2) * (p - classes)
+        each = [torch.autograd.grad(logits, hidden, root, create_graph=True) for root in roots]
+        errors = [torch.stack(of_label).movedim(2, -1).flatten(0, -2) for of_label in zip(*each, strict=True)]
+        patches = [F.unfold(maps, 3, padding=1, stride=2).mT.flatten(0, 1) for maps in inputs[:-1]]
+        dets = []
+        for given, error in zip((*patches, inputs[-1]), (*errors, roots.flatten(0, 1)), strict=True):
+            with_bias = torch.cat([given, given.new_ones(len(given), 1)], 1)
+            dets.append(error.shape[1] * log_det(with_bias, len(x)) + with_bias.shape[1] * log_det(error, len(given)))
+        return F.cross_entropy(logits, y) + 0.5 * weight * torch.stack(dets).sum()
+
+    def of_task(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Sequence[Tensor]:
+        adapted: Sequence[Tensor] = start
+        for _ in range(steps):
+            slopes = torch.autograd.grad(F.cross_entropy(run(adapted, x)[1][-1], y), adapted, create_graph=True)
+            adapted = [a - rate * s for a, s in zip(adapted, slopes, strict=True)]
+        return torch.autograd.grad(outer(adapted, query_x, query_y), trained)
+
+    return means_over_tasks(of_task, trained)
+
+
 # -- PLATIPUS ---------------------------------------------------------------------------------------------------------
 
 
-def platipus(method: Method, rate: float, steps: int, kl_weight: float) -> MetaGradient:
+def platipus(
+    method: Method, rate: float, steps: int, kl_weight: float, network: Network = perceptron, loss: Loss = F.mse_loss
+) -> MetaGradient:
     """Weights are drawn about a step on the query and adapted to the support; all of them are one vector.
 
     Called with the standard-normal numbers of a draw behind the rows of tasks.
     """
     named = dict(method.learner.named_parameters())
-    names = [name for name, _ in method.learner.network.named_parameters()]
+    names = [name for name, _ in method.learner.network.named_parameters() if f"start.log_deviation.{name}" in named]
     shapes = [named[f"network.{name}"].shape for name in names]
     sizes = [shape.numel() for shape in shapes]
+    vectors = ("network", "start.log_deviation", "start.posterior_log_deviation")
+    rates = ("start.posterior.rule.rates", "stages.0.rule.rates")
+    others = named.keys() - {f"{where}.{name}" for where in (*vectors, *rates) for name in names}
+
+    def slope(vector: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(loss(predict(vector, x), y), vector, create_graph=True)
+        return found
 
     def predict(vector: Tensor, x: Tensor) -> Tensor:
         pieces = zip(vector.split(sizes), shapes, strict=True)
-        return perceptron([piece.view(shape) for piece, shape in pieces], x)
-
-    def slope(vector: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        (found,) = torch.autograd.grad(F.mse_loss(predict(vector, x), y), vector, create_graph=True)
-        return found
+        return network([piece.view(shape) for piece, shape in pieces], x)
 
     def of_task(
         leaves: Sequence[Tensor], x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor, drawn: Tensor
     ) -> Sequence[Tensor]:
-        start, log_deviation, posterior_log_deviation, posterior_rate, prior_rate = leaves
+        start, log_deviation, posterior_log_deviation, posterior_rate, prior_rate, *_ = leaves
         prior = start - prior_rate * slope(start, x, y)
         posterior = start - posterior_rate * slope(start, query_x, query_y)
         deviation = posterior_log_deviation.exp()
@@ -142,26 +196,37 @@ def platipus(method: Method, rate: float, steps: int, kl_weight: float) -> MetaG
             adapted = adapted - rate * slope(adapted, x, y)
         squares = (deviation.square() + (posterior - prior).square()) * (-2 * log_deviation).exp()
         kl = (log_deviation - posterior_log_deviation + 0.5 * squares - 0.5).sum()
-        return torch.autograd.grad(F.mse_loss(predict(adapted, query_x), query_y) + kl_weight * kl, leaves)
-
-    vectors = ("network", "start.log_deviation", "start.posterior_log_deviation")
-    rates = ("start.posterior.rule.rates", "stages.0.rule.rates")
+        return torch.autograd.grad(loss(predict(adapted, query_x), query_y) + kl_weight * kl, leaves)
 
     def meta_gradient(*batches: Tensor) -> list[Tensor]:
         of_weights = [torch.cat([named[f"{where}.{name}"].detach().flatten() for name in names]) for where in vectors]
         of_layers = [torch.stack([named[f"{where}.{name}"].detach() for name in names]) for where in rates]
         lengths = torch.tensor(sizes, device=of_layers[0].device)
         leaves = [*of_weights, *(layers.repeat_interleave(lengths) for layers in of_layers)]
-        leaves = [leaf.requires_grad_() for leaf in leaves]
+        leaves = [*(leaf.requires_grad_() for leaf in leaves), *(named[name] for name in others)]
         means = means_over_tasks(lambda *task: of_task(leaves, *task), leaves)(*batches)
-        found = dict[str, Tensor]()
-        for where, mean in zip((*vectors, *rates), means, strict=True):
+        found = dict(zip(others, means[len(vectors) + len(rates) :], strict=True))
+        for where, mean in zip((*vectors, *rates), means, strict=False):
             for name, piece in zip(names, mean.split(sizes), strict=True):
                 whole = f"{where}.{name}"
                 found[whole] = piece.view_as(named[whole]) if where in vectors else piece.sum()
         return [found[name] for name in named]
 
     return meta_gradient
+
+
+def platipus_conv(method: Method, rate: float, steps: int, kl_weight: float) -> MetaGradient:
+    """On the convolutional network, whose norms are not drawn."""
+    *convolutional, _, _ = method.learner.network.parameters()
+    norms = [block[2:] for block in in_groups(convolutional, 4)]
+
+    def network(adapted: Sequence[Tensor], x: Tensor) -> Tensor:
+        *kernels, head = in_groups(adapted, 2)
+        for kernel, norm in zip(kernels, norms, strict=True):
+            x = normalised(x, *kernel, *norm).relu()
+        return F.linear(x.mean((2, 3)), *head)
+
+    return platipus(method, rate, steps, kl_weight, network, F.cross_entropy)
 
 
 # -- neural processes -------------------------------------------------------------------------------------------------
