@@ -1,20 +1,20 @@
 """Bayesian MAML, LLAMA, PLATIPUS and neural processes: the meta-gradient of each beside a hand-written loop over tasks.
 
-On sinusoids, with networks of 40 + 40 units, neural processes also with their authors' 128 units; LLAMA and PLATIPUS
-on MAML's Omniglot network too.
+On sinusoids, with networks of 40 + 40 units, neural processes also with their authors' 128 units; Bayesian MAML,
+LLAMA and PLATIPUS on MAML's Omniglot network too.
 """
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fewstep
 from benchmarks import probabilistic_loops as loops
 from benchmarks.fast_weights import CHANNELS, RATE, on_images, on_sinusoids, sinusoid_network
 from benchmarks.measure import Case
 from benchmarks.method_loops import MetaGradient
-from benchmarks.workloads import DEVICE, sinusoids
+from benchmarks.workloads import DEVICE, SOME, sinusoids
 from fewstep.core import Method, Task, generator, regression
 from fewstep.networks import Conv4, mlp
 from fewstep.networks.ensemble import Ensemble
@@ -33,6 +33,20 @@ def bayesian_maml(tasks: int = 25, particles: int = 10, rounds: int = 25) -> Cas
 
     what = f"Bayesian MAML, {particles} particles, 1 step and 1 of the leaders"
     return on_sinusoids("bayesian-maml", what, method, sinusoids(tasks), loop, rounds)
+
+
+def bayesian_maml_omniglot(
+    tasks: int = 8, particles: int = 5, rounds: int = 15, channels: Sequence[int] = CHANNELS
+) -> Case:
+    """Of linear classifiers on learned features, as the recipes on images."""
+    torch.manual_seed(0)
+    heads = Ensemble(lambda: nn.Linear(channels[-1], 5), particles)
+    method = fewstep.bayesian_maml(nn.Sequential(Conv4(None, channels=channels, scale=True), heads), rate=RATE)
+
+    def loop(method: Method) -> MetaGradient:
+        return loops.bayesian_maml_conv(method, RATE, particles)
+
+    return on_images("bayesian-maml", f"Bayesian MAML, {particles} heads, 1 step", method, tasks, loop, rounds, SOME)
 
 
 def llama(tasks: int = 25, width: int = 40, rounds: int = 25) -> Case:

@@ -44,23 +44,13 @@ def bayesian_maml(method: Method, rate: float) -> MetaGradient:
         gammas = 2 * log_precision - 2 * log_precision.exp() + 2 * log_noise - 0.2 * log_noise.exp()
         return (surprise - normal - gammas).sum()
 
-    def svgd(particles: Tensor, slopes: Tensor) -> Tensor:
-        """The step, with half of the repulsion as in the authors' program."""
-        lengths, products = particles.square().sum(1), particles @ particles.T
-        squares = (lengths.unsqueeze(0) + lengths.unsqueeze(1) - 2 * products).fill_diagonal_(0.0)
-        ordered, middle = squares.detach().flatten().sort().values, count * count // 2
-        width = (ordered[(count * count - 1) // 2] + ordered[middle]) / 2 / math.log(count)
-        kernel = (-squares / width).exp()
-        apart = (kernel.sum(1, keepdim=True) * particles - kernel @ particles) / width
-        return rate / count * (apart - kernel @ slopes)
-
     def of_task(start: Tensor, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Sequence[Tensor]:
         (slopes,) = torch.autograd.grad(energy(start, x, y), start, create_graph=True)
-        follower = start + svgd(start, slopes)
+        follower = start + svgd(start, slopes, rate)
         leader = follower.detach().requires_grad_()
         (slopes,) = torch.autograd.grad(energy(leader, torch.cat([x, query_x]), torch.cat([y, query_y])), leader)
         with torch.no_grad():
-            leader = leader + svgd(leader, slopes)
+            leader = leader + svgd(leader, slopes, rate)
         return torch.autograd.grad((follower - leader)[:, 2:].square().sum(), start)
 
     def meta_gradient(*batches: Tensor) -> list[Tensor]:
@@ -69,6 +59,54 @@ def bayesian_maml(method: Method, rate: float) -> MetaGradient:
         return [piece.view_as(p) for piece, p in zip(mean.split(sizes, 1), parameters, strict=True)]
 
     return meta_gradient
+
+
+def bayesian_maml_conv(method: Method, rate: float, particles: int) -> MetaGradient:
+    """Particles are linear classifiers, of features that a convolutional network makes of all rows at hand at once."""
+    *convolutional, weights, biases = method.learner.network.parameters()
+    blocks, sizes = in_groups(convolutional, 4), [weights[0].numel(), biases[0].numel()]
+
+    def features(x: Tensor) -> Tensor:
+        for block in blocks:
+            x = normalised(x, *block).relu()
+        return x.mean((2, 3))
+
+    def energy(start: Tensor, z: Tensor, y: Tensor) -> Tensor:
+        """``−log p(θ, D)`` of all particles, up to a constant."""
+        weight, bias = start.split(sizes, 1)
+        logits = torch.baddbmm(bias.unsqueeze(1), z.expand(particles, -1, -1), weight.view(weights.shape).mT)
+        return F.cross_entropy(logits.flatten(0, 1), y.repeat(particles), reduction="sum") + 0.5 * start.square().sum()
+
+    def of_task(start: Tensor, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Sequence[Tensor]:
+        (slopes,) = torch.autograd.grad(energy(start, features(x), y), start, create_graph=True)
+        follower = start + svgd(start, slopes, rate)
+        leader = follower.detach().requires_grad_()
+        with torch.no_grad():
+            z = features(torch.cat([x, query_x]))
+        (slopes,) = torch.autograd.grad(energy(leader, z, torch.cat([y, query_y])), leader)
+        with torch.no_grad():
+            leader = leader + svgd(leader, slopes, rate)
+        return torch.autograd.grad((follower - leader).square().sum(), [start, *convolutional])
+
+    def meta_gradient(*batches: Tensor) -> list[Tensor]:
+        start = torch.cat([p.detach().flatten(1) for p in (weights, biases)], 1).requires_grad_()
+        leaves = [start, *convolutional]
+        mean, *others = means_over_tasks(lambda *task: of_task(start, *task), leaves)(*batches)
+        return [*others, *(piece.view_as(p) for piece, p in zip(mean.split(sizes, 1), (weights, biases), strict=True))]
+
+    return meta_gradient
+
+
+def svgd(particles: Tensor, slopes: Tensor, rate: float) -> Tensor:
+    """The step, with half of the repulsion as in the authors' program."""
+    count = len(particles)
+    lengths, products = particles.square().sum(1), particles @ particles.T
+    squares = (lengths.unsqueeze(0) + lengths.unsqueeze(1) - 2 * products).fill_diagonal_(0.0)
+    ordered, middle = squares.detach().flatten().sort().values, count * count // 2
+    width = (ordered[(count * count - 1) // 2] + ordered[middle]) / 2 / math.log(count)
+    kernel = (-squares / width).exp()
+    apart = (kernel.sum(1, keepdim=True) * particles - kernel @ particles) / width
+    return rate / count * (apart - kernel @ slopes)
 
 
 # -- LLAMA ------------------------------------------------------------------------------------------------------------
