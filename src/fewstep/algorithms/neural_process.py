@@ -77,7 +77,7 @@ def neural_process(
         raise ValueError("neural_process: by_class is for rows that have classes: give a loss of classes.")
     if (samples and not latents) or (weighted and not samples):
         raise ValueError(
-            f"neural_process: samples are of codes, and weights are of samples: "
+            "neural_process: samples are of codes, and weights are of samples: "
             f"got latents={latents}, samples={samples}, weighted={weighted}."
         )
     perceptron = partial(mlp, activation=nn.GELU if smooth else nn.ReLU)
